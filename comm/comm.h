@@ -1,0 +1,93 @@
+/* Ranks: one interface, three implementations (self: one rank without MPI; mpi: Open MPI; nccl: GPUs).
+ *
+ * Functions marked Collective are entered by all ranks in the same order. A rank never leaves alone:
+ * whatever it finds by itself goes through espl_comm_agree at a named point, and all ranks take the
+ * same branch. Not thread-safe: one thread of a rank speaks; the watchdog only watches. */
+#ifndef ESPL_COMM_COMM_H
+#define ESPL_COMM_COMM_H
+
+#include "src/core/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct espl_comm espl_comm;
+
+typedef struct espl_ranks {
+    int rank, size;             /* in the job */
+    int node_rank, node_size;   /* among the ranks of this node */
+    int node, n_nodes;          /* nodes numbered by their lowest rank */
+    char host[64];
+} espl_ranks;
+
+typedef enum espl_reduce { ESPL_SUM, ESPL_MAX, ESPL_MIN } espl_reduce;
+
+/* Collective. Opens the job's ranks: mpi when a launcher started us (or `use_mpi` is set), else self.
+ * Errors: usage, when a multi-task Slurm step left this process a singleton (says which --mpi to use). */
+espl_status espl_comm_open(espl_comm **comm, int use_mpi);
+
+/* Local. Where this rank stands; borrowed. */
+const espl_ranks *espl_comm_ranks(const espl_comm *comm);
+
+/* Collective when the job is healthy. Closes; takes the address, nulls it, accepts NULL. */
+void espl_comm_close(espl_comm **comm);
+
+/* Local. Ends the whole job at once with this exit code (after printing one line); does not return. */
+void espl_comm_abort(espl_comm *comm, int code) __attribute__((noreturn));
+
+/* Collective. The worst status over ranks; the message of the lowest failing rank ("rank 3: ...") becomes the message of all.
+ * `where` names the point for the watchdog. OK only when every rank is OK. */
+espl_status espl_comm_agree(espl_comm *comm, espl_status mine, const char *where);
+
+/* Collective. Elementwise reduction over ranks, in place. Integers, so the result has no order. */
+espl_status espl_comm_allreduce_i64(espl_comm *comm, int64_t *values, size_t n, espl_reduce how);
+
+/* Collective. Copies `bytes` of rank `root` to all. */
+espl_status espl_comm_bcast(espl_comm *comm, void *data, size_t bytes, int root);
+
+/* Collective. Rank r's `bytes` land at all + r * bytes on every rank. */
+espl_status espl_comm_allgather(espl_comm *comm, const void *mine, size_t bytes, void *all);
+
+/* Collective. Waits for all ranks. */
+espl_status espl_comm_barrier(espl_comm *comm);
+
+/* Local (both sides must call). Blocking point to point, any size; tag below 1000. */
+espl_status espl_comm_send(espl_comm *comm, const void *data, size_t bytes, int to, int tag);
+espl_status espl_comm_recv(espl_comm *comm, void *data, size_t bytes, int from, int tag);
+
+/* ---- Bulk operations that overlap with compute. Started in the same order on all ranks; at most ESPL_MAX_REQUESTS under way. */
+
+enum { ESPL_MAX_REQUESTS = 256 };
+
+typedef int espl_request; /* index of an operation under way; -1 none */
+
+/* Collective. Sum of float[n] over ranks where rank r keeps elements [r n/size, (r+1) n/size) (n divisible by size), in place:
+ * the other elements are undefined afterwards. tree = 0: the library's order (the same at a fixed rank count).
+ * tree = 1: the fixed binary tree over ranks ((0+1)+(2+3))+..., size a power of two; `stage` must then hold n floats.
+ * `data` and `stage` stay the operation's until it is done. */
+espl_status espl_comm_reduce_scatter_start(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request);
+
+/* Collective. Rank r's bytes [r n/size, (r+1) n/size) of `data` spread to all ranks, in place; n in bytes, divisible by size. */
+espl_status espl_comm_allgather_start(espl_comm *comm, void *data, size_t bytes, espl_request *request);
+
+/* Local. Moves operations forward; called between op rows, this is what makes communication proceed under compute. */
+espl_status espl_comm_progress(espl_comm *comm);
+
+/* Collective. Waits for one operation (or with -1 for none) and forgets it. */
+espl_status espl_comm_wait(espl_comm *comm, espl_request request);
+
+/* Local. Seconds this rank has spent waiting inside espl_comm_wait since opening: communication that was not hidden. */
+double espl_comm_wait_seconds(const espl_comm *comm);
+
+/* Local. Bytes this rank sent in bulk operations since opening. */
+int64_t espl_comm_bytes_sent(const espl_comm *comm);
+
+/* ---- Watchdog: a thread that ends the job when nothing moves. */
+
+/* Local. Starts it: when no espl_comm_beat comes for `seconds`, prints rank, host, step and op and aborts the job. 0: not started. */
+espl_status espl_comm_watch(espl_comm *comm, double seconds);
+
+/* Local. Progress was made; `op` is a string constant, `step` the training step. Cheap: two stores. */
+void espl_comm_beat(espl_comm *comm, int64_t step, const char *op);
+
+#endif

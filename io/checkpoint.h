@@ -1,0 +1,80 @@
+/* Checkpoints: sharded HDF5, committed atomically, read back on any number of ranks.
+ *
+ * The state of a run is a list of tensors, each cut over ranks by ranges of its elements in row-major order, and a small
+ * record of JSON (counters, cursor, config, provenance). Layout, commit protocol and guarantees: src/DESIGN.md. */
+#ifndef ESPL_IO_CHECKPOINT_H
+#define ESPL_IO_CHECKPOINT_H
+
+#include "comm/comm.h"
+#include "io/safetensors.h"
+
+#include <jansson.h>
+
+/* One tensor of the state and the part of it that this rank owns. */
+typedef struct espl_state_tensor {
+    const char *group; /* "model", "exp_avg", "exp_avg_sq": the HDF5 group */
+    const char *name;  /* Hugging Face name */
+    espl_dtype dtype;
+    int n_dims;
+    int64_t shape[ESPL_MAX_DIMS];
+    int64_t begin, end; /* this rank's elements; over the ranks in order they tile the tensor; may be empty */
+    void *data;         /* end - begin elements; borrowed: read by save, written by load */
+} espl_state_tensor;
+
+typedef struct espl_checkpoint_options {
+    const char *folder; /* run.dir/checkpoints */
+    int writers;        /* 0: one a node */
+    int keep_last, keep_every;
+    bool keep_best;
+    bool background;    /* write in a thread, from a snapshot */
+} espl_checkpoint_options;
+
+typedef struct espl_checkpoints espl_checkpoints; /* the saver: owns snapshot memory and the writer thread */
+
+/* Collective. Opens the folder (made if absent), takes the next attempt number (a fence against writers of an older attempt),
+ * removes leftovers of unfinished saves, and plans who writes what. `tensors` fixes names, shapes and ranges for all saves. */
+espl_status espl_checkpoints_open(espl_comm *comm, const espl_checkpoint_options *options, const espl_state_tensor *tensors, int64_t n,
+                                  espl_checkpoints **saver);
+
+/* Local. Bytes of snapshot memory that a saver with these tensors will hold on this rank (part of the plan). */
+size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkpoint_options *options, const espl_state_tensor *tensors,
+                                      int64_t n);
+
+/* Collective. Snapshots the tensors and starts writing step `step`; waits first for a save still under way. `record` is borrowed.
+ * `valid_loss` decides keep_best; NAN when there is none. A failed write is reported by the next save, poll or wait; the run may go on. */
+espl_status espl_checkpoints_save(espl_checkpoints *saver, int64_t step, const json_t *record, double valid_loss);
+
+/* Collective. Moves a background save on (agreement and commit happen here, on the thread that owns comm); cheap when there is none. */
+espl_status espl_checkpoints_poll(espl_checkpoints *saver);
+
+/* Collective. Waits until the save under way is committed. */
+espl_status espl_checkpoints_wait(espl_checkpoints *saver);
+
+/* Local. Seconds the loop has been held up by saves so far, and bytes this rank wrote. */
+double espl_checkpoints_stall_seconds(const espl_checkpoints *saver);
+
+/* Collective. Waits, then frees; takes the address, nulls it, accepts NULL. Enters no collective when nothing is under way. */
+void espl_checkpoints_close(espl_checkpoints **saver);
+
+/* Collective. Finds what to resume from: `path` NULL: the newest checkpoint in `folder` whose manifest and checksums verify (says what it
+ * skipped and why); else exactly `path`. *found is NULL when there is none. The caller frees *found. */
+espl_status espl_checkpoint_find(espl_comm *comm, const char *folder, const char *path, char **found);
+
+/* Collective. Reads this rank's ranges of all tensors, verifying checksums of what it reads, and the record (caller: json_decref).
+ * A tensor absent from the checkpoint, or with another shape, is an error that names it. */
+espl_status espl_checkpoint_load(espl_comm *comm, const char *path, const espl_state_tensor *tensors, int64_t n, json_t **record);
+
+/* Local. Reads whole tensors of one group in order of name and calls `visit` for each; used by export, inspect and verify. */
+typedef espl_status espl_tensor_visit(const espl_tensor_out *tensor, void *context);
+espl_status espl_checkpoint_visit(const char *path, const char *group, espl_tensor_visit *visit, void *context);
+
+/* Local. Checks manifest, sizes and every checksum. Errors: data, naming file and tensor. */
+espl_status espl_checkpoint_verify(const char *path);
+
+/* Local. Digest of group "model": XXH3 over names, shapes and whole tensors' bytes; the same whatever ranks wrote it. */
+espl_status espl_checkpoint_digest(const char *path, uint64_t *digest);
+
+/* Local. The record alone (caller: json_decref). */
+espl_status espl_checkpoint_record(const char *path, json_t **record);
+
+#endif

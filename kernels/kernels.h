@@ -1,0 +1,179 @@
+/* The ops: one contract, many backends.
+ *
+ * A backend fills one espl_kernels table (ops.def includes itself into it, so a missing kernel does
+ * not compile). `real` below is the backend's compute format: fp32 or bf16 (cpu), fp32 or fp64 (ref).
+ * Weights and activations are real; statistics marked f32 are float (double in ref fp64); gradients of
+ * parameters are float (double in ref fp64). Sums run in at least float. All matrices are row-major.
+ *
+ * Every kernel gives the same bits for any number of threads: work is cut into pieces by shape alone.
+ * Nothing is allocated, no shape is checked: that was the plan's work.
+ *
+ * Legend: N tokens of the micro-batch, D width, H heads, G key/value heads, d head size, F ffn, V vocabulary.
+ *
+ * EMBED        out0[N,D] = drop(P0[ids] * scale + P1[pos])     P0 [V,D], P1 [positions,D] or NULL
+ *     bwd: dP0[ids] += scale * drop'(dout0), dP1[pos] += drop'(dout0), in token order (deterministic).
+ * RESNORM      out0 = in0 + drop(in1)  (in1 NULL: out0 is in0, and may alias it)   [N,D]
+ *              out1 = norm(out0) * P0 (+ P1)        [N,D]; P0 gain [D], P1 bias [D] or NULL
+ *              out2 [N,2] f32: mean and 1/sqrt(var + eps) of each row (RMS: 0 and 1/sqrt(mean square + eps))
+ *              kind: ESPL_NORM_LAYER (Ba et al. 2016) or ESPL_NORM_RMS (Zhang & Sennrich 2019).
+ *     bwd: din0 = dout0 + norm'(dout1); dout0 NULL: none (last norm). din1 = drop'(din0), or NULL when it is din0 itself (dropout 0).
+ *          din0 may alias dout0. dP0, dP1.
+ *     RENEW: forward with in1 NULL and out0 == in0 computes out1, out2 again from out0.
+ * LINEAR       out0[N,M] = in0[N,K] W (+ b)         P0 W, P1 b [M] or NULL; weight layout ESPL_OUT_IN: W is [M,K], y = x W^T;
+ *              ESPL_IN_OUT: W is [K,M] (GPT-2's Conv1D). n_in = K, n_out = M.
+ *     bwd: din0 (NULL: not wanted) = dout0 W^T; dP0, dP1.
+ * QKV          LINEAR with M = (H + 2 G) d, rows q (H d), k (G d), v (G d), then, with a rope table, q and k rotated by the token's
+ *              position (Su et al. 2021; halves: element i pairs with i + rope_dim/2; elements past rope_dim stay).
+ *     bwd: rotates dout0 back in place (dout0 is scratch afterwards), then as LINEAR.
+ * ATTENTION    in0 qkv [N,(H+2G)d]; out0 [N,H d]; out1 [N,H] f32 = log-sum-exp of the scaled scores.
+ *              Token i of segment s sees tokens j of s: causal: j <= i; window w > 0: i - w < j (so w tokens with itself).
+ *              Head h uses k/v head h / (H / G). softmax(scale q k) v; dropout on probabilities, element ((h N + i) << 20) + (j - start of s),
+ *              h and i in the micro-batch. Nothing of size T x T exists (Dao 2023, FlashAttention-2).
+ *     bwd: din0 [N,(H+2G)d] all three parts.
+ * ATTENTION_CACHED  generation: in0 qkv of the new tokens; segment s appends its k, v at cache->length[s].. of row cache->row[s] and its
+ *              queries see everything there (causal, window). cache of the layer: [rows, capacity, 2 G d] real. out0 [N,H d].
+ * ACT          out0 = f(in0) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh.      bwd: din0 = dout0 f'(in0); may alias dout0.
+ * GLU          in0 [N,2F]: gate, up; out0[N,F] = f(gate) * up (Shazeer 2020).              bwd: din0 [N,2F].
+ * LINEAR_XENT  logits = scale * in0 W^T, W = P0 [V,D]; out0 [N] f32 = -log softmax(logits)[target], 0 where target < 0.
+ *              Goes chunk by chunk of tokens: N x V is never held.
+ *     bwd (LOSS): writes out0 as forward does, and din0 and dP0 for the gradient of loss_scale * sum(out0). dout0 is not read.
+ */
+#ifndef ESPL_KERNELS_KERNELS_H
+#define ESPL_KERNELS_KERNELS_H
+
+#include "src/core/dtype.h"
+#include "src/core/exact_sum.h"
+#include "src/core/rng.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { ESPL_OP_CHEAP = 1, ESPL_OP_LOSS = 2, ESPL_OP_RENEW = 4, ESPL_OP_FORWARD = 8 };
+
+typedef enum espl_op {
+#define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags) ESPL_OP_##ID,
+#include "kernels/ops.def"
+#undef OP
+    ESPL_N_OPS
+} espl_op;
+
+enum { ESPL_MAX_IN = 2, ESPL_MAX_OUT = 3, ESPL_MAX_PARAM = 2 };
+
+enum { ESPL_NORM_LAYER, ESPL_NORM_RMS };
+enum { ESPL_ACT_GELU_TANH, ESPL_ACT_GELU, ESPL_ACT_RELU, ESPL_ACT_SILU, ESPL_ACT_TANH };
+enum { ESPL_OUT_IN, ESPL_IN_OUT };
+
+/* What a row of the tape fixes for its op; fields an op does not name are 0. */
+typedef struct espl_attrs {
+    int64_t n_in, n_out;             /* widths; EMBED: n_out = D, vocab = V, positions = rows of P1; RESNORM: n_in = D; GLU: n_out = F */
+    int64_t vocab, positions;        /* LINEAR_XENT: n_in = D, vocab = V */
+    int32_t heads, kv_heads, head_dim;
+    int32_t causal, window;
+    int32_t kind;                    /* norm or activation */
+    int32_t layout;                  /* of the weight */
+    float scale, eps, dropout;
+    int32_t rope_dim;                /* 0: no rope */
+    const float *rope;               /* [positions, rope_dim]: cos in the first half, sin in the second; borrowed */
+    uint32_t rng_op;                 /* the row's number, for dropout */
+} espl_attrs;
+
+/* Key/value cache of generation; borrowed. */
+typedef struct espl_cache {
+    void *data;             /* [layers, rows, capacity, 2 G d] real */
+    int64_t rows, capacity; /* sequences, tokens a sequence */
+    const int32_t *row;     /* [n_segments] cache row of a segment */
+    const int32_t *length;  /* [n_segments] tokens already there */
+} espl_cache;
+
+/* One micro-batch; borrowed by the kernels. */
+typedef struct espl_batch {
+    int64_t n;              /* tokens, at most the plan's N */
+    int32_t n_segments;
+    const int32_t *segments; /* [n_segments + 1] offsets, 0 .. n */
+    const int32_t *ids, *positions, *targets; /* [n]; target -1: not counted */
+    float loss_scale;        /* one over the target tokens of the whole step, on all ranks */
+    espl_rng_key rng;        /* seed, purpose dropout, step, micro; the op fills op */
+    int32_t training;        /* 0: dropout is off */
+    const espl_cache *cache; /* generation only */
+} espl_batch;
+
+/* Arguments of one call. Tensors that the row lacks are NULL. */
+typedef struct espl_args {
+    const espl_attrs *attrs;
+    const espl_batch *batch;
+    const void *in[ESPL_MAX_IN];
+    void *out[ESPL_MAX_OUT];
+    const void *param[ESPL_MAX_PARAM];
+    void *din[ESPL_MAX_IN];
+    void *dout[ESPL_MAX_OUT];
+    void *dparam[ESPL_MAX_PARAM]; /* NULL: frozen */
+    bool dparam_add[ESPL_MAX_PARAM]; /* add to what is there; else overwrite it all */
+    bool din_add[ESPL_MAX_IN];       /* add to what is there (an input with a second user); else overwrite */
+    int32_t layer;                   /* ATTENTION_CACHED: which layer of the cache */
+    void *work;                      /* work_bytes(...) bytes */
+} espl_args;
+
+typedef void espl_kernel(const espl_args *args);
+
+typedef struct espl_op_desc {
+    const char *name;
+    int n_in, n_out, n_param;
+    unsigned bwd_in, bwd_out;
+    unsigned flags;
+} espl_op_desc;
+
+/* The row of each op. */
+extern const espl_op_desc espl_ops[ESPL_N_OPS];
+
+/* Local. Floating-point operations of one forward pass (a multiply-add is 2) over n tokens whose attention spans
+ * `pairs` (query, key) pairs in all segments; backward of a matrix op is twice that. */
+double espl_op_flops(espl_op op, const espl_attrs *attrs, double n, double pairs);
+
+/* One AdamW step over n elements (Loshchilov & Hutter 2019), all of them float, elementwise:
+ *   g = grad * grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+ *   w -= lr * ((m / c1) / (sqrt(v / c2) + eps) + decay * w)      with c = 1 - b^t
+ * The same bits wherever a range is cut. Equal to torch.optim.AdamW within rounding. */
+typedef struct espl_adamw {
+    float *weight, *m, *v;
+    const float *grad;
+    void *copy; /* the compute weights in real, or NULL when `weight` is them */
+    int64_t n;
+    float grad_scale, lr, beta1, beta2, eps, decay, c1, c2;
+} espl_adamw;
+
+typedef struct espl_kernels {
+    const char *name;    /* "cpu avx512 fp32" */
+    espl_dtype real;     /* weights and activations */
+    espl_dtype stat;     /* statistics marked f32, and gradients of parameters */
+    espl_kernel *forward[ESPL_N_OPS];
+    espl_kernel *backward[ESPL_N_OPS]; /* NULL for FORWARD ops */
+    /* Bytes of work for forward (backward = 0) or backward, n tokens, `threads` threads. */
+    size_t (*work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward);
+    void (*adamw)(const espl_adamw *step);
+    /* Adds the squares of n floats to the sum: each 256 elements in float pairs to double in a fixed order, then exactly.
+     * `x` must start at a multiple of 256 in the caller's numbering, so that cuts do not change bits. Counts non-finite values. */
+    void (*sum_squares)(const float *x, int64_t n, espl_exact *sum);
+    void (*add)(float *to, const float *from, int64_t n); /* to += from */
+    void (*zero)(void *to, size_t bytes);
+} espl_kernels;
+
+/* Local. The CPU backend for fp32 or bf16, its instruction set chosen by what this machine has. NULL for another dtype. */
+const espl_kernels *espl_kernels_cpu(espl_dtype real);
+
+/* Local. The portable reference, fp32 or fp64: slow, plain, the truth. */
+const espl_kernels *espl_kernels_ref(espl_dtype real);
+
+/* Local. Sets the threads of the kernels (OpenMP and the BLAS under them). */
+void espl_kernels_set_threads(int n);
+
+/* Local. Threads as set. */
+int espl_kernels_threads(void);
+
+/* Local. Instruction sets by name: "avx512", "avx2", "portable"; for tests. Returns NULL where the machine lacks it. */
+const espl_kernels *espl_kernels_cpu_isa(const char *isa, espl_dtype real);
+
+/* Local. One line about the libraries and the instruction set in use, for logs. */
+const char *espl_kernels_describe(void);
+
+#endif

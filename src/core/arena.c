@@ -1,0 +1,53 @@
+#include "src/core/arena.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+enum { RED_ZONE = 256 };
+#define POISON(at, bytes) ASAN_POISON_MEMORY_REGION((at), (bytes))
+#define UNPOISON(at, bytes) ASAN_UNPOISON_MEMORY_REGION((at), (bytes))
+#else
+enum { RED_ZONE = 0 };
+#define POISON(at, bytes) ((void)(at), (void)(bytes))
+#define UNPOISON(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
+static size_t round_up(size_t bytes) { return (bytes + ESPL_ALIGN - 1) / ESPL_ALIGN * ESPL_ALIGN; }
+
+espl_arena espl_arena_measure(const char *name) { return (espl_arena){.name = name}; }
+
+espl_status espl_arena_bind(espl_arena *arena, const char *name, size_t capacity) {
+    *arena = (espl_arena){.name = name, .capacity = capacity};
+    if (capacity == 0)
+        return ESPL_OK;
+    void *base = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        ESPL_FAIL(ESPL_ERR_IO, "arena %s: the system refused %.1f MiB (%s); see `espalier plan` for what would fit", name,
+                  (double)capacity / 1048576.0, strerror(errno));
+    madvise(base, capacity, MADV_HUGEPAGE);
+    arena->base = base;
+    POISON(base, capacity);
+    return ESPL_OK;
+}
+
+void *espl_arena_take(espl_arena *arena, size_t bytes) {
+    size_t start = arena->used;
+    arena->used = start + round_up(bytes) + RED_ZONE;
+    if (arena->base == NULL)
+        return NULL;
+    ESPL_ASSERT(arena->used <= arena->capacity, "arena %s overflows: %zu of %zu bytes", arena->name, arena->used, arena->capacity);
+    UNPOISON(arena->base + start, bytes);
+    return arena->base + start;
+}
+
+void espl_arena_free(espl_arena *arena) {
+    if (arena->base != NULL) {
+        UNPOISON(arena->base, arena->capacity);
+        munmap(arena->base, arena->capacity);
+    }
+    *arena = (espl_arena){.name = arena->name};
+}

@@ -1,0 +1,33 @@
+/* Exact sums of doubles, independent of order (Kulisch's long accumulator).
+ *
+ * Every finite double is a multiple of 2^-1074, so a sum held as one long integer has no rounding
+ * and no order. Loss, gradient norm and token counts are added this way, and the accumulators of
+ * all ranks are added as plain int64 vectors: the result has the same bits on any number of ranks.
+ * A limb holds 32 bits of the integer and has 31 bits of headroom; espl_exact_add keeps it. */
+#ifndef ESPL_CORE_EXACT_SUM_H
+#define ESPL_CORE_EXACT_SUM_H
+
+#include <stdint.h>
+
+enum { ESPL_EXACT_LIMBS = 68 };
+
+typedef struct espl_exact {
+    int64_t limb[ESPL_EXACT_LIMBS]; /* value = sum of limb[i] * 2^(32 i - 1074) */
+    int64_t n_nonfinite;            /* NaN and Inf seen; they are counted, not added */
+} espl_exact;
+
+enum { ESPL_EXACT_WORDS = ESPL_EXACT_LIMBS + 1 }; /* an accumulator as a vector of int64 */
+
+/* Local. Adds x exactly. Up to 2^29 additions between two normalisations are safe. */
+void espl_exact_add(espl_exact *sum, double x);
+
+/* Local. Adds another accumulator exactly. */
+void espl_exact_merge(espl_exact *sum, const espl_exact *other);
+
+/* Local. Carries, so that every limb but the last lies in [0, 2^32); call before limbs of many ranks are added. */
+void espl_exact_normalise(espl_exact *sum);
+
+/* Local. The value rounded to double (within one unit in the last place, the same on every machine). */
+double espl_exact_value(const espl_exact *sum);
+
+#endif

@@ -7,33 +7,40 @@
  *
  * Every kernel gives the same bits for any number of threads: work is cut into pieces by shape alone.
  * Nothing is allocated, no shape is checked: that was the plan's work.
+ * Tensors do not overlap unless it is said here. A din that is NULL is not wanted: LINEAR, QKV, RESNORM and LINEAR_XENT take
+ * that, for the other ops din is always there. A dparam that is NULL is frozen. Backward never changes out; of dout only QKV's.
+ *
+ * drop(x)_e is 0 or x / (1 - p), kept where espl_rng_u32(key, e) >= espl_rng_threshold(p), with key = batch->rng and its op = attrs->rng_op;
+ * e = token * D + column in EMBED and RESNORM. It is the identity when p = 0 or not batch->training; drop' is drop with the same e.
  *
  * Legend: N tokens of the micro-batch, D width, H heads, G key/value heads, d head size, F ffn, V vocabulary.
  *
  * EMBED        out0[N,D] = drop(P0[ids] * scale + P1[pos])     P0 [V,D], P1 [positions,D] or NULL
  *     bwd: dP0[ids] += scale * drop'(dout0), dP1[pos] += drop'(dout0), in token order (deterministic).
- * RESNORM      out0 = in0 + drop(in1)  (in1 NULL: out0 is in0, and may alias it)   [N,D]
+ * RESNORM      out0 = in0 + drop(in1)  (in1 NULL: out0 = in0)   [N,D]; out0 may alias in0
  *              out1 = norm(out0) * P0 (+ P1)        [N,D]; P0 gain [D], P1 bias [D] or NULL
  *              out2 [N,2] f32: mean and 1/sqrt(var + eps) of each row (RMS: 0 and 1/sqrt(mean square + eps))
  *              kind: ESPL_NORM_LAYER (Ba et al. 2016) or ESPL_NORM_RMS (Zhang & Sennrich 2019).
- *     bwd: din0 = dout0 + norm'(dout1); dout0 NULL: none (last norm). din1 = drop'(din0), or NULL when it is din0 itself (dropout 0).
- *          din0 may alias dout0. dP0, dP1.
+ *     bwd: g = dout0 + norm'(dout1); dout0 NULL: none (last norm). din0 = g, and may alias dout0 when it is not added to.
+ *          din1 = drop'(g), or NULL when it is din0 itself (dropout 0). dP0, dP1.
  *     RENEW: forward with in1 NULL and out0 == in0 computes out1, out2 again from out0.
  * LINEAR       out0[N,M] = in0[N,K] W (+ b)         P0 W, P1 b [M] or NULL; weight layout ESPL_OUT_IN: W is [M,K], y = x W^T;
  *              ESPL_IN_OUT: W is [K,M] (GPT-2's Conv1D). n_in = K, n_out = M.
  *     bwd: din0 (NULL: not wanted) = dout0 W^T; dP0, dP1.
  * QKV          LINEAR with M = (H + 2 G) d, rows q (H d), k (G d), v (G d), then, with a rope table, q and k rotated by the token's
- *              position (Su et al. 2021; halves: element i pairs with i + rope_dim/2; elements past rope_dim stay).
+ *              position (Su et al. 2021; halves: element i pairs with i + rope_dim/2; elements past rope_dim stay):
+ *              (a, b) becomes (a cos - b sin, b cos + a sin).
  *     bwd: rotates dout0 back in place (dout0 is scratch afterwards), then as LINEAR.
  * ATTENTION    in0 qkv [N,(H+2G)d]; out0 [N,H d]; out1 [N,H] f32 = log-sum-exp of the scaled scores.
- *              Token i of segment s sees tokens j of s: causal: j <= i; window w > 0: i - w < j (so w tokens with itself).
+ *              Token i of segment s sees tokens j of s: causal: j <= i; window w > 0: i - w < j (so w tokens with itself; only with causal).
  *              Head h uses k/v head h / (H / G). softmax(scale q k) v; dropout on probabilities, element ((h N + i) << 20) + (j - start of s),
- *              h and i in the micro-batch. Nothing of size T x T exists (Dao 2023, FlashAttention-2).
+ *              N = batch->n, i in 0 .. N - 1. out1 is taken before dropout. Nothing of size T x T exists (Dao 2023, FlashAttention-2).
  *     bwd: din0 [N,(H+2G)d] all three parts.
  * ATTENTION_CACHED  generation: in0 qkv of the new tokens; segment s appends its k, v at cache->length[s].. of row cache->row[s] and its
- *              queries see everything there (causal, window). cache of the layer: [rows, capacity, 2 G d] real. out0 [N,H d].
+ *              queries see everything there, always causal, with window. cache of the layer: [rows, capacity, 2 G d] real, a token's k (G d)
+ *              then its v (G d); token t of the segment is number cache->length[s] + t of the row. No dropout. out0 [N,H d].
  * ACT          out0 = f(in0) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh.      bwd: din0 = dout0 f'(in0); may alias dout0.
- * GLU          in0 [N,2F]: gate, up; out0[N,F] = f(gate) * up (Shazeer 2020).              bwd: din0 [N,2F].
+ * GLU          in0 [N,2F], a row is gate (F) then up (F); out0[N,F] = f(gate) * up (Shazeer 2020).              bwd: din0 [N,2F].
  * LINEAR_XENT  logits = scale * in0 W^T, W = P0 [V,D]; out0 [N] f32 = -log softmax(logits)[target], 0 where target < 0.
  *              Goes chunk by chunk of tokens: N x V is never held.
  *     bwd (LOSS): writes out0 as forward does, and din0 and dP0 for the gradient of loss_scale * sum(out0). dout0 is not read.
@@ -133,13 +140,15 @@ double espl_op_flops(espl_op op, const espl_attrs *attrs, double n, double pairs
 /* One AdamW step over n elements (Loshchilov & Hutter 2019), all of them float, elementwise:
  *   g = grad * grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
  *   w -= lr * ((m / c1) / (sqrt(v / c2) + eps) + decay * w)      with c = 1 - b^t
+ * b is (float)beta and 1-b is (float)(1 - beta), so that 1 - 0.999 keeps its digits; c comes from the double beta too.
  * The same bits wherever a range is cut. Equal to torch.optim.AdamW within rounding. */
 typedef struct espl_adamw {
     float *weight, *m, *v;
     const float *grad;
     void *copy; /* the compute weights in real, or NULL when `weight` is them */
     int64_t n;
-    float grad_scale, lr, beta1, beta2, eps, decay, c1, c2;
+    double beta1, beta2;
+    float grad_scale, lr, eps, decay, c1, c2;
 } espl_adamw;
 
 typedef struct espl_kernels {
@@ -151,8 +160,10 @@ typedef struct espl_kernels {
     /* Bytes of work for forward (backward = 0) or backward, n tokens, `threads` threads. */
     size_t (*work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward);
     void (*adamw)(const espl_adamw *step);
-    /* Adds the squares of n floats to the sum: each 256 elements in float pairs to double in a fixed order, then exactly.
-     * `x` must start at a multiple of 256 in the caller's numbering, so that cuts do not change bits. Counts non-finite values. */
+    /* Adds the squares of n floats to the sum. Each 256 elements: squares in double (exact), lane l of 8 sums elements l, l + 8, ... in
+     * order, ((l0 + l1) + (l2 + l3)) + ((l4 + l5) + (l6 + l7)) goes to the exact sum; where that is not finite, each square by itself, so
+     * that non-finite values are counted. `x` must start at a multiple of 256 in the caller's numbering: then cuts do not change bits,
+     * and every backend gives the same. */
     void (*sum_squares)(const float *x, int64_t n, espl_exact *sum);
     void (*add)(float *to, const float *from, int64_t n); /* to += from */
     void (*zero)(void *to, size_t bytes);

@@ -25,8 +25,8 @@ typedef struct espl_floats {
 #define ESPL_TYPE_INT int64_t
 #define ESPL_TYPE_FLOAT double
 #define ESPL_TYPE_BOOL bool
-#define ESPL_TYPE_STR char *  /* never NULL; "" when absent */
-#define ESPL_TYPE_ENUM int    /* index among the choices of its row */
+#define ESPL_TYPE_STR char * /* never NULL; "" when absent */
+#define ESPL_TYPE_ENUM int   /* index among the choices of its row */
 #define ESPL_TYPE_STRS espl_strings
 #define ESPL_TYPE_FLOATS espl_floats
 
@@ -47,8 +47,14 @@ enum { ESPL_FORMAT_AUTO, ESPL_FORMAT_TEXT, ESPL_FORMAT_JSONL, ESPL_FORMAT_TOKENS
 enum { ESPL_DOCUMENT_FILE, ESPL_DOCUMENT_LINE, ESPL_DOCUMENT_PARAGRAPH };
 enum { ESPL_PACKED, ESPL_WINDOWS };
 enum { ESPL_ON_ERROR_FAIL, ESPL_ON_ERROR_SKIP };
-enum { ESPL_SCHEDULE_CONSTANT, ESPL_SCHEDULE_LINEAR, ESPL_SCHEDULE_COSINE, ESPL_SCHEDULE_INVERSE_SQRT, ESPL_SCHEDULE_WSD,
-       ESPL_SCHEDULE_SLANTED_TRIANGULAR };
+enum {
+    ESPL_SCHEDULE_CONSTANT,
+    ESPL_SCHEDULE_LINEAR,
+    ESPL_SCHEDULE_COSINE,
+    ESPL_SCHEDULE_INVERSE_SQRT,
+    ESPL_SCHEDULE_WSD,
+    ESPL_SCHEDULE_SLANTED_TRIANGULAR
+};
 enum { ESPL_PROGRESS_AUTO, ESPL_PROGRESS_BAR, ESPL_PROGRESS_LINES, ESPL_PROGRESS_NONE };
 
 /* Local. A config with every key at its default. */

@@ -1,0 +1,87 @@
+/* A model: a family's tables made concrete for one config.json.
+ *
+ * Parameters with names, shapes, buckets and places; op rows with attributes; values (the tensors between ops). No memory is held
+ * but these lists. Parameters lie in one flat space of elements: bucket 0 embeddings, bucket 1 .. layers the layers, the last the head;
+ * a bucket is what is reduced and gathered at once. Inside a bucket the places do not depend on the ranks; a bucket's end is padded so
+ * that it divides into pieces of ESPL_PIECE elements a rank. */
+#ifndef ESPL_MODEL_MODEL_H
+#define ESPL_MODEL_MODEL_H
+
+#include "src/model/family.h"
+
+enum { ESPL_PIECE = 256, ESPL_MAX_NAME = 128 };
+
+typedef struct espl_param {
+    char name[ESPL_MAX_NAME];
+    espl_role role;
+    int layer; /* -1 outside the layers */
+    int n_dims;
+    int64_t shape[2], numel;
+    int bucket;
+    int64_t offset; /* in elements from the start of its bucket */
+    espl_init init;
+    bool decay, joined; /* joined: follows the parameter before it without a gap */
+} espl_param;
+
+typedef struct espl_slot { /* a value between ops */
+    const char *name; /* the row that makes it */
+    int layer;
+    int producer;     /* row */
+    int output;       /* which output of the row */
+    int64_t width;    /* elements a token */
+    bool stat;        /* float statistics, not real */
+} espl_slot;
+
+typedef struct espl_row {
+    espl_op op;
+    const char *name;
+    espl_section section;
+    int layer;
+    int in[ESPL_MAX_IN], out[ESPL_MAX_OUT]; /* slots, -1 none */
+    int param[ESPL_MAX_PARAM];              /* parameters, -1 none */
+    espl_attrs attrs;
+} espl_row;
+
+typedef struct espl_model {
+    const espl_family *family;
+    espl_dims dims;
+    espl_param *params;
+    int n_params;
+    espl_slot *slots;
+    int n_slots;
+    espl_row *rows;
+    int n_rows;
+    int n_buckets;
+    int64_t *bucket_numel; /* [n_buckets] without the padding that depends on ranks */
+    float *rope;           /* [positions, rope_dim] or NULL */
+    json_t *config;        /* config.json as it was read */
+} espl_model;
+
+/* Local. Reads config.json at `path` (the file, or a folder that holds it) and expands its family's tables.
+ * `dropout` >= 0 replaces all dropouts; `positions` > 0 is the longest sequence that will be run (rope tables reach that far).
+ * Errors: data, for an unknown architecture (lists the known ones), a missing or wrong key. */
+espl_status espl_model_make(const char *path, double dropout, int64_t positions, espl_model **model);
+
+/* Local. Frees; takes the address, nulls it, accepts NULL. */
+void espl_model_free(espl_model **model);
+
+/* Local. Elements of a bucket padded for `ranks` ranks, and the start of a bucket in the flat space. */
+int64_t espl_model_bucket_size(const espl_model *model, int bucket, int ranks);
+int64_t espl_model_bucket_start(const espl_model *model, int bucket, int ranks);
+
+/* Local. Elements of the whole flat space for `ranks` ranks. */
+int64_t espl_model_flat_size(const espl_model *model, int ranks);
+
+/* Local. Number of parameters, each counted once. */
+int64_t espl_model_numel(const espl_model *model);
+
+/* Local. Matrix weights that a token is multiplied with (the embedding look-up is none; a tied head counts). */
+int64_t espl_model_matrix_numel(const espl_model *model);
+
+/* Local. Writes elements [begin, end) of a parameter's random initialisation as float; a pure function of (seed, parameter, element). */
+void espl_model_init_range(const espl_model *model, int param, uint64_t seed, int64_t begin, int64_t end, float *out);
+
+/* Local. Fills a rope table [positions, rope_dim] for these dims, as transformers' modeling_rope_utils defines the scalings. */
+void espl_rope_fill(const espl_dims *dims, int64_t positions, float *table);
+
+#endif

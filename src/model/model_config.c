@@ -1,0 +1,132 @@
+#include "src/model/model_config.h"
+
+#include "src/core/buffer.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const espl_family *const families[] = {&espl_family_gpt2, &espl_family_llama, &espl_family_mistral};
+enum { N_FAMILIES = sizeof families / sizeof families[0] };
+
+static espl_status find_family(const json_t *config, const char *path, const espl_family **family) {
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    if (type == NULL)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: key 'model_type' is missing; a Hugging Face config.json is expected", path);
+    for (int i = 0; i < N_FAMILIES; i++)
+        if (strcmp(families[i]->model_type, type) == 0) {
+            *family = families[i];
+            return ESPL_OK;
+        }
+    espl_buffer known = {0};
+    for (int i = 0; i < N_FAMILIES; i++)
+        espl_buffer_printf(&known, "%s%s", i > 0 ? ", " : "", families[i]->model_type);
+    espl_status status = espl_status_fail(ESPL_ERR_DATA, __FILE__, __LINE__, "%s: model_type '%s' is not supported; known: %s", path, type, known.data);
+    espl_buffer_free(&known);
+    return status;
+}
+
+/* The value under the first of the keys "a|b" that is there and not null; *key is the last one looked at. */
+static const json_t *look_up(const json_t *config, const char *alternatives, char key[64]) {
+    const json_t *value = NULL;
+    for (const char *at = alternatives; value == NULL && *at != '\0';) {
+        size_t n = strcspn(at, "|");
+        snprintf(key, 64, "%.*s", (int)n, at);
+        value = json_object_get(config, key);
+        if (json_is_null(value))
+            value = NULL;
+        at += n + (at[n] == '|');
+    }
+    return value;
+}
+
+static espl_status store_key(const espl_key_row *row, const json_t *value, const char *key, const char *path, espl_dims *dims) {
+    void *field = (char *)dims + row->offset;
+    if (row->type == ESPL_KEY_BOOL) {
+        if (!json_is_boolean(value))
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: key '%s' must be true or false", path, key);
+        *(bool *)field = json_is_true(value);
+        return ESPL_OK;
+    }
+    if (json_is_array(value) && json_array_size(value) > 0) /* several end tokens: the first closes documents */
+        value = json_array_get(value, 0);
+    if (row->type == ESPL_KEY_F32) {
+        if (!json_is_number(value))
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: key '%s' must be a number", path, key);
+        *(float *)field = (float)json_number_value(value);
+        return ESPL_OK;
+    }
+    json_int_t number = json_integer_value(value);
+    if (!json_is_integer(value) || number < 0 || number > INT_MAX)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: key '%s' must be a whole number from 0 to %d", path, key, INT_MAX);
+    if (row->type == ESPL_KEY_I64)
+        *(int64_t *)field = number;
+    else
+        *(int32_t *)field = (int32_t)number;
+    return ESPL_OK;
+}
+
+static espl_status read_keys(const espl_family *family, const json_t *config, const char *path, espl_dims *dims) {
+    for (size_t i = 0; i < family->n_keys; i++) {
+        char key[64] = "";
+        const json_t *value = look_up(config, family->keys[i].key, key);
+        if (value != NULL)
+            ESPL_TRY(store_key(&family->keys[i], value, key, path, dims));
+        else if (family->keys[i].required)
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: key '%s' is missing; model_type %s needs it", path, key, family->model_type);
+    }
+    return ESPL_OK;
+}
+
+static espl_status read_activation(const json_t *config, const char *path, espl_dims *dims) {
+    static const struct {
+        const char *name;
+        int kind;
+    } names[] = {{"gelu_new", ESPL_ACT_GELU_TANH}, {"gelu_pytorch_tanh", ESPL_ACT_GELU_TANH}, {"gelu_fast", ESPL_ACT_GELU_TANH},
+                 {"gelu", ESPL_ACT_GELU}, {"relu", ESPL_ACT_RELU}, {"silu", ESPL_ACT_SILU}, {"swish", ESPL_ACT_SILU}, {"tanh", ESPL_ACT_TANH}};
+    char key[64];
+    const char *name = json_string_value(look_up(config, "hidden_act|activation_function", key));
+    if (name == NULL)
+        return ESPL_OK;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i].name, name) == 0) {
+            dims->activation = names[i].kind;
+            return ESPL_OK;
+        }
+    ESPL_FAIL(ESPL_ERR_DATA, "%s: activation '%s' is not supported; known: gelu, gelu_new, relu, silu, tanh", path, name);
+}
+
+static espl_status check_sizes(const espl_dims *d, const char *path) {
+    if (d->layers < 1 || d->width < 1 || d->ffn < 1 || d->vocab < 2 || d->positions < 1 || d->heads < 1 || d->head_dim < 1)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: layers, width, heads, vocabulary and positions must all be positive", path);
+    return ESPL_OK;
+}
+
+static espl_status parse(const char *path, const espl_family **family, espl_dims *dims, json_t *config) {
+    if (!json_is_object(config))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: a JSON object is expected", path);
+    ESPL_TRY(find_family(config, path, family));
+    *dims = (*family)->defaults;
+    ESPL_TRY(read_keys(*family, config, path, dims));
+    ESPL_TRY(read_activation(config, path, dims));
+    if (dims->heads < 1 || dims->width < 1)
+        return check_sizes(dims, path);
+    ESPL_TRY((*family)->finish(dims, config, path));
+    return check_sizes(dims, path);
+}
+
+espl_status espl__model_config_read(const char *path, const espl_family **family, espl_dims *dims, json_t **config) {
+    struct stat info;
+    bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    char *file = espl_format("%s%s", path, folder ? "/config.json" : "");
+    json_error_t error;
+    espl_status status = ESPL_OK;
+    *config = json_load_file(file, JSON_REJECT_DUPLICATES, &error);
+    if (*config == NULL)
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s:%d: %s; a Hugging Face config.json is expected", file, error.line > 0 ? error.line : 1, error.text);
+    ESPL_TRY_DONE(parse(file, family, dims, *config));
+done:
+    free(file);
+    return status;
+}

@@ -1,0 +1,289 @@
+#include "src/model/tape.h"
+#include "src/model/lifetimes.h"
+
+#include "src/config/config.h"
+#include "src/core/buffer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Making a tape: values and gradients of slots are followed as buffer numbers while calls are written down. */
+typedef struct maker {
+    espl_tape *tape;
+    const espl_model *model;
+    int recompute;
+    int *value, *gradient; /* [n_slots] buffers that hold them now, -1 none */
+    bool *kept;            /* [n_slots] values that stay from forward to backward */
+    bool *written;         /* [n_params] a call has written this gradient */
+} maker;
+
+static int new_life(maker *k, int slot, bool gradient) {
+    espl_tape *t = k->tape;
+    const espl_slot *s = &k->model->slots[slot];
+    espl_dtype dtype = s->stat ? t->kernels->stat : t->kernels->real;
+    t->lives[t->n_lives] = (espl_life){.name = s->name, .layer = s->layer, .width = s->width, .stat = s->stat, .gradient = gradient,
+                                       .bytes = (size_t)(s->width * t->n_tokens) * espl_dtype_size(dtype), .first = t->n_calls, .last = t->n_calls};
+    return t->n_lives++;
+}
+
+static espl_call *new_call(maker *k, espl_call_kind kind, int row) {
+    espl_call *c = &k->tape->calls[k->tape->n_calls];
+    memset(c, 0, sizeof *c);
+    c->kind = kind;
+    c->row = row;
+    for (int i = 0; i < ESPL_MAX_IN; i++)
+        c->in[i] = c->din[i] = -1;
+    for (int i = 0; i < ESPL_MAX_OUT; i++)
+        c->out[i] = c->dout[i] = -1;
+    return c;
+}
+
+static void touch(espl_tape *t, int life) {
+    if (life >= 0)
+        t->lives[life].last = t->n_calls;
+}
+
+static void end_call(maker *k, const espl_call *c) {
+    for (int i = 0; i < ESPL_MAX_IN; i++) {
+        touch(k->tape, c->in[i]);
+        touch(k->tape, c->din[i]);
+    }
+    for (int i = 0; i < ESPL_MAX_OUT; i++) {
+        touch(k->tape, c->out[i]);
+        touch(k->tape, c->dout[i]);
+    }
+    k->tape->n_calls++;
+}
+
+/* ---- Forward. */
+
+static void bind_outputs(maker *k, const espl_row *r, espl_call *c) {
+    for (int i = 0; i < ESPL_MAX_OUT; i++)
+        if (r->out[i] >= 0) {
+            if (k->value[r->out[i]] < 0)
+                k->value[r->out[i]] = new_life(k, r->out[i], false);
+            c->out[i] = k->value[r->out[i]];
+        }
+}
+
+static void forward_call(maker *k, int row, bool again) {
+    const espl_row *r = &k->model->rows[row];
+    espl_call *c = new_call(k, ESPL_CALL_FORWARD, row);
+    c->again = again;
+    for (int i = 0; i < ESPL_MAX_IN; i++)
+        c->in[i] = r->in[i] >= 0 ? k->value[r->in[i]] : -1;
+    bind_outputs(k, r, c);
+    end_call(k, c);
+}
+
+/* RENEW: the other outputs again from output 0, which is still there. */
+static void renew_call(maker *k, int row) {
+    const espl_row *r = &k->model->rows[row];
+    espl_call *c = new_call(k, ESPL_CALL_FORWARD, row);
+    c->again = true;
+    c->in[0] = k->value[r->out[0]];
+    bind_outputs(k, r, c);
+    end_call(k, c);
+}
+
+/* Makes sure that a slot's value is there, computing its producer again (and first what that needs). */
+static void ensure(maker *k, int slot) {
+    if (slot < 0 || k->value[slot] >= 0)
+        return;
+    int row = k->model->slots[slot].producer;
+    const espl_row *r = &k->model->rows[row];
+    if ((espl_ops[r->op].flags & ESPL_OP_RENEW) && k->value[r->out[0]] >= 0) {
+        renew_call(k, row);
+        return;
+    }
+    for (int i = 0; i < ESPL_MAX_IN; i++)
+        ensure(k, r->in[i]);
+    forward_call(k, row, true);
+}
+
+/* ---- What stays between forward and backward. */
+
+static bool first_norm_of_layer(const espl_model *m, int row) {
+    const espl_row *r = &m->rows[row];
+    return r->op == ESPL_OP_RESNORM && r->section == ESPL_SECTION_LAYER && m->rows[row - 1].layer != r->layer;
+}
+
+static bool kept_by(const maker *k, int slot) {
+    const espl_slot *s = &k->model->slots[slot];
+    const espl_row *r = &k->model->rows[s->producer];
+    unsigned flags = espl_ops[r->op].flags;
+    if (r->section != ESPL_SECTION_LAYER || k->recompute == ESPL_RECOMPUTE_NONE)
+        return true;
+    if (k->recompute == ESPL_RECOMPUTE_FULL)
+        return s->output == 0 && first_norm_of_layer(k->model, s->producer);
+    if (flags & ESPL_OP_RENEW)
+        return s->output != 1;
+    return !(flags & ESPL_OP_CHEAP);
+}
+
+static void mark_kept(maker *k) {
+    const espl_model *m = k->model;
+    for (int row = 0; row < m->n_rows; row++) {
+        const espl_row *r = &m->rows[row];
+        const espl_op_desc *d = &espl_ops[r->op];
+        for (int i = 0; i < ESPL_MAX_IN; i++)
+            if ((d->bwd_in >> i & 1) && r->in[i] >= 0)
+                k->kept[r->in[i]] = true;
+        for (int i = 0; i < ESPL_MAX_OUT; i++)
+            if ((d->bwd_out >> i & 1) && r->out[i] >= 0)
+                k->kept[r->out[i]] = true;
+    }
+    for (int s = 0; s < m->n_slots; s++)
+        k->kept[s] = k->kept[s] && kept_by(k, s);
+    if (k->recompute == ESPL_RECOMPUTE_FULL) /* the stream into each layer, also where no backward reads it */
+        for (int row = 1; row < m->n_rows; row++)
+            if (first_norm_of_layer(m, row))
+                k->kept[m->rows[row].out[0]] = true;
+}
+
+/* ---- Backward. */
+
+/* Gradient buffers of a row's inputs. A norm passes the stream's gradient on in place, and to its branch too when nothing is dropped;
+ * an activation works in place. */
+static void bind_input_gradients(maker *k, const espl_row *r, espl_call *c) {
+    bool in_place = r->op == ESPL_OP_RESNORM || r->op == ESPL_OP_ACT;
+    for (int i = 0; i < ESPL_MAX_IN; i++) {
+        if (r->in[i] < 0)
+            continue;
+        int *gradient = &k->gradient[r->in[i]];
+        bool shares = r->op == ESPL_OP_RESNORM && i == 1 && r->attrs.dropout == 0.0f;
+        bool same_slot = r->in[i] == r->out[0];
+        ESPL_ASSERT(*gradient < 0 || same_slot, "row %s: an input has a second user", r->name);
+        if (*gradient < 0)
+            *gradient = shares                          ? c->din[0]
+                        : in_place && i == 0 && c->dout[0] >= 0 ? c->dout[0]
+                                                        : new_life(k, r->in[i], true);
+        c->din[i] = shares ? -1 : *gradient;
+    }
+}
+
+static void backward_call(maker *k, int row) {
+    const espl_row *r = &k->model->rows[row];
+    const espl_op_desc *d = &espl_ops[r->op];
+    for (int i = 0; i < ESPL_MAX_IN; i++)
+        if (d->bwd_in >> i & 1)
+            ensure(k, r->in[i]);
+    for (int i = 0; i < ESPL_MAX_OUT; i++)
+        if (d->bwd_out >> i & 1)
+            ensure(k, r->out[i]);
+    espl_call *c = new_call(k, ESPL_CALL_BACKWARD, row);
+    for (int i = 0; i < ESPL_MAX_IN; i++)
+        c->in[i] = (d->bwd_in >> i & 1) && r->in[i] >= 0 ? k->value[r->in[i]] : -1;
+    for (int i = 0; i < ESPL_MAX_OUT; i++) {
+        c->out[i] = (d->bwd_out >> i & 1) && r->out[i] >= 0 ? k->value[r->out[i]] : -1;
+        c->dout[i] = r->out[i] >= 0 ? k->gradient[r->out[i]] : -1;
+    }
+    if (d->flags & ESPL_OP_LOSS)
+        c->out[0] = k->tape->loss = new_life(k, r->out[0], false);
+    bind_input_gradients(k, r, c);
+    for (int i = 0; i < ESPL_MAX_PARAM; i++)
+        if (r->param[i] >= 0) {
+            c->first_write[i] = !k->written[r->param[i]];
+            k->written[r->param[i]] = true;
+        }
+    end_call(k, c);
+}
+
+/* Marks, behind the last call that writes into it, that a bucket is complete. */
+static void add_bucket_marks(maker *k) {
+    espl_tape *t = k->tape;
+    const espl_model *m = k->model;
+    int *last = espl_malloc((size_t)m->n_buckets * sizeof *last);
+    for (int b = 0; b < m->n_buckets; b++)
+        last[b] = -1;
+    for (int c = 0; c < t->n_calls; c++)
+        for (int i = 0; i < ESPL_MAX_PARAM && t->calls[c].kind == ESPL_CALL_BACKWARD; i++)
+            if (m->rows[t->calls[c].row].param[i] >= 0)
+                last[m->params[m->rows[t->calls[c].row].param[i]].bucket] = c;
+    for (int at = t->n_calls - 1; at >= 0; at--)
+        for (int b = 0; b < m->n_buckets; b++)
+            if (last[b] == at) {
+                memmove(&t->calls[at + 2], &t->calls[at + 1], (size_t)(t->n_calls - at - 1) * sizeof *t->calls);
+                t->calls[at + 1] = (espl_call){.kind = ESPL_CALL_BUCKET, .row = -1, .bucket = b};
+                espl__lives_shift(t->lives, t->n_lives, at);
+                t->n_calls++;
+            }
+    free(last);
+}
+
+static void make_training(maker *k) {
+    const espl_model *m = k->model;
+    mark_kept(k);
+    for (int row = 0; row < m->n_rows; row++)
+        if (!(espl_ops[m->rows[row].op].flags & ESPL_OP_LOSS))
+            forward_call(k, row, false);
+    for (int s = 0; s < m->n_slots; s++)
+        if (!k->kept[s])
+            k->value[s] = -1;
+    for (int row = m->n_rows - 1; row >= 0; row--)
+        backward_call(k, row);
+    add_bucket_marks(k);
+}
+
+static void make_forward(maker *k) {
+    const espl_model *m = k->model;
+    for (int row = 0; row < m->n_rows; row++)
+        if (k->tape->use == ESPL_USE_EVAL || !(espl_ops[m->rows[row].op].flags & ESPL_OP_LOSS))
+            forward_call(k, row, false);
+    const espl_row *head = &m->rows[m->n_rows - 1];
+    k->tape->loss = k->tape->use == ESPL_USE_EVAL ? k->value[head->out[0]] : -1;
+    k->tape->hidden = k->value[head->in[0]];
+    if (k->tape->use == ESPL_USE_GENERATE)
+        touch(k->tape, k->tape->hidden);
+}
+
+/* ---- The whole. */
+
+static espl_op op_of(const espl_tape *t, const espl_row *r) {
+    return t->use == ESPL_USE_GENERATE && r->op == ESPL_OP_ATTENTION ? ESPL_OP_ATTENTION_CACHED : r->op;
+}
+
+static size_t largest_work(const espl_tape *t, int threads) {
+    size_t most = 0;
+    for (int i = 0; i < t->n_calls; i++) {
+        const espl_call *c = &t->calls[i];
+        if (c->kind == ESPL_CALL_BUCKET)
+            continue;
+        const espl_row *r = &t->model->rows[c->row];
+        size_t bytes = t->kernels->work_bytes(op_of(t, r), &r->attrs, t->n_tokens, threads, c->kind == ESPL_CALL_BACKWARD);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute, int64_t n_tokens, int threads,
+                    espl_tape *tape) {
+    size_t slots = (size_t)model->n_slots, rows = (size_t)model->n_rows;
+    *tape = (espl_tape){.model = model, .kernels = kernels, .use = use, .n_tokens = n_tokens, .loss = -1, .hidden = -1};
+    tape->calls = espl_calloc(4 * rows + (size_t)model->n_buckets, sizeof *tape->calls);
+    tape->lives = espl_calloc(4 * slots + 16, sizeof *tape->lives);
+    maker k = {.tape = tape, .model = model, .recompute = recompute,
+               .value = espl_malloc(slots * sizeof(int)), .gradient = espl_malloc(slots * sizeof(int)),
+               .kept = espl_calloc(slots, sizeof(bool)), .written = espl_calloc((size_t)model->n_params, sizeof(bool))};
+    for (size_t s = 0; s < slots; s++)
+        k.value[s] = k.gradient[s] = -1;
+    if (use == ESPL_USE_TRAIN)
+        make_training(&k);
+    else
+        make_forward(&k);
+    if (tape->loss >= 0)
+        touch(tape, tape->loss);
+    tape->act_bytes = espl__lives_place(tape->lives, tape->n_lives);
+    tape->work_bytes = largest_work(tape, threads);
+    free(k.value);
+    free(k.gradient);
+    free(k.kept);
+    free(k.written);
+}
+
+void espl_tape_free(espl_tape *tape) {
+    free(tape->calls);
+    free(tape->lives);
+    free(tape->args);
+    *tape = (espl_tape){0};
+}

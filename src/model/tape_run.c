@@ -1,0 +1,72 @@
+#include "src/model/tape.h"
+
+#include "src/core/buffer.h"
+
+void *espl_tape_buffer(const espl_tape *tape, int life) { return life < 0 ? NULL : tape->act + tape->lives[life].offset; }
+
+static void *param_at(const espl_tape *t, void *base, espl_dtype dtype, int param, int ranks) {
+    if (param < 0 || base == NULL)
+        return NULL;
+    const espl_param *p = &t->model->params[param];
+    return (char *)base + (size_t)(espl_model_bucket_start(t->model, p->bucket, ranks) + p->offset) * espl_dtype_size(dtype);
+}
+
+static void bind_call(espl_tape *t, int index, const espl_places *places) {
+    const espl_call *c = &t->calls[index];
+    if (c->kind == ESPL_CALL_BUCKET)
+        return;
+    const espl_row *r = &t->model->rows[c->row];
+    espl_args *a = &t->args[index];
+    *a = (espl_args){.attrs = &r->attrs, .work = places->work, .layer = r->layer};
+    for (int i = 0; i < ESPL_MAX_IN; i++) {
+        a->in[i] = espl_tape_buffer(t, c->in[i]);
+        a->din[i] = espl_tape_buffer(t, c->din[i]);
+    }
+    for (int i = 0; i < ESPL_MAX_OUT; i++) {
+        a->out[i] = espl_tape_buffer(t, c->out[i]);
+        a->dout[i] = espl_tape_buffer(t, c->dout[i]);
+    }
+    for (int i = 0; i < ESPL_MAX_PARAM; i++) {
+        a->param[i] = param_at(t, places->weights, t->kernels->real, r->param[i], places->ranks);
+        a->dparam[i] = param_at(t, places->gradients, t->kernels->stat, r->param[i], places->ranks);
+    }
+}
+
+void espl_tape_bind(espl_tape *tape, const espl_places *places) {
+    tape->act = places->act;
+    if (tape->args == NULL)
+        tape->args = espl_calloc((size_t)tape->n_calls, sizeof *tape->args);
+    for (int i = 0; i < tape->n_calls; i++)
+        bind_call(tape, i, places);
+}
+
+static void run_call(const espl_tape *t, int index, const espl_batch *batch, bool fresh) {
+    const espl_call *c = &t->calls[index];
+    const espl_row *r = &t->model->rows[c->row];
+    espl_args *a = &t->args[index];
+    a->batch = batch;
+    if (c->kind == ESPL_CALL_BACKWARD) {
+        for (int i = 0; i < ESPL_MAX_PARAM; i++)
+            a->dparam_add[i] = !(fresh && c->first_write[i]);
+        t->kernels->backward[r->op](a);
+    } else if (t->use == ESPL_USE_GENERATE && r->op == ESPL_OP_ATTENTION) {
+        t->kernels->forward[ESPL_OP_ATTENTION_CACHED](a);
+    } else {
+        t->kernels->forward[r->op](a);
+    }
+}
+
+espl_status espl_tape_run(const espl_tape *tape, const espl_batch *batch, bool fresh, const espl_hooks *hooks) {
+    for (int i = 0; i < tape->n_calls; i++) {
+        const espl_call *c = &tape->calls[i];
+        if (c->kind == ESPL_CALL_BUCKET) {
+            if (hooks != NULL && hooks->bucket != NULL)
+                ESPL_TRY(hooks->bucket(hooks->context, c->bucket));
+            continue;
+        }
+        run_call(tape, i, batch, fresh);
+        if (hooks != NULL && hooks->after_call != NULL)
+            ESPL_TRY(hooks->after_call(hooks->context, tape, i, batch));
+    }
+    return ESPL_OK;
+}

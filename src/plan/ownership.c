@@ -1,0 +1,47 @@
+#include "src/plan/ownership.h"
+
+#include "src/core/buffer.h"
+
+int64_t espl_owner_state_size(const espl_model *model, const espl_owner *owner) {
+    int64_t flat = espl_model_flat_size(model, owner->ranks);
+    return owner->replicated ? flat : flat / owner->ranks;
+}
+
+void espl_owner_piece(const espl_model *model, const espl_owner *owner, int bucket, int64_t *begin, int64_t *end) {
+    int64_t start = espl_model_bucket_start(model, bucket, owner->ranks);
+    int64_t share = espl_model_bucket_size(model, bucket, owner->ranks) / owner->ranks;
+    *begin = start + owner->rank * share;
+    *end = *begin + share;
+}
+
+static espl_segment cut(const espl_model *model, const espl_owner *owner, int param, int64_t from, int64_t to) {
+    const espl_param *p = &model->params[param];
+    int64_t bucket = espl_model_bucket_start(model, p->bucket, owner->ranks), start = bucket + p->offset;
+    int64_t begin = from > start ? from - start : 0, end = (to < start + p->numel ? to : start + p->numel) - start;
+    if (begin > p->numel)
+        begin = p->numel;
+    if (end < begin)
+        end = begin;
+    espl_segment s = {.param = param, .begin = begin, .end = end, .flat = start + begin};
+    s.state = owner->replicated ? s.flat : bucket / owner->ranks + s.flat - from;
+    return s;
+}
+
+static int list_segments(const espl_model *model, const espl_owner *owner, bool whole, espl_segment **segments) {
+    *segments = espl_malloc((size_t)model->n_params * sizeof **segments);
+    for (int i = 0; i < model->n_params; i++) {
+        int64_t from = 0, to = espl_model_flat_size(model, owner->ranks);
+        if (!whole)
+            espl_owner_piece(model, owner, model->params[i].bucket, &from, &to);
+        (*segments)[i] = cut(model, owner, i, from, to);
+    }
+    return model->n_params;
+}
+
+int espl_owner_segments(const espl_model *model, const espl_owner *owner, espl_segment **segments) {
+    return list_segments(model, owner, false, segments);
+}
+
+int espl_owner_updates(const espl_model *model, const espl_owner *owner, espl_segment **segments) {
+    return list_segments(model, owner, owner->replicated, segments);
+}

@@ -1,0 +1,36 @@
+/* Who owns what: the flat space of parameters cut over ranks.
+ *
+ * Rank r of R owns elements [r S/R, (r+1) S/R) of each bucket of S elements; both ends are multiples of ESPL_PIECE. An owner keeps
+ * the moments (and in bf16 the fp32 master weights) of its elements, packed bucket after bucket. Replicated optimizers keep all. */
+#ifndef ESPL_PLAN_OWNERSHIP_H
+#define ESPL_PLAN_OWNERSHIP_H
+
+#include "src/model/model.h"
+
+typedef struct espl_owner {
+    int rank, ranks;
+    bool replicated; /* optimizer state of all elements on every rank */
+} espl_owner;
+
+/* A run of elements of one parameter that this rank updates. */
+typedef struct espl_segment {
+    int param;
+    int64_t begin, end; /* elements of the parameter */
+    int64_t flat;       /* of `begin` in the flat space */
+    int64_t state;      /* of `begin` in this rank's optimizer arrays */
+} espl_segment;
+
+/* Local. Elements of each optimizer array on this rank. */
+int64_t espl_owner_state_size(const espl_model *model, const espl_owner *owner);
+
+/* Local. The segments that this rank owns (even when the optimizer is replicated: those it saves and counts), in the order of parameters;
+ * one for every parameter, empty ones included. The caller frees *segments. Returns their number, n_params. */
+int espl_owner_segments(const espl_model *model, const espl_owner *owner, espl_segment **segments);
+
+/* Local. The segments that this rank updates: those it owns, or every whole parameter when replicated. As above. */
+int espl_owner_updates(const espl_model *model, const espl_owner *owner, espl_segment **segments);
+
+/* Local. This rank's piece of a bucket in the flat space. */
+void espl_owner_piece(const espl_model *model, const espl_owner *owner, int bucket, int64_t *begin, int64_t *end);
+
+#endif

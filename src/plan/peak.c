@@ -1,0 +1,48 @@
+#include "src/plan/peak.h"
+
+#include "src/core/buffer.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+enum { SIDE = 1024, MOST_RUNS = 200 };
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_seconds(const espl_kernels *kernels, const espl_args *args, double seconds) {
+    double times[MOST_RUNS];
+    int n = 0;
+    kernels->forward[ESPL_OP_LINEAR](args);
+    for (double start = now(); n < MOST_RUNS && (n < 3 || now() - start < seconds); n++) {
+        double before = now();
+        kernels->forward[ESPL_OP_LINEAR](args);
+        times[n] = now() - before;
+    }
+    qsort(times, (size_t)n, sizeof times[0], ascending);
+    return times[n / 2];
+}
+
+double espl_peak_measure(const espl_kernels *kernels, int threads, double seconds) {
+    espl_attrs attrs = {.n_in = SIDE, .n_out = SIDE, .layout = ESPL_OUT_IN};
+    int32_t segments[2] = {0, SIDE};
+    espl_batch batch = {.n = SIDE, .n_segments = 1, .segments = segments};
+    size_t bytes = (size_t)SIDE * SIDE * espl_dtype_size(kernels->real);
+    char *x = espl_calloc(1, bytes), *w = espl_calloc(1, bytes), *y = espl_calloc(1, bytes);
+    void *work = espl_malloc(kernels->work_bytes(ESPL_OP_LINEAR, &attrs, SIDE, threads, 0));
+    espl_args args = {.attrs = &attrs, .batch = &batch, .in = {x}, .out = {y}, .param = {w}, .work = work};
+    double flops = espl_op_flops(ESPL_OP_LINEAR, &attrs, SIDE, 0.0) / median_seconds(kernels, &args, seconds);
+    free(x);
+    free(w);
+    free(y);
+    free(work);
+    return flops;
+}

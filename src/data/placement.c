@@ -1,0 +1,282 @@
+#include "src/data/placement.h"
+
+#include "src/core/buffer.h"
+#include "src/core/rng.h"
+#include "src/data/packing.h"
+#include "src/data/visits.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    CHUNK_PIECES = 4096, /* packed together: enough that few bins stay open, little enough to be packed again when asked for */
+    KEY_BINS = 2         /* beside the keys of visits.c */
+};
+
+/* Tokens that stand together in a micro-batch as one segment. */
+typedef struct piece {
+    int64_t begin, limit; /* limit: end of the text; the token before it has no target */
+    int32_t length, source;
+} piece;
+
+/* An epoch is cut into chunks of consecutive visits, each packed by itself: its plan is a few numbers a chunk. */
+struct espl_placement {
+    espl_placement_options options;
+    int64_t n_sources;
+    espl_source *sources;
+    espl_visits *visits;
+    espl_packer *packer;
+
+    int64_t epoch; /* planned; -1: none */
+    int64_t n_chunks, chunk_capacity;
+    int64_t *first_bin;   /* [n_chunks + 1] */
+    espl_cursor *cursors; /* [n_chunks + 1, n_sources] where each chunk begins */
+
+    int64_t chunk; /* packed; -1: none */
+    int64_t n_pieces, piece_capacity;
+    piece *pieces;         /* as visited */
+    int32_t *length, *bin; /* [n_pieces] */
+    int32_t *in_bin;       /* [n_pieces] pieces in order of their bin */
+    int32_t *bin_begin;    /* [bins + 1] into in_bin */
+    int32_t *bin_place;    /* [bins] which bin of the chunk stands at this place */
+};
+
+static bool range_has_target(const espl_source *source, int64_t begin, int64_t end) {
+    if (source->mask == NULL)
+        return end - begin > 1;
+    for (int64_t t = begin + 1; t < end; t++)
+        if (source->mask[t])
+            return true;
+    return false;
+}
+
+static bool has_target(const espl_source *source, bool windows) {
+    if (windows)
+        return range_has_target(source, 0, source->n_tokens);
+    for (int64_t d = 0; d < source->n_documents; d++)
+        if (range_has_target(source, source->documents[d], source->documents[d + 1]))
+            return true;
+    return false;
+}
+
+static espl_status check_sources(const espl_source *sources, int64_t n_sources, bool windows) {
+    for (int64_t s = 0; s < n_sources; s++)
+        if (has_target(&sources[s], windows))
+            return ESPL_OK;
+    ESPL_FAIL(ESPL_ERR_DATA, "%s%s: no token to learn from; expected a document of two tokens or more whose mask leaves one",
+              n_sources > 0 ? sources[0].name : "the data", n_sources > 1 ? " and the other sources" : "");
+}
+
+espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, const espl_placement_options *options,
+                                espl_placement **placement) {
+    ESPL_ASSERT(options->length > 0 && options->length <= options->budget, "pieces of %lld tokens in a micro-batch of %lld",
+                (long long)options->length, (long long)options->budget);
+    ESPL_TRY(check_sources(sources, n_sources, options->windows));
+    espl_placement *p = espl_calloc(1, sizeof *p);
+    p->options = *options;
+    p->n_sources = n_sources;
+    p->sources = espl_malloc((size_t)n_sources * sizeof *sources);
+    memcpy(p->sources, sources, (size_t)n_sources * sizeof *sources);
+    p->visits = espl__visits_make(p->sources, n_sources, options);
+    p->packer = espl__packer_make(options->budget);
+    p->epoch = p->chunk = -1;
+    *placement = p;
+    return ESPL_OK;
+}
+
+void espl_placement_free(espl_placement **placement) {
+    espl_placement *p = *placement;
+    if (p == NULL)
+        return;
+    espl__visits_free(&p->visits);
+    espl__packer_free(&p->packer);
+    void *owned[] = {p->sources, p->first_bin, p->cursors, p->pieces, p->length, p->bin, p->in_bin, p->bin_begin, p->bin_place};
+    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
+        free(owned[i]);
+    free(p);
+    *placement = NULL;
+}
+
+static void reserve_pieces(espl_placement *p) {
+    if (p->n_pieces < p->piece_capacity)
+        return;
+    p->piece_capacity = p->piece_capacity > 0 ? 2 * p->piece_capacity : 2 * CHUNK_PIECES;
+    size_t n = (size_t)p->piece_capacity;
+    p->pieces = espl_realloc(p->pieces, n * sizeof *p->pieces);
+    p->length = espl_realloc(p->length, n * sizeof *p->length);
+    p->bin = espl_realloc(p->bin, n * sizeof *p->bin);
+    p->in_bin = espl_realloc(p->in_bin, n * sizeof *p->in_bin);
+    p->bin_begin = espl_realloc(p->bin_begin, (n + 1) * sizeof *p->bin_begin);
+    p->bin_place = espl_realloc(p->bin_place, n * sizeof *p->bin_place);
+}
+
+static void add_pieces(espl_placement *p, const espl_visit *visit) {
+    for (int64_t begin = visit->begin; begin < visit->end; begin += p->options.length) {
+        int64_t left = visit->end - begin, length = left < p->options.length ? left : p->options.length;
+        reserve_pieces(p);
+        p->length[p->n_pieces] = (int32_t)length;
+        p->pieces[p->n_pieces++] = (piece){.begin = begin, .limit = visit->limit, .length = (int32_t)length, .source = visit->source};
+    }
+}
+
+/* Visits a chunk, moving the cursors to its end, and packs it; returns its bins. */
+static int64_t pack_chunk(espl_placement *p, espl_cursor *cursors) {
+    espl_visit visit;
+    p->n_pieces = 0;
+    while (p->n_pieces < CHUNK_PIECES && espl__visits_next(p->visits, cursors, &visit))
+        add_pieces(p, &visit);
+    if (p->n_pieces == 0)
+        return 0;
+    return p->options.shuffle ? espl__pack_best_fit(p->packer, p->length, p->n_pieces, p->bin)
+                              : espl__pack_next_fit(p->packer, p->length, p->n_pieces, p->bin);
+}
+
+static void reserve_chunk(espl_placement *p) {
+    if (p->n_chunks + 1 < p->chunk_capacity)
+        return;
+    p->chunk_capacity = p->chunk_capacity > 0 ? 2 * p->chunk_capacity : 64;
+    p->first_bin = espl_realloc(p->first_bin, (size_t)p->chunk_capacity * sizeof *p->first_bin);
+    p->cursors = espl_realloc(p->cursors, (size_t)(p->chunk_capacity * p->n_sources) * sizeof *p->cursors);
+}
+
+static void plan_epoch(espl_placement *p, int64_t epoch) {
+    if (!p->options.shuffle)
+        epoch = 0;
+    if (p->epoch == epoch)
+        return;
+    p->n_chunks = 0;
+    p->chunk = -1;
+    reserve_chunk(p);
+    p->first_bin[0] = 0;
+    espl__visits_begin(p->visits, epoch, p->cursors);
+    for (;;) {
+        espl_cursor *from = p->cursors + p->n_chunks * p->n_sources;
+        memcpy(from + p->n_sources, from, (size_t)p->n_sources * sizeof *from);
+        int64_t n_bins = pack_chunk(p, from + p->n_sources);
+        if (n_bins == 0)
+            break;
+        p->n_chunks++;
+        reserve_chunk(p);
+        p->first_bin[p->n_chunks] = p->first_bin[p->n_chunks - 1] + n_bins;
+    }
+    p->epoch = epoch;
+}
+
+/* Packing puts long pieces first; drawing the bins' places (Fisher and Yates) takes that order away again. */
+static void place_bins(espl_placement *p, int64_t chunk, int64_t n_bins) {
+    espl_rng_key key = {
+        .seed = p->options.seed, .purpose = ESPL_RNG_ORDER, .step = (uint32_t)p->epoch, .micro = KEY_BINS, .op = (uint32_t)chunk};
+    for (int64_t i = 0; i < n_bins; i++) {
+        int64_t j = p->options.shuffle ? (int64_t)((uint64_t)espl_rng_u32(&key, (uint64_t)i) * (uint64_t)(i + 1) >> 32) : i;
+        p->bin_place[i] = p->bin_place[j];
+        p->bin_place[j] = (int32_t)i;
+    }
+}
+
+static void load_chunk(espl_placement *p, int64_t chunk) {
+    if (p->chunk == chunk)
+        return;
+    espl_cursor *cursors = espl_malloc((size_t)p->n_sources * sizeof *cursors);
+    memcpy(cursors, p->cursors + chunk * p->n_sources, (size_t)p->n_sources * sizeof *cursors);
+    int64_t n_bins = pack_chunk(p, cursors);
+    free(cursors);
+    memset(p->bin_begin, 0, (size_t)(n_bins + 1) * sizeof *p->bin_begin);
+    for (int64_t i = 0; i < p->n_pieces; i++)
+        p->bin_begin[p->bin[i]]++;
+    for (int64_t b = 0, end = 0; b <= n_bins; b++)
+        p->bin_begin[b] = (int32_t)(end += p->bin_begin[b]);
+    for (int64_t i = p->n_pieces - 1; i >= 0; i--)
+        p->in_bin[--p->bin_begin[p->bin[i]]] = (int32_t)i;
+    place_bins(p, chunk, n_bins);
+    p->chunk = chunk;
+}
+
+/* The pieces of micro-batch k: their numbers, and how many. */
+static const int32_t *find_pieces(espl_placement *p, int64_t epoch, int64_t k, int32_t *n) {
+    plan_epoch(p, epoch);
+    *n = 0;
+    if (k < 0 || k >= p->first_bin[p->n_chunks])
+        return NULL;
+    int64_t low = 0, high = p->n_chunks;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        *(p->first_bin[middle] <= k ? &low : &high) = middle;
+    }
+    load_chunk(p, low);
+    int32_t bin = p->bin_place[k - p->first_bin[low]];
+    *n = p->bin_begin[bin + 1] - p->bin_begin[bin];
+    return p->in_bin + p->bin_begin[bin];
+}
+
+int64_t espl_placement_count(espl_placement *placement, int64_t epoch) {
+    plan_epoch(placement, epoch);
+    return placement->first_bin[placement->n_chunks];
+}
+
+static int32_t id_at(const espl_source *source, int64_t token) {
+    return source->ids16 != NULL ? (int32_t)source->ids16[token] : (int32_t)source->ids32[token];
+}
+
+static void fill_piece(const espl_source *source, const piece *at, espl_sample *sample) {
+    int32_t *ids = sample->ids + sample->n, *positions = sample->positions + sample->n, *targets = sample->targets + sample->n;
+    for (int32_t i = 0; i < at->length; i++) {
+        int64_t next = at->begin + i + 1;
+        bool target = next < at->limit && (source->mask == NULL || source->mask[next]);
+        ids[i] = id_at(source, at->begin + i);
+        positions[i] = i;
+        targets[i] = target ? id_at(source, next) : -1;
+        sample->n_targets += target;
+    }
+    sample->n += at->length;
+    sample->segments[++sample->n_segments] = (int32_t)sample->n;
+}
+
+void espl_placement_fill(espl_placement *placement, int64_t epoch, int64_t k, espl_sample *sample) {
+    int32_t n;
+    const int32_t *members = find_pieces(placement, epoch, k, &n);
+    sample->n = sample->n_targets = 0;
+    sample->n_segments = 0;
+    sample->segments[0] = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const piece *at = &placement->pieces[members[i]];
+        fill_piece(&placement->sources[at->source], at, sample);
+    }
+}
+
+static int64_t piece_targets(const espl_source *source, const piece *at) {
+    int64_t begin = at->begin + 1, end = begin + at->length, n = 0;
+    end = end < at->limit ? end : at->limit;
+    if (source->mask == NULL)
+        return end - begin;
+    for (int64_t t = begin; t < end; t++)
+        n += source->mask[t] != 0;
+    return n;
+}
+
+int64_t espl_placement_targets(espl_placement *placement, int64_t epoch, int64_t k) {
+    int32_t n;
+    const int32_t *members = find_pieces(placement, epoch, k, &n);
+    int64_t targets = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const piece *at = &placement->pieces[members[i]];
+        targets += piece_targets(&placement->sources[at->source], at);
+    }
+    return targets;
+}
+
+void espl_sample_make(int64_t budget, espl_sample *sample) {
+    size_t bytes = (size_t)budget * sizeof(int32_t);
+    *sample = (espl_sample){0};
+    sample->segments = espl_calloc(1, bytes + sizeof(int32_t));
+    sample->ids = espl_calloc(1, bytes);
+    sample->positions = espl_calloc(1, bytes);
+    sample->targets = espl_calloc(1, bytes);
+}
+
+void espl_sample_free(espl_sample *sample) {
+    free(sample->segments);
+    free(sample->ids);
+    free(sample->positions);
+    free(sample->targets);
+    *sample = (espl_sample){0};
+}

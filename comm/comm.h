@@ -35,8 +35,8 @@ void espl_comm_close(espl_comm **comm);
 /* Local. Ends the whole job at once with this exit code (after printing one line); does not return. */
 void espl_comm_abort(espl_comm *comm, int code) __attribute__((noreturn));
 
-/* Collective. The worst status over ranks; the message of the lowest failing rank ("rank 3: ...") becomes the message of all.
- * `where` names the point for the watchdog. OK only when every rank is OK. */
+/* Collective. The worst status over ranks (bug, io, numeric, data, usage, stopped, OK); the message of the lowest rank that has it
+ * ("rank 3: ...") becomes the message of all. `where`, a string constant, names the point for the watchdog. */
 espl_status espl_comm_agree(espl_comm *comm, espl_status mine, const char *where);
 
 /* Collective. Elementwise reduction over ranks, in place. Integers, so the result has no order. */
@@ -62,8 +62,8 @@ enum { ESPL_MAX_REQUESTS = 256 };
 typedef int espl_request; /* index of an operation under way; -1 none */
 
 /* Collective. Sum of float[n] over ranks where rank r keeps elements [r n/size, (r+1) n/size) (n divisible by size), in place:
- * the other elements are undefined afterwards. tree = 0: the library's order (the same at a fixed rank count).
- * tree = 1: the fixed binary tree over ranks ((0+1)+(2+3))+..., size a power of two; `stage` must then hold n floats.
+ * the other elements are undefined afterwards. tree = 0: an order that depends on the rank count alone; `stage` holds n/size floats.
+ * tree = 1: the fixed binary tree over ranks ((0+1)+(2+3))+..., size a power of two; `stage` holds n floats.
  * `data` and `stage` stay the operation's until it is done. */
 espl_status espl_comm_reduce_scatter_start(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request);
 

@@ -1,0 +1,196 @@
+/* Bulk operations over MPI: sums and gathers of big arrays that go on under compute.
+ *
+ * Each is made of steps of nonblocking messages; espl_comm_progress tests them and starts the next step. Open MPI's own
+ * nonblocking reduce-scatter funnels everything through rank 0, so the sums are ours:
+ *   ring    step s: rank r sends shard r-s-1 to r+1, receives shard r-s-2 from r-1 and adds it; after size-1 steps shard r is
+ *           complete. n (size-1)/size elements a rank, the least possible, and n/size of staging (Patarasuk & Yuan 2009).
+ *   tree    every rank sends shard q to rank q at once; when all parts of its own shard are there, a rank adds them in the
+ *           order of the fixed binary tree over ranks. The same traffic, n of staging.
+ *   gather  every rank sends its shard to all others at once. */
+#include "comm/mpi_state.h"
+
+#include "src/core/buffer.h"
+
+#include <sched.h>
+#include <string.h>
+
+enum { TAGS = 30000 }; /* below the tag limit that MPI guarantees */
+
+static void add_to(float *restrict to, const float *restrict from, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        to[i] += from[i];
+}
+
+static MPI_Request *next_request(espl__bulk *bulk) {
+    if (bulk->n_requests == bulk->room) {
+        bulk->room = bulk->room == 0 ? 8 : 2 * bulk->room; /* kept: after the first step of a run nothing is allocated */
+        bulk->requests = espl_realloc(bulk->requests, (size_t)bulk->room * sizeof(MPI_Request));
+    }
+    bulk->requests[bulk->n_requests] = MPI_REQUEST_NULL;
+    return &bulk->requests[bulk->n_requests++];
+}
+
+static int piece_at(const espl__bulk *bulk, size_t at) {
+    size_t left = bulk->shard - at;
+    return (int)(left < ESPL__MESSAGE_BYTES ? left : ESPL__MESSAGE_BYTES);
+}
+
+static espl_status post_send(espl__mpi *mpi, espl__bulk *bulk, const char *shard, int to) {
+    for (size_t at = 0; at < bulk->shard; at += ESPL__MESSAGE_BYTES)
+        ESPL__MPI(MPI_Isend(shard + at, piece_at(bulk, at), MPI_BYTE, to, bulk->tag, mpi->bulk, next_request(bulk)));
+    return ESPL_OK;
+}
+
+static espl_status post_receive(espl__mpi *mpi, espl__bulk *bulk, char *shard, int from) {
+    for (size_t at = 0; at < bulk->shard; at += ESPL__MESSAGE_BYTES)
+        ESPL__MPI(MPI_Irecv(shard + at, piece_at(bulk, at), MPI_BYTE, from, bulk->tag, mpi->bulk, next_request(bulk)));
+    return ESPL_OK;
+}
+
+static char *shard_of(char *base, const espl__bulk *bulk, int rank) { return base + (size_t)rank * bulk->shard; }
+
+/* The shard that rank r receives in step `step` of the ring; it sends the one before. */
+static int ring_shard(const espl_ranks *ranks, int step) { return (ranks->rank - step - 2 + 2 * ranks->size) % ranks->size; }
+
+static espl_status ring_step(espl_comm *comm, espl__bulk *bulk) {
+    const espl_ranks *ranks = &comm->ranks;
+    int next = (ranks->rank + 1) % ranks->size, previous = (ranks->rank + ranks->size - 1) % ranks->size;
+    ESPL_TRY(post_receive(comm->state, bulk, bulk->stage, previous));
+    return post_send(comm->state, bulk, shard_of(bulk->data, bulk, ring_shard(ranks, bulk->step - 1)), next);
+}
+
+static espl_status ring_finish_step(espl_comm *comm, espl__bulk *bulk) {
+    char *target = shard_of(bulk->data, bulk, ring_shard(&comm->ranks, bulk->step));
+    add_to((float *)target, (const float *)bulk->stage, bulk->shard / sizeof(float));
+    bulk->step++;
+    bulk->done = bulk->step == comm->ranks.size - 1;
+    return bulk->done ? ESPL_OK : ring_step(comm, bulk);
+}
+
+/* Where the part of rank q of our shard lies: ours never left data. */
+static float *tree_part(const espl_comm *comm, const espl__bulk *bulk, int q) {
+    return (float *)shard_of(q == comm->ranks.rank ? bulk->data : bulk->stage, bulk, q);
+}
+
+/* node [q, q + 2 stride) = [q, q + stride) + [q + stride, q + 2 stride), in the place of its left child; in blocks that stay in cache. */
+static espl_status tree_finish(espl_comm *comm, espl__bulk *bulk) {
+    enum { BLOCK = 1024 };
+    const int size = comm->ranks.size;
+    const size_t n = bulk->shard / sizeof(float);
+    float *mine = tree_part(comm, bulk, comm->ranks.rank), *root = tree_part(comm, bulk, 0);
+    for (size_t at = 0; at < n; at += BLOCK) {
+        size_t m = n - at < BLOCK ? n - at : BLOCK;
+        for (int stride = 1; stride < size; stride *= 2)
+            for (int q = 0; q < size; q += 2 * stride)
+                add_to(tree_part(comm, bulk, q) + at, tree_part(comm, bulk, q + stride) + at, m);
+        if (root != mine)
+            memcpy(mine + at, root + at, m * sizeof(float));
+    }
+    bulk->done = true;
+    return ESPL_OK;
+}
+
+/* All messages at once; partners in rotated order, so that no rank is everybody's first. */
+static espl_status tree_start(espl_comm *comm, espl__bulk *bulk) {
+    const espl_ranks *ranks = &comm->ranks;
+    for (int i = 1; i < ranks->size; i++) {
+        int from = (ranks->rank + ranks->size - i) % ranks->size;
+        ESPL_TRY(post_receive(comm->state, bulk, shard_of(bulk->stage, bulk, from), from));
+    }
+    for (int i = 1; i < ranks->size; i++) {
+        int to = (ranks->rank + i) % ranks->size;
+        ESPL_TRY(post_send(comm->state, bulk, shard_of(bulk->data, bulk, to), to));
+    }
+    return ESPL_OK;
+}
+
+static espl_status gather_start(espl_comm *comm, espl__bulk *bulk) {
+    const espl_ranks *ranks = &comm->ranks;
+    for (int i = 1; i < ranks->size; i++) {
+        int from = (ranks->rank + ranks->size - i) % ranks->size;
+        ESPL_TRY(post_receive(comm->state, bulk, shard_of(bulk->data, bulk, from), from));
+    }
+    for (int i = 1; i < ranks->size; i++)
+        ESPL_TRY(post_send(comm->state, bulk, shard_of(bulk->data, bulk, ranks->rank), (ranks->rank + i) % ranks->size));
+    return ESPL_OK;
+}
+
+static espl_status gather_finish(espl_comm *comm, espl__bulk *bulk) {
+    (void)comm;
+    bulk->done = true;
+    return ESPL_OK;
+}
+
+static const struct {
+    espl_status (*start)(espl_comm *comm, espl__bulk *bulk);
+    espl_status (*finish_step)(espl_comm *comm, espl__bulk *bulk);
+} kinds[] = {
+    [ESPL__BULK_RING] = {ring_step, ring_finish_step},
+    [ESPL__BULK_TREE] = {tree_start, tree_finish},
+    [ESPL__BULK_GATHER] = {gather_start, gather_finish},
+};
+
+static espl_request free_slot(const espl__mpi *mpi) {
+    for (int i = 0; i < ESPL_MAX_REQUESTS; i++)
+        if (mpi->bulks[i].kind == ESPL__BULK_FREE)
+            return i;
+    ESPL_ASSERT(0, "more than %d bulk operations under way", ESPL_MAX_REQUESTS);
+    return -1;
+}
+
+static espl_status bulk_start(espl_comm *comm, espl__bulk_kind kind, void *data, void *stage, size_t shard, espl_request *request) {
+    espl__mpi *mpi = comm->state;
+    *request = -1;
+    if (comm->ranks.size == 1 || shard == 0)
+        return ESPL_OK;
+    *request = free_slot(mpi);
+    espl__bulk *bulk = &mpi->bulks[*request];
+    bulk->kind = kind;
+    bulk->done = false;
+    bulk->tag = mpi->n_started++ % TAGS;
+    bulk->step = bulk->n_requests = 0;
+    bulk->data = data;
+    bulk->stage = stage;
+    bulk->shard = shard;
+    return kinds[kind].start(comm, bulk);
+}
+
+espl_status espl__mpi_reduce_scatter_start(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request) {
+    size_t shard = n / (size_t)comm->ranks.size * sizeof(float);
+    return bulk_start(comm, tree ? ESPL__BULK_TREE : ESPL__BULK_RING, data, stage, shard, request);
+}
+
+espl_status espl__mpi_allgather_start(espl_comm *comm, void *data, size_t bytes, espl_request *request) {
+    return bulk_start(comm, ESPL__BULK_GATHER, data, NULL, bytes / (size_t)comm->ranks.size, request);
+}
+
+static espl_status advance(espl_comm *comm, espl__bulk *bulk) {
+    int arrived;
+    ESPL__MPI(MPI_Testall(bulk->n_requests, bulk->requests, &arrived, MPI_STATUSES_IGNORE));
+    if (!arrived)
+        return ESPL_OK;
+    bulk->n_requests = 0;
+    return kinds[bulk->kind].finish_step(comm, bulk);
+}
+
+espl_status espl__mpi_progress(espl_comm *comm) {
+    espl__mpi *mpi = comm->state;
+    for (int i = 0; i < ESPL_MAX_REQUESTS; i++)
+        if (mpi->bulks[i].kind != ESPL__BULK_FREE && !mpi->bulks[i].done)
+            ESPL_TRY(advance(comm, &mpi->bulks[i]));
+    return ESPL_OK;
+}
+
+espl_status espl__mpi_wait(espl_comm *comm, espl_request request) {
+    espl__mpi *mpi = comm->state;
+    if (request < 0)
+        return ESPL_OK;
+    espl__bulk *bulk = &mpi->bulks[request];
+    ESPL_ASSERT(bulk->kind != ESPL__BULK_FREE, "request %d is not under way", request);
+    while (!bulk->done) {
+        ESPL_TRY(espl__mpi_progress(comm)); /* all of them: another rank may wait for a part of ours */
+        sched_yield();
+    }
+    bulk->kind = ESPL__BULK_FREE;
+    return ESPL_OK;
+}

@@ -1,0 +1,135 @@
+/* The watchdog: a thread that ends the job when the rank stops beating. It shares four words with the rank, all atomic. */
+#include "comm/transport.h"
+
+#include "src/core/buffer.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { GRACE_SECONDS = 5 };
+
+struct espl__watchdog {
+    _Atomic int64_t step;
+    _Atomic(const char *) op;
+    atomic_ulong beats;
+    const espl_comm *comm; /* borrowed: ranks and transport do not change */
+    double seconds;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t stop_changed;
+    int stop; /* under mutex */
+};
+
+/* The launcher's abort may itself hang in a broken network: leaving without it ends the job as well. */
+static void *leave_anyway(void *unused) {
+    sleep(GRACE_SECONDS);
+    _exit(ESPL_ERR_BUG);
+    return unused;
+}
+
+static void end_job(const espl__watchdog *dog, double idle) {
+    const espl_ranks *ranks = &dog->comm->ranks;
+    fprintf(stderr, "espalier: watchdog: rank %d on %s: no progress for %.0f s at step %lld in %s; ending the job (run.watchdog: %g)\n",
+            ranks->rank, ranks->host, idle, (long long)atomic_load(&dog->step), atomic_load(&dog->op), dog->seconds);
+    fflush(stderr);
+    pthread_t thread;
+    pthread_create(&thread, NULL, leave_anyway, NULL);
+    dog->comm->transport->abort(ESPL_ERR_BUG);
+    _exit(ESPL_ERR_BUG);
+}
+
+/* Sleeps until `seconds` have passed or stop is set; returns stop. */
+static int nap(espl__watchdog *dog, double seconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    int64_t nanoseconds = until.tv_nsec + (int64_t)(seconds * 1e9);
+    until.tv_sec += nanoseconds / 1000000000;
+    until.tv_nsec = nanoseconds % 1000000000;
+    pthread_mutex_lock(&dog->mutex);
+    int rc = 0;
+    while (!dog->stop && rc != ETIMEDOUT)
+        rc = pthread_cond_timedwait(&dog->stop_changed, &dog->mutex, &until);
+    int stop = dog->stop;
+    pthread_mutex_unlock(&dog->mutex);
+    return stop;
+}
+
+/* Idle time is counted nap by nap and a nap counts at most double: a job that was suspended as a whole does not die on resuming. */
+static void *watch(void *argument) {
+    espl__watchdog *dog = argument;
+    const double tick = dog->seconds / 16 < 1.0 ? dog->seconds / 16 : 1.0;
+    unsigned long seen = atomic_load(&dog->beats);
+    double idle = 0, before = espl__seconds();
+    while (!nap(dog, tick)) {
+        double now = espl__seconds(), passed = now - before;
+        unsigned long beats = atomic_load(&dog->beats);
+        idle = beats != seen ? 0 : idle + (passed < 2 * tick ? passed : 2 * tick);
+        seen = beats;
+        before = now;
+        if (idle > dog->seconds)
+            end_job(dog, idle);
+    }
+    return NULL;
+}
+
+static void init_condition(pthread_cond_t *condition) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+espl_status espl_comm_watch(espl_comm *comm, double seconds) {
+    ESPL_ASSERT(comm->watchdog == NULL, "the watchdog is already there");
+    if (seconds <= 0)
+        return ESPL_OK;
+    espl__watchdog *dog = espl_calloc(1, sizeof *dog);
+    dog->comm = comm;
+    dog->seconds = seconds;
+    atomic_store(&dog->op, "start");
+    pthread_mutex_init(&dog->mutex, NULL);
+    init_condition(&dog->stop_changed);
+    int rc = pthread_create(&dog->thread, NULL, watch, dog);
+    if (rc != 0) {
+        free(dog);
+        ESPL_FAIL(ESPL_ERR_IO, "cannot start the watchdog thread: %s; raise the limit of processes (ulimit -u) or set run.watchdog: 0",
+                  strerror(rc));
+    }
+    comm->watchdog = dog;
+    return ESPL_OK;
+}
+
+void espl__watchdog_stop(espl__watchdog **address) {
+    espl__watchdog *dog = *address;
+    *address = NULL;
+    if (dog == NULL)
+        return;
+    pthread_mutex_lock(&dog->mutex);
+    dog->stop = 1;
+    pthread_cond_signal(&dog->stop_changed);
+    pthread_mutex_unlock(&dog->mutex);
+    pthread_join(dog->thread, NULL);
+    pthread_cond_destroy(&dog->stop_changed);
+    pthread_mutex_destroy(&dog->mutex);
+    free(dog);
+}
+
+void espl__watchdog_beat(espl__watchdog *dog, int64_t step, const char *op) {
+    if (dog == NULL)
+        return;
+    atomic_store_explicit(&dog->step, step, memory_order_relaxed);
+    espl__watchdog_point(dog, op);
+}
+
+void espl__watchdog_point(espl__watchdog *dog, const char *op) {
+    if (dog == NULL)
+        return;
+    atomic_store_explicit(&dog->op, op, memory_order_relaxed);
+    atomic_fetch_add_explicit(&dog->beats, 1, memory_order_relaxed);
+}

@@ -1,0 +1,51 @@
+#include "launch/session.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+
+static int rank_of_session = -1; /* -1: no session was opened */
+
+espl_status espl_session_run(int use_mpi, espl_session_body *body, void *context) {
+    espl_comm *comm = NULL;
+    ESPL_TRY(espl_comm_open(&comm, use_mpi));
+    rank_of_session = espl_comm_ranks(comm)->rank;
+    espl_status status = body(comm, context);
+    if (status != ESPL_OK)
+        espl_status_frame(status, __FILE__, __LINE__, "body");
+    espl_comm_close(&comm);
+    return status;
+}
+
+/* FNV-1a, cut to 62 bits so that its negative is an int64 too. */
+static int64_t hash_of_message(void) {
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (const char *c = espl_status_message(); *c != '\0'; c++)
+        hash = (hash ^ (unsigned char)*c) * 0x100000001B3u;
+    return (int64_t)(hash >> 2);
+}
+
+espl_status espl_session_agree(espl_comm *comm, espl_status mine, const char *where) {
+    int64_t hash = mine == ESPL_OK ? 0 : hash_of_message();
+    int64_t ends[4] = {hash, -hash, mine, -(int64_t)mine}; /* largest, and smallest as the largest negative */
+    ESPL_TRY(espl_comm_allreduce_i64(comm, ends, 4, ESPL_MAX));
+    if (ends[0] == -ends[1] && ends[2] == -ends[3])
+        return mine;
+    return espl_comm_agree(comm, mine, where);
+}
+
+/* The launcher's number for this process, 0 when there is none. */
+static int launched_as(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const char *text = getenv(names[i]);
+        if (text != NULL)
+            return atoi(text);
+    }
+    return 0;
+}
+
+int espl_session_speaks(espl_status status) {
+    if (rank_of_session >= 0)
+        return rank_of_session == 0;
+    return status != ESPL_ERR_USAGE || launched_as() == 0; /* a command line is the same on all ranks */
+}

@@ -1,0 +1,22 @@
+/* A verb on ranks: opens them, runs the verb's body, closes them, and decides who speaks when it failed.
+ *
+ * Whatever a rank reads from the world (config, files) it reads inside the body, after the ranks are open, and agrees on it:
+ * a rank that fails before has nobody to tell. */
+#ifndef ESPL_LAUNCH_SESSION_H
+#define ESPL_LAUNCH_SESSION_H
+
+#include "comm/comm.h"
+
+/* Collective. The work of a verb; returns a status that all ranks have agreed on. */
+typedef espl_status espl_session_body(espl_comm *comm, void *context);
+
+/* Collective. Opens the job's ranks (use_mpi as in espl_comm_open), runs the body and closes. */
+espl_status espl_session_run(int use_mpi, espl_session_body *body, void *context);
+
+/* Collective. espl_comm_agree, but a failure that all ranks met with the same message keeps it, without "rank 0:" in front. */
+espl_status espl_session_agree(espl_comm *comm, espl_status mine, const char *where);
+
+/* Local. Whether this process prints the job's failure: rank 0, or one that failed before its ranks were open. */
+int espl_session_speaks(espl_status status);
+
+#endif

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# install_deps.sh [--tests]: installs what a build of Espalier needs (with --tests also what its tests need), as far as it is missing.
+# Debian and Ubuntu, as root or through sudo. On a cluster load the site's modules instead; CMake names what it does not find.
+set -eu
+
+build_packages="gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libopenblas-dev libdnnl-dev libyaml-dev libjansson-dev
+    libutf8proc-dev libpcre2-dev libxxhash-dev libzstd-dev zlib1g-dev libprotobuf-c-dev protobuf-c-compiler libcmocka-dev python3"
+test_packages="clang-14 libclang-rt-14-dev clang-tidy-14 clang-format-14 hdf5-tools strace python3-venv"
+
+packages=$build_packages
+[ "${1:-}" = --tests ] && packages="$build_packages $test_packages"
+
+if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then
+    echo "install_deps: no apt here; these Debian packages, or the modules that stand for them, are needed:" >&2
+    echo $packages >&2
+    exit 0
+fi
+
+missing=
+for package in $packages; do
+    dpkg-query -W -f '${Status}' "$package" 2> /dev/null | grep -q 'ok installed' || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" = 0 ]; then
+    as_root=
+elif command -v sudo > /dev/null && sudo -n true 2> /dev/null; then
+    as_root=sudo
+else
+    echo "install_deps: these packages are missing and only root can install them:$missing" >&2
+    echo "install_deps: run  sudo apt-get install$missing" >&2
+    exit 1
+fi
+
+echo "install_deps: installing$missing" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { $as_root apt-get update -q && DEBIAN_FRONTEND=noninteractive $as_root apt-get install -q -y --no-install-recommends $missing; } \
+    > "$log" 2>&1; then
+    tail -20 "$log" >&2
+    echo "install_deps: apt-get failed; its last lines are above" >&2
+    exit 1
+fi

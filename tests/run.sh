@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# run.sh [--short | --long | --reference]: installs what is missing, builds, tests; the last line is "N passed, N failed, N skipped".
+#   --short      tests of tier short, release build
+#   (none)       tiers short and default, release and ASan + UBSan builds; threaded tests under TSan; every fuzzer for a fixed number of inputs
+#   --long       all of that, tier long, clang-format and clang-tidy
+#   --reference  the check scripts of tests/reference against torch, transformers, peft, tokenizers in an environment of their own
+# Data and models too large or too restricted for the tree are looked for in ESPL_SHARED_DATA (default ../shared/data beside the checkout);
+# tests that need them say so and count as skipped where they are absent. JOBS: processes at once.
+set -u
+cd "$(dirname "$0")/.."
+root=$PWD
+jobs=${JOBS:-$(nproc)}
+tier=${1:-default}
+tally=$root/build/tally-${tier#--}.txt
+script_seconds=420
+# Tests of code that starts threads of its own, one process each: Open MPI itself is not clean under TSan.
+threaded='^test_(checkpoint.*|comm|core|log|tokenizer.*|tokens.*)$'
+
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+if [ -z "${ESPL_SHARED_DATA:-}" ] && [ -d "$root/../shared/data" ]; then
+    ESPL_SHARED_DATA=$(cd "$root/../shared/data" && pwd)
+fi
+export ESPL_SHARED_DATA=${ESPL_SHARED_DATA:-}
+export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
+
+say() { printf '== %s\n' "$*"; }
+count() { python3 tests/summary.py "$tally" "$@"; }
+
+# check NAME COMMAND ...: one check; it passes when the command does.
+check() {
+    local name=$1 log=$root/build/check.log
+    shift
+    if "$@" > "$log" 2>&1; then
+        count one "$name" pass
+    else
+        tail -40 "$log"
+        count one "$name" fail
+    fi
+}
+
+# build PRESET: configures and builds; a build that fails is a failed check.
+build() {
+    say "building $1"
+    local log=$root/build/$1.log
+    if cmake --preset "$1" > "$log" 2>&1 && cmake --build --preset "$1" -j "$jobs" >> "$log" 2>&1; then
+        return 0
+    fi
+    grep -v '^\[' "$log" | tail -40
+    count one "build/$1" fail
+    return 1
+}
+
+# run_tests PRESET CTEST_ARG ...: tests of a built preset.
+run_tests() {
+    local preset=$1 junit=$root/build/$1-junit.xml
+    shift
+    say "testing $preset"
+    rm -f "$junit"
+    ctest --test-dir "build/$preset" -j "$jobs" --output-junit "$junit" --test-output-size-passed 65536 --test-output-size-failed 65536 \
+        "$@" > "$root/build/$preset-ctest.log" 2>&1
+    if [ -f "$junit" ]; then
+        count ctest "$preset/" "$junit"
+    else
+        tail -20 "$root/build/$preset-ctest.log"
+        count one "$preset/ctest" fail
+    fi
+}
+
+code_files() { git ls-files '*.c' '*.h' '*.cu' '*.cuh'; }
+
+format_check() { code_files | xargs clang-format-14 --dry-run --Werror; }
+
+tidy_check() {
+    git ls-files '*.c' | grep -v -e '^tests/fuzz/' -e '^kernels/' | xargs -P "$jobs" -n 4 clang-tidy-14 -p build/release --quiet --warnings-as-errors='*'
+}
+
+make_reference_environment() {
+    python3 -m venv build/reference &&
+        build/reference/bin/pip install -q torch==2.13.0 &&
+        build/reference/bin/pip install -q transformers peft tokenizers safetensors h5py tensorboard
+}
+
+# Each check script runs as: python SCRIPT --espalier PROGRAM --build FOLDER; exit 0 passes, 77 skips (its last line says why).
+run_reference() {
+    local script name log rc
+    say "making the reference environment"
+    log=$root/build/reference-pip.log
+    if ! make_reference_environment > "$log" 2>&1; then
+        tail -20 "$log"
+        count one reference/environment fail
+        return
+    fi
+    for script in tests/reference/*.py; do
+        name=$(basename "$script" .py)
+        case $name in make_*) continue ;; esac
+        [ -f "$script" ] || continue
+        say "reference $name"
+        log=$root/build/reference-$name.log
+        timeout -k 10 "$script_seconds" build/reference/bin/python "$script" --espalier build/release/espalier --build build/release \
+            > "$log" 2>&1
+        rc=$?
+        case $rc in
+        0) count one "reference/$name" pass ;;
+        77) count one "reference/$name" skip "$(tail -1 "$log")" ;;
+        *)
+            tail -40 "$log"
+            count one "reference/$name" fail "exit $rc"
+            ;;
+        esac
+    done
+}
+
+run_sanitizers() {
+    build asan && run_tests asan -L "$1" -E '^(lint|check_lint)$'
+    build tsan && run_tests tsan -R "$threaded"
+    build fuzz && run_tests fuzz -L '^fuzz$'
+}
+
+main() {
+    launch/install_deps.sh --tests || return 1
+    mkdir -p build
+    : > "$tally"
+    case $tier in
+    --short)
+        build release && run_tests release -L '^short$'
+        ;;
+    default)
+        build release && run_tests release -L '^(short|default)$'
+        run_sanitizers '^(short|default)$'
+        ;;
+    --long)
+        build release && run_tests release -L '^(short|default|long)$'
+        run_sanitizers '^(short|default|long)$'
+        check clang-format format_check
+        check clang-tidy tidy_check
+        ;;
+    --reference)
+        build release && run_reference
+        ;;
+    *)
+        sed -n '2,8s/^# \{0,1\}//p' "$0"
+        return 2
+        ;;
+    esac
+    count
+}
+
+main

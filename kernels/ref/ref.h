@@ -1,0 +1,79 @@
+/* What the files of the reference backend share.
+ *
+ * Each file is compiled twice, with ESPL_REF_BITS 32 and 64: `real` is float or double, and so are the
+ * statistics and the gradients of parameters. REF(name) is the symbol of this variant, MATH(exp) its
+ * expf or exp. Plain loops, one thread, sums in `real`, no workspace but a row of logits: this code is
+ * the truth the fast backends are held to, so it follows the formulas and nothing else. */
+#ifndef ESPL_KERNELS_REF_REF_H
+#define ESPL_KERNELS_REF_REF_H
+
+#include "kernels/kernels.h"
+
+#include <math.h>
+
+#if ESPL_REF_BITS == 64
+typedef double real;
+#define REF(name) espl__ref_##name##_f64
+#define MATH(function) function
+#else
+typedef float real;
+#define REF(name) espl__ref_##name##_f32
+#define MATH(function) function##f
+#endif
+
+#define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags) espl_kernel REF(name##_forward), REF(name##_backward);
+#include "kernels/ops.def"
+#undef OP
+
+extern const espl_kernels REF(table);
+
+/* Local. Bytes of work of an op; see espl_kernels. */
+size_t REF(work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward);
+
+/* Local. The rows of the table that are not ops; see espl_kernels. */
+void REF(adamw)(const espl_adamw *step);
+void REF(sum_squares)(const float *x, int64_t n, espl_exact *sum);
+void REF(add)(float *to, const float *from, int64_t n);
+
+/* Local. f(x) of an ESPL_ACT_* kind, and f'(x). */
+real REF(act)(int32_t kind, real x);
+real REF(act_slope)(int32_t kind, real x);
+
+/* One query and the keys and values it sees: rows 0 .. count - 1, `stride` elements apart, of `width` elements. */
+typedef struct ref_view {
+    const real *query, *keys, *values;
+    int64_t stride, count, width;
+    real scale;
+    const espl_args *dropped; /* dropout of the probabilities by this call's attrs and batch; NULL: none */
+    uint64_t element;         /* the dropout element of row 0 */
+} ref_view;
+
+/* Local. out[width] = sum over j of drop(p_j) values_j, p = softmax over j of scale query . keys_j; returns the log-sum-exp. */
+real REF(attend)(const ref_view *view, real *out);
+
+static inline real ref_dot(const real *a, const real *b, int64_t n) {
+    real sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+/* The factor that dropout puts on an element: 0 or 1 / (1 - p); 1 when it is off. */
+static inline real ref_keep(const espl_args *args, uint64_t element) {
+    float p = args->attrs->dropout;
+    if (p == 0 || !args->batch->training)
+        return 1;
+    espl_rng_key key = args->batch->rng;
+    key.op = args->attrs->rng_op;
+    return espl_rng_u32(&key, element) >= espl_rng_threshold(p) ? 1 / (1 - (real)p) : 0;
+}
+
+/* Writes or adds, as din_add and dparam_add say. */
+static inline void ref_put(real *to, real value, bool add) { *to = add ? *to + value : value; }
+
+static inline void ref_clear(real *to, int64_t n, bool add) {
+    for (int64_t i = 0; i < n && !add; i++)
+        to[i] = 0;
+}
+
+#endif

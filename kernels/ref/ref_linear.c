@@ -1,0 +1,67 @@
+#include "kernels/ref/ref.h"
+
+/* Where weight (k, m) stands, k of the input and m of the output. */
+static int64_t weight_at(const espl_attrs *attrs, int64_t k, int64_t m) {
+    return attrs->layout == ESPL_OUT_IN ? m * attrs->n_in + k : k * attrs->n_out + m;
+}
+
+/* y[t][m] = b[m] + sum over k of x[t][k] W[k][m] */
+void REF(linear_forward)(const espl_args *args) {
+    const espl_attrs *attrs = args->attrs;
+    const real *in = args->in[0], *weight = args->param[0], *bias = args->param[1];
+    real *out = args->out[0];
+    for (int64_t t = 0; t < args->batch->n; t++)
+        for (int64_t m = 0; m < attrs->n_out; m++) {
+            real sum = 0;
+            for (int64_t k = 0; k < attrs->n_in; k++)
+                sum += in[t * attrs->n_in + k] * weight[weight_at(attrs, k, m)];
+            out[t * attrs->n_out + m] = sum + (bias ? bias[m] : 0);
+        }
+}
+
+/* dx[t][k] = sum over m of dy[t][m] W[k][m] */
+static void input_gradient(const espl_args *args) {
+    const espl_attrs *attrs = args->attrs;
+    const real *weight = args->param[0], *dout = args->dout[0];
+    real *din = args->din[0];
+    for (int64_t t = 0; t < args->batch->n && din; t++)
+        for (int64_t k = 0; k < attrs->n_in; k++) {
+            real sum = 0;
+            for (int64_t m = 0; m < attrs->n_out; m++)
+                sum += dout[t * attrs->n_out + m] * weight[weight_at(attrs, k, m)];
+            ref_put(&din[t * attrs->n_in + k], sum, args->din_add[0]);
+        }
+}
+
+/* dW[k][m] = sum over t of x[t][k] dy[t][m] */
+static void weight_gradient(const espl_args *args) {
+    const espl_attrs *attrs = args->attrs;
+    const real *in = args->in[0], *dout = args->dout[0];
+    real *to = args->dparam[0];
+    for (int64_t k = 0; k < attrs->n_in && to; k++)
+        for (int64_t m = 0; m < attrs->n_out; m++) {
+            real sum = 0;
+            for (int64_t t = 0; t < args->batch->n; t++)
+                sum += in[t * attrs->n_in + k] * dout[t * attrs->n_out + m];
+            ref_put(&to[weight_at(attrs, k, m)], sum, args->dparam_add[0]);
+        }
+}
+
+/* db[m] = sum over t of dy[t][m] */
+static void bias_gradient(const espl_args *args) {
+    int64_t width = args->attrs->n_out;
+    const real *dout = args->dout[0];
+    real *to = args->dparam[1];
+    for (int64_t m = 0; m < width && to; m++) {
+        real sum = 0;
+        for (int64_t t = 0; t < args->batch->n; t++)
+            sum += dout[t * width + m];
+        ref_put(&to[m], sum, args->dparam_add[1]);
+    }
+}
+
+void REF(linear_backward)(const espl_args *args) {
+    input_gradient(args);
+    weight_gradient(args);
+    bias_gradient(args);
+}

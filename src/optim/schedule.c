@@ -55,12 +55,8 @@ static double slanted_triangular(const espl_config *config, timeline at) {
 }
 
 static double (*const factors[])(const espl_config *, timeline) = {
-    [ESPL_SCHEDULE_CONSTANT] = constant,
-    [ESPL_SCHEDULE_LINEAR] = linear,
-    [ESPL_SCHEDULE_COSINE] = cosine,
-    [ESPL_SCHEDULE_INVERSE_SQRT] = inverse_sqrt,
-    [ESPL_SCHEDULE_WSD] = wsd,
-    [ESPL_SCHEDULE_SLANTED_TRIANGULAR] = slanted_triangular,
+    [ESPL_SCHEDULE_CONSTANT] = constant,         [ESPL_SCHEDULE_LINEAR] = linear, [ESPL_SCHEDULE_COSINE] = cosine,
+    [ESPL_SCHEDULE_INVERSE_SQRT] = inverse_sqrt, [ESPL_SCHEDULE_WSD] = wsd,       [ESPL_SCHEDULE_SLANTED_TRIANGULAR] = slanted_triangular,
 };
 
 double espl_schedule_rate(const espl_config *config, int64_t step, int64_t total_steps) {

@@ -1,0 +1,66 @@
+/* What a run tells about itself: metrics.jsonl, TensorBoard events, progress on stderr, a summary at the end.
+ *
+ * Rank 0 opens it; on the other ranks the handle is NULL and every function does nothing. The loop reports every step;
+ * a line is written for multiples of log.every and for the last step. metrics.jsonl holds one JSON object a line with
+ * "event" (start, step, eval, summary), "step" and "time" (seconds since 1970), then the columns of metrics.def; what is
+ * unknown or not finite is null. After a resume the file goes on where the checkpoint was: lines of later steps are
+ * removed first, so it holds each step once. Reporting a step takes no memory. One thread reports. */
+#ifndef ESPL_TRAIN_METRICS_H
+#define ESPL_TRAIN_METRICS_H
+
+#include "src/config/config.h"
+
+#include <jansson.h>
+
+typedef struct espl_metrics espl_metrics;
+
+typedef struct espl_metrics_start {
+    int64_t resume_step; /* steps that are done: the checkpoint's step, 0 for a new run (its older lines are removed) */
+    int64_t total_steps; /* last step of the run */
+    int64_t tokens;      /* counters as the checkpoint had them */
+    int64_t skipped_steps;
+    double flops_per_token; /* of the model, forward and backward; 0: unknown */
+    double peak_flops;      /* flops a second that all ranks together could do; 0: unknown */
+    const char *peak_name;  /* how mfu is called on the terminal: "MFU", "of peak"; borrowed */
+    size_t planned_bytes;   /* of rank 0 */
+    int n_nodes;
+    json_t *about; /* borrowed; stands in the start line under "about" (espl_runinfo_make); or NULL */
+} espl_metrics_start;
+
+typedef struct espl_step_report {
+    int64_t step; /* 1-based */
+    double epoch; /* passes over the data so far */
+    double loss, lr, grad_norm;
+    int64_t tokens; /* of this step, over all ranks */
+    double step_seconds, data_seconds, compute_seconds, communication_seconds, optimizer_seconds;
+    bool skipped; /* the update was skipped */
+} espl_step_report;
+
+typedef struct espl_eval_report {
+    int64_t step;   /* steps done when it was made */
+    double loss;    /* nats a target token */
+    int64_t tokens; /* target tokens */
+    int64_t bytes;  /* of the text they stand for; 0: unknown */
+    double seconds;
+} espl_eval_report;
+
+/* Local. Opens metrics.jsonl in `run_dir` and, by log.tensorboard and log.progress, the rest. Errors: io. */
+espl_status espl_metrics_open(espl_metrics **metrics, const espl_config *config, const char *run_dir, const espl_metrics_start *start);
+
+/* Local. Reports a finished step; steps come in order, each once. Errors: io. */
+espl_status espl_metrics_step(espl_metrics *metrics, const espl_step_report *report);
+
+/* Local. Reports an evaluation. Errors: io. */
+espl_status espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *report);
+
+/* Local. Shows on the bar what the run is at ("evaluating 3/20"); NULL: steps again. Free to call often. */
+void espl_metrics_note(espl_metrics *metrics, const char *text);
+
+/* Local. Writes the summary (tokens, wall time, tokens a second, node-hours, peak memory, energy) to the log and as the last
+ * line of metrics.jsonl. A failed or stopped run is summed up as well. Errors: io. */
+espl_status espl_metrics_summary(espl_metrics *metrics);
+
+/* Local. Closes; takes the address, nulls it, accepts NULL. */
+void espl_metrics_close(espl_metrics **metrics);
+
+#endif

@@ -1,0 +1,45 @@
+#include "kernels/cpu/act.h"
+#include "kernels/cpu/table.h"
+
+typedef void forward_fn(const real *x, real *y, int64_t n);
+typedef void backward_fn(const real *x, const real *dy, real *dx, int64_t n, bool add);
+
+#define ROW(KIND, name)                                                                                                                \
+    static void forward_##name(const real *x, real *y, int64_t n) {                                                                    \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) store(y + i, act_##name(load(x + i)));                                     \
+    }                                                                                                                                  \
+    static void backward_##name(const real *x, const real *dy, real *dx, int64_t n, bool add) {                                        \
+        if (add)                                                                                                                       \
+            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) put(dx + i, load(dy + i) * slope_##name(load(x + i)), true);           \
+        else                                                                                                                           \
+            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) put(dx + i, load(dy + i) * slope_##name(load(x + i)), false);          \
+    }
+FOR_EACH_ACT(ROW)
+#undef ROW
+
+#define ROW(KIND, name) [KIND] = forward_##name,
+static forward_fn *const forward_of[] = {FOR_EACH_ACT(ROW)};
+#undef ROW
+#define ROW(KIND, name) [KIND] = backward_##name,
+static backward_fn *const backward_of[] = {FOR_EACH_ACT(ROW)};
+#undef ROW
+
+void CPU(act_forward)(const espl_args *args) {
+    int64_t n = args->batch->n * args->attrs->n_in;
+    const real *x = args->in[0];
+    real *y = args->out[0];
+    forward_fn *forward = forward_of[args->attrs->kind];
+#pragma omp parallel for
+    for (int64_t i = 0; i < n; i += CPU_CHUNK)
+        forward(x + i, y + i, min64(CPU_CHUNK, n - i));
+}
+
+void CPU(act_backward)(const espl_args *args) {
+    int64_t n = args->batch->n * args->attrs->n_in;
+    const real *x = args->in[0], *dy = args->dout[0];
+    real *dx = args->din[0];
+    backward_fn *backward = backward_of[args->attrs->kind];
+#pragma omp parallel for
+    for (int64_t i = 0; i < n; i += CPU_CHUNK)
+        backward(x + i, dy + i, dx + i, min64(CPU_CHUNK, n - i), args->din_add[0]);
+}

@@ -1,0 +1,122 @@
+#include "kernels/cpu/table.h"
+#include "kernels/cpu/vmath.h"
+
+#include <omp.h>
+
+enum { LANES = 16, KEYS = 128 /* scored at a time */ };
+
+typedef struct layout {
+    int64_t d, heads, kv_heads, group, ld, token; /* ld: of qkv; token: reals of one token in the cache */
+    real *data;                                   /* of this layer */
+} layout;
+
+static layout layout_of(const espl_args *args) {
+    const espl_attrs *attrs = args->attrs;
+    const espl_cache *cache = args->batch->cache;
+    int64_t d = attrs->head_dim, token = 2 * attrs->kv_heads * d;
+    return (layout){.d = d, .heads = attrs->heads, .kv_heads = attrs->kv_heads, .group = attrs->heads / attrs->kv_heads,
+                    .ld = (attrs->heads + 2 * attrs->kv_heads) * d, .token = token,
+                    .data = (real *)cache->data + args->layer * cache->rows * cache->capacity * token};
+}
+
+static int32_t segment_of(const espl_batch *batch, int64_t token) {
+    int32_t i = 0;
+    while (batch->segments[i + 1] <= token)
+        i++;
+    return i;
+}
+
+/* Where a segment's row of the cache begins, and the number in it of one of the new tokens. */
+static real *row_of(const espl_args *args, const layout *l, int64_t token, int64_t *number) {
+    const espl_batch *batch = args->batch;
+    int32_t s = segment_of(batch, token);
+    *number = batch->cache->length[s] + (token - batch->segments[s]);
+    return l->data + batch->cache->row[s] * batch->cache->capacity * l->token;
+}
+
+static void append(const espl_args *args, const layout *l, int64_t token) {
+    int64_t number;
+    real *row = row_of(args, l, token, &number);
+    memcpy(row + number * l->token, (const real *)args->in[0] + token * l->ld + l->heads * l->d, (size_t)l->token * sizeof(real));
+}
+
+static float dot(const float *q, const real *k, int64_t d) {
+    float lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= d; i += LANES)
+#pragma omp simd
+        for (int j = 0; j < LANES; j++)
+            lane[j] = fma1(q[i + j], load(k + i + j), lane[j]);
+    for (int j = 0; i + j < d; j++)
+        lane[j] = fma1(q[i + j], load(k + i + j), lane[j]);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; j++)
+            lane[j] += lane[j + half];
+    return lane[0];
+}
+
+/* One query over keys from .. to - 1, with a running maximum as in attention.c. */
+static void attend(const layout *l, const float *q, const real *keys, int64_t from, int64_t to, float *o) {
+    float top = -1e30f, sum = 0.0f, p[KEYS];
+    memset(o, 0, (size_t)l->d * sizeof *o);
+    for (int64_t k = from; k < to; k += KEYS) {
+        int64_t n = min64(KEYS, to - k);
+        float next = top;
+        for (int64_t j = 0; j < n; j++) {
+            p[j] = dot(q, keys + (k + j) * l->token, l->d);
+            next = p[j] > next ? p[j] : next;
+        }
+        float shrink = v_exp(top - next);
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++)
+            p[j] = v_exp(p[j] - next);
+        for (int64_t c = 0; c < l->d; c++)
+            o[c] *= shrink;
+        sum *= shrink;
+        for (int64_t j = 0; j < n; j++) {
+            const real *value = keys + (k + j) * l->token + l->kv_heads * l->d;
+            sum += p[j];
+            for (int64_t c = 0; c < l->d; c++)
+                o[c] = fma1(p[j], load(value + c), o[c]);
+        }
+        top = next;
+    }
+    for (int64_t c = 0; c < l->d; c++)
+        o[c] /= sum;
+}
+
+/* The query heads of one token that share a key head, so that its keys are read from memory once. */
+static void attend_group(const espl_args *args, const layout *l, int64_t token, int64_t kv_head, float *work) {
+    int64_t number, window = args->attrs->window;
+    const real *keys = row_of(args, l, token, &number) + kv_head * l->d;
+    int64_t from = window > 0 ? max64(0, number - window + 1) : 0;
+    float *q = work, *o = work + l->d;
+    for (int64_t head = kv_head * l->group; head < (kv_head + 1) * l->group; head++) {
+        const real *x = (const real *)args->in[0] + token * l->ld + head * l->d;
+        real *out = (real *)args->out[0] + (token * l->heads + head) * l->d;
+        for (int64_t c = 0; c < l->d; c++)
+            q[c] = args->attrs->scale * load(x + c);
+        attend(l, q, keys, from, number + 1, o);
+        for (int64_t c = 0; c < l->d; c++)
+            store(out + c, o[c]);
+    }
+}
+
+void CPU(attention_cached_forward)(const espl_args *args) {
+    layout l = layout_of(args);
+    int64_t n = args->batch->n;
+#pragma omp parallel
+    {
+#pragma omp for
+        for (int64_t token = 0; token < n; token++)
+            append(args, &l, token);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t unit = 0; unit < n * l.kv_heads; unit++)
+            attend_group(args, &l, unit / l.kv_heads, unit % l.kv_heads, (float *)args->work + omp_get_thread_num() * 2 * l.d);
+    }
+}
+
+size_t CPU(attention_cached_work)(const espl_attrs *attrs, int64_t n, int threads, int backward) {
+    (void)n, (void)backward;
+    return (size_t)(threads * 2 * attrs->head_dim) * sizeof(float);
+}

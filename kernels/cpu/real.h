@@ -1,0 +1,49 @@
+/* What every file of this folder shares. Each is compiled once for every instruction set (ESPL_ISA: portable, avx2, avx512)
+ * and compute format (ESPL_REAL: fp32, bf16); CPU(name) gives what a file exports a name of its own.
+ *
+ * The compiler may not contract a * b + c (-ffp-contract=off), so fma1() is written wherever one is meant: the vector body
+ * and the tail of a loop then give the same bits, wherever the loop is cut. Without FMA in hardware it is two operations.
+ * Work is cut into pieces by shape alone; threads take whole pieces, so their number changes no bits. */
+#ifndef ESPL_KERNELS_CPU_REAL_H
+#define ESPL_KERNELS_CPU_REAL_H
+
+#include "kernels/kernels.h"
+
+#define CPU_PASTE_(name, isa, format) espl__cpu_##name##_##isa##_##format
+#define CPU_PASTE(name, isa, format) CPU_PASTE_(name, isa, format)
+#define CPU(name) CPU_PASTE(name, ESPL_ISA, ESPL_REAL)
+
+#ifdef ESPL_REAL_BF16
+typedef espl_bf16 real;
+#define REAL_DTYPE ESPL_BF16
+static inline float load(const real *x) { return espl_bf16_to_float(*x); }
+static inline void store(real *x, float value) { *x = espl_bf16_from_float(value); }
+#else
+typedef float real;
+#define REAL_DTYPE ESPL_F32
+static inline float load(const real *x) { return *x; }
+static inline void store(real *x, float value) { *x = value; }
+#endif
+
+enum {
+    CPU_CHUNK = 4096,     /* elements of one piece of an elementwise kernel */
+    CPU_MAX_THREADS = 512 /* of one process */
+};
+
+static inline float fma1(float a, float b, float c) {
+#ifdef __FMA__
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
+static inline int64_t round_up(int64_t n, int64_t unit) { return pieces(n, unit) * unit; }
+
+/* Adds where `add`, else overwrites. */
+static inline void put(real *x, float value, bool add) { store(x, add ? load(x) + value : value); }
+
+#endif

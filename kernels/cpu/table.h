@@ -1,0 +1,29 @@
+/* The kernels of one instruction set and format, op by op; table.c puts them into an espl_kernels. */
+#ifndef ESPL_KERNELS_CPU_TABLE_H
+#define ESPL_KERNELS_CPU_TABLE_H
+
+#include "kernels/cpu/real.h"
+
+#define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags)                                                          \
+    void CPU(name##_forward)(const espl_args *args);                                                                                   \
+    void CPU(name##_backward)(const espl_args *args);
+#include "kernels/ops.def"
+#undef OP
+
+/* Local. As espl_kernels in kernels.h. */
+void CPU(adamw)(const espl_adamw *step);
+void CPU(sum_squares)(const float *x, int64_t n, espl_exact *sum);
+void CPU(add)(float *to, const float *from, int64_t n);
+void CPU(zero)(void *to, size_t bytes);
+
+/* Local. Bytes of work of one op. */
+size_t CPU(resnorm_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
+size_t CPU(linear_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
+size_t CPU(linear_xent_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
+size_t CPU(attention_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
+int64_t CPU(attention_backward_floats)(int64_t d, int64_t n);
+size_t CPU(attention_cached_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
+
+extern const espl_kernels CPU(table);
+
+#endif

@@ -1,0 +1,73 @@
+#include "kernels/cpu/table.h"
+
+#include <math.h>
+
+enum { SQUARES = 256, SQUARE_PIECES = 4096 /* blocks whose sums one parallel stretch holds */ };
+
+static void adamw_stretch(const espl_adamw *s, int64_t from, int64_t to) {
+    float b1 = (float)s->beta1, b2 = (float)s->beta2, a1 = (float)(1.0 - s->beta1), a2 = (float)(1.0 - s->beta2);
+    float lr = s->lr, eps = s->eps, decay = s->decay, c1 = s->c1, c2 = s->c2, grad_scale = s->grad_scale;
+    float *restrict weight = s->weight, *restrict m = s->m, *restrict v = s->v;
+    const float *restrict grad = s->grad;
+#pragma omp simd
+    for (int64_t i = from; i < to; i++) {
+        float g = grad[i] * grad_scale;
+        float mi = b1 * m[i] + a1 * g, vi = b2 * v[i] + a2 * g * g;
+        m[i] = mi;
+        v[i] = vi;
+        weight[i] -= lr * ((mi / c1) / (__builtin_sqrtf(vi / c2) + eps) + decay * weight[i]);
+    }
+    real *copy = s->copy;
+    for (int64_t i = from; copy && i < to; i++)
+        store(copy + i, weight[i]);
+}
+
+void CPU(adamw)(const espl_adamw *step) {
+#pragma omp parallel for
+    for (int64_t i = 0; i < step->n; i += CPU_CHUNK)
+        adamw_stretch(step, i, min64(i + CPU_CHUNK, step->n));
+}
+
+/* Lane l of 8 sums the squares of elements l, l + 8, ... in order. */
+static double squares(const float *x, int64_t n) {
+    double lane[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int l = 0; l < 8; l++)
+            lane[l] += (double)x[i + l] * x[i + l];
+    for (int l = 0; i + l < n; l++)
+        lane[l] += (double)x[i + l] * x[i + l];
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+static void add_block(const float *x, int64_t n, double sum, espl_exact *exact) {
+    if (isfinite(sum))
+        espl_exact_add(exact, sum);
+    for (int64_t i = 0; !isfinite(sum) && i < n; i++)
+        espl_exact_add(exact, (double)x[i] * x[i]);
+}
+
+void CPU(sum_squares)(const float *x, int64_t n, espl_exact *sum) {
+    double block[SQUARE_PIECES];
+    for (int64_t start = 0; start < n; start += SQUARES * SQUARE_PIECES) {
+        int64_t count = pieces(min64(n - start, SQUARES * SQUARE_PIECES), SQUARES);
+#pragma omp parallel for
+        for (int64_t b = 0; b < count; b++)
+            block[b] = squares(x + start + b * SQUARES, min64(SQUARES, n - start - b * SQUARES));
+        for (int64_t b = 0; b < count; b++)
+            add_block(x + start + b * SQUARES, min64(SQUARES, n - start - b * SQUARES), block[b], sum);
+    }
+}
+
+void CPU(add)(float *to, const float *from, int64_t n) {
+#pragma omp parallel for
+    for (int64_t c = 0; c < n; c += CPU_CHUNK)
+        for (int64_t i = c; i < min64(c + CPU_CHUNK, n); i++)
+            to[i] += from[i];
+}
+
+void CPU(zero)(void *to, size_t bytes) {
+#pragma omp parallel for
+    for (size_t at = 0; at < bytes; at += 1 << 18)
+        memset((char *)to + at, 0, bytes - at < 1 << 18 ? bytes - at : 1 << 18);
+}

@@ -1,0 +1,94 @@
+#include "kernels/kernels.h"
+
+#include "kernels/matmul.h"
+#include "src/core/status.h"
+
+#include <cblas.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Only OpenBLAS has these; another CBLAS links too. */
+extern void openblas_set_num_threads(int n) __attribute__((weak));
+extern char *openblas_get_corename(void) __attribute__((weak));
+extern char *openblas_get_config(void) __attribute__((weak));
+
+extern const espl_kernels espl__cpu_table_portable_fp32, espl__cpu_table_portable_bf16;
+#if defined(__x86_64__)
+extern const espl_kernels espl__cpu_table_avx2_fp32, espl__cpu_table_avx2_bf16;
+extern const espl_kernels espl__cpu_table_avx512_fp32, espl__cpu_table_avx512_bf16;
+
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+static bool has_any(void) { return true; }
+
+/* Best first. */
+static const struct {
+    const char *name;
+    bool (*present)(void);
+    const espl_kernels *fp32, *bf16;
+} sets[] = {
+#if defined(__x86_64__)
+    {"avx512", has_avx512, &espl__cpu_table_avx512_fp32, &espl__cpu_table_avx512_bf16},
+    {"avx2", has_avx2, &espl__cpu_table_avx2_fp32, &espl__cpu_table_avx2_bf16},
+#endif
+    {"portable", has_any, &espl__cpu_table_portable_fp32, &espl__cpu_table_portable_bf16},
+};
+
+enum { N_SETS = sizeof sets / sizeof *sets };
+
+static int n_threads;
+
+const espl_kernels *espl_kernels_cpu_isa(const char *isa, espl_dtype real) {
+    for (int i = 0; i < N_SETS; i++)
+        if (strcmp(sets[i].name, isa) == 0 && sets[i].present())
+            return real == ESPL_F32 ? sets[i].fp32 : real == ESPL_BF16 ? sets[i].bf16 : NULL;
+    return NULL;
+}
+
+static int best_set(void) {
+    int i = 0;
+    while (!sets[i].present())
+        i++;
+    return i;
+}
+
+const espl_kernels *espl_kernels_cpu(espl_dtype real) { return espl_kernels_cpu_isa(sets[best_set()].name, real); }
+
+void espl_kernels_set_threads(int n) {
+    ESPL_ASSERT(n > 0, "%d threads", n);
+    n_threads = n;
+    omp_set_dynamic(0);
+    omp_set_num_threads(n);
+    if (openblas_set_num_threads)
+        openblas_set_num_threads(1); /* our threads call it, tile by tile */
+}
+
+int espl_kernels_threads(void) { return n_threads > 0 ? n_threads : omp_get_max_threads(); }
+
+/* OpenBLAS chooses kernels when it is loaded. A release older than the CPU takes those of a much older one, at half the speed. */
+void espl_kernels_prepare_process(char **argv) {
+#if defined(__x86_64__)
+    bool misjudged = has_avx512() && openblas_get_corename && strcmp(openblas_get_corename(), "Haswell") == 0;
+    if (misjudged && !getenv("OPENBLAS_CORETYPE") && setenv("OPENBLAS_CORETYPE", "SkylakeX", 1) == 0)
+        execv("/proc/self/exe", argv); /* where this fails, the process goes on with the slow kernels */
+#else
+    (void)argv;
+#endif
+}
+
+const char *espl_kernels_describe(void) {
+    static char line[256];
+    snprintf(line, sizeof line, "%s, %d threads, BLAS %s%s, bf16 by %s", sets[best_set()].name, espl_kernels_threads(),
+             openblas_get_corename ? "OpenBLAS for " : "of the site", openblas_get_corename ? openblas_get_corename() : "",
+             espl__matmul_native_bf16() ? "oneDNN" : "conversion to float");
+    return line;
+}

@@ -19,6 +19,8 @@ CLEAN = {
     "io/h5.c": '#include <hdf5.h>\n#include "comm/comm.h"\n',
     "src/train/t.c": '#include "io/i.h"\n#include "src/core/a.h"\n',
     "io/i.h": "",
+    "src/train/made.proto": "",
+    "src/train/u.c": '#include "src/train/made.pb-c.h"\n',
 }
 SHORT = "int g{}(int x) {{\n    return x;\n}}\n"
 
@@ -28,6 +30,7 @@ PLANTED = [
     ({"comm/transport.h": "", "io/b.c": '#include "comm/transport.h"\n'}, "io may not include"),
     ({"src/model/b.c": '#include "src/train/t.h"\n', "src/train/t.h": ""}, "src/model may not include"),
     ({"src/core/b.c": '#include "a.h"\n'}, "is not a path from the root"),
+    ({"src/train/b.c": '#include "src/train/unmade.pb-c.h"\n'}, "is not a path from the root"),
     ({"src/train/b.c": "#include <mpi.h>\n"}, "<mpi.h> belongs to"),
     ({"io/shards.c": "#  include <hdf5.h>\n"}, "<hdf5.h> belongs to"),
     ({"comm/self.c": "#include <cuda_runtime.h>\n"}, "<cuda_runtime.h> belongs to"),

@@ -103,8 +103,13 @@ def allowed(folder, target):
     return any(target == r or r == "" or (not r.endswith(".h") and target.startswith(r + "/")) for r in rules)
 
 
+def exists(root, target):
+    """Whether a header is there; those of protobuf-c are made from their .proto while building."""
+    return (root / target).is_file() or (target.endswith(".pb-c.h") and (root / target.replace(".pb-c.h", ".proto")).is_file())
+
+
 def check_include(root, name, target, quoted):
-    if quoted and not (root / target).is_file():
+    if quoted and not exists(root, target):
         return f'"{target}" is not a path from the root of the tree'
     if quoted and not allowed(folder_of(name), target):
         return f'{folder_of(name)} may not include "{target}"'

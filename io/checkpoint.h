@@ -9,6 +9,7 @@
 #include "io/safetensors.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 
 /* One tensor of the state and the part of it that this rank owns. */
 typedef struct espl_state_tensor {
@@ -26,38 +27,46 @@ typedef struct espl_checkpoint_options {
     int writers;        /* 0: one a node */
     int keep_last, keep_every;
     bool keep_best;
-    bool background;    /* write in a thread, from a snapshot */
+    bool background; /* write in a thread, from a snapshot */
 } espl_checkpoint_options;
 
 typedef struct espl_checkpoints espl_checkpoints; /* the saver: owns snapshot memory and the writer thread */
 
-/* Collective. Opens the folder (made if absent), takes the next attempt number (a fence against writers of an older attempt),
- * removes leftovers of unfinished saves, and plans who writes what. `tensors` fixes names, shapes and ranges for all saves. */
+/* Collective. Opens the folder (made if absent), takes the next attempt number (a fence against writers of an older attempt: open
+ * before looking for what to resume from), removes leftovers of unfinished saves, and plans who writes what. `tensors` fixes names,
+ * shapes, ranges and addresses for all saves; the names stay borrowed. Ranks form `writers` contiguous groups, the first of each writes. */
 espl_status espl_checkpoints_open(espl_comm *comm, const espl_checkpoint_options *options, const espl_state_tensor *tensors, int64_t n,
                                   espl_checkpoints **saver);
 
-/* Local. Bytes of snapshot memory that a saver with these tensors will hold on this rank (part of the plan). */
+/* Local. Bytes of snapshot memory that a saver with these tensors will hold on this rank (part of the plan): its own alone in its
+ * group, exactly; else as if each rank of the group had as much, the others 0; 0 in the foreground without a group. */
 size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkpoint_options *options, const espl_state_tensor *tensors,
                                       int64_t n);
 
-/* Collective. Snapshots the tensors and starts writing step `step`; waits first for a save still under way. `record` is borrowed.
- * `valid_loss` decides keep_best; NAN when there is none. A failed write is reported by the next save, poll or wait; the run may go on. */
+/* Collective. Snapshots the tensors and starts writing step `step`; waits first for a save still under way. `record` (rank 0's) is copied.
+ * `valid_loss` decides keep_best; NAN when there is none. A step saved before is replaced. When it returns the tensors may change.
+ * A failed write is logged as a warning, counted, and returned on all ranks by the poll or wait that finds it (by save itself in the
+ * foreground): its files are removed, older checkpoints kept, the run may go on. Errors: io. */
 espl_status espl_checkpoints_save(espl_checkpoints *saver, int64_t step, const json_t *record, double valid_loss);
 
-/* Collective. Moves a background save on (agreement and commit happen here, on the thread that owns comm); cheap when there is none. */
+/* Collective. Moves a background save on (agreement and commit happen here, on the thread that owns comm); free when there is none.
+ * All ranks call it at the same points. */
 espl_status espl_checkpoints_poll(espl_checkpoints *saver);
 
 /* Collective. Waits until the save under way is committed. */
 espl_status espl_checkpoints_wait(espl_checkpoints *saver);
 
-/* Local. Seconds the loop has been held up by saves so far, and bytes this rank wrote. */
+/* Local. So far: seconds the loop has been held up by saves, bytes this rank wrote, saves that failed. */
 double espl_checkpoints_stall_seconds(const espl_checkpoints *saver);
+int64_t espl_checkpoints_bytes_written(const espl_checkpoints *saver);
+int64_t espl_checkpoints_failures(const espl_checkpoints *saver);
 
 /* Collective. Waits, then frees; takes the address, nulls it, accepts NULL. Enters no collective when nothing is under way. */
 void espl_checkpoints_close(espl_checkpoints **saver);
 
 /* Collective. Finds what to resume from: `path` NULL: the newest checkpoint in `folder` whose manifest and checksums verify (says what it
- * skipped and why); else exactly `path`. *found is NULL when there is none. The caller frees *found. */
+ * skipped and why); else exactly `path`. *found is NULL when the folder has none. The caller frees *found.
+ * Errors: data, when there are checkpoints and none verifies (to start afresh is the user's decision); io. */
 espl_status espl_checkpoint_find(espl_comm *comm, const char *folder, const char *path, char **found);
 
 /* Collective. Reads this rank's ranges of all tensors, verifying checksums of what it reads, and the record (caller: json_decref).

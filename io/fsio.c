@@ -9,8 +9,20 @@
 static int libc_open(const char *path, int flags, mode_t mode) { return open(path, flags | O_CLOEXEC, mode); }
 
 static const espl_fs_table libc_table = {
-    .open = libc_open, .close = close, .pread = pread, .pwrite = pwrite, .fsync = fsync, .fstat = fstat, .stat = stat,
-    .rename = rename, .unlink = unlink, .mkdir = mkdir, .rmdir = rmdir, .opendir = opendir, .readdir = readdir, .closedir = closedir,
+    .open = libc_open,
+    .close = close,
+    .pread = pread,
+    .pwrite = pwrite,
+    .fsync = fsync,
+    .fstat = fstat,
+    .stat = stat,
+    .rename = rename,
+    .unlink = unlink,
+    .mkdir = mkdir,
+    .rmdir = rmdir,
+    .opendir = opendir,
+    .readdir = readdir,
+    .closedir = closedir,
 };
 
 static const espl_fs_table *fs = &libc_table;
@@ -107,6 +119,16 @@ espl_status espl_fs_path_size(const char *path, int64_t *bytes) {
     if (result < 0)
         ESPL_FAIL(ESPL_ERR_IO, "%s: %s", path, errno == ENOENT ? "missing" : strerror(errno));
     *bytes = found.st_size;
+    return ESPL_OK;
+}
+
+espl_status espl_fs_present(const char *path, bool *present) {
+    struct stat found;
+    int result;
+    REPEAT(result, fs->stat(path, &found));
+    if (result < 0 && errno != ENOENT && errno != ENOTDIR)
+        ESPL_FAIL(ESPL_ERR_IO, "%s: cannot be looked at: %s", path, strerror(errno));
+    *present = result == 0;
     return ESPL_OK;
 }
 
@@ -275,8 +297,10 @@ static espl_status unlink_in(const char *folder, const char *name) {
 espl_status espl_fs_remove_folder(const char *folder, const char *first) {
     char **names = NULL;
     size_t n = 0;
+    bool present = false;
     espl_status status = ESPL_OK;
-    if (!espl_fs_is_folder(folder))
+    ESPL_TRY(espl_fs_present(folder, &present));
+    if (!present)
         return ESPL_OK;
     if (first != NULL) {
         ESPL_TRY(unlink_in(folder, first));

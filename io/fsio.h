@@ -56,7 +56,10 @@ espl_status espl_fs_sync_folder(const char *folder);
 espl_status espl_fs_size(int fd, int64_t *bytes, const char *path);
 espl_status espl_fs_path_size(const char *path, int64_t *bytes);
 
-/* Local. What stands at a path. */
+/* Local. Whether something stands at a path; an error is not an absence. Errors: io. */
+espl_status espl_fs_present(const char *path, bool *present);
+
+/* Local. Whether a file, a folder stands at a path; false also when the system cannot say. */
 bool espl_fs_is_file(const char *path);
 bool espl_fs_is_folder(const char *path);
 
@@ -81,7 +84,8 @@ espl_status espl_fs_make_folders(const char *path);
 espl_status espl_fs_list(const char *folder, char ***names, size_t *n);
 void espl_fs_free_names(char **names, size_t n);
 
-/* Local. Removes a folder of files (no folders within); `first` (or NULL) goes before all else and is synced away. Absent is fine. Errors: io. */
+/* Local. Removes a folder of files (no folders within); `first` (or NULL) goes before all else and is synced away. Absent is fine. Errors:
+ * io. */
 espl_status espl_fs_remove_folder(const char *folder, const char *first);
 
 #endif

@@ -1,0 +1,162 @@
+#include "io/checkpoint_saver.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SNAPSHOT_TAG = 700 };
+
+static int count_writers(const espl_ranks *ranks, int asked) {
+    int n = asked > 0 ? asked : ranks->n_nodes;
+    return n < ranks->size ? n : ranks->size;
+}
+
+int espl__group_first(int group, int n_writers, int size) { return (int)((int64_t)group * size / n_writers); }
+
+static int group_of(int rank, int n_writers, int size) {
+    int group = 0;
+    while (espl__group_first(group + 1, n_writers, size) <= rank)
+        group++;
+    return group;
+}
+
+bool espl__is_writer(const espl_checkpoints *s) { return s->ranks.rank == espl__group_first(s->group, s->n_writers, s->ranks.size); }
+
+static const int64_t *bounds_of(const espl_checkpoints *s, int rank, int64_t i) {
+    return s->bounds + ((int64_t)rank * s->n_tensors + i) * 2;
+}
+
+void espl__group_range(const espl_checkpoints *s, int64_t i, int group, int64_t *begin, int64_t *end) {
+    *begin = *end = 0;
+    for (int rank = espl__group_first(group, s->n_writers, s->ranks.size); rank < espl__group_first(group + 1, s->n_writers, s->ranks.size);
+         rank++) {
+        const int64_t *b = bounds_of(s, rank, i);
+        if (b[0] == b[1])
+            continue;
+        if (*begin == *end)
+            *begin = b[0];
+        *end = b[1];
+    }
+}
+
+static espl_status check_tiling(const espl_checkpoints *s, int64_t i) {
+    const espl_state_tensor *t = &s->tensors[i];
+    int64_t cursor = 0, count = espl_manifest_count(t->n_dims, t->shape);
+    for (int rank = 0; rank < s->ranks.size; rank++) {
+        const int64_t *b = bounds_of(s, rank, i);
+        if (b[0] == b[1])
+            continue;
+        if (b[0] != cursor || b[1] < b[0])
+            ESPL_FAIL(ESPL_ERR_BUG, "tensor %s/%s: rank %d owns elements [%lld, %lld), expected them to begin at %lld", t->group, t->name,
+                      rank, (long long)b[0], (long long)b[1], (long long)cursor);
+        cursor = b[1];
+    }
+    if (cursor != count)
+        ESPL_FAIL(ESPL_ERR_BUG, "tensor %s/%s: the ranks own %lld of %lld elements", t->group, t->name, (long long)cursor,
+                  (long long)count);
+    return ESPL_OK;
+}
+
+static espl_status share_bounds(espl_checkpoints *s) {
+    size_t n = (size_t)s->n_tensors * 2;
+    int64_t *mine = espl_calloc(n, sizeof *mine);
+    s->bounds = espl_calloc(n * (size_t)s->ranks.size, sizeof *s->bounds);
+    for (int64_t i = 0; i < s->n_tensors; i++) {
+        mine[2 * i] = s->tensors[i].begin;
+        mine[2 * i + 1] = s->tensors[i].end;
+    }
+    espl_status status = espl_comm_allgather(s->comm, mine, n * sizeof *mine, s->bounds);
+    free(mine);
+    ESPL_TRY(status);
+    for (int64_t i = 0; i < s->n_tensors; i++)
+        ESPL_TRY(check_tiling(s, i));
+    return ESPL_OK;
+}
+
+/* A rank that writes its own tensors before training goes on needs no copy of them. */
+static bool needs_snapshot(const espl_checkpoints *s) {
+    int members = espl__group_first(s->group + 1, s->n_writers, s->ranks.size) - espl__group_first(s->group, s->n_writers, s->ranks.size);
+    return s->options.background || members > 1;
+}
+
+/* Run twice: to measure, and to bind. */
+static void lay_snapshot(espl_checkpoints *s, espl_arena *arena) {
+    for (int64_t k = 0; k < s->n_ranges; k++) {
+        espl_shard_range *r = &s->ranges[k];
+        r->data = espl_arena_take(arena, (size_t)(r->end - r->begin) * espl_dtype_size(r->tensor->dtype));
+    }
+}
+
+static void make_ranges(espl_checkpoints *s) {
+    s->ranges = espl_calloc((size_t)s->n_tensors, sizeof *s->ranges);
+    for (int64_t i = 0; i < s->n_tensors; i++) {
+        int64_t begin, end;
+        espl__group_range(s, i, s->group, &begin, &end);
+        if (begin < end)
+            s->ranges[s->n_ranges++] = (espl_shard_range){.tensor = &s->tensors[i], .begin = begin, .end = end, .data = s->tensors[i].data};
+    }
+}
+
+espl_status espl__plan_make(espl_checkpoints *s) {
+    s->n_writers = count_writers(&s->ranks, s->options.writers);
+    s->group = group_of(s->ranks.rank, s->n_writers, s->ranks.size);
+    ESPL_TRY(share_bounds(s));
+    if (!espl__is_writer(s))
+        return ESPL_OK;
+    make_ranges(s);
+    if (!needs_snapshot(s))
+        return ESPL_OK;
+    espl_arena measure = espl_arena_measure("snapshot");
+    lay_snapshot(s, &measure);
+    ESPL_TRY(espl_arena_bind(&s->snapshot, "snapshot", measure.used));
+    lay_snapshot(s, &s->snapshot);
+    return ESPL_OK;
+}
+
+size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkpoint_options *options, const espl_state_tensor *tensors,
+                                      int64_t n) {
+    int n_writers = count_writers(ranks, options->writers), group = group_of(ranks->rank, n_writers, ranks->size);
+    int first = espl__group_first(group, n_writers, ranks->size), members = espl__group_first(group + 1, n_writers, ranks->size) - first;
+    if (ranks->rank != first || (members == 1 && !options->background))
+        return 0;
+    espl_arena measure = espl_arena_measure("snapshot");
+    for (int64_t i = 0; i < n; i++)
+        if (tensors[i].begin < tensors[i].end)
+            espl_arena_take(&measure, (size_t)(tensors[i].end - tensors[i].begin) * (size_t)members * espl_dtype_size(tensors[i].dtype));
+    return measure.used;
+}
+
+static espl_status send_mine(espl_checkpoints *s, int writer) {
+    for (int64_t i = 0; i < s->n_tensors; i++) {
+        const espl_state_tensor *t = &s->tensors[i];
+        if (t->begin < t->end)
+            ESPL_TRY(espl_comm_send(s->comm, t->data, (size_t)(t->end - t->begin) * espl_dtype_size(t->dtype), writer, SNAPSHOT_TAG));
+    }
+    return ESPL_OK;
+}
+
+static espl_status fill_range(espl_checkpoints *s, const espl_shard_range *r) {
+    const espl_state_tensor *t = r->tensor;
+    size_t size = espl_dtype_size(t->dtype);
+    for (int rank = s->ranks.rank; rank < espl__group_first(s->group + 1, s->n_writers, s->ranks.size); rank++) {
+        const int64_t *b = bounds_of(s, rank, t - s->tensors);
+        if (b[0] == b[1])
+            continue;
+        char *to = (char *)r->data + (size_t)(b[0] - r->begin) * size;
+        size_t bytes = (size_t)(b[1] - b[0]) * size;
+        if (rank == s->ranks.rank)
+            memcpy(to, t->data, bytes);
+        else
+            ESPL_TRY(espl_comm_recv(s->comm, to, bytes, rank, SNAPSHOT_TAG));
+    }
+    return ESPL_OK;
+}
+
+espl_status espl__snapshot_take(espl_checkpoints *s) {
+    if (!espl__is_writer(s))
+        return send_mine(s, espl__group_first(s->group, s->n_writers, s->ranks.size));
+    if (!needs_snapshot(s))
+        return ESPL_OK;
+    for (int64_t k = 0; k < s->n_ranges; k++)
+        ESPL_TRY(fill_range(s, &s->ranges[k]));
+    return ESPL_OK;
+}

@@ -1,0 +1,176 @@
+#include "io/shard.h"
+
+#include "io/fsio.h"
+#include "src/core/log.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+enum { GAP_BYTES = 1 << 16 };
+
+/* Bytes that go to a known place of the file; what lies between such places was written by HDF5. */
+typedef struct region {
+    int64_t offset, bytes;
+    const char *data;
+} region;
+
+static int64_t range_bytes(const espl_shard_range *r) { return (r->end - r->begin) * (int64_t)espl_dtype_size(r->tensor->dtype); }
+
+/* Numbers the pieces of all ranges; returns how many there are. */
+static int64_t number_pieces(espl_shard_range *ranges, int64_t n) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < n; i++) {
+        ranges[i].piece = total;
+        total += espl_manifest_pieces(range_bytes(&ranges[i]));
+    }
+    return total;
+}
+
+/* One pass: a piece is still in the cache when the whole range's checksum takes it. */
+static uint64_t sum_pieces(const espl_shard_range *r, XXH3_state_t *state, uint64_t *sums) {
+    int64_t bytes = range_bytes(r), piece = r->piece;
+    XXH3_64bits_reset(state);
+    for (int64_t at = 0; at < bytes; at += ESPL_PIECE_BYTES) {
+        int64_t n = bytes - at < ESPL_PIECE_BYTES ? bytes - at : ESPL_PIECE_BYTES;
+        sums[piece++] = XXH3_64bits((const char *)r->data + at, (size_t)n);
+        XXH3_64bits_update(state, (const char *)r->data + at, (size_t)n);
+    }
+    return XXH3_64bits_digest(state);
+}
+
+static espl_status describe_range(espl_h5_id dataset, const espl_shard_range *r, uint64_t sum) {
+    const espl_state_tensor *t = r->tensor;
+    char text[20];
+    snprintf(text, sizeof text, "%016" PRIx64, sum);
+    ESPL_TRY(espl_h5_set_text(dataset, "dtype", espl_dtype_name(t->dtype)));
+    ESPL_TRY(espl_h5_set_numbers(dataset, "shape", t->shape, t->n_dims));
+    ESPL_TRY(espl_h5_set_numbers(dataset, "begin", &r->begin, 1));
+    ESPL_TRY(espl_h5_set_numbers(dataset, "end", &r->end, 1));
+    ESPL_TRY(espl_h5_set_numbers(dataset, "piece", &r->piece, 1));
+    ESPL_TRY(espl_h5_set_text(dataset, "xxh3", text));
+    return ESPL_OK;
+}
+
+static espl_status lay_range(espl_h5_id file, espl_shard_range *r, uint64_t sum) {
+    espl_h5_id dataset = -1;
+    espl_status status = ESPL_OK;
+    char *name = espl_format("/%s/%s", r->tensor->group, r->tensor->name);
+    int64_t count = r->end - r->begin;
+    ESPL_TRY_DONE(espl_h5_dataset(file, name, r->tensor->dtype, 1, &count, &dataset));
+    ESPL_TRY_DONE(describe_range(dataset, r, sum));
+    ESPL_TRY_DONE(espl_h5_offset(dataset, &r->offset));
+done:
+    free(name);
+    if (status != ESPL_OK)
+        return status; /* the failing file closes its datasets itself */
+    return espl_h5_dataset_close(&dataset);
+}
+
+static espl_status lay_sums(espl_h5_id file, espl_manifest_file *out) {
+    espl_h5_id dataset = -1;
+    if (out->n_sums == 0)
+        return ESPL_OK;
+    ESPL_TRY(espl_h5_dataset(file, "/checksums", ESPL_H5_U64, 1, &out->n_sums, &dataset));
+    ESPL_TRY(espl_h5_offset(dataset, &out->sums_offset));
+    return espl_h5_dataset_close(&dataset);
+}
+
+/* HDF5's part: the whole file but for the bytes of its datasets. Computes the checksums, which stand in attributes. */
+static espl_status lay_out(const char *path, int64_t step, int64_t attempt, espl_shard_range *ranges, int64_t n, uint64_t *sums,
+                           espl_manifest_file *out) {
+    espl_h5_id file = -1;
+    espl_status status = ESPL_OK;
+    XXH3_state_t *state = XXH3_createState();
+    espl_h5_lock();
+    ESPL_TRY_DONE(espl_h5_create(path, &file));
+    ESPL_TRY_DONE(espl_h5_set_text(file, "format", "espalier shard"));
+    ESPL_TRY_DONE(espl_h5_set_numbers(file, "step", &step, 1));
+    ESPL_TRY_DONE(espl_h5_set_numbers(file, "attempt", &attempt, 1));
+    ESPL_TRY_DONE(lay_sums(file, out));
+    for (int64_t i = 0; i < n; i++)
+        ESPL_TRY_DONE(lay_range(file, &ranges[i], sum_pieces(&ranges[i], state, sums)));
+    ESPL_TRY_DONE(espl_h5_close(&file, path));
+done:
+    if (status != ESPL_OK && espl_h5_close(&file, path) != ESPL_OK)
+        ESPL_WARN("%s", espl_status_message());
+    espl_h5_unlock();
+    XXH3_freeState(state);
+    return status;
+}
+
+static espl_status hash_gap(int fd, const char *path, int64_t from, int64_t to, XXH3_state_t *state) {
+    char bytes[GAP_BYTES];
+    while (from < to) {
+        size_t n = to - from < GAP_BYTES ? (size_t)(to - from) : GAP_BYTES;
+        ESPL_TRY(espl_fs_read(fd, bytes, n, from, path));
+        XXH3_64bits_update(state, bytes, n);
+        from += (int64_t)n;
+    }
+    return ESPL_OK;
+}
+
+static espl_status write_region(int fd, const char *path, const region *r, XXH3_state_t *state) {
+    for (int64_t at = 0; at < r->bytes; at += ESPL_PIECE_BYTES) {
+        size_t n = r->bytes - at < ESPL_PIECE_BYTES ? (size_t)(r->bytes - at) : ESPL_PIECE_BYTES;
+        ESPL_TRY(espl_fs_write(fd, r->data + at, n, r->offset + at, path));
+        XXH3_64bits_update(state, r->data + at, n);
+    }
+    return ESPL_OK;
+}
+
+static int by_offset(const void *a, const void *b) {
+    int64_t x = ((const region *)a)->offset, y = ((const region *)b)->offset;
+    return (x > y) - (x < y);
+}
+
+static region *make_regions(const espl_shard_range *ranges, int64_t n, const uint64_t *sums, const espl_manifest_file *file) {
+    region *regions = espl_calloc((size_t)n + 1, sizeof *regions);
+    for (int64_t i = 0; i < n; i++)
+        regions[i] = (region){ranges[i].offset, range_bytes(&ranges[i]), ranges[i].data};
+    regions[n] = (region){file->sums_offset, file->n_sums * 8, (const char *)sums};
+    qsort(regions, (size_t)n + 1, sizeof *regions, by_offset);
+    return regions;
+}
+
+static espl_status fill_in(const char *path, const region *regions, int64_t n, espl_manifest_file *out) {
+    int fd = -1;
+    int64_t cursor = 0;
+    espl_status status = ESPL_OK;
+    XXH3_state_t *state = XXH3_createState();
+    XXH3_64bits_reset(state);
+    ESPL_TRY_DONE(espl_fs_open_update(path, &fd));
+    ESPL_TRY_DONE(espl_fs_size(fd, &out->bytes, path));
+    for (int64_t i = 0; i < n; i++) {
+        ESPL_TRY_DONE(hash_gap(fd, path, cursor, regions[i].offset, state));
+        ESPL_TRY_DONE(write_region(fd, path, &regions[i], state));
+        cursor = regions[i].offset + regions[i].bytes;
+    }
+    ESPL_TRY_DONE(hash_gap(fd, path, cursor, out->bytes, state));
+    ESPL_TRY_DONE(espl_fs_sync(fd, path));
+    ESPL_TRY_DONE(espl_fs_close(&fd, path));
+    out->xxh3 = XXH3_64bits_digest(state);
+done:
+    if (fd >= 0)
+        espl_fs_close(&fd, path);
+    XXH3_freeState(state);
+    return status;
+}
+
+espl_status espl_shard_write(const char *path, int64_t step, int64_t attempt, espl_shard_range *ranges, int64_t n,
+                             espl_manifest_file *file) {
+    espl_status status = ESPL_OK;
+    region *regions = NULL;
+    file->sums_offset = 0;
+    file->n_sums = number_pieces(ranges, n);
+    uint64_t *sums = espl_calloc((size_t)file->n_sums, sizeof *sums);
+    ESPL_TRY_DONE(lay_out(path, step, attempt, ranges, n, sums, file));
+    file->sums_xxh3 = XXH3_64bits(sums, (size_t)file->n_sums * sizeof *sums);
+    regions = make_regions(ranges, n, sums, file);
+    ESPL_TRY_DONE(fill_in(path, regions, n + 1, file));
+done:
+    free(regions);
+    free(sums);
+    return status;
+}

@@ -111,7 +111,7 @@ run_reference() {
 }
 
 run_sanitizers() {
-    build asan && run_tests asan -L "$1" -E '^(lint|check_lint)$'
+    build asan && run_tests asan -L "$1" -E '^(lint|check_.*)$'
     build tsan && run_tests tsan -R "$threaded"
     build fuzz && run_tests fuzz -L '^fuzz$'
 }

@@ -32,7 +32,7 @@ static espl_status share_message(espl_comm *comm, espl_status worst, int root, c
 espl_status espl_comm_agree(espl_comm *comm, espl_status mine, const char *where) {
     if (comm->ranks.size == 1)
         return mine;
-    espl__watchdog_point(comm->watchdog, where);
+    espl_comm_point(comm, where);
     int64_t size = comm->ranks.size;
     int64_t vote = severity_of(mine) * size + (size - 1 - comm->ranks.rank); /* the maximum is the lowest rank of the worst */
     ESPL_TRY(espl_comm_allreduce_i64(comm, &vote, 1, ESPL_MAX));

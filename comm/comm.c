@@ -149,6 +149,6 @@ espl_status espl_comm_wait(espl_comm *comm, espl_request request) {
 
 double espl_comm_wait_seconds(const espl_comm *comm) { return comm->wait_seconds; }
 
-int64_t espl_comm_bytes_sent(const espl_comm *comm) { return comm->bytes_sent; }
+double espl_comm_busy_seconds(const espl_comm *comm) { return comm->busy_seconds; }
 
-void espl_comm_beat(espl_comm *comm, int64_t step, const char *op) { espl__watchdog_beat(comm->watchdog, step, op); }
+int64_t espl_comm_bytes_sent(const espl_comm *comm) { return comm->bytes_sent; }

@@ -79,6 +79,9 @@ espl_status espl_comm_wait(espl_comm *comm, espl_request request);
 /* Local. Seconds this rank has spent waiting inside espl_comm_wait since opening: communication that was not hidden. */
 double espl_comm_wait_seconds(const espl_comm *comm);
 
+/* Local. Seconds since opening with at least one bulk operation under way; less the waiting, they were hidden behind compute. */
+double espl_comm_busy_seconds(const espl_comm *comm);
+
 /* Local. Bytes this rank sent in bulk operations since opening. */
 int64_t espl_comm_bytes_sent(const espl_comm *comm);
 
@@ -89,5 +92,8 @@ espl_status espl_comm_watch(espl_comm *comm, double seconds);
 
 /* Local. Progress was made; `op` is a string constant, `step` the training step. Cheap: two stores. */
 void espl_comm_beat(espl_comm *comm, int64_t step, const char *op);
+
+/* Local. The same without a new step: entering something in which ranks wait for each other. */
+void espl_comm_point(espl_comm *comm, const char *op);
 
 #endif

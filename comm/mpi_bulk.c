@@ -152,6 +152,8 @@ static espl_status bulk_start(espl_comm *comm, espl__bulk_kind kind, void *data,
     bulk->data = data;
     bulk->stage = stage;
     bulk->shard = shard;
+    if (mpi->n_under_way++ == 0)
+        mpi->busy_since = espl__seconds();
     return kinds[kind].start(comm, bulk);
 }
 
@@ -164,13 +166,22 @@ espl_status espl__mpi_allgather_start(espl_comm *comm, void *data, size_t bytes,
     return bulk_start(comm, ESPL__BULK_GATHER, data, NULL, bytes / (size_t)comm->ranks.size, request);
 }
 
+static void count_done(espl_comm *comm) {
+    espl__mpi *mpi = comm->state;
+    if (--mpi->n_under_way == 0)
+        comm->busy_seconds += espl__seconds() - mpi->busy_since;
+}
+
 static espl_status advance(espl_comm *comm, espl__bulk *bulk) {
     int arrived;
     ESPL__MPI(MPI_Testall(bulk->n_requests, bulk->requests, &arrived, MPI_STATUSES_IGNORE));
     if (!arrived)
         return ESPL_OK;
     bulk->n_requests = 0;
-    return kinds[bulk->kind].finish_step(comm, bulk);
+    ESPL_TRY(kinds[bulk->kind].finish_step(comm, bulk));
+    if (bulk->done)
+        count_done(comm);
+    return ESPL_OK;
 }
 
 espl_status espl__mpi_progress(espl_comm *comm) {

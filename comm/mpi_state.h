@@ -26,6 +26,8 @@ typedef struct espl__mpi {
     MPI_Comm world; /* ours, for collectives and messages */
     MPI_Comm bulk;  /* ours, for bulk operations: their tags cannot meet others */
     int n_started;  /* bulk operations so far: the same on all ranks, so it makes the tag */
+    int n_under_way;
+    double busy_since; /* while n_under_way > 0 */
     espl__bulk bulks[ESPL_MAX_REQUESTS];
 } espl__mpi;
 

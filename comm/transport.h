@@ -25,7 +25,7 @@ struct espl_comm {
     const espl__transport *transport;
     espl_ranks ranks;
     void *state; /* the transport's own */
-    double wait_seconds;
+    double wait_seconds, busy_seconds;
     int64_t bytes_sent;
     espl__watchdog *watchdog; /* NULL: not watched */
 };
@@ -41,11 +41,5 @@ espl_status espl__mpi_open(espl_comm *comm);
 
 /* Local. Stops the thread and frees; takes the address, nulls it, accepts NULL. */
 void espl__watchdog_stop(espl__watchdog **watchdog);
-
-/* Local. Stores what the rank is doing; accepts NULL. */
-void espl__watchdog_beat(espl__watchdog *watchdog, int64_t step, const char *op);
-
-/* Local. Names a point of a collective without changing the step; accepts NULL. */
-void espl__watchdog_point(espl__watchdog *watchdog, const char *op);
 
 #endif

@@ -120,16 +120,16 @@ void espl__watchdog_stop(espl__watchdog **address) {
     free(dog);
 }
 
-void espl__watchdog_beat(espl__watchdog *dog, int64_t step, const char *op) {
-    if (dog == NULL)
+void espl_comm_beat(espl_comm *comm, int64_t step, const char *op) {
+    if (comm->watchdog == NULL)
         return;
-    atomic_store_explicit(&dog->step, step, memory_order_relaxed);
-    espl__watchdog_point(dog, op);
+    atomic_store_explicit(&comm->watchdog->step, step, memory_order_relaxed);
+    espl_comm_point(comm, op);
 }
 
-void espl__watchdog_point(espl__watchdog *dog, const char *op) {
-    if (dog == NULL)
+void espl_comm_point(espl_comm *comm, const char *op) {
+    if (comm->watchdog == NULL)
         return;
-    atomic_store_explicit(&dog->op, op, memory_order_relaxed);
-    atomic_fetch_add_explicit(&dog->beats, 1, memory_order_relaxed);
+    atomic_store_explicit(&comm->watchdog->op, op, memory_order_relaxed);
+    atomic_fetch_add_explicit(&comm->watchdog->beats, 1, memory_order_relaxed);
 }

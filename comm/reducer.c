@@ -1,0 +1,203 @@
+#include "comm/reducer.h"
+
+#include "src/core/buffer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_DEPTH = 40 }; /* of the stack: more micro-batches than 2^40 are none */
+
+struct espl_reducer {
+    espl_reducer_plan plan;
+    espl_comm *comm;
+    float *gradients;
+    float *stack[MAX_DEPTH]; /* finished left siblings, each as long as the gradients */
+    int max_depth, depth;
+    float *stage;          /* where the parts of other ranks arrive */
+    int64_t stage_divisor; /* a bucket's staging starts at offset / stage_divisor */
+    int64_t micro;         /* the one under way; -1 between steps */
+    int64_t n_ready;
+    espl_request *requests;            /* [n_buckets] */
+    bool *ready;                       /* [n_buckets] */
+    double busy_before, waited_before; /* the comm's clocks when the first bucket of the step was ready */
+    double hidden, waited;
+};
+
+/* How many nodes of the tree over [0, m) end with leaf i: how many merges its arrival allows. */
+static int merges_after(int64_t m, int64_t i) {
+    int64_t a = 0, b = m;
+    int merges = 0;
+    while (b - a > 1) {
+        int64_t mid = a + (b - a) / 2;
+        if (i >= mid) {
+            a = mid;
+            merges++;
+        } else {
+            b = mid;
+            merges = 0;
+        }
+    }
+    return merges;
+}
+
+/* The stack's depth after leaf i, which is not the last, went onto it. */
+static int depth_after(int64_t m, int64_t i, int depth) { return depth + 1 - merges_after(m, i); }
+
+static int deepest_stack(const espl_reducer_plan *plan) {
+    int deepest = 0, depth = 0;
+    for (int64_t i = 0; plan->tree && i + 1 < plan->n_local; i++) {
+        depth = depth_after(plan->n_local, i, depth);
+        deepest = depth > deepest ? depth : deepest;
+    }
+    ESPL_ASSERT(deepest <= MAX_DEPTH, "a stack of %d", deepest);
+    return deepest;
+}
+
+/* A bucket's place on the stack is free once the bucket is merged, so a tree needs staging of its own only when there is no stack. */
+static void take_memory(espl_reducer *reducer, espl_arena *arena) {
+    const espl_reducer_plan *plan = &reducer->plan;
+    size_t bytes = (size_t)espl_shard_extent(plan->buckets, plan->n_buckets) * sizeof(float);
+    reducer->max_depth = deepest_stack(plan);
+    reducer->stage_divisor = plan->tree ? 1 : plan->size;
+    for (int i = 0; i < reducer->max_depth; i++)
+        reducer->stack[i] = espl_arena_take(arena, bytes);
+    if (plan->size > 1 && reducer->max_depth == 0)
+        reducer->stage = espl_arena_take(arena, bytes / (size_t)reducer->stage_divisor);
+    else
+        reducer->stage = reducer->stack[0];
+}
+
+static espl_status check_plan(const espl_reducer_plan *plan) {
+    ESPL_ASSERT(plan->n_buckets <= ESPL_MAX_REQUESTS, "%lld buckets", (long long)plan->n_buckets);
+    ESPL_ASSERT(plan->n_local > 0, "%lld micro-batches a rank", (long long)plan->n_local);
+    for (int64_t i = 0; i < plan->n_buckets; i++)
+        ESPL_ASSERT(plan->buckets[i].n == espl_shard_pad(plan->buckets[i].n, plan->size) && plan->buckets[i].offset % plan->size == 0,
+                    "bucket %lld (%lld elements at %lld) does not shard over %d ranks", (long long)i, (long long)plan->buckets[i].n,
+                    (long long)plan->buckets[i].offset, plan->size);
+    if (plan->tree && (plan->size & (plan->size - 1)) != 0)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "run.reduction: tree needs 1, 2, 4, 8, ... ranks, not %d; start another number, or set run.reduction: fast", plan->size);
+    return ESPL_OK;
+}
+
+espl_status espl_reducer_make(const espl_reducer_plan *plan, espl_comm *comm, float *gradients, espl_arena *arena, espl_reducer **made) {
+    *made = NULL;
+    ESPL_TRY(check_plan(plan));
+    espl_reducer *reducer = espl_calloc(1, sizeof *reducer);
+    reducer->plan = *plan;
+    reducer->comm = comm;
+    reducer->gradients = gradients;
+    reducer->micro = -1;
+    reducer->requests = espl_calloc((size_t)plan->n_buckets, sizeof *reducer->requests);
+    reducer->ready = espl_calloc((size_t)plan->n_buckets, sizeof *reducer->ready);
+    take_memory(reducer, arena);
+    *made = reducer;
+    return ESPL_OK;
+}
+
+bool espl_reducer_accumulates(const espl_reducer *reducer, int64_t i) { return !reducer->plan.tree && i > 0; }
+
+void espl_reducer_begin(espl_reducer *reducer, int64_t i) {
+    ESPL_ASSERT(i == reducer->micro + 1 && i < reducer->plan.n_local, "micro-batch %lld after %lld of %lld", (long long)i,
+                (long long)reducer->micro, (long long)reducer->plan.n_local);
+    reducer->micro = i;
+}
+
+static void add_bucket(espl_reducer *reducer, float *to, const float *from, const espl_bucket *bucket) {
+    reducer->plan.add(to + bucket->offset, from + bucket->offset, bucket->n);
+}
+
+/* The last leaf ends every open node: the whole stack is merged into it, from the top. */
+static void merge_stack(espl_reducer *reducer, const espl_bucket *bucket) {
+    for (int i = reducer->depth - 1; i >= 0; i--)
+        add_bucket(reducer, reducer->gradients, reducer->stack[i], bucket);
+}
+
+espl_status espl_reducer_ready(espl_reducer *reducer, int64_t b) {
+    const espl_bucket *bucket = &reducer->plan.buckets[b];
+    ESPL_ASSERT(reducer->micro == reducer->plan.n_local - 1 && !reducer->ready[b], "bucket %lld is ready in micro-batch %lld", (long long)b,
+                (long long)reducer->micro);
+    if (reducer->n_ready++ == 0) {
+        reducer->busy_before = espl_comm_busy_seconds(reducer->comm);
+        reducer->waited_before = espl_comm_wait_seconds(reducer->comm);
+    }
+    reducer->ready[b] = true;
+    merge_stack(reducer, bucket);
+    float *stage = reducer->stage != NULL ? reducer->stage + bucket->offset / reducer->stage_divisor : NULL;
+    return espl_comm_reduce_scatter_start(reducer->comm, reducer->gradients + bucket->offset, stage, (size_t)bucket->n, reducer->plan.tree,
+                                          &reducer->requests[b]);
+}
+
+/* A leaf that ends no node waits on the stack; else it joins its left sibling there, and that node its own, as far as nodes end. */
+static void push_leaf(espl_reducer *reducer, const espl_bucket *bucket, int merges) {
+    int top = reducer->depth - 1;
+    if (merges == 0)
+        memcpy(reducer->stack[top + 1] + bucket->offset, reducer->gradients + bucket->offset, (size_t)bucket->n * sizeof(float));
+    else
+        add_bucket(reducer, reducer->stack[top], reducer->gradients, bucket);
+    for (int i = 1; i < merges; i++, top--)
+        add_bucket(reducer, reducer->stack[top - 1], reducer->stack[top], bucket);
+}
+
+void espl_reducer_done(espl_reducer *reducer, int64_t i) {
+    const espl_reducer_plan *plan = &reducer->plan;
+    ESPL_ASSERT(i == reducer->micro, "micro-batch %lld is done during %lld", (long long)i, (long long)reducer->micro);
+    if (!plan->tree || i == plan->n_local - 1)
+        return;
+    int merges = merges_after(plan->n_local, i);
+    for (int64_t b = 0; b < plan->n_buckets; b++)
+        push_leaf(reducer, &plan->buckets[b], merges);
+    reducer->depth = depth_after(plan->n_local, i, reducer->depth);
+}
+
+static espl_status wait_all(espl_reducer *reducer) {
+    for (int64_t b = 0; b < reducer->plan.n_buckets; b++)
+        ESPL_TRY(espl_comm_wait(reducer->comm, reducer->requests[b]));
+    return ESPL_OK;
+}
+
+static espl_status gather_all(espl_reducer *reducer) {
+    for (int64_t b = 0; b < reducer->plan.n_buckets; b++) {
+        const espl_bucket *bucket = &reducer->plan.buckets[b];
+        ESPL_TRY(espl_comm_allgather_start(reducer->comm, reducer->gradients + bucket->offset, (size_t)bucket->n * sizeof(float),
+                                           &reducer->requests[b]));
+    }
+    return wait_all(reducer);
+}
+
+static void end_step(espl_reducer *reducer) {
+    double busy = espl_comm_busy_seconds(reducer->comm) - reducer->busy_before;
+    double waited = espl_comm_wait_seconds(reducer->comm) - reducer->waited_before;
+    reducer->hidden += busy > waited ? busy - waited : 0;
+    reducer->waited += waited;
+    reducer->micro = -1;
+    reducer->depth = 0;
+    reducer->n_ready = 0;
+    memset(reducer->ready, 0, (size_t)reducer->plan.n_buckets * sizeof *reducer->ready);
+}
+
+espl_status espl_reducer_finish(espl_reducer *reducer) {
+    ESPL_ASSERT(reducer->n_ready == reducer->plan.n_buckets, "%lld of %lld buckets are ready", (long long)reducer->n_ready,
+                (long long)reducer->plan.n_buckets);
+    espl_comm_point(reducer->comm, "sum of gradients over ranks");
+    ESPL_TRY(wait_all(reducer));
+    if (reducer->plan.replicated)
+        ESPL_TRY(gather_all(reducer));
+    end_step(reducer);
+    return ESPL_OK;
+}
+
+void espl_reducer_overlap(const espl_reducer *reducer, double *hidden, double *waited) {
+    *hidden = reducer->hidden;
+    *waited = reducer->waited;
+}
+
+void espl_reducer_free(espl_reducer **address) {
+    espl_reducer *reducer = *address;
+    *address = NULL;
+    if (reducer == NULL)
+        return;
+    free(reducer->requests);
+    free(reducer->ready);
+    free(reducer);
+}

@@ -1,0 +1,81 @@
+/* The gradient reducer: sums gradients over micro-batches and ranks while backward still runs.
+ *
+ * A step, on every rank:
+ *
+ *     for i = 0 .. n_local-1:  espl_reducer_begin(i);  forward and backward;  espl_reducer_done(i)
+ *     in the backward of the last one, as soon as a bucket's gradients are complete: espl_reducer_ready(bucket),
+ *     between ops: espl_comm_progress
+ *     espl_reducer_finish: this rank's shard of each bucket holds the sum over all micro-batches of all ranks
+ *
+ * fast: backward assigns in micro-batch 0 and adds in the later ones (espl_reducer_accumulates says which); ready starts the sum over ranks.
+ * tree: backward assigns in every micro-batch. Node [a, b) of the tree over the global micro-batch index [0, n_local * size) is
+ *   [a, mid) + [mid, b), mid = a + (b - a) / 2. size is a power of two, so a rank's micro-batches are exactly one node, and the bits of
+ *   the result are the same for every such size. Finished left siblings wait on a stack of at most ceil(log2(n_local)) copies of the
+ *   gradients; the merges of the last micro-batch happen bucket by bucket, so they overlap, too.
+ * One rank sends nothing and (fast) copies nothing. Memory is planned: make runs once with a measuring arena, without a comm. */
+#ifndef ESPL_COMM_REDUCER_H
+#define ESPL_COMM_REDUCER_H
+
+#include "comm/comm.h"
+#include "comm/sharding.h"
+#include "src/core/arena.h"
+
+#include <stdbool.h>
+
+typedef struct espl_reducer_plan {
+    const espl_bucket *buckets; /* borrowed for the reducer's life; at most ESPL_MAX_REQUESTS */
+    int64_t n_buckets;
+    int rank, size;
+    int64_t n_local;  /* micro-batches of a step on this rank */
+    bool tree;
+    bool replicated;  /* every rank gets the whole sum, not its shard alone */
+    void (*add)(float *to, const float *from, int64_t n); /* to += from; a kernel, handed in because comm knows none */
+} espl_reducer_plan;
+
+typedef struct espl_reducer espl_reducer;
+
+/* Local. Takes stack and staging from `arena`. While measuring, comm and gradients are NULL and the reducer can only be freed.
+ * gradients: the flat buffer that buckets index. Errors: usage, for a tree over a number of ranks that is no power of two. */
+espl_status espl_reducer_make(const espl_reducer_plan *plan, espl_comm *comm, float *gradients, espl_arena *arena, espl_reducer **reducer);
+
+/* Local. Whether the backward of micro-batch i adds to the gradients (else it assigns). */
+bool espl_reducer_accumulates(const espl_reducer *reducer, int64_t i);
+
+/* Local. Micro-batch i = 0, 1, ... of the step begins; 0 begins a step. */
+void espl_reducer_begin(espl_reducer *reducer, int64_t i);
+
+/* Collective, in the last micro-batch, in the same order on all ranks. All gradients of the bucket are there: merges and starts the sum. */
+espl_status espl_reducer_ready(espl_reducer *reducer, int64_t bucket);
+
+/* Local. Micro-batch i has finished its backward. */
+void espl_reducer_done(espl_reducer *reducer, int64_t i);
+
+/* Collective. Waits for all buckets, every one of which has been ready. */
+espl_status espl_reducer_finish(espl_reducer *reducer);
+
+/* Local. Seconds since make in which sums were under way behind other work, and seconds spent in finish with nothing else to do. */
+void espl_reducer_overlap(const espl_reducer *reducer, double *hidden, double *waited);
+
+/* Local. Takes the address, nulls it, accepts NULL. The arena's memory stays the arena's. */
+void espl_reducer_free(espl_reducer **reducer);
+
+/* ---- Spreading updated weights. */
+
+typedef struct espl_gather espl_gather;
+
+/* Local. For weights of `element` bytes laid out as the buckets say; borrowed. */
+void espl_gather_make(espl_comm *comm, const espl_bucket *buckets, int64_t n_buckets, void *weights, size_t element, espl_gather **gather);
+
+/* Collective, in the same order on all ranks. This rank's shard of the bucket is up to date: starts spreading it. */
+espl_status espl_gather_start(espl_gather *gather, int64_t bucket);
+
+/* Collective. Waits until all of one bucket is there; a bucket that was not started is. */
+espl_status espl_gather_wait(espl_gather *gather, int64_t bucket);
+
+/* Collective. Waits for all buckets. */
+espl_status espl_gather_finish(espl_gather *gather);
+
+/* Local. Takes the address, nulls it, accepts NULL. */
+void espl_gather_free(espl_gather **gather);
+
+#endif

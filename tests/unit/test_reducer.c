@@ -1,0 +1,260 @@
+// test: libs=comm,core ranks=1+2+3+4+8 tier=short timeout=60
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "comm/reducer.h"
+#include "src/core/rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_BUCKETS = 5 };
+
+static espl_comm *comm;
+static const espl_ranks *ranks;
+static espl_bucket buckets[N_BUCKETS];
+static int64_t extent;
+
+static void add(float *to, const float *from, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] += from[i];
+}
+
+static bool power_of_two(int n) { return (n & (n - 1)) == 0; }
+
+/* Gradient of one element in one micro-batch of the global batch: of mixed magnitude, so that sums depend on their order. */
+static float leaf(int64_t micro, int64_t element) {
+    espl_rng_key key = {.seed = 7, .purpose = ESPL_RNG_TEST, .micro = (uint32_t)micro};
+    uint32_t bits = espl_rng_u32(&key, (uint64_t)element);
+    return ldexpf((float)(bits >> 8) - 8388608.0f, (int)(bits & 15) - 24);
+}
+
+/* The definition, from all leaves. */
+static float tree_sum(int64_t element, int64_t a, int64_t b) {
+    if (b - a == 1)
+        return leaf(a, element);
+    int64_t mid = a + (b - a) / 2;
+    return tree_sum(element, a, mid) + tree_sum(element, mid, b);
+}
+
+typedef struct run {
+    espl_reducer *reducer;
+    espl_arena arena;
+    float *gradients;
+} run;
+
+static espl_status make_run(run *r, int64_t n_local, bool tree, bool replicated) {
+    espl_reducer_plan plan = {.buckets = buckets,
+                              .n_buckets = N_BUCKETS,
+                              .rank = ranks->rank,
+                              .size = ranks->size,
+                              .n_local = n_local,
+                              .tree = tree,
+                              .replicated = replicated,
+                              .add = add};
+    espl_arena measure = espl_arena_measure("stage");
+    *r = (run){.gradients = malloc((size_t)extent * sizeof(float))};
+    ESPL_TRY(espl_reducer_make(&plan, NULL, NULL, &measure, &r->reducer));
+    espl_reducer_free(&r->reducer);
+    ESPL_TRY(espl_arena_bind(&r->arena, "stage", measure.used));
+    ESPL_TRY(espl_reducer_make(&plan, comm, r->gradients, &r->arena, &r->reducer));
+    assert_int_equal(r->arena.used, measure.used);
+    return ESPL_OK;
+}
+
+static void free_run(run *r) {
+    espl_reducer_free(&r->reducer);
+    espl_arena_free(&r->arena);
+    free(r->gradients);
+}
+
+static void backward_of_bucket(run *r, int64_t micro, int64_t i, const espl_bucket *bucket) {
+    for (int64_t e = bucket->offset; e < bucket->offset + bucket->n; e++)
+        r->gradients[e] = leaf(micro, e) + (espl_reducer_accumulates(r->reducer, i) ? r->gradients[e] : 0.0f);
+}
+
+/* One training step: buckets become complete from the last to the first. */
+static void step(run *r, int64_t n_local) {
+    for (int64_t i = 0; i < n_local; i++) {
+        espl_reducer_begin(r->reducer, i);
+        for (int b = N_BUCKETS - 1; b >= 0; b--) {
+            backward_of_bucket(r, ranks->rank * n_local + i, i, &buckets[b]);
+            if (i == n_local - 1)
+                assert_int_equal(espl_reducer_ready(r->reducer, b), ESPL_OK);
+            assert_int_equal(espl_comm_progress(comm), ESPL_OK);
+        }
+        espl_reducer_done(r->reducer, i);
+    }
+    assert_int_equal(espl_reducer_finish(r->reducer), ESPL_OK);
+}
+
+/* Bits of elements [begin, end) against the definition; returns how many a plain chain of additions would have got wrong. */
+static int64_t check_bits(const run *r, int64_t begin, int64_t end, int64_t n_global) {
+    int64_t differ = 0;
+    for (int64_t e = begin; e < end; e++) {
+        float expected = tree_sum(e, 0, n_global), chain = 0;
+        for (int64_t k = 0; k < n_global; k++)
+            chain += leaf(k, e);
+        assert_memory_equal(&r->gradients[e], &expected, sizeof expected);
+        differ += chain != expected;
+    }
+    return differ;
+}
+
+/* The expectation is of the global batch alone, so passing on 1, 2, 4 and 8 ranks is having the same bits on all of them. */
+static void tree_has_the_same_bits_on_any_ranks(void **state) {
+    (void)state;
+    static const int64_t globals[] = {8, 12, 16, 24, 40};
+    for (size_t k = 0; k < sizeof globals / sizeof globals[0] && power_of_two(ranks->size); k++) {
+        if (globals[k] % ranks->size != 0)
+            continue;
+        run r;
+        int64_t n_local = globals[k] / ranks->size, differ = 0;
+        assert_int_equal(make_run(&r, n_local, true, false), ESPL_OK);
+        for (int repeat = 0; repeat < 2; repeat++) {
+            step(&r, n_local);
+            for (int b = 0; b < N_BUCKETS; b++) {
+                int64_t begin, end;
+                espl_shard_range(&buckets[b], ranks->rank, ranks->size, &begin, &end);
+                differ += check_bits(&r, begin, end, globals[k]);
+            }
+        }
+        assert_true(differ > 0); /* the check can see a wrong order */
+        free_run(&r);
+    }
+}
+
+static void replicated_gradients_are_whole(void **state) {
+    (void)state;
+    run r;
+    if (!power_of_two(ranks->size))
+        return;
+    assert_int_equal(make_run(&r, 3, true, true), ESPL_OK);
+    step(&r, 3);
+    check_bits(&r, 0, extent, 3 * ranks->size);
+    free_run(&r);
+}
+
+static void fast_is_close_and_repeats(void **state) {
+    (void)state;
+    enum { LOCAL = 3 };
+    run r;
+    float *first = malloc((size_t)extent * sizeof *first);
+    assert_int_equal(make_run(&r, LOCAL, false, true), ESPL_OK);
+    step(&r, LOCAL);
+    memcpy(first, r.gradients, (size_t)extent * sizeof *first);
+    for (int64_t e = 0; e < extent; e++) {
+        double sum = 0, size = 0;
+        for (int64_t k = 0; k < LOCAL * ranks->size; k++) {
+            sum += leaf(k, e);
+            size += fabs(leaf(k, e));
+        }
+        /* Higham 2002, (4.4): any order of n - 1 additions */
+        assert_true(fabs(first[e] - sum) <= (LOCAL * ranks->size - 1) * 0x1.01p-24 * size);
+    }
+    step(&r, LOCAL);
+    assert_memory_equal(first, r.gradients, (size_t)extent * sizeof *first);
+    double hidden, waited;
+    espl_reducer_overlap(r.reducer, &hidden, &waited);
+    assert_true(hidden >= 0 && waited >= 0 && (ranks->size > 1 || hidden + waited < 1e-3));
+    free_run(&r);
+    free(first);
+}
+
+/* One rank takes no memory when it is fast; a tree takes a copy a level of its own micro-batches, and staging only where there is none. */
+static void memory_is_as_planned(void **state) {
+    (void)state;
+    static const struct {
+        bool tree;
+        int size, n_local, floats_percent; /* of the gradients */
+    } cases[] = {{false, 1, 4, 0},  {false, 4, 4, 25}, {true, 1, 1, 0},   {true, 1, 2, 100}, {true, 1, 8, 300},
+                 {true, 4, 1, 100}, {true, 4, 8, 300}, {true, 1, 5, 300}, {true, 1, 3, 200}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        espl_bucket one = {0, espl_shard_pad(100000, 4)};
+        espl_reducer_plan plan = {
+            .buckets = &one, .n_buckets = 1, .size = cases[i].size, .n_local = cases[i].n_local, .tree = cases[i].tree};
+        espl_arena measure = espl_arena_measure("stage");
+        espl_reducer *reducer;
+        assert_int_equal(espl_reducer_make(&plan, NULL, NULL, &measure, &reducer), ESPL_OK);
+        espl_reducer_free(&reducer);
+        int64_t expected = one.n * 4 * cases[i].floats_percent / 100;
+        assert_in_range(measure.used, expected, expected + 3 * 4096);
+    }
+}
+
+static void a_tree_of_three_is_refused(void **state) {
+    (void)state;
+    espl_reducer_plan plan = {.size = 3, .n_local = 1, .tree = true};
+    espl_arena measure = espl_arena_measure("stage");
+    espl_reducer *reducer;
+    assert_int_equal(espl_reducer_make(&plan, NULL, NULL, &measure, &reducer), ESPL_ERR_USAGE);
+    assert_non_null(strstr(espl_status_message(), "run.reduction"));
+    espl_status_clear();
+}
+
+static void shards_tile_a_bucket(void **state) {
+    (void)state;
+    for (int size = 1; size <= 513; size += 64) {
+        espl_bucket bucket = {.offset = 1024, .n = espl_shard_pad(1000001, size)};
+        int64_t at = bucket.offset, begin, end;
+        assert_true(bucket.n >= 1000001 && bucket.n - 1000001 < (int64_t)ESPL_SHARD_UNIT * size &&
+                    bucket.n % (ESPL_SHARD_UNIT * size) == 0);
+        for (int r = 0; r < size; r++, at = end) {
+            espl_shard_range(&bucket, r, size, &begin, &end);
+            assert_int_equal(begin, at);
+        }
+        assert_int_equal(at, bucket.offset + bucket.n);
+    }
+}
+
+static void check_gather(size_t element) {
+    char *weights = calloc((size_t)extent, element);
+    espl_gather *gather;
+    espl_gather_make(comm, buckets, N_BUCKETS, weights, element, &gather);
+    for (int b = 0; b < N_BUCKETS; b++) {
+        int64_t begin, end;
+        espl_shard_range(&buckets[b], ranks->rank, ranks->size, &begin, &end);
+        for (int64_t i = begin * (int64_t)element; i < end * (int64_t)element; i++)
+            weights[i] = (char)(i % 113);
+        assert_int_equal(espl_gather_start(gather, b), ESPL_OK);
+    }
+    assert_int_equal(espl_gather_wait(gather, 1), ESPL_OK);
+    assert_int_equal(espl_gather_finish(gather), ESPL_OK);
+    for (int64_t i = 0; i < extent * (int64_t)element; i++)
+        assert_int_equal(weights[i], i % 113);
+    espl_gather_free(&gather);
+    free(weights);
+}
+
+static void weights_are_gathered(void **state) {
+    (void)state;
+    check_gather(2);
+    check_gather(4);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tree_has_the_same_bits_on_any_ranks),
+        cmocka_unit_test(replicated_gradients_are_whole),
+        cmocka_unit_test(fast_is_close_and_repeats),
+        cmocka_unit_test(memory_is_as_planned),
+        cmocka_unit_test(a_tree_of_three_is_refused),
+        cmocka_unit_test(shards_tile_a_bucket),
+        cmocka_unit_test(weights_are_gathered),
+    };
+    if (espl_comm_open(&comm, 0) != ESPL_OK)
+        return 1;
+    ranks = espl_comm_ranks(comm);
+    for (int b = 0; b < N_BUCKETS; b++) {
+        buckets[b] =
+            (espl_bucket){.offset = extent, .n = espl_shard_pad(300 + 900 * b, 24)}; /* 24: the same elements on 1, 2, 3, 4 and 8 ranks */
+        extent += buckets[b].n;
+    }
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    espl_comm_close(&comm);
+    return failed;
+}

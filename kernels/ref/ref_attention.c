@@ -36,9 +36,15 @@ static uint64_t dropout_element(const espl_args *args, int64_t h, int64_t i, con
 static void forward_row(const espl_args *args, int64_t h, int64_t i, const place *p) {
     const espl_attrs *attrs = args->attrs;
     const real *qkv = args->in[0];
-    ref_view view = {.query = qkv + i * p->stride + p->query, .keys = qkv + p->first * p->stride + p->key,
-                     .values = qkv + p->first * p->stride + p->value, .stride = p->stride, .count = p->count, .width = attrs->head_dim,
-                     .scale = (real)attrs->scale, .dropped = args, .element = dropout_element(args, h, i, p)};
+    ref_view view = {.query = qkv + i * p->stride + p->query,
+                     .keys = qkv + p->first * p->stride + p->key,
+                     .values = qkv + p->first * p->stride + p->value,
+                     .stride = p->stride,
+                     .count = p->count,
+                     .width = attrs->head_dim,
+                     .scale = (real)attrs->scale,
+                     .dropped = args,
+                     .element = dropout_element(args, h, i, p)};
     ((real *)args->out[1])[i * attrs->heads + h] = REF(attend)(&view, (real *)args->out[0] + (i * attrs->heads + h) * attrs->head_dim);
 }
 

@@ -22,8 +22,13 @@ static void query_row(const espl_args *args, int64_t h, int64_t i, const real *r
     int64_t d = attrs->head_dim, group = h / (attrs->heads / attrs->kv_heads), width = 2 * attrs->kv_heads * d;
     int64_t first = attrs->window > 0 && at - attrs->window + 1 > 0 ? at - attrs->window + 1 : 0;
     const real *keys = row + first * width + group * d;
-    ref_view view = {.query = (const real *)args->in[0] + i * (attrs->heads * d + width) + h * d, .keys = keys,
-                     .values = keys + attrs->kv_heads * d, .stride = width, .count = at + 1 - first, .width = d, .scale = (real)attrs->scale};
+    ref_view view = {.query = (const real *)args->in[0] + i * (attrs->heads * d + width) + h * d,
+                     .keys = keys,
+                     .values = keys + attrs->kv_heads * d,
+                     .stride = width,
+                     .count = at + 1 - first,
+                     .width = d,
+                     .scale = (real)attrs->scale};
     REF(attend)(&view, (real *)args->out[0] + (i * attrs->heads + h) * d);
 }
 

@@ -14,8 +14,8 @@ const espl_kernels REF(table) = {
     .name = sizeof(real) == 8 ? "ref fp64" : "ref fp32",
     .real = sizeof(real) == 8 ? ESPL_F64 : ESPL_F32,
     .stat = sizeof(real) == 8 ? ESPL_F64 : ESPL_F32,
-#define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags)                                                          \
-    .forward[ESPL_OP_##ID] = REF(name##_forward), .backward[ESPL_OP_##ID] = (flags) & ESPL_OP_FORWARD ? NULL : REF(name##_backward),
+#define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags)                                                              \
+    .forward[ESPL_OP_##ID] = REF(name##_forward), .backward[ESPL_OP_##ID] = (flags)&ESPL_OP_FORWARD ? NULL : REF(name##_backward),
 #include "kernels/ops.def"
 #undef OP
     .work_bytes = REF(work_bytes),

@@ -1,0 +1,301 @@
+/* The cases that every backend's ops are tested with: one row a case, and the numbers of a case.
+ *
+ * Values are held as double in numbered slots, on the grid of the narrowest format that takes part, so
+ * that all backends start from the same numbers. What a kernel must overwrite is NaN before. op_run.h
+ * gives a case to a backend. ATTENTION_CACHED has no rows: it runs on the causal rows of ATTENTION. */
+#ifndef ESPL_TESTS_UNIT_OP_CASES_H
+#define ESPL_TESTS_UNIT_OP_CASES_H
+
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    OP_IN0, OP_IN1, OP_OUT0, OP_OUT1, OP_OUT2, OP_PARAM0, OP_PARAM1, OP_DIN0, OP_DIN1, OP_DOUT0, OP_DOUT1, OP_DOUT2, OP_DPARAM0, OP_DPARAM1,
+    OP_SLOTS
+};
+
+static const char *const op_slot_names[OP_SLOTS] = {"in0",  "in1",  "out0",  "out1",  "out2",  "param0",  "param1",
+                                                    "din0", "din1", "dout0", "dout1", "dout2", "dparam0", "dparam1"};
+
+enum {
+    OP_BIAS = 1,      /* P1 is there */
+    OP_FIRST = 2,     /* RESNORM: in1 NULL */
+    OP_LAST = 4,      /* RESNORM: dout0 NULL */
+    OP_ALIAS = 8,     /* RESNORM: out0 is in0, din0 is dout0; ACT: din0 is dout0 */
+    OP_SHARED = 16,   /* RESNORM: din1 NULL, it is din0 */
+    OP_ADD = 32,      /* din_add and dparam_add */
+    OP_EVAL = 64,     /* not training */
+    OP_IGNORE = 128,  /* LINEAR_XENT: every third target is -1 */
+    OP_NO_DIN = 256,  /* din0 NULL */
+    OP_FROZEN = 512,  /* dparam NULL */
+    OP_LARGE = 1024   /* too large for finite differences of single elements */
+};
+
+typedef struct op_case {
+    const char *name;
+    espl_op op;
+    unsigned flags;
+    int32_t segments[12]; /* offsets; the last one is followed by 0 */
+    espl_attrs attrs;
+} op_case;
+
+#define OP_ONE_TOKEN {0, 1}
+#define OP_ONE_SEGMENT {0, 37}
+#define OP_SHORT_SEGMENTS {0, 3, 8, 9, 16, 17, 29}
+#define OP_LONE_TOKENS {0, 1, 2, 3, 4, 5}
+#define OP_LONG_SEGMENTS {0, 131, 132, 199, 203}
+
+#define OP_RESNORM_ROW(name, flags, segments, width, norm, p)                                                                          \
+    {name, ESPL_OP_RESNORM, flags, segments, {.n_in = width, .kind = norm, .eps = 1e-5f, .dropout = p, .rng_op = 7}}
+#define OP_LINEAR_ROW(name, flags, segments, in, out, order)                                                                           \
+    {name, ESPL_OP_LINEAR, flags, segments, {.n_in = in, .n_out = out, .layout = order}}
+#define OP_QKV_ROW(name, flags, segments, in, h, g, d, order, rotated)                                                                 \
+    {name, ESPL_OP_QKV, flags, segments, {.n_in = in, .n_out = (h + 2 * g) * d, .heads = h, .kv_heads = g, .head_dim = d,              \
+     .layout = order, .rope_dim = rotated, .positions = 256}}
+#define OP_ATTENTION_ROW(name, flags, segments, h, g, d, causality, w, p)                                                              \
+    {name, ESPL_OP_ATTENTION, flags, segments, {.heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w,            \
+     .scale = 1.0f / sqrt_of_##d, .dropout = p, .rng_op = 3}}
+#define OP_ACT_ROW(name, flags, segments, width, f) {name, ESPL_OP_ACT, flags, segments, {.n_in = width, .kind = f}}
+#define OP_GLU_ROW(name, flags, segments, width, f) {name, ESPL_OP_GLU, flags, segments, {.n_in = 2 * width, .n_out = width, .kind = f}}
+#define OP_XENT_ROW(name, flags, segments, width, words, s)                                                                            \
+    {name, ESPL_OP_LINEAR_XENT, flags, segments, {.n_in = width, .vocab = words, .scale = s}}
+#define sqrt_of_8 2.82842712f
+#define sqrt_of_16 4.0f
+#define sqrt_of_24 4.89897949f
+#define sqrt_of_64 8.0f
+
+/* clang-format off */
+static const op_case op_cases[] = {
+    {"embed", ESPL_OP_EMBED, 0, OP_ONE_SEGMENT, {.n_out = 24, .vocab = 17, .scale = 1}},
+    {"embed positions", ESPL_OP_EMBED, OP_BIAS, OP_SHORT_SEGMENTS, {.n_out = 13, .vocab = 29, .positions = 40, .scale = 1}},
+    {"embed scale dropout", ESPL_OP_EMBED, OP_BIAS, OP_SHORT_SEGMENTS, {.n_out = 16, .vocab = 5, .positions = 40, .scale = 4.5f, .dropout = 0.3f, .rng_op = 2}},
+    {"embed dropout eval", ESPL_OP_EMBED, OP_EVAL, OP_ONE_TOKEN, {.n_out = 16, .vocab = 5, .scale = 1, .dropout = 0.3f}},
+    {"embed add", ESPL_OP_EMBED, OP_BIAS | OP_ADD, OP_ONE_SEGMENT, {.n_out = 24, .vocab = 17, .positions = 40, .scale = 1}},
+    {"embed large", ESPL_OP_EMBED, OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, {.n_out = 96, .vocab = 301, .positions = 256, .scale = 1, .dropout = 0.1f}},
+
+    OP_RESNORM_ROW("resnorm layer", OP_BIAS, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0),
+    OP_RESNORM_ROW("resnorm layer without bias", 0, OP_SHORT_SEGMENTS, 17, ESPL_NORM_LAYER, 0),
+    OP_RESNORM_ROW("resnorm rms", 0, OP_ONE_SEGMENT, 24, ESPL_NORM_RMS, 0),
+    OP_RESNORM_ROW("resnorm rms bias dropout", OP_BIAS, OP_SHORT_SEGMENTS, 33, ESPL_NORM_RMS, 0.3f),
+    OP_RESNORM_ROW("resnorm layer dropout", OP_BIAS, OP_SHORT_SEGMENTS, 32, ESPL_NORM_LAYER, 0.3f),
+    OP_RESNORM_ROW("resnorm dropout eval", OP_BIAS | OP_EVAL, OP_ONE_SEGMENT, 8, ESPL_NORM_LAYER, 0.3f),
+    OP_RESNORM_ROW("resnorm first", OP_BIAS | OP_FIRST, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0),
+    OP_RESNORM_ROW("resnorm first alias", OP_FIRST | OP_ALIAS, OP_ONE_SEGMENT, 24, ESPL_NORM_RMS, 0),
+    OP_RESNORM_ROW("resnorm last", OP_BIAS | OP_LAST, OP_SHORT_SEGMENTS, 24, ESPL_NORM_LAYER, 0),
+    OP_RESNORM_ROW("resnorm last first", OP_FIRST | OP_LAST, OP_ONE_TOKEN, 24, ESPL_NORM_RMS, 0),
+    OP_RESNORM_ROW("resnorm alias", OP_BIAS | OP_ALIAS, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0.3f),
+    OP_RESNORM_ROW("resnorm shared", OP_BIAS | OP_SHARED, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0),
+    OP_RESNORM_ROW("resnorm shared alias", OP_SHARED | OP_ALIAS, OP_ONE_SEGMENT, 24, ESPL_NORM_RMS, 0),
+    OP_RESNORM_ROW("resnorm add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0.3f),
+    OP_RESNORM_ROW("resnorm frozen", OP_BIAS | OP_FROZEN, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0),
+    OP_RESNORM_ROW("resnorm parameters only", OP_BIAS | OP_FIRST | OP_NO_DIN, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0),
+    OP_RESNORM_ROW("resnorm layer large", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 200, ESPL_NORM_LAYER, 0.1f),
+    OP_RESNORM_ROW("resnorm rms large", OP_LARGE, OP_LONG_SEGMENTS, 200, ESPL_NORM_RMS, 0),
+
+    OP_LINEAR_ROW("linear out-in", 0, OP_ONE_SEGMENT, 19, 23, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear out-in bias", OP_BIAS, OP_SHORT_SEGMENTS, 32, 16, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear in-out", 0, OP_ONE_SEGMENT, 19, 23, ESPL_IN_OUT),
+    OP_LINEAR_ROW("linear in-out bias", OP_BIAS, OP_ONE_TOKEN, 32, 16, ESPL_IN_OUT),
+    OP_LINEAR_ROW("linear out-in add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 16, 24, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear in-out add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 16, 24, ESPL_IN_OUT),
+    OP_LINEAR_ROW("linear frozen", OP_BIAS | OP_FROZEN, OP_ONE_SEGMENT, 16, 24, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear parameters only", OP_BIAS | OP_NO_DIN, OP_ONE_SEGMENT, 16, 24, ESPL_IN_OUT),
+    OP_LINEAR_ROW("linear narrow", 0, OP_ONE_SEGMENT, 24, 1, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear out-in large", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 130, 257, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear in-out large", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 130, 257, ESPL_IN_OUT),
+
+    OP_QKV_ROW("qkv", OP_BIAS, OP_ONE_SEGMENT, 24, 2, 2, 8, ESPL_IN_OUT, 0),
+    OP_QKV_ROW("qkv rope", 0, OP_SHORT_SEGMENTS, 24, 4, 2, 8, ESPL_OUT_IN, 8),
+    OP_QKV_ROW("qkv rope bias", OP_BIAS, OP_SHORT_SEGMENTS, 17, 4, 1, 16, ESPL_OUT_IN, 16),
+    OP_QKV_ROW("qkv partial rope", OP_BIAS, OP_ONE_SEGMENT, 24, 2, 2, 24, ESPL_IN_OUT, 6),
+    OP_QKV_ROW("qkv rope add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 16, 2, 1, 8, ESPL_OUT_IN, 8),
+    OP_QKV_ROW("qkv rope frozen", OP_FROZEN, OP_ONE_TOKEN, 16, 2, 1, 8, ESPL_OUT_IN, 8),
+    OP_QKV_ROW("qkv rope parameters only", OP_NO_DIN, OP_ONE_SEGMENT, 16, 2, 1, 8, ESPL_OUT_IN, 8),
+    OP_QKV_ROW("qkv rope large", OP_LARGE, OP_LONG_SEGMENTS, 96, 4, 2, 64, ESPL_OUT_IN, 64),
+
+    OP_ATTENTION_ROW("attention causal d8", 0, OP_ONE_SEGMENT, 2, 2, 8, 1, 0, 0),
+    OP_ATTENTION_ROW("attention causal d16 gqa2", 0, OP_SHORT_SEGMENTS, 4, 2, 16, 1, 0, 0),
+    OP_ATTENTION_ROW("attention causal d24 gqa4", 0, OP_ONE_SEGMENT, 4, 1, 24, 1, 0, 0),
+    OP_ATTENTION_ROW("attention causal d64", 0, OP_SHORT_SEGMENTS, 2, 1, 64, 1, 0, 0),
+    OP_ATTENTION_ROW("attention full d8", 0, OP_SHORT_SEGMENTS, 2, 2, 8, 0, 0, 0),
+    OP_ATTENTION_ROW("attention full d16 gqa4", 0, OP_ONE_SEGMENT, 4, 1, 16, 0, 0, 0),
+    OP_ATTENTION_ROW("attention window", 0, OP_ONE_SEGMENT, 2, 2, 8, 1, 5, 0),
+    OP_ATTENTION_ROW("attention window 1", 0, OP_SHORT_SEGMENTS, 2, 1, 8, 1, 1, 0),
+    OP_ATTENTION_ROW("attention lone tokens", 0, OP_LONE_TOKENS, 2, 2, 8, 1, 0, 0),
+    OP_ATTENTION_ROW("attention one token", 0, OP_ONE_TOKEN, 2, 2, 8, 0, 0, 0),
+    OP_ATTENTION_ROW("attention dropout", 0, OP_SHORT_SEGMENTS, 4, 2, 8, 1, 0, 0.3f),
+    OP_ATTENTION_ROW("attention full dropout", 0, OP_SHORT_SEGMENTS, 2, 2, 16, 0, 0, 0.3f),
+    OP_ATTENTION_ROW("attention window dropout", 0, OP_ONE_SEGMENT, 2, 1, 8, 1, 6, 0.3f),
+    OP_ATTENTION_ROW("attention dropout eval", OP_EVAL, OP_SHORT_SEGMENTS, 2, 2, 8, 1, 0, 0.3f),
+    OP_ATTENTION_ROW("attention add", OP_ADD, OP_SHORT_SEGMENTS, 2, 2, 8, 1, 0, 0),
+    OP_ATTENTION_ROW("attention causal large", OP_LARGE, OP_LONG_SEGMENTS, 4, 2, 64, 1, 0, 0),
+    OP_ATTENTION_ROW("attention full large", OP_LARGE, OP_LONG_SEGMENTS, 2, 2, 24, 0, 0, 0.1f),
+    OP_ATTENTION_ROW("attention window large", OP_LARGE, OP_LONG_SEGMENTS, 4, 1, 16, 1, 40, 0.1f),
+
+    OP_ACT_ROW("gelu tanh", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_GELU_TANH),
+    OP_ACT_ROW("gelu", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_GELU),
+    OP_ACT_ROW("relu", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_RELU),
+    OP_ACT_ROW("silu", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_SILU),
+    OP_ACT_ROW("tanh", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_TANH),
+    OP_ACT_ROW("gelu alias", OP_ALIAS, OP_ONE_TOKEN, 16, ESPL_ACT_GELU),
+    OP_ACT_ROW("gelu add", OP_ADD, OP_ONE_SEGMENT, 16, ESPL_ACT_GELU),
+    OP_ACT_ROW("gelu tanh large", OP_LARGE, OP_LONG_SEGMENTS, 160, ESPL_ACT_GELU_TANH),
+
+    OP_GLU_ROW("glu gelu tanh", 0, OP_ONE_SEGMENT, 11, ESPL_ACT_GELU_TANH),
+    OP_GLU_ROW("glu gelu", 0, OP_ONE_SEGMENT, 11, ESPL_ACT_GELU),
+    OP_GLU_ROW("glu relu", 0, OP_ONE_SEGMENT, 11, ESPL_ACT_RELU),
+    OP_GLU_ROW("glu silu", 0, OP_ONE_SEGMENT, 11, ESPL_ACT_SILU),
+    OP_GLU_ROW("glu tanh", 0, OP_ONE_TOKEN, 11, ESPL_ACT_TANH),
+    OP_GLU_ROW("glu silu add", OP_ADD, OP_ONE_SEGMENT, 16, ESPL_ACT_SILU),
+    OP_GLU_ROW("glu silu large", OP_LARGE, OP_LONG_SEGMENTS, 80, ESPL_ACT_SILU),
+
+    OP_XENT_ROW("xent", 0, OP_ONE_SEGMENT, 16, 37, 1),
+    OP_XENT_ROW("xent ignored targets", OP_IGNORE, OP_SHORT_SEGMENTS, 13, 29, 1),
+    OP_XENT_ROW("xent scale", OP_IGNORE, OP_ONE_SEGMENT, 16, 37, 0.25f),
+    OP_XENT_ROW("xent add", OP_IGNORE | OP_ADD, OP_ONE_SEGMENT, 16, 37, 1),
+    OP_XENT_ROW("xent frozen", OP_FROZEN, OP_ONE_SEGMENT, 16, 37, 1),
+    OP_XENT_ROW("xent parameters only", OP_NO_DIN, OP_ONE_SEGMENT, 16, 37, 1),
+    OP_XENT_ROW("xent one token", 0, OP_ONE_TOKEN, 16, 37, 1),
+    OP_XENT_ROW("xent large", OP_IGNORE | OP_LARGE, OP_LONG_SEGMENTS, 72, 1031, 1),
+};
+/* clang-format on */
+
+enum { OP_N_CASES = sizeof op_cases / sizeof op_cases[0] };
+
+/* The numbers of one case; owned. A slot that the case lacks is NULL. */
+typedef struct op_values {
+    espl_attrs attrs;
+    espl_batch batch;
+    float *rope;
+    int32_t *tokens; /* ids, positions, targets */
+    double *slot[OP_SLOTS];
+    int64_t size[OP_SLOTS];
+} op_values;
+
+static inline int64_t op_case_tokens(const op_case *c) {
+    int s = 0;
+    while (s < 11 && c->segments[s + 1] > c->segments[s])
+        s++;
+    return c->segments[s];
+}
+
+/* Elements of inputs, outputs and parameters; 0: absent. */
+static inline int64_t op_forward_size(const op_case *c, int slot) {
+    const espl_attrs *a = &c->attrs;
+    int64_t n = op_case_tokens(c), bias = c->flags & OP_BIAS ? 1 : 0, heads = a->heads + 2 * a->kv_heads;
+    const int64_t sizes[ESPL_N_OPS][OP_DIN0] = {
+        [ESPL_OP_EMBED] = {0, 0, n * a->n_out, 0, 0, a->vocab * a->n_out, bias * a->positions * a->n_out},
+        [ESPL_OP_RESNORM] = {n * a->n_in, c->flags & OP_FIRST ? 0 : n * a->n_in, n * a->n_in, n * a->n_in, 2 * n, a->n_in, bias * a->n_in},
+        [ESPL_OP_LINEAR] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
+        [ESPL_OP_QKV] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
+        [ESPL_OP_ATTENTION] = {n * heads * a->head_dim, 0, n * a->heads * a->head_dim, n * a->heads, 0, 0, 0},
+        [ESPL_OP_ACT] = {n * a->n_in, 0, n * a->n_in, 0, 0, 0, 0},
+        [ESPL_OP_GLU] = {n * a->n_in, 0, n * a->n_out, 0, 0, 0, 0},
+        [ESPL_OP_LINEAR_XENT] = {n * a->n_in, 0, n, 0, 0, a->vocab * a->n_in, 0},
+    };
+    return sizes[c->op][slot];
+}
+
+/* Statistics and gradients of parameters have the format `stat`, the rest is `real`. */
+static inline bool op_slot_is_stat(espl_op op, int slot) {
+    return (op == ESPL_OP_RESNORM && slot == OP_OUT2) || (op == ESPL_OP_ATTENTION && slot == OP_OUT1) ||
+           (op == ESPL_OP_LINEAR_XENT && slot == OP_OUT0) || slot >= OP_DPARAM0;
+}
+
+static inline int64_t op_slot_size(const op_case *c, int slot) {
+    if (slot < OP_DIN0)
+        return op_forward_size(c, slot);
+    if (slot < OP_DOUT0) {
+        bool absent = c->flags & OP_NO_DIN || (slot == OP_DIN1 && c->flags & OP_SHARED);
+        return absent ? 0 : op_forward_size(c, slot - OP_DIN0 + OP_IN0);
+    }
+    if (slot < OP_DPARAM0) {
+        int of = slot - OP_DOUT0 + OP_OUT0;
+        bool absent = op_slot_is_stat(c->op, of) || (slot == OP_DOUT0 && c->flags & OP_LAST);
+        return absent ? 0 : op_forward_size(c, of);
+    }
+    return c->flags & OP_FROZEN ? 0 : op_forward_size(c, slot - OP_DPARAM0 + OP_PARAM0);
+}
+
+static inline bool op_slot_is_result(int slot) {
+    return (slot >= OP_OUT0 && slot <= OP_OUT2) || slot == OP_DIN0 || slot == OP_DIN1 || slot >= OP_DPARAM0;
+}
+
+/* A number of the case on the grid of `format`. */
+static inline double op_number(const op_case *c, int slot, int64_t element, espl_dtype format) {
+    espl_rng_key key = {.seed = 1, .purpose = ESPL_RNG_TEST, .step = (uint32_t)(c - op_cases), .op = (uint32_t)slot};
+    double x = espl_rng_normal(&key, (uint64_t)element), rounded;
+    char narrow[sizeof(double)];
+    if (slot == OP_PARAM0 && c->op == ESPL_OP_RESNORM)
+        x = 1 + 0.2 * x;
+    else if (slot == OP_PARAM0 && c->op != ESPL_OP_EMBED)
+        x /= sqrt((double)c->attrs.n_in);
+    if ((c->op == ESPL_OP_ACT || c->op == ESPL_OP_GLU) && slot == OP_IN0 && fabs(x) < 0.0625)
+        x = x < 0 ? -0.0625 : 0.0625; /* finite differences must not step over the kink of relu */
+    espl_dtype_convert(narrow, format, &x, ESPL_F64, 1);
+    espl_dtype_convert(&rounded, ESPL_F64, narrow, format, 1);
+    return rounded;
+}
+
+/* Positions count in each segment, as in packed documents; ids and targets are random. */
+static inline void op_fill_tokens(const op_case *c, op_values *v) {
+    espl_rng_key key = {.seed = 2, .purpose = ESPL_RNG_TEST, .step = (uint32_t)(c - op_cases)};
+    int64_t n = v->batch.n, vocab = c->attrs.vocab > 0 ? c->attrs.vocab : 1, segment = 0;
+    int32_t *ids = v->tokens, *positions = ids + n, *targets = positions + n;
+    for (int64_t t = 0; t < n; t++) {
+        segment += t == c->segments[segment + 1];
+        ids[t] = (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * t)) % vocab);
+        targets[t] = c->flags & OP_IGNORE && t % 3 == 1 ? -1 : (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * t + 1)) % vocab);
+        positions[t] = (int32_t)t - c->segments[segment];
+    }
+    v->batch.ids = ids;
+    v->batch.positions = positions;
+    v->batch.targets = targets;
+}
+
+/* cos and sin of position / 10000^(2 i / rope_dim). */
+static inline void op_fill_rope(op_values *v) {
+    int64_t dim = v->attrs.rope_dim;
+    v->rope = malloc((size_t)(v->attrs.positions * dim + 1) * sizeof(float));
+    for (int64_t p = 0; p < v->attrs.positions && dim > 0; p++)
+        for (int64_t i = 0; i < dim / 2; i++) {
+            double angle = (double)p * pow(10000, -2.0 * (double)i / (double)dim);
+            v->rope[p * dim + i] = (float)cos(angle);
+            v->rope[p * dim + dim / 2 + i] = (float)sin(angle);
+        }
+    v->attrs.rope = dim > 0 ? v->rope : NULL;
+}
+
+/* The inputs of a case, and what gradients are added to, on the grid of `format`; results are NaN. Free with op_values_free. */
+static inline op_values op_values_make(const op_case *c, espl_dtype format) {
+    op_values v = {.attrs = c->attrs};
+    int64_t n = op_case_tokens(c);
+    v.batch = (espl_batch){.n = n, .segments = c->segments, .loss_scale = 0.125f, .training = !(c->flags & OP_EVAL)};
+    v.batch.rng = (espl_rng_key){.seed = 3, .purpose = ESPL_RNG_DROPOUT, .step = 5, .micro = 2};
+    while (c->segments[v.batch.n_segments] < n)
+        v.batch.n_segments++;
+    v.tokens = malloc((size_t)(3 * n) * sizeof *v.tokens);
+    op_fill_tokens(c, &v);
+    op_fill_rope(&v);
+    for (int s = 0; s < OP_SLOTS; s++) {
+        v.size[s] = op_slot_size(c, s);
+        v.slot[s] = v.size[s] ? malloc((size_t)v.size[s] * sizeof(double)) : NULL;
+        bool prior = c->flags & OP_ADD && s >= OP_DIN0;
+        for (int64_t e = 0; e < v.size[s]; e++)
+            v.slot[s][e] = op_slot_is_result(s) && !prior ? NAN : op_number(c, s, e, format);
+    }
+    return v;
+}
+
+static inline void op_values_free(op_values *v) {
+    for (int s = 0; s < OP_SLOTS; s++)
+        free(v->slot[s]);
+    free(v->tokens);
+    free(v->rope);
+    memset(v, 0, sizeof *v);
+}
+
+#endif

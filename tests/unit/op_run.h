@@ -1,0 +1,222 @@
+/* Runs a case of op_cases.h on a backend and compares backends.
+ *
+ * op_run gives the values to a table in its own formats, runs forward and backward, and takes the
+ * results back as double. op_run_cached feeds a causal attention case piece by piece through a cache.
+ * op_worst_2x is the rule for fast kernels: their error against fp64 is at most twice that of the plain
+ * reference in the same precision. */
+#ifndef ESPL_TESTS_UNIT_OP_RUN_H
+#define ESPL_TESTS_UNIT_OP_RUN_H
+
+#include "tests/unit/op_cases.h"
+
+#include <stdio.h>
+
+/* Who computes: a table, its threads, and the format to which its activations are rounded (its own, or a narrower one to stand for it). */
+typedef struct op_backend {
+    const espl_kernels *kernels;
+    int threads;
+    espl_dtype round;
+} op_backend;
+
+static inline op_backend op_backend_of(const espl_kernels *kernels, int threads) { return (op_backend){kernels, threads, kernels->real}; }
+
+static inline espl_dtype op_slot_format(const op_backend *backend, espl_op op, int slot) {
+    return op_slot_is_stat(op, slot) ? backend->kernels->stat : backend->kernels->real;
+}
+
+/* Exact size, so that a sanitizer sees a step over the end; aligned as the arenas are. */
+static inline void *op_alloc(size_t bytes) {
+    void *p = NULL;
+    return bytes == 0 || posix_memalign(&p, 64, bytes) ? NULL : p;
+}
+
+/* Rounds n numbers of the backend's `real` in place to its `round` format. */
+static inline void op_round(const op_backend *backend, void *x, int64_t n) {
+    if (!x || backend->round == backend->kernels->real)
+        return;
+    void *narrow = op_alloc((size_t)n * espl_dtype_size(backend->round));
+    espl_dtype_convert(narrow, backend->round, x, backend->kernels->real, (size_t)n);
+    espl_dtype_convert(x, backend->kernels->real, narrow, backend->round, (size_t)n);
+    free(narrow);
+}
+
+static inline void op_round_slots(const op_backend *backend, const op_case *c, const op_values *v, void *const buffer[OP_SLOTS], int first,
+                                  int last) {
+    for (int s = first; s <= last; s++)
+        if (!op_slot_is_stat(c->op, s))
+            op_round(backend, buffer[s], v->size[s]);
+}
+
+static inline void op_buffers_make(const op_backend *backend, const op_case *c, const op_values *v, void *buffer[OP_SLOTS]) {
+    for (int s = 0; s < OP_SLOTS; s++) {
+        espl_dtype format = op_slot_format(backend, c->op, s);
+        buffer[s] = op_alloc((size_t)v->size[s] * espl_dtype_size(format));
+        if (buffer[s])
+            espl_dtype_convert(buffer[s], format, v->slot[s], ESPL_F64, (size_t)v->size[s]);
+    }
+}
+
+/* Takes the results back and frees the buffers; aliased results lie in the buffers of what they overwrote. */
+static inline void op_buffers_collect(const op_backend *backend, const op_case *c, op_values *v, void *buffer[OP_SLOTS]) {
+    bool alias = c->flags & OP_ALIAS;
+    for (int s = 0; s < OP_SLOTS; s++) {
+        int from = alias && s == OP_DIN0 ? OP_DOUT0 : alias && s == OP_OUT0 && c->op == ESPL_OP_RESNORM ? OP_IN0 : s;
+        if (op_slot_is_result(s) && buffer[s])
+            espl_dtype_convert(v->slot[s], ESPL_F64, buffer[from], op_slot_format(backend, c->op, s), (size_t)v->size[s]);
+    }
+    for (int s = 0; s < OP_SLOTS; s++)
+        free(buffer[s]);
+}
+
+static inline espl_args op_args(const op_case *c, const op_values *v, void *const buffer[OP_SLOTS]) {
+    espl_args args = {.attrs = &v->attrs, .batch = &v->batch};
+    for (int i = 0; i < 2; i++) {
+        args.in[i] = buffer[OP_IN0 + i];
+        args.din[i] = buffer[OP_DIN0 + i];
+        args.param[i] = buffer[OP_PARAM0 + i];
+        args.dparam[i] = buffer[OP_DPARAM0 + i];
+        args.din_add[i] = args.dparam_add[i] = c->flags & OP_ADD;
+    }
+    for (int i = 0; i < 3; i++) {
+        args.out[i] = buffer[OP_OUT0 + i];
+        args.dout[i] = buffer[OP_DOUT0 + i];
+    }
+    if (c->flags & OP_ALIAS)
+        args.din[0] = args.dout[0];
+    if (c->flags & OP_ALIAS && c->op == ESPL_OP_RESNORM)
+        args.out[0] = buffer[OP_IN0];
+    return args;
+}
+
+/* Calls a kernel with the work it asks for. */
+static inline void op_call(const op_backend *backend, espl_op op, espl_args *args, int backward) {
+    args->work = op_alloc(backend->kernels->work_bytes(op, args->attrs, args->batch->n, backend->threads, backward));
+    (backward ? backend->kernels->backward : backend->kernels->forward)[op](args);
+    free(args->work);
+}
+
+/* Forward, then backward on its outputs; fills the results of `v`. */
+static inline void op_run(const op_backend *backend, const op_case *c, op_values *v) {
+    void *buffer[OP_SLOTS];
+    op_buffers_make(backend, c, v, buffer);
+    espl_args args = op_args(c, v, buffer);
+    op_call(backend, c->op, &args, 0);
+    op_round_slots(backend, c, v, buffer, OP_OUT0, OP_OUT2);
+    op_call(backend, c->op, &args, 1);
+    op_round_slots(backend, c, v, buffer, OP_DIN0, OP_DIN1);
+    op_buffers_collect(backend, c, v, buffer);
+}
+
+/* Pieces of a segment: two chunks of a third, then one token at a time. */
+static inline int32_t op_piece(int32_t length, int32_t done) {
+    int32_t chunk = length / 3 > 0 ? length / 3 : 1;
+    if (done == length)
+        return 0;
+    return done < 2 * chunk && length >= 3 ? chunk : 1;
+}
+
+/* The next pieces of all segments as one micro-batch: copies their rows of qkv and notes where they come from. Returns its tokens. */
+static inline int32_t op_next_pieces(const op_case *c, const op_values *v, int32_t *done, int32_t *segments, int32_t *from, int32_t *length,
+                                     int32_t *row) {
+    int32_t n = 0, live = 0, n_segments = v->batch.n_segments;
+    segments[0] = 0;
+    for (int32_t s = 0; s < n_segments; s++) {
+        int32_t total = c->segments[s + 1] - c->segments[s], piece = op_piece(total, done[s]);
+        if (piece == 0)
+            continue;
+        length[live] = done[s];
+        row[live] = n_segments - s; /* not the identity; row 0 stays unused */
+        for (int32_t i = 0; i < piece; i++)
+            from[n++] = c->segments[s] + done[s] + i;
+        done[s] += piece;
+        segments[++live] = n;
+    }
+    return n;
+}
+
+/* One micro-batch of generation: rows `from` of in0, their outputs to the same rows of `out`. */
+static inline void op_cached_step(const op_backend *backend, const op_values *v, espl_batch *batch, const int32_t *from, double *out) {
+    int64_t heads = v->attrs.heads, d = v->attrs.head_dim, width = (heads + 2 * v->attrs.kv_heads) * d, wide = heads * d;
+    espl_dtype real = backend->kernels->real;
+    size_t size = espl_dtype_size(real);
+    char *in = op_alloc((size_t)(batch->n * width) * size), *result = op_alloc((size_t)(batch->n * wide) * size);
+    for (int64_t i = 0; i < batch->n; i++)
+        espl_dtype_convert(in + (size_t)(i * width) * size, real, v->slot[OP_IN0] + from[i] * width, ESPL_F64, (size_t)width);
+    espl_args args = {.attrs = &v->attrs, .batch = batch, .in = {in}, .out = {result}, .layer = 1};
+    op_call(backend, ESPL_OP_ATTENTION_CACHED, &args, 0);
+    for (int64_t i = 0; i < batch->n; i++)
+        espl_dtype_convert(out + from[i] * wide, ESPL_F64, result + (size_t)(i * wide) * size, real, (size_t)wide);
+    free(in);
+    free(result);
+}
+
+/* ATTENTION_CACHED on a causal ATTENTION case without dropout, several sequences at once: fills out [N, H d], which should be its out0. */
+static inline void op_run_cached(const op_backend *backend, const op_case *c, const op_values *v, double *out) {
+    int32_t segments[14], done[12] = {0}, length[12], row[12], n, *from = malloc((size_t)v->batch.n * sizeof *from);
+    espl_cache cache = {.rows = v->batch.n_segments + 1, .capacity = v->batch.n + 1, .row = row, .length = length};
+    int64_t width = 2 * v->attrs.kv_heads * v->attrs.head_dim;
+    size_t bytes = (size_t)(2 * cache.rows * cache.capacity * width) * espl_dtype_size(backend->kernels->real);
+    cache.data = memset(op_alloc(bytes), 0xFF, bytes); /* NaN in every format */
+    while ((n = op_next_pieces(c, v, done, segments, from, length, row)) > 0) {
+        espl_batch batch = {.n = n, .segments = segments, .cache = &cache};
+        while (segments[batch.n_segments] < n)
+            batch.n_segments++;
+        op_cached_step(backend, v, &batch, from, out);
+    }
+    free(cache.data);
+    free(from);
+}
+
+static inline double op_max(const double *x, int64_t n) {
+    double top = 0;
+    for (int64_t i = 0; i < n; i++)
+        top = fabs(x[i]) > top ? fabs(x[i]) : top;
+    return top;
+}
+
+/* The largest difference; infinite where one is not finite. */
+static inline double op_error(const double *x, const double *y, int64_t n) {
+    double top = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double error = fabs(x[i] - y[i]);
+        top = isfinite(error) ? (error > top ? error : top) : INFINITY;
+    }
+    return top;
+}
+
+/* Half the distance of neighbours at 1: what one rounding costs. */
+static inline double op_unit(espl_dtype format) { return format == ESPL_F64 ? 0x1p-53 : format == ESPL_F32 ? 0x1p-24 : 0x1p-9; }
+
+/* LINEAR_XENT multiplies probabilities, which a backend in a narrow format holds in that format: so does its plain implementation, and
+ * dW has that error. */
+static inline espl_dtype op_result_format(const op_backend *fast, espl_op op, int slot) {
+    return op == ESPL_OP_LINEAR_XENT && slot == OP_DPARAM0 ? fast->kernels->real : op_slot_format(fast, op, slot);
+}
+
+/* error(fast) / (2 error(plain) + one rounding of the largest result), worst of all results; above 1 the rule is broken. Says where. */
+static inline double op_worst_2x(const op_backend *fast, const op_case *c) {
+    op_backend truth = op_backend_of(espl_kernels_ref(ESPL_F64), 1), plain = {espl_kernels_ref(ESPL_F32), 1, fast->kernels->real};
+    op_values a = op_values_make(c, fast->kernels->real), b = op_values_make(c, fast->kernels->real),
+              t = op_values_make(c, fast->kernels->real);
+    double worst = 0;
+    op_run(fast, c, &a);
+    op_run(&plain, c, &b);
+    op_run(&truth, c, &t);
+    for (int s = 0; s < OP_SLOTS; s++) {
+        if (!op_slot_is_result(s) || !t.slot[s])
+            continue;
+        double top = op_max(t.slot[s], t.size[s]), unit = op_unit(op_result_format(fast, c->op, s)) * top;
+        double error = op_error(a.slot[s], t.slot[s], t.size[s]), bound = 2 * op_error(b.slot[s], t.slot[s], t.size[s]) + unit;
+        double ratio = error == 0 ? 0 : error / bound;
+        if (!(ratio <= 1))
+            printf("%s: %s %s: error %.3g, allowed %.3g (largest value %.3g)\n", fast->kernels->name, c->name, op_slot_names[s], error,
+                   bound, top);
+        worst = ratio > worst ? ratio : worst;
+    }
+    op_values_free(&a);
+    op_values_free(&b);
+    op_values_free(&t);
+    return worst;
+}
+
+#endif

@@ -130,9 +130,9 @@ say "what it writes"
 
 say "done"
 cat << END
-   run folder      $run           config.yaml, metrics.jsonl, log.txt, TensorBoard events
-   checkpoints     $run/checkpoints/
-   model           $run/model     a Hugging Face folder: AutoModelForCausalLM.from_pretrained("$run/model")
+   run folder      $run              config.yaml, metrics.jsonl, log.txt, TensorBoard events
+   checkpoints     $run/checkpoints/  sharded HDF5
+   model           $run/model        a Hugging Face folder: AutoModelForCausalLM.from_pretrained("$run/model")
 
 next:
    $espalier --help

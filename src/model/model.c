@@ -102,8 +102,6 @@ static espl_attrs make_attrs(const espl_model *m, const espl_op_row *row, int nu
     case ESPL_OP_QKV:
         a.n_in = d->width;
         a.positions = d->positions;
-        a.rope = m->rope;
-        a.rope_dim = m->rope != NULL ? d->head_dim : 0;
         break;
     case ESPL_OP_ATTENTION:
         a.n_in = size_of(d, ESPL_SIZE_QKV);
@@ -178,28 +176,47 @@ static void expand(espl_model *m) {
             add_rows(m, section, section == ESPL_SECTION_LAYER ? layer : -1, bound);
 }
 
-espl_status espl_model_make(const char *path, double dropout, int64_t positions, espl_model **model) {
+espl_status espl_model_make_json(json_t *config, const char *path, double dropout, espl_model **model) {
     espl_status status = ESPL_OK;
     espl_model *m = espl_calloc(1, sizeof *m);
-    ESPL_TRY_DONE(espl__model_config_read(path, &m->family, &m->dims, &m->config));
+    m->config = json_incref(config);
+    ESPL_TRY_DONE(espl__model_config_parse(config, path, &m->family, &m->dims));
     if (dropout >= 0.0)
         m->dims.drop_embed = m->dims.drop_attention = m->dims.drop_residual = (float)dropout;
-    if (m->dims.rope.kind != ESPL_ROPE_NONE) {
-        int64_t reach = positions > m->dims.positions ? positions : m->dims.positions;
-        if (positions > 0 && m->dims.rope.kind != ESPL_ROPE_DYNAMIC)
-            reach = positions;
-        m->rope = espl_malloc((size_t)(reach * m->dims.head_dim) * sizeof *m->rope);
-        espl_rope_fill(&m->dims, reach, m->rope);
-    } else if (positions > m->dims.positions) {
-        ESPL_FAIL_DONE(ESPL_ERR_USAGE, "%s: sequences of %lld tokens, but the model has %lld positions; lower data.sequence_length", path,
-                       (long long)positions, (long long)m->dims.positions);
-    }
     expand(m);
 done:
     if (status != ESPL_OK)
         espl_model_free(&m);
     *model = m;
     return status;
+}
+
+espl_status espl_model_make(const char *path, double dropout, espl_model **model) {
+    json_t *config;
+    *model = NULL;
+    ESPL_TRY(espl__model_config_load(path, &config));
+    espl_status status = espl_model_make_json(config, path, dropout, model);
+    json_decref(config);
+    return status;
+}
+
+espl_status espl_model_reach(espl_model *model, int64_t positions) {
+    const espl_dims *d = &model->dims;
+    if (d->rope.kind == ESPL_ROPE_NONE) {
+        if (positions > d->positions)
+            ESPL_FAIL(ESPL_ERR_USAGE, "sequences of %lld tokens are asked for, but this %s model has %lld positions; lower data.sequence_length",
+                      (long long)positions, model->family->model_type, (long long)d->positions);
+        return ESPL_OK;
+    }
+    model->rope = espl_malloc((size_t)(positions * d->head_dim) * sizeof *model->rope);
+    espl_rope_fill(d, positions, model->rope);
+    for (int i = 0; i < model->n_rows; i++)
+        if (model->rows[i].op == ESPL_OP_QKV) {
+            model->rows[i].attrs.rope = model->rope;
+            model->rows[i].attrs.rope_dim = d->head_dim;
+            model->rows[i].attrs.positions = positions;
+        }
+    return ESPL_OK;
 }
 
 void espl_model_free(espl_model **model) {

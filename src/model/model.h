@@ -58,9 +58,15 @@ typedef struct espl_model {
 } espl_model;
 
 /* Local. Reads config.json at `path` (the file, or a folder that holds it) and expands its family's tables.
- * `dropout` >= 0 replaces all dropouts; `positions` > 0 is the longest sequence that will be run (rope tables reach that far).
- * Errors: data, for an unknown architecture (lists the known ones), a missing or wrong key. */
-espl_status espl_model_make(const char *path, double dropout, int64_t positions, espl_model **model);
+ * `dropout` >= 0 replaces all dropouts. Errors: data, for an unknown architecture (lists the known ones), a missing or wrong key. */
+espl_status espl_model_make(const char *path, double dropout, espl_model **model);
+
+/* Local. The same from a config.json already in memory (borrowed; kept by reference); `path` stands for it in messages. */
+espl_status espl_model_make_json(json_t *config, const char *path, double dropout, espl_model **model);
+
+/* Local. Makes the model fit for sequences of up to `positions` tokens: rope tables reach that far. Call once, before a tape is made.
+ * Errors: usage, when the model's learned positions end earlier. */
+espl_status espl_model_reach(espl_model *model, int64_t positions);
 
 /* Local. Frees; takes the address, nulls it, accepts NULL. */
 void espl_model_free(espl_model **model);

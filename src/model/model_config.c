@@ -103,7 +103,7 @@ static espl_status check_sizes(const espl_dims *d, const char *path) {
     return ESPL_OK;
 }
 
-static espl_status parse(const char *path, const espl_family **family, espl_dims *dims, json_t *config) {
+espl_status espl__model_config_parse(const json_t *config, const char *path, const espl_family **family, espl_dims *dims) {
     if (!json_is_object(config))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: a JSON object is expected", path);
     ESPL_TRY(find_family(config, path, family));
@@ -116,7 +116,7 @@ static espl_status parse(const char *path, const espl_family **family, espl_dims
     return check_sizes(dims, path);
 }
 
-espl_status espl__model_config_read(const char *path, const espl_family **family, espl_dims *dims, json_t **config) {
+espl_status espl__model_config_load(const char *path, json_t **config) {
     struct stat info;
     bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
     char *file = espl_format("%s%s", path, folder ? "/config.json" : "");
@@ -124,9 +124,8 @@ espl_status espl__model_config_read(const char *path, const espl_family **family
     espl_status status = ESPL_OK;
     *config = json_load_file(file, JSON_REJECT_DUPLICATES, &error);
     if (*config == NULL)
-        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s:%d: %s; a Hugging Face config.json is expected", file, error.line > 0 ? error.line : 1, error.text);
-    ESPL_TRY_DONE(parse(file, family, dims, *config));
-done:
+        status = espl_status_fail(ESPL_ERR_DATA, __FILE__, __LINE__, "%s:%d: %s; a Hugging Face config.json is expected", file,
+                                  error.line > 0 ? error.line : 1, error.text);
     free(file);
     return status;
 }

@@ -4,7 +4,10 @@
 
 #include "src/model/family.h"
 
-/* Local. Reads `path` (config.json or a folder that holds it). *config is the whole JSON (caller: json_decref). Errors: data. */
-espl_status espl__model_config_read(const char *path, const espl_family **family, espl_dims *dims, json_t **config);
+/* Local. Loads `path` (config.json or a folder that holds it) as JSON; the caller decrefs. Errors: data, with the line. */
+espl_status espl__model_config_load(const char *path, json_t **config);
+
+/* Local. Finds the family and reads its dimensions; `path` stands for the JSON in messages. Errors: data. */
+espl_status espl__model_config_parse(const json_t *config, const char *path, const espl_family **family, espl_dims *dims);
 
 #endif

@@ -1,17 +1,11 @@
 #include "src/plan/peak.h"
 
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 enum { SIDE = 1024, MOST_RUNS = 200 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -22,10 +16,10 @@ static double median_seconds(const espl_kernels *kernels, const espl_args *args,
     double times[MOST_RUNS];
     int n = 0;
     kernels->forward[ESPL_OP_LINEAR](args);
-    for (double start = now(); n < MOST_RUNS && (n < 3 || now() - start < seconds); n++) {
-        double before = now();
+    for (double start = espl_now(); n < MOST_RUNS && (n < 3 || espl_now() - start < seconds); n++) {
+        double before = espl_now();
         kernels->forward[ESPL_OP_LINEAR](args);
-        times[n] = now() - before;
+        times[n] = espl_now() - before;
     }
     qsort(times, (size_t)n, sizeof times[0], ascending);
     return times[n / 2];

@@ -1,0 +1,79 @@
+#include "launch/commands.h"
+#include "launch/options.h"
+
+#include "comm/comm.h"
+#include "io/checkpoint.h"
+#include "src/config/config.h"
+#include "src/core/buffer.h"
+#include "src/train/weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char text[] =
+    "Writes the weights of a checkpoint (or of the newest good one of a run folder) as a Hugging Face folder:\n"
+    "safetensors, config.json, the tokenizer's files, and espalier.json with where it all came from.\n";
+
+static espl_status find_checkpoint(const char *path, char **checkpoint) {
+    espl_comm *self = NULL;
+    char *manifest = espl_format("%s/manifest.json", path), *folder = espl_format("%s/checkpoints", path);
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_comm_open(&self, 0));
+    if (access(manifest, F_OK) == 0)
+        *checkpoint = espl_strdup(path);
+    else
+        ESPL_TRY_DONE(espl_checkpoint_find(self, folder, NULL, checkpoint));
+    if (*checkpoint == NULL)
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: neither a checkpoint nor a run folder with a good checkpoint", path);
+done:
+    espl_comm_close(&self);
+    free(manifest);
+    free(folder);
+    return status;
+}
+
+/* The tokenizer that the run used, from the config in the checkpoint's record. */
+static espl_status tokenizer_of(const char *checkpoint, char **tokenizer) {
+    json_t *record = NULL;
+    espl_config config;
+    ESPL_TRY(espl_checkpoint_record(checkpoint, &record));
+    const char *yaml = json_string_value(json_object_get(record, "config"));
+    espl_config_make(&config);
+    espl_status status = yaml != NULL ? espl_config_read_text(&config, yaml, strlen(yaml), checkpoint) : ESPL_OK;
+    *tokenizer = espl_strdup(config.data_tokenizer[0] != '\0' ? config.data_tokenizer : config.model_path);
+    espl_config_free(&config);
+    json_decref(record);
+    return status;
+}
+
+static espl_status export_to(const char *path, const char *dtype, const char *folder) {
+    char *checkpoint = NULL, *tokenizer = NULL;
+    espl_status status = ESPL_OK;
+    bool bf16 = strcmp(dtype, "bf16") == 0;
+    if (!bf16 && strcmp(dtype, "fp32") != 0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "--dtype is '%s': fp32 or bf16 is expected", dtype);
+    ESPL_TRY_DONE(find_checkpoint(path, &checkpoint));
+    ESPL_TRY_DONE(tokenizer_of(checkpoint, &tokenizer));
+    ESPL_TRY_DONE(espl_weights_export(checkpoint, bf16 ? ESPL_BF16 : ESPL_F32, tokenizer, folder));
+    printf("%s\n", folder);
+done:
+    free(checkpoint);
+    free(tokenizer);
+    return status;
+}
+
+espl_status espl_cmd_export(int argc, char **argv) {
+    const char *dtype = "fp32";
+    const espl_option options[] = {{"dtype", "FORMAT", "fp32 (default) or bf16", ESPL_OPTION_TEXT, &dtype}};
+    const espl_usage usage = {.verb = "export", .operands = "PATH FOLDER", .text = text, .options = options, .n_options = 1, .min_operands = 2, .max_operands = 2};
+    espl_words operands = {0};
+    bool done;
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
+    if (!done)
+        ESPL_TRY_DONE(export_to(operands.items[0], dtype, operands.items[1]));
+done:
+    espl_words_free(&operands);
+    return status;
+}

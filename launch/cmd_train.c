@@ -1,0 +1,74 @@
+#include "launch/commands.h"
+#include "launch/options.h"
+#include "launch/session.h"
+#include "launch/signals.h"
+
+#include "src/core/buffer.h"
+#include "src/core/log.h"
+#include "src/train/run.h"
+
+#include <stdlib.h>
+
+static const char text[] =
+    "Trains by a config, on as many ranks as the launcher started (mpirun, srun), or on one without a launcher.\n"
+    "SIGTERM, SIGUSR1 or SIGINT: a checkpoint is saved and the exit code is 75; the same command goes on from there.\n";
+
+typedef struct job {
+    espl_words operands, sets;
+    const char *resume;
+    char *command_line;
+} job;
+
+static espl_status read_config(const job *job, espl_config *config) {
+    ESPL_TRY(espl_config_read(config, job->operands.items[0]));
+    for (int64_t i = 0; i < job->sets.n; i++)
+        ESPL_TRY(espl_config_set(config, job->sets.items[i]));
+    return ESPL_OK;
+}
+
+static espl_status body(espl_comm *comm, void *context) {
+    const job *job = context;
+    espl_config config;
+    espl_status status = ESPL_OK;
+    espl_config_make(&config);
+    ESPL_TRY_DONE(espl_session_agree(comm, read_config(job, &config), "reading the config"));
+    espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
+    const espl_library libraries[] = {{"espalier", ESPL_VERSION}, {"kernels", espl_kernels_describe()}};
+    espl_run_options options = {.resume = job->resume, .stop_requested = espl_signals_pending, .command_line = job->command_line,
+                                .libraries = libraries, .n_libraries = sizeof libraries / sizeof libraries[0]};
+    ESPL_TRY_DONE(espl_train(&config, comm, &options));
+done:
+    espl_config_free(&config);
+    return status;
+}
+
+static char *join(int argc, char **argv) {
+    espl_buffer line = {0};
+    espl_buffer_printf(&line, "espalier");
+    for (int i = 0; i < argc; i++)
+        espl_buffer_printf(&line, " %s", argv[i]);
+    return line.data;
+}
+
+espl_status espl_cmd_train(int argc, char **argv) {
+    job job = {.resume = "auto"};
+    const espl_option options[] = {
+        {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
+        {"resume", "WHAT", "auto (default): the newest good checkpoint in run.dir, if any; never: start anew; else a checkpoint's path", ESPL_OPTION_TEXT, &job.resume},
+    };
+    const espl_usage usage = {.verb = "train", .operands = "CONFIG.yaml", .text = text, .options = options,
+                              .n_options = sizeof options / sizeof options[0], .min_operands = 1, .max_operands = 1};
+    bool done;
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));
+    if (done)
+        goto done;
+    espl_signals_install();
+    job.command_line = join(argc, argv);
+    ESPL_TRY_DONE(espl_session_run(0, body, &job));
+done:
+    free(job.command_line);
+    espl_words_free(&job.operands);
+    espl_words_free(&job.sets);
+    return status;
+}

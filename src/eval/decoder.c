@@ -1,0 +1,170 @@
+#include "src/eval/decoder.h"
+
+#include "src/core/arena.h"
+#include "src/core/buffer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct espl_decoder {
+    const espl_model *model;
+    const espl_kernels *kernels;
+    espl_tape tape;
+    espl_arena arena;
+    int rows;
+    int64_t capacity, tokens;
+    size_t row_bytes;          /* of one row of one layer's cache */
+    char *cache, *spare;       /* [layers, rows, capacity, 2 G d]; the spare takes reordered rows, then they swap */
+    int32_t *length;           /* [rows] */
+    char *act, *work, *hidden; /* hidden: [rows, D] gathered */
+    char *logits;              /* [rows, V] real */
+    espl_attrs head;
+    const void *head_weight;
+    /* the batch of one pass */
+    int32_t *segments, *positions, *pass_rows, *pass_lengths;
+};
+
+static size_t head_work(const espl_decoder *d, int threads) { return d->kernels->work_bytes(ESPL_OP_LINEAR, &d->head, d->rows, threads, 0); }
+
+static void layout(espl_decoder *d, int threads) {
+    size_t rows = (size_t)d->rows, real = espl_dtype_size(d->kernels->real), layers = (size_t)d->model->dims.layers;
+    size_t work = head_work(d, threads) > d->tape.work_bytes ? head_work(d, threads) : d->tape.work_bytes;
+    d->cache = espl_arena_take(&d->arena, layers * rows * d->row_bytes);
+    d->spare = espl_arena_take(&d->arena, rows > 1 ? layers * rows * d->row_bytes : 0);
+    d->length = espl_arena_take(&d->arena, rows * sizeof(int32_t));
+    d->act = espl_arena_take(&d->arena, d->tape.act_bytes);
+    d->work = espl_arena_take(&d->arena, work);
+    d->hidden = espl_arena_take(&d->arena, rows * (size_t)d->model->dims.width * real);
+    d->logits = espl_arena_take(&d->arena, rows * (size_t)d->model->dims.vocab * real);
+    d->segments = espl_arena_take(&d->arena, (rows + 1) * sizeof(int32_t));
+    d->positions = espl_arena_take(&d->arena, (size_t)d->tokens * sizeof(int32_t));
+    d->pass_rows = espl_arena_take(&d->arena, rows * sizeof(int32_t));
+    d->pass_lengths = espl_arena_take(&d->arena, rows * sizeof(int32_t));
+}
+
+static void find_head(espl_decoder *d, const void *weights) {
+    const espl_model *m = d->model;
+    const espl_row *loss = &m->rows[m->n_rows - 1];
+    const espl_param *p = &m->params[loss->param[0]];
+    d->head = (espl_attrs){.n_in = loss->attrs.n_in, .n_out = loss->attrs.vocab, .layout = ESPL_OUT_IN, .scale = loss->attrs.scale};
+    d->head_weight = (const char *)weights + (size_t)(espl_model_bucket_start(m, p->bucket, 1) + p->offset) * espl_dtype_size(d->kernels->real);
+}
+
+espl_status espl_decoder_make(const espl_model *model, const espl_kernels *kernels, const void *weights, int rows, int64_t capacity, int64_t tokens,
+                              int threads, espl_decoder **decoder) {
+    espl_decoder *d = espl_calloc(1, sizeof *d);
+    espl_status status = ESPL_OK;
+    if (tokens < rows)
+        tokens = rows;
+    *d = (espl_decoder){.model = model, .kernels = kernels, .rows = rows, .capacity = capacity, .tokens = tokens, .arena = espl_arena_measure("GENERATE"),
+                        .row_bytes = (size_t)(2 * capacity * model->dims.kv_heads * model->dims.head_dim) * espl_dtype_size(kernels->real)};
+    espl_tape_make(model, kernels, ESPL_USE_GENERATE, 0, tokens, threads, &d->tape);
+    find_head(d, weights);
+    layout(d, threads);
+    size_t bytes = d->arena.used;
+    ESPL_TRY_DONE(espl_arena_bind(&d->arena, "GENERATE", bytes));
+    layout(d, threads);
+    espl_places places = {.weights = (void *)(uintptr_t)weights, .ranks = 1, .act = d->act, .work = d->work};
+    espl_tape_bind(&d->tape, &places);
+done:
+    if (status != ESPL_OK)
+        espl_decoder_free(&d);
+    *decoder = d;
+    return status;
+}
+
+void espl_decoder_free(espl_decoder **decoder) {
+    espl_decoder *d = *decoder;
+    if (d == NULL)
+        return;
+    espl_tape_free(&d->tape);
+    espl_arena_free(&d->arena);
+    free(d);
+    *decoder = NULL;
+}
+
+void espl_decoder_clear(espl_decoder *decoder, int row) { decoder->length[row] = 0; }
+
+void espl_decoder_reorder(espl_decoder *d, int n, const int32_t *source) {
+    int32_t *lengths = d->pass_lengths;
+    size_t token_bytes = d->row_bytes / (size_t)d->capacity;
+    bool same = true;
+    for (int r = 0; r < n; r++)
+        same = same && source[r] == r;
+    if (same)
+        return;
+    for (int r = 0; r < d->rows; r++)
+        lengths[r] = d->length[r < n ? source[r] : r];
+    for (int64_t layer = 0; layer < d->model->dims.layers; layer++)
+        for (int r = 0; r < d->rows; r++) {
+            size_t base = (size_t)(layer * d->rows) * d->row_bytes, from = (size_t)(r < n ? source[r] : r);
+            memcpy(d->spare + base + (size_t)r * d->row_bytes, d->cache + base + from * d->row_bytes, (size_t)lengths[r] * token_bytes);
+        }
+    memcpy(d->length, lengths, (size_t)d->rows * sizeof *lengths);
+    char *cache = d->cache;
+    d->cache = d->spare;
+    d->spare = cache;
+}
+
+/* One pass: `n` sequences whose tokens fit the plan. Leaves the last hidden value of sequence s in hidden row s. */
+static espl_status pass(espl_decoder *d, int n, const int32_t *rows, const int32_t *counts, const int32_t *ids) {
+    int32_t at = 0;
+    for (int s = 0; s < n; s++) {
+        d->segments[s] = at;
+        d->pass_rows[s] = rows[s];
+        d->pass_lengths[s] = d->length[rows[s]];
+        for (int32_t i = 0; i < counts[s]; i++)
+            d->positions[at++] = d->length[rows[s]] + i;
+    }
+    d->segments[n] = at;
+    espl_cache cache = {.data = d->cache, .rows = d->rows, .capacity = d->capacity, .row = d->pass_rows, .length = d->pass_lengths};
+    espl_batch batch = {.n = at, .n_segments = n, .segments = d->segments, .ids = ids, .positions = d->positions, .cache = &cache};
+    ESPL_TRY(espl_tape_run(&d->tape, &batch, true, NULL));
+    size_t bytes = (size_t)d->model->dims.width * espl_dtype_size(d->kernels->real);
+    const char *hidden = espl_tape_buffer(&d->tape, d->tape.hidden);
+    for (int s = 0; s < n; s++) {
+        memcpy(d->hidden + (size_t)s * bytes, hidden + (size_t)(d->segments[s + 1] - 1) * bytes, bytes);
+        d->length[rows[s]] += counts[s];
+    }
+    return ESPL_OK;
+}
+
+static void compute_logits(espl_decoder *d, int n, float *logits) {
+    espl_batch batch = {.n = n, .n_segments = n, .segments = d->segments};
+    espl_args args = {.attrs = &d->head, .batch = &batch, .in = {d->hidden}, .out = {d->logits}, .param = {d->head_weight}, .work = d->work};
+    d->kernels->forward[ESPL_OP_LINEAR](&args);
+    espl_dtype_convert(logits, ESPL_F32, d->logits, d->kernels->real, (size_t)n * (size_t)d->head.n_out);
+}
+
+/* A prompt that is longer than a pass: all but its last piece, whose hidden values nobody needs. */
+static espl_status feed_head(espl_decoder *d, int32_t row, int32_t *count, const int32_t **ids) {
+    int32_t most = (int32_t)(d->tokens / d->rows);
+    while (*count > most) {
+        ESPL_TRY(pass(d, 1, &row, &most, *ids));
+        *ids += most;
+        *count -= most;
+    }
+    return ESPL_OK;
+}
+
+espl_status espl_decoder_feed(espl_decoder *d, int n, const int32_t *rows, const int32_t *counts, const int32_t *ids, float *logits) {
+    espl_status status = ESPL_OK;
+    int32_t *rest = espl_malloc((size_t)n * sizeof *rest), *tail = espl_malloc((size_t)d->tokens * sizeof *tail), used = 0;
+    for (int s = 0; s < n; s++) {
+        const int32_t *own = ids;
+        ids += counts[s];
+        rest[s] = counts[s];
+        if (d->length[rows[s]] + counts[s] > d->capacity)
+            ESPL_FAIL_DONE(ESPL_ERR_USAGE, "a sequence of %d tokens exceeds the %lld that were planned; lower generate.max_new_tokens or shorten the prompt",
+                           d->length[rows[s]] + counts[s], (long long)d->capacity);
+        ESPL_TRY_DONE(feed_head(d, rows[s], &rest[s], &own));
+        memcpy(tail + used, own, (size_t)rest[s] * sizeof *tail);
+        used += rest[s];
+    }
+    ESPL_TRY_DONE(pass(d, n, rows, rest, tail));
+    compute_logits(d, n, logits);
+done:
+    free(rest);
+    free(tail);
+    return status;
+}

@@ -1,0 +1,29 @@
+/* A decoder: the generation tape with a key/value cache, for several sequences at once.
+ *
+ * Sequences live in cache rows. espl_decoder_feed appends tokens to rows and gives the logits that follow the last one of each; long
+ * prompts go in pieces of at most the planned tokens. Memory is taken once, when it is made. */
+#ifndef ESPL_EVAL_DECODER_H
+#define ESPL_EVAL_DECODER_H
+
+#include "src/model/tape.h"
+
+typedef struct espl_decoder espl_decoder;
+
+/* Local. `weights`: the flat space (one rank), real, borrowed. `rows` sequences of at most `capacity` tokens; `tokens`: most tokens of one pass. */
+espl_status espl_decoder_make(const espl_model *model, const espl_kernels *kernels, const void *weights, int rows, int64_t capacity, int64_t tokens,
+                              int threads, espl_decoder **decoder);
+
+/* Local. Appends counts[s] tokens of ids (one sequence after another) to cache row rows[s], for n sequences, and writes the logits behind
+ * each sequence's last token to logits [n, V]. Errors: usage, when a row would exceed its capacity. */
+espl_status espl_decoder_feed(espl_decoder *decoder, int n, const int32_t *rows, const int32_t *counts, const int32_t *ids, float *logits);
+
+/* Local. Row r becomes what row source[r] was, for the first n rows (beams). */
+void espl_decoder_reorder(espl_decoder *decoder, int n, const int32_t *source);
+
+/* Local. Forgets what is in a row. */
+void espl_decoder_clear(espl_decoder *decoder, int row);
+
+/* Local. Frees; takes the address, nulls it, accepts NULL. */
+void espl_decoder_free(espl_decoder **decoder);
+
+#endif

@@ -1,0 +1,140 @@
+#include "src/train/weights.h"
+
+#include "io/checkpoint.h"
+#include "src/core/buffer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- Tensors of the checkpoint, in the format of the export. */
+
+typedef struct collection {
+    espl_tensor_out *items;
+    int64_t n;
+    espl_dtype dtype;
+} collection;
+
+static espl_status collect(const espl_tensor_out *tensor, void *context) {
+    collection *all = context;
+    size_t numel = 1;
+    for (int i = 0; i < tensor->n_dims; i++)
+        numel *= (size_t)tensor->shape[i];
+    void *data = espl_malloc(numel * espl_dtype_size(all->dtype));
+    espl_dtype_convert(data, all->dtype, tensor->data, tensor->dtype, numel);
+    all->items = espl_realloc(all->items, (size_t)(all->n + 1) * sizeof *all->items);
+    all->items[all->n] = *tensor;
+    all->items[all->n].name = espl_strdup(tensor->name);
+    all->items[all->n].dtype = all->dtype;
+    all->items[all->n++].data = data;
+    return ESPL_OK;
+}
+
+static void free_collection(collection *all) {
+    for (int64_t i = 0; i < all->n; i++) {
+        free((void *)(uintptr_t)all->items[i].name);
+        free((void *)(uintptr_t)all->items[i].data);
+    }
+    free(all->items);
+}
+
+/* ---- Files beside them. */
+
+/* config.json as it was read, with the format that the weights now have under the key that it used. */
+static espl_status write_config(const json_t *record, espl_dtype dtype, const char *folder) {
+    json_t *config = json_deep_copy(json_object_get(record, "model_config"));
+    char *path = espl_format("%s/config.json", folder);
+    const char *key = json_object_get(config, "torch_dtype") != NULL ? "torch_dtype" : "dtype";
+    json_object_set_new(config, key, json_string(dtype == ESPL_BF16 ? "bfloat16" : "float32"));
+    espl_status status = ESPL_OK;
+    if (json_dump_file(config, path, JSON_INDENT(2) | JSON_PRESERVE_ORDER) != 0)
+        status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", path, strerror(errno));
+    json_decref(config);
+    free(path);
+    return status;
+}
+
+static espl_status write_provenance(const json_t *record, const char *checkpoint, const char *folder) {
+    json_t *about = json_deep_copy(record);
+    char *path = espl_format("%s/espalier.json", folder);
+    json_object_del(about, "model_config");
+    json_object_set_new(about, "checkpoint", json_string(checkpoint));
+    espl_status status = ESPL_OK;
+    if (json_dump_file(about, path, JSON_INDENT(2)) != 0)
+        status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", path, strerror(errno));
+    json_decref(about);
+    free(path);
+    return status;
+}
+
+static espl_status copy_file(const char *from, const char *to) {
+    char block[65536];
+    size_t n;
+    espl_status status = ESPL_OK;
+    FILE *in = fopen(from, "rb"), *out = NULL;
+    if (in == NULL)
+        return ESPL_OK; /* these files are optional */
+    out = fopen(to, "wb");
+    if (out == NULL)
+        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", to, strerror(errno));
+    while ((n = fread(block, 1, sizeof block, in)) > 0)
+        if (fwrite(block, 1, n, out) != n)
+            ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", to, strerror(errno));
+done:
+    fclose(in);
+    if (out != NULL && fclose(out) != 0 && status == ESPL_OK)
+        status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", to, strerror(errno));
+    return status;
+}
+
+static espl_status copy_tokenizer(const char *tokenizer, const char *folder) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
+                                        "tokenizer.model", "chat_template.jinja", "generation_config.json"};
+    struct stat info;
+    if (tokenizer[0] == '\0' || stat(tokenizer, &info) != 0)
+        return ESPL_OK;
+    for (size_t i = 0; i < (S_ISDIR(info.st_mode) ? sizeof names / sizeof names[0] : 1); i++) {
+        char *from = S_ISDIR(info.st_mode) ? espl_format("%s/%s", tokenizer, names[i]) : espl_strdup(tokenizer);
+        char *to = espl_format("%s/%s", folder, names[i]);
+        espl_status status = copy_file(from, to);
+        free(from);
+        free(to);
+        ESPL_TRY(status);
+    }
+    return ESPL_OK;
+}
+
+/* ---- The whole. */
+
+/* A folder that holds a model without espalier.json was not made by an export: it is somebody's base model. */
+static espl_status check_target(const char *folder) {
+    struct stat info;
+    char *config = espl_format("%s/config.json", folder), *mark = espl_format("%s/espalier.json", folder);
+    bool foreign = stat(config, &info) == 0 && stat(mark, &info) != 0;
+    free(config);
+    free(mark);
+    if (foreign)
+        ESPL_FAIL(ESPL_ERR_USAGE, "%s: holds a model that was not exported from here; give a new folder", folder);
+    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
+        ESPL_FAIL(ESPL_ERR_IO, "%s: the folder cannot be made: %s", folder, strerror(errno));
+    return ESPL_OK;
+}
+
+espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const char *tokenizer, const char *folder) {
+    collection all = {.dtype = dtype};
+    json_t *record = NULL;
+    espl_status status = ESPL_OK;
+    const size_t shard_bytes = (size_t)5 << 30;
+    ESPL_TRY_DONE(check_target(folder));
+    ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
+    ESPL_TRY_DONE(espl_checkpoint_visit(checkpoint, "model", collect, &all));
+    ESPL_TRY_DONE(write_provenance(record, checkpoint, folder));
+    ESPL_TRY_DONE(espl_safetensors_write(folder, all.items, all.n, shard_bytes));
+    ESPL_TRY_DONE(write_config(record, dtype, folder));
+    ESPL_TRY_DONE(copy_tokenizer(tokenizer, folder));
+done:
+    json_decref(record);
+    free_collection(&all);
+    return status;
+}

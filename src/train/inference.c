@@ -1,0 +1,137 @@
+#include "src/train/inference.h"
+
+#include "io/checkpoint.h"
+#include "src/core/buffer.h"
+#include "src/train/weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool has(const char *folder, const char *name) {
+    char *path = espl_format("%s/%s", folder, name);
+    bool there = access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+
+/* ---- From a checkpoint. */
+
+typedef struct filler {
+    const espl_model *model;
+    void *weights;
+    espl_dtype real;
+    int filled;
+} filler;
+
+static espl_status fill(const espl_tensor_out *tensor, void *context) {
+    filler *f = context;
+    for (int i = 0; i < f->model->n_params; i++) {
+        const espl_param *p = &f->model->params[i];
+        if (strcmp(p->name, tensor->name) != 0)
+            continue;
+        int64_t start = espl_model_bucket_start(f->model, p->bucket, 1) + p->offset;
+        espl_dtype_convert((char *)f->weights + (size_t)start * espl_dtype_size(f->real), f->real, tensor->data, tensor->dtype, (size_t)p->numel);
+        f->filled++;
+        return ESPL_OK;
+    }
+    ESPL_FAIL(ESPL_ERR_DATA, "tensor '%s' of the checkpoint is not this model's", tensor->name);
+}
+
+static espl_status fill_from_checkpoint(const char *path, espl_inference *in) {
+    filler f = {.model = in->model, .weights = in->weights, .real = in->kernels->real};
+    ESPL_TRY(espl_checkpoint_visit(path, "model", fill, &f));
+    if (f.filled != in->model->n_params)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: %d of the model's %d tensors are there", path, f.filled, in->model->n_params);
+    return ESPL_OK;
+}
+
+static espl_status model_from_record(const json_t *record, const char *path, espl_model **model) {
+    json_t *config = json_object_get(record, "model_config");
+    if (!json_is_object(config))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: the record holds no model_config", path);
+    return espl_model_make_json(config, path, 0.0, model);
+}
+
+/* ---- Finding out what a path is. */
+
+static espl_status newest_checkpoint(const char *path, char **checkpoint) {
+    espl_comm *self = NULL;
+    char *folder = espl_format("%s/checkpoints", path);
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_comm_open(&self, 0));
+    ESPL_TRY_DONE(espl_checkpoint_find(self, folder, NULL, checkpoint));
+    if (*checkpoint == NULL)
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: the run has no good checkpoint yet", path);
+done:
+    espl_comm_close(&self);
+    free(folder);
+    return status;
+}
+
+static espl_status find_source(const char *path, char **checkpoint) {
+    *checkpoint = NULL;
+    if (has(path, "manifest.json"))
+        *checkpoint = espl_strdup(path);
+    else if (has(path, "checkpoints"))
+        return newest_checkpoint(path, checkpoint);
+    else if (!has(path, "config.json"))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: neither a run folder (checkpoints/), a checkpoint (manifest.json) nor a Hugging Face folder (config.json)", path);
+    return ESPL_OK;
+}
+
+static espl_status open_tokenizer(const char *path, const char *checkpoint, const json_t *record, const espl_config *config, espl_inference *in) {
+    if (config->data_tokenizer[0] != '\0')
+        return espl_tokenizer_open(config->data_tokenizer, &in->tokenizer);
+    if (checkpoint == NULL)
+        return espl_tokenizer_open(path, &in->tokenizer);
+    espl_config trained;
+    const char *text = json_string_value(json_object_get(record, "config"));
+    espl_config_make(&trained);
+    espl_status status = text != NULL ? espl_config_read_text(&trained, text, strlen(text), checkpoint) : ESPL_OK;
+    if (status == ESPL_OK)
+        status = espl_tokenizer_open(trained.data_tokenizer[0] != '\0' ? trained.data_tokenizer : trained.model_path, &in->tokenizer);
+    espl_config_free(&trained);
+    return status;
+}
+
+static espl_status bind_weights(espl_inference *in) {
+    size_t bytes = (size_t)espl_model_flat_size(in->model, 1) * espl_dtype_size(in->kernels->real);
+    espl_arena measure = espl_arena_measure("PARAM");
+    espl_arena_take(&measure, bytes);
+    ESPL_TRY(espl_arena_bind(&in->arena, "PARAM", measure.used));
+    in->weights = espl_arena_take(&in->arena, bytes);
+    return ESPL_OK;
+}
+
+espl_status espl_inference_open(const char *path, const espl_config *config, int64_t positions, espl_inference *in) {
+    char *checkpoint = NULL;
+    json_t *record = NULL;
+    espl_status status = ESPL_OK;
+    *in = (espl_inference){.kernels = espl_kernels_cpu(config->run_dtype == ESPL_RUN_BF16 ? ESPL_BF16 : ESPL_F32)};
+    in->threads = config->run_threads > 0 ? (int)config->run_threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    espl_kernels_set_threads(in->threads);
+    ESPL_TRY_DONE(find_source(path, &checkpoint));
+    if (checkpoint != NULL) {
+        ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
+        ESPL_TRY_DONE(model_from_record(record, checkpoint, &in->model));
+    } else {
+        ESPL_TRY_DONE(espl_model_make(path, 0.0, &in->model));
+    }
+    ESPL_TRY_DONE(espl_model_reach(in->model, positions > 0 ? positions : in->model->dims.positions));
+    ESPL_TRY_DONE(bind_weights(in));
+    espl_weights weights = {.flat = in->weights, .real = in->kernels->real, .owner = {.ranks = 1}};
+    ESPL_TRY_DONE(checkpoint != NULL ? fill_from_checkpoint(checkpoint, in) : espl_weights_read(in->model, path, &weights));
+    ESPL_TRY_DONE(open_tokenizer(path, checkpoint, record, config, in));
+done:
+    json_decref(record);
+    free(checkpoint);
+    return status;
+}
+
+void espl_inference_close(espl_inference *in) {
+    espl_tokenizer_close(&in->tokenizer);
+    espl_arena_free(&in->arena);
+    espl_model_free(&in->model);
+    *in = (espl_inference){0};
+}

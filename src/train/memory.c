@@ -1,0 +1,122 @@
+#include "src/train/memory.h"
+
+#include "src/core/buffer.h"
+
+#include <stdlib.h>
+
+static const char *const names[ESPL_N_ARENAS] = {"PARAM", "GRAD", "OPT", "ACT", "WORK", "STAGE"};
+
+const char *espl_arena_name(espl_arena_id id) { return names[id]; }
+
+void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, int rank, int ranks, int threads,
+                         espl_blueprint *b) {
+    *b = (espl_blueprint){.model = model,
+                          .kernels = kernels,
+                          .owner = {.rank = rank, .ranks = ranks, .replicated = config->run_optimizer_sharding == ESPL_REPLICATED},
+                          .threads = threads,
+                          .micro_batch_tokens = config->train_micro_batch_tokens,
+                          .micro_batches = config->train_micro_batches,
+                          .tree = config->run_reduction == ESPL_REDUCTION_TREE};
+    espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, b->micro_batch_tokens, threads, &b->train);
+    espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, b->micro_batch_tokens, threads, &b->eval);
+}
+
+void espl_blueprint_free(espl_blueprint *blueprint) {
+    espl_tape_free(&blueprint->train);
+    espl_tape_free(&blueprint->eval);
+}
+
+void espl_blueprint_share(const espl_blueprint *b, int64_t *first, int64_t *count) {
+    *first = b->micro_batches * b->owner.rank / b->owner.ranks;
+    *count = b->micro_batches * (b->owner.rank + 1) / b->owner.ranks - *first;
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static void take_sample(espl_arena *arena, int64_t budget, espl_sample *s) {
+    size_t bytes = (size_t)budget * sizeof(int32_t);
+    s->segments = espl_arena_take(arena, bytes + sizeof(int32_t));
+    s->ids = espl_arena_take(arena, bytes);
+    s->positions = espl_arena_take(arena, bytes);
+    s->targets = espl_arena_take(arena, bytes);
+}
+
+_Static_assert((int)ESPL_PIECE == (int)ESPL_SHARD_UNIT, "a model pads its buckets to what ranks are cut into");
+
+static void list_buckets(const espl_blueprint *b, espl_memory *m) {
+    int ranks = b->owner.ranks;
+    m->buckets = espl_malloc((size_t)b->model->n_buckets * sizeof *m->buckets);
+    for (int i = 0; i < b->model->n_buckets; i++)
+        m->buckets[i] = (espl_bucket){.offset = espl_model_bucket_start(b->model, i, ranks), .n = espl_model_bucket_size(b->model, i, ranks)};
+}
+
+static espl_status take_reducer(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
+    int64_t first, count;
+    espl_blueprint_share(b, &first, &count);
+    espl_reducer_plan plan = {.buckets = m->buckets, .n_buckets = b->model->n_buckets, .rank = b->owner.rank, .size = b->owner.ranks,
+                              .n_local = count, .tree = b->tree, .replicated = b->owner.replicated, .add = b->kernels->add};
+    return espl_reducer_make(&plan, comm, m->gradients, &m->arenas[ESPL_ARENA_GRAD], &m->reducer);
+}
+
+/* The layout: every tensor of the run, in order. */
+static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
+    size_t flat = (size_t)espl_model_flat_size(b->model, b->owner.ranks),
+           state = (size_t)espl_owner_state_size(b->model, &b->owner) * sizeof(float);
+    espl_arena *a = m->arenas;
+    m->weights = espl_arena_take(&a[ESPL_ARENA_PARAM], flat * espl_dtype_size(b->kernels->real));
+    m->gradients = espl_arena_take(&a[ESPL_ARENA_GRAD], flat * sizeof(float));
+    m->m = espl_arena_take(&a[ESPL_ARENA_OPT], state);
+    m->v = espl_arena_take(&a[ESPL_ARENA_OPT], state);
+    m->master = b->kernels->real == ESPL_F32 ? NULL : espl_arena_take(&a[ESPL_ARENA_OPT], state);
+    m->act = espl_arena_take(&a[ESPL_ARENA_ACT], larger(b->train.act_bytes, b->eval.act_bytes));
+    m->work = espl_arena_take(&a[ESPL_ARENA_WORK], larger(b->train.work_bytes, b->eval.work_bytes));
+    take_sample(&a[ESPL_ARENA_STAGE], b->micro_batch_tokens, &m->sample);
+    return take_reducer(b, comm, m);
+}
+
+static espl_status measure(const espl_blueprint *b, size_t bytes[ESPL_N_ARENAS]) {
+    espl_memory m = {0};
+    for (int i = 0; i < ESPL_N_ARENAS; i++)
+        m.arenas[i] = espl_arena_measure(names[i]);
+    list_buckets(b, &m);
+    espl_status status = layout(b, NULL, &m);
+    for (int i = 0; i < ESPL_N_ARENAS; i++)
+        bytes[i] = m.arenas[i].used;
+    espl_memory_free(&m);
+    return status;
+}
+
+espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ESPL_N_ARENAS]) {
+    ESPL_TRY(measure(blueprint, bytes));
+    bytes[ESPL_ARENA_STAGE] += blueprint->snapshot_bytes;
+    return ESPL_OK;
+}
+
+espl_status espl_memory_bind(espl_blueprint *blueprint, espl_comm *comm, espl_memory *memory) {
+    size_t bytes[ESPL_N_ARENAS];
+    *memory = (espl_memory){0};
+    ESPL_TRY(measure(blueprint, bytes));
+    for (int i = 0; i < ESPL_N_ARENAS; i++)
+        ESPL_TRY(espl_arena_bind(&memory->arenas[i], names[i], bytes[i]));
+    list_buckets(blueprint, memory);
+    ESPL_TRY(layout(blueprint, comm, memory));
+    espl_gather_make(comm, memory->buckets, blueprint->model->n_buckets, memory->weights, espl_dtype_size(blueprint->kernels->real), &memory->gather);
+    espl_places places = {.weights = memory->weights,
+                          .gradients = memory->gradients,
+                          .ranks = blueprint->owner.ranks,
+                          .act = memory->act,
+                          .work = memory->work};
+    espl_tape_bind(&blueprint->train, &places);
+    places.gradients = NULL;
+    espl_tape_bind(&blueprint->eval, &places);
+    return ESPL_OK;
+}
+
+void espl_memory_free(espl_memory *memory) {
+    espl_gather_free(&memory->gather);
+    espl_reducer_free(&memory->reducer);
+    free(memory->buckets);
+    for (int i = 0; i < ESPL_N_ARENAS; i++)
+        espl_arena_free(&memory->arenas[i]);
+    *memory = (espl_memory){0};
+}

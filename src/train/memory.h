@@ -1,0 +1,73 @@
+/* The memory of a run: the plan is the allocation.
+ *
+ * One layout function takes every tensor from its arena in a fixed order. `espalier plan` runs it on measuring arenas; a run measures,
+ * binds one allocation an arena, and runs it again. Nothing is allocated in the loop.
+ *
+ *   PARAM  compute weights, the flat space            GRAD  gradients in fp32, the flat space; partial sums and stages of the reducer
+ *   OPT    moments, master weights (bf16)             ACT   values and their gradients, shared by lifetime
+ *   WORK   scratch of kernels                         STAGE micro-batches and the snapshot of a checkpoint */
+#ifndef ESPL_TRAIN_MEMORY_H
+#define ESPL_TRAIN_MEMORY_H
+
+#include "comm/reducer.h"
+#include "src/config/config.h"
+#include "src/core/arena.h"
+#include "src/data/placement.h"
+#include "src/model/tape.h"
+#include "src/plan/ownership.h"
+
+typedef enum espl_arena_id {
+    ESPL_ARENA_PARAM,
+    ESPL_ARENA_GRAD,
+    ESPL_ARENA_OPT,
+    ESPL_ARENA_ACT,
+    ESPL_ARENA_WORK,
+    ESPL_ARENA_STAGE,
+    ESPL_N_ARENAS
+} espl_arena_id;
+
+/* Everything that sizes depend on. */
+typedef struct espl_blueprint {
+    const espl_model *model;
+    const espl_kernels *kernels;
+    espl_owner owner;
+    int threads;
+    int64_t micro_batch_tokens, micro_batches; /* of the step over all ranks */
+    bool tree;
+    espl_tape train, eval;
+    size_t snapshot_bytes; /* of a checkpoint in the background, held by the saver; counted under STAGE */
+} espl_blueprint;
+
+typedef struct espl_memory {
+    espl_arena arenas[ESPL_N_ARENAS];
+    void *weights;
+    float *gradients;
+    float *m, *v, *master; /* master NULL in fp32 */
+    void *act, *work;
+    espl_sample sample;
+    espl_bucket *buckets;  /* [model->n_buckets] */
+    espl_reducer *reducer;
+    espl_gather *gather;
+} espl_memory;
+
+/* Local. Fills a blueprint: tapes made, ownership from (rank, ranks). `snapshot_bytes` is set by the caller afterwards. */
+void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, int rank, int ranks, int threads,
+                         espl_blueprint *blueprint);
+void espl_blueprint_free(espl_blueprint *blueprint);
+
+/* Local. First micro-batch of a rank, and how many it has: contiguous, as even as can be. */
+void espl_blueprint_share(const espl_blueprint *blueprint, int64_t *first, int64_t *count);
+
+/* Local. Bytes of every arena. Errors: usage, when the reduction cannot be cut over these ranks. */
+espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ESPL_N_ARENAS]);
+
+/* Local. Takes the memory and binds the tapes to it. Errors: io, when the system refuses. */
+espl_status espl_memory_bind(espl_blueprint *blueprint, espl_comm *comm, espl_memory *memory);
+
+/* Local. Gives it all back; accepts a zeroed struct. */
+void espl_memory_free(espl_memory *memory);
+
+/* Local. "PARAM", ... */
+const char *espl_arena_name(espl_arena_id id);
+
+#endif

@@ -1,0 +1,103 @@
+/* A training run: everything that is open while it lasts, and the counters that a checkpoint carries.
+ *
+ * The loop (train.c) reads top to bottom; what it calls stands in one file each: run_open.c (opening and closing), step.c (one optimizer
+ * step), evaluate.c, state.c (saving and resuming). This is the only place where compute, ranks and files meet. */
+#ifndef ESPL_TRAIN_RUN_H
+#define ESPL_TRAIN_RUN_H
+
+#include "comm/comm.h"
+#include "io/checkpoint.h"
+#include "src/optim/optimizer.h"
+#include "src/train/dataset.h"
+#include "src/train/memory.h"
+#include "src/train/metrics.h"
+#include "src/train/runinfo.h"
+
+/* What a checkpoint carries beside tensors. */
+typedef struct espl_counters {
+    int64_t step;          /* optimizer steps done, skipped ones included */
+    int64_t updates;       /* steps that changed the weights: AdamW's t */
+    int64_t epoch, cursor; /* next micro-batch to be used: epoch, and its number there */
+    int64_t tokens;        /* tokens trained on */
+    int64_t skipped;       /* steps skipped for non-finite values */
+    int64_t skipped_in_row;
+    double valid_loss, best_valid_loss; /* NAN when there was none */
+} espl_counters;
+
+typedef struct espl_run {
+    const espl_config *config;
+    espl_comm *comm;
+    const espl_ranks *ranks;
+    const espl_kernels *kernels;
+    espl_model *model;
+    espl_tokenizer *tokenizer;
+    espl_dataset data, valid; /* valid.n == 0: none */
+    espl_blueprint blueprint;
+    espl_memory memory;
+    espl_optimizer optimizer;
+    espl_update *updates;
+    espl_segment *owned; /* [n_params] */
+    espl_state_tensor *state;
+    int64_t n_state;
+    espl_checkpoints *saver;
+    espl_metrics *metrics; /* rank 0; NULL elsewhere */
+    espl_counters counters;
+    int64_t total_steps, first_step; /* first_step: counters.step when this process began */
+    double peak_flops;               /* of all ranks, measured */
+    json_t *provenance;              /* command line, versions, host and job: in every checkpoint and export */
+    FILE *log;                       /* rank 0: log.txt */
+    int (*stop_requested)(void);
+} espl_run;
+
+typedef struct espl_run_options {
+    const char *resume;          /* "auto", "never", or a checkpoint's path */
+    int (*stop_requested)(void); /* a signal came; may be NULL */
+    const char *command_line;    /* for provenance, as are the versions of the program and its libraries */
+    const espl_library *libraries;
+    size_t n_libraries;
+} espl_run_options;
+
+/* What one step did; the same on all ranks. */
+typedef struct espl_step_result {
+    double loss; /* mean over the step's target tokens */
+    double grad_norm, lr;
+    int64_t tokens, targets;
+    int64_t epoch;
+    bool skipped; /* non-finite: no update */
+    bool stop;    /* some rank was asked to stop */
+    double seconds, data_seconds, wait_seconds, update_seconds;
+} espl_step_result;
+
+/* Collective. Opens a run: config agreed by all ranks, run folder, model, data, memory, weights or a checkpoint. */
+espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl_run_options *options, espl_run *run);
+
+/* Collective when nothing failed. Closes and zeroes; accepts a run that failed to open. */
+void espl_run_close(espl_run *run);
+
+/* Collective. One optimizer step. Errors: numeric, when too many steps in a row were not finite. */
+espl_status espl_run_step(espl_run *run, espl_step_result *result);
+
+/* What an evaluation found; the same on all ranks, whatever their number. */
+typedef struct espl_eval_result {
+    double loss; /* nats a target token */
+    int64_t targets;
+    int64_t bytes; /* of text that the targets stand for */
+    double seconds;
+} espl_eval_result;
+
+/* Collective. Mean loss over run->valid (or its first train.eval_batches micro-batches). */
+espl_status espl_run_evaluate(espl_run *run, espl_eval_result *result);
+
+/* Collective. Saves a checkpoint of the present state (in the background when the config says so). */
+espl_status espl_run_save(espl_run *run);
+
+/* Collective. Finds and loads what `resume` asks for; leaves the counters at zero when there is nothing. *loaded says which. */
+espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded);
+
+/* Local. The list of tensors that checkpoints hold, over this rank's memory. */
+void espl_run_list_state(espl_run *run);
+
+/* Collective. Trains: the whole of `espalier train` once the config is read. ESPL_STOPPED when stopped with a checkpoint saved. */
+espl_status espl_train(const espl_config *config, espl_comm *comm, const espl_run_options *options);
+
+#endif

@@ -1,0 +1,302 @@
+#include "src/train/run.h"
+
+#include "src/core/buffer.h"
+#include "src/core/log.h"
+#include "src/plan/costs.h"
+#include "src/plan/peak.h"
+#include "src/train/runinfo.h"
+#include "src/train/weights.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- Config and folder. */
+
+static espl_status check_same_config(espl_run *run) {
+    int64_t low = (int64_t)espl_config_hash(run->config), high = low;
+    ESPL_TRY(espl_comm_allreduce_i64(run->comm, &low, 1, ESPL_MIN));
+    ESPL_TRY(espl_comm_allreduce_i64(run->comm, &high, 1, ESPL_MAX));
+    if (low != high)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "ranks have different configs (hashes %016llx .. %016llx): every rank must read the same file and the same --set",
+                  (unsigned long long)low, (unsigned long long)high);
+    return ESPL_OK;
+}
+
+static espl_status check_config(const espl_run *run) {
+    const espl_config *c = run->config;
+    int ranks = run->ranks->size;
+    if (c->run_dir[0] == '\0')
+        ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is not set: the folder that gets checkpoints, metrics and logs");
+    if (c->model_path[0] != '\0' && strcmp(c->run_dir, c->model_path) == 0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is model.path (%s): a base model is never written to; give another run.dir", c->run_dir);
+    if (c->data_train.n == 0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "data.train is empty: files, folders or globs of training data are needed");
+    if (c->train_micro_batches < ranks)
+        ESPL_FAIL(ESPL_ERR_USAGE, "%d ranks, but train.micro_batches is %lld: a step needs at least one micro-batch a rank", ranks,
+                  (long long)c->train_micro_batches);
+    if (c->run_reduction == ESPL_REDUCTION_TREE && ((ranks & (ranks - 1)) != 0 || c->train_micro_batches % ranks != 0))
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "run.reduction is tree: the number of ranks (%d) must be a power of two that divides train.micro_batches (%lld)", ranks,
+                  (long long)c->train_micro_batches);
+    if (c->run_device == ESPL_DEVICE_CUDA)
+        ESPL_FAIL(ESPL_ERR_USAGE, "run.device is cuda, but this build has no GPU backend; use cpu or auto");
+    return ESPL_OK;
+}
+
+static espl_status make_folders(const char *path) {
+    char *copy = espl_strdup(path);
+    espl_status status = ESPL_OK;
+    for (char *at = copy + 1;; at++) {
+        char c = *at;
+        if (c != '/' && c != '\0')
+            continue;
+        *at = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+            ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: the folder cannot be made: %s", copy, strerror(errno));
+        *at = c;
+        if (c == '\0')
+            break;
+    }
+    if (access(path, W_OK) != 0)
+        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: the run folder cannot be written to: %s", path, strerror(errno));
+done:
+    free(copy);
+    return status;
+}
+
+static espl_status open_folder(espl_run *run) {
+    if (run->ranks->rank != 0)
+        return ESPL_OK;
+    ESPL_TRY(make_folders(run->config->run_dir));
+    char *path = espl_format("%s/config.yaml", run->config->run_dir);
+    FILE *file = fopen(path, "w");
+    espl_status status = ESPL_OK;
+    if (file == NULL)
+        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    espl_config_print(run->config, file);
+    if (fclose(file) != 0)
+        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    free(path);
+    path = espl_format("%s/log.txt", run->config->run_dir);
+    run->log = fopen(path, "a");
+    espl_log_set(0, run->config->log_level, run->log);
+done:
+    free(path);
+    return status;
+}
+
+/* ---- Model and tokenizer. */
+
+static int threads_of(const espl_run *run) {
+    if (run->config->run_threads > 0)
+        return (int)run->config->run_threads;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN) / run->ranks->node_size;
+    return cores > 1 ? (int)cores : 1;
+}
+
+static const char *model_source(const espl_config *c) { return c->model_config[0] != '\0' ? c->model_config : c->model_path; }
+
+static int64_t sequence_length(const espl_run *run) {
+    const espl_config *c = run->config;
+    int64_t length = c->data_sequence_length > 0 ? c->data_sequence_length : run->model->dims.positions;
+    return length < c->train_micro_batch_tokens ? length : c->train_micro_batch_tokens;
+}
+
+static espl_status open_model(espl_run *run) {
+    const espl_config *c = run->config;
+    bool pretrained;
+    ESPL_TRY(espl_weights_pretrained(c, &pretrained));
+    run->kernels = espl_kernels_cpu(c->run_dtype == ESPL_RUN_BF16 ? ESPL_BF16 : ESPL_F32);
+    ESPL_TRY(espl_model_make(model_source(c), c->model_dropout, &run->model));
+    ESPL_TRY(espl_model_reach(run->model, sequence_length(run)));
+    const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
+    if (tokenizer[0] == '\0')
+        ESPL_FAIL(ESPL_ERR_USAGE, "data.tokenizer is not set, and there is no model.path to take tokenizer.json from");
+    ESPL_TRY(espl_tokenizer_open(tokenizer, &run->tokenizer));
+    if (espl_tokenizer_size(run->tokenizer) > run->model->dims.vocab)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: the tokenizer has %lld entries, the model's vocab_size is %lld: they do not belong together",
+                  tokenizer, (long long)espl_tokenizer_size(run->tokenizer), (long long)run->model->dims.vocab);
+    return ESPL_OK;
+}
+
+/* ---- Data. */
+
+static espl_status open_data(espl_run *run) {
+    const espl_config *c = run->config;
+    int32_t eos = run->model->dims.eos;
+    espl_dataset_use use = {.budget = c->train_micro_batch_tokens, .length = sequence_length(run), .training = true};
+    ESPL_TRY(espl_dataset_open(run->comm, c, run->tokenizer, eos, &c->data_train, &use, &run->data));
+    if (c->data_valid.n > 0) {
+        use.training = false;
+        ESPL_TRY(espl_dataset_open(run->comm, c, run->tokenizer, eos, &c->data_valid, &use, &run->valid));
+    }
+    int64_t count = espl_placement_count(run->data.placement, 0);
+    if (count < c->train_micro_batches)
+        ESPL_FAIL(ESPL_ERR_DATA,
+                  "the training data make %lld micro-batches of %lld tokens, fewer than one step takes (train.micro_batches %lld); lower "
+                  "it or train.micro_batch_tokens",
+                  (long long)count, (long long)c->train_micro_batch_tokens, (long long)c->train_micro_batches);
+    run->total_steps = c->train_steps > 0 ? c->train_steps : (int64_t)(c->train_epochs * (double)count / (double)c->train_micro_batches);
+    if (run->total_steps < 1)
+        ESPL_FAIL(ESPL_ERR_USAGE, "train.epochs %g makes no whole step of %lld micro-batches; raise it or set train.steps", c->train_epochs,
+                  (long long)c->train_micro_batches);
+    return ESPL_OK;
+}
+
+/* ---- Memory, optimizer, saver. */
+
+static void open_optimizer(espl_run *run) {
+    const espl_memory *m = &run->memory;
+    espl_segment *segments;
+    int n = espl_owner_updates(run->model, &run->blueprint.owner, &segments);
+    run->updates = espl_malloc((size_t)n * sizeof *run->updates);
+    for (int i = 0; i < n; i++)
+        run->updates[i] = (espl_update){.flat = segments[i].flat,
+                                        .state = segments[i].state,
+                                        .n = segments[i].end - segments[i].begin,
+                                        .decay = run->model->params[segments[i].param].decay};
+    free(segments);
+    run->optimizer = (espl_optimizer){.kernels = run->kernels,
+                                      .m = m->m,
+                                      .v = m->v,
+                                      .master = m->master,
+                                      .weights = m->weights,
+                                      .gradients = m->gradients,
+                                      .updates = run->updates,
+                                      .n_updates = n};
+    espl_optimizer_configure(&run->optimizer, run->config);
+}
+
+static espl_status open_memory(espl_run *run) {
+    int threads = threads_of(run);
+    espl_kernels_set_threads(threads);
+    espl_blueprint_make(run->config, run->model, run->kernels, run->ranks->rank, run->ranks->size, threads, &run->blueprint);
+    ESPL_TRY(espl_memory_bind(&run->blueprint, run->comm, &run->memory));
+    espl_owner_segments(run->model, &run->blueprint.owner, &run->owned);
+    open_optimizer(run);
+    espl_run_list_state(run);
+    return ESPL_OK;
+}
+
+static espl_status open_saver(espl_run *run) {
+    const espl_config *c = run->config;
+    char *folder = espl_format("%s/checkpoints", c->run_dir);
+    espl_checkpoint_options options = {.folder = folder,
+                                       .writers = (int)c->checkpoint_writers,
+                                       .keep_last = (int)c->checkpoint_keep_last,
+                                       .keep_every = (int)c->checkpoint_keep_every,
+                                       .keep_best = c->checkpoint_keep_best,
+                                       .background = c->checkpoint_background};
+    run->blueprint.snapshot_bytes = espl_checkpoint_snapshot_bytes(run->ranks, &options, run->state, run->n_state);
+    espl_status status = espl_checkpoints_open(run->comm, &options, run->state, run->n_state, &run->saver);
+    free(folder);
+    return status;
+}
+
+/* ---- Weights. */
+
+static espl_status start_weights(espl_run *run) {
+    const espl_config *c = run->config;
+    espl_weights weights = {
+        .flat = run->memory.weights, .real = run->kernels->real, .master = run->memory.master, .owner = run->blueprint.owner};
+    bool pretrained;
+    ESPL_TRY(espl_weights_pretrained(c, &pretrained));
+    if (!pretrained) {
+        espl_weights_init(run->model, (uint64_t)c->run_init_seed, &weights);
+        return ESPL_OK;
+    }
+    return espl_weights_read(run->model, c->model_path, &weights);
+}
+
+/* ---- Reporting. */
+
+static espl_status sum_peaks(espl_run *run) {
+    int64_t mega = (int64_t)(espl_peak_measure(run->kernels, run->blueprint.threads, 0.1) * 1e-6);
+    ESPL_TRY(espl_comm_allreduce_i64(run->comm, &mega, 1, ESPL_SUM));
+    run->peak_flops = (double)mega * 1e6;
+    return ESPL_OK;
+}
+
+static espl_status open_metrics(espl_run *run) {
+    size_t bytes[ESPL_N_ARENAS], planned = 0;
+    ESPL_TRY(espl_memory_measure(&run->blueprint, bytes));
+    for (int i = 0; i < ESPL_N_ARENAS; i++)
+        planned += bytes[i];
+    double n = (double)run->config->train_micro_batch_tokens, length = (double)sequence_length(run);
+    espl_metrics_start start = {.resume_step = run->counters.step,
+                                .total_steps = run->total_steps,
+                                .tokens = run->counters.tokens,
+                                .skipped_steps = run->counters.skipped,
+                                .flops_per_token = espl_costs_train_flops(run->model, n, espl_costs_pairs(n, length)) / n,
+                                .peak_flops = run->peak_flops,
+                                .peak_name = "of peak",
+                                .planned_bytes = planned,
+                                .n_nodes = run->ranks->n_nodes,
+                                .about = run->provenance};
+    return espl_metrics_open(&run->metrics, run->config, run->config->run_dir, &start);
+}
+
+static void introduce(const espl_run *run) {
+    const espl_dims *d = &run->model->dims;
+    ESPL_INFO("%s: %.1f M parameters, %lld layers, width %lld, %d heads, vocabulary %lld", run->model->family->model_type,
+              (double)espl_model_numel(run->model) * 1e-6, (long long)d->layers, (long long)d->width, d->heads, (long long)d->vocab);
+    ESPL_INFO("%s, %d rank%s on %d node%s, %d thread%s each; matrix peak %.0f GFLOP/s", espl_kernels_describe(), run->ranks->size,
+              run->ranks->size > 1 ? "s" : "", run->ranks->n_nodes, run->ranks->n_nodes > 1 ? "s" : "", run->blueprint.threads,
+              run->blueprint.threads > 1 ? "s" : "", run->peak_flops * 1e-9);
+    ESPL_INFO("data: %lld tokens in %lld micro-batches; %lld steps of %lld micro-batches of up to %lld tokens",
+              (long long)run->data.n_tokens, (long long)espl_placement_count(run->data.placement, 0), (long long)run->total_steps,
+              (long long)run->blueprint.micro_batches, (long long)run->blueprint.micro_batch_tokens);
+}
+
+/* ---- Opening and closing. */
+
+espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl_run_options *options, espl_run *run) {
+    bool loaded;
+    *run = (espl_run){.config = config,
+                      .comm = comm,
+                      .ranks = espl_comm_ranks(comm),
+                      .stop_requested = options->stop_requested,
+                      .counters = {.valid_loss = NAN, .best_valid_loss = NAN}};
+    ESPL_TRY(check_same_config(run));
+    ESPL_TRY(check_config(run));
+    ESPL_TRY(espl_comm_agree(comm, open_folder(run), "opening the run folder"));
+    ESPL_TRY(espl_comm_watch(comm, config->run_watchdog));
+    ESPL_TRY(espl_comm_agree(comm, open_model(run), "opening the model"));
+    ESPL_TRY(open_data(run));
+    ESPL_TRY(espl_comm_agree(comm, open_memory(run), "taking memory"));
+    ESPL_TRY(open_saver(run));
+    run->provenance = espl_runinfo_make(options->libraries, options->n_libraries);
+    json_object_set_new(run->provenance, "command_line", json_string(options->command_line));
+    ESPL_TRY(espl_run_resume(run, options->resume, &loaded));
+    if (!loaded)
+        ESPL_TRY(espl_comm_agree(comm, start_weights(run), "reading the weights"));
+    run->first_step = run->counters.step;
+    ESPL_TRY(sum_peaks(run));
+    if (run->ranks->rank == 0)
+        introduce(run);
+    return espl_comm_agree(comm, run->ranks->rank == 0 ? open_metrics(run) : ESPL_OK, "opening the metrics");
+}
+
+void espl_run_close(espl_run *run) {
+    espl_checkpoints_close(&run->saver);
+    espl_metrics_close(&run->metrics);
+    espl_memory_free(&run->memory);
+    espl_blueprint_free(&run->blueprint);
+    espl_dataset_close(&run->data);
+    espl_dataset_close(&run->valid);
+    espl_tokenizer_close(&run->tokenizer);
+    espl_model_free(&run->model);
+    json_decref(run->provenance);
+    free(run->updates);
+    free(run->owned);
+    free(run->state);
+    espl_log_set(run->ranks->rank, run->config->log_level, NULL);
+    if (run->log != NULL)
+        fclose(run->log);
+    *run = (espl_run){0};
+}

@@ -1,0 +1,206 @@
+#include "src/train/run.h"
+
+#include "src/core/buffer.h"
+#include "src/core/log.h"
+#include "src/train/weights.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Tensors. */
+
+static espl_state_tensor one_tensor(const espl_run *run, int param, const char *group, float *base, int64_t at) {
+    const espl_param *p = &run->model->params[param];
+    const espl_segment *s = &run->owned[param];
+    espl_state_tensor t = {
+        .group = group, .name = p->name, .dtype = ESPL_F32, .n_dims = p->n_dims, .begin = s->begin, .end = s->end, .data = base + at};
+    memcpy(t.shape, p->shape, sizeof p->shape);
+    return t;
+}
+
+void espl_run_list_state(espl_run *run) {
+    int n = run->model->n_params;
+    run->state = espl_calloc((size_t)n * 3, sizeof *run->state);
+    run->n_state = 0;
+    for (int i = 0; i < n; i++) {
+        const espl_segment *s = &run->owned[i];
+        bool master = run->memory.master != NULL;
+        run->state[run->n_state++] =
+            one_tensor(run, i, "model", master ? run->memory.master : run->memory.weights, master ? s->state : s->flat);
+        run->state[run->n_state++] = one_tensor(run, i, "exp_avg", run->memory.m, s->state);
+        run->state[run->n_state++] = one_tensor(run, i, "exp_avg_sq", run->memory.v, s->state);
+    }
+}
+
+/* ---- Counters. */
+
+static const struct {
+    const char *name;
+    size_t offset;
+    bool real;
+} counter_rows[] = {
+    {"step", offsetof(espl_counters, step), false},
+    {"updates", offsetof(espl_counters, updates), false},
+    {"epoch", offsetof(espl_counters, epoch), false},
+    {"cursor", offsetof(espl_counters, cursor), false},
+    {"tokens", offsetof(espl_counters, tokens), false},
+    {"skipped", offsetof(espl_counters, skipped), false},
+    {"skipped_in_row", offsetof(espl_counters, skipped_in_row), false},
+    {"valid_loss", offsetof(espl_counters, valid_loss), true},
+    {"best_valid_loss", offsetof(espl_counters, best_valid_loss), true},
+};
+enum { N_COUNTERS = sizeof counter_rows / sizeof counter_rows[0] };
+
+static json_t *counters_to_json(const espl_counters *counters) {
+    json_t *object = json_object();
+    for (int i = 0; i < N_COUNTERS; i++) {
+        const void *field = (const char *)counters + counter_rows[i].offset;
+        if (counter_rows[i].real) {
+            double x = *(const double *)field;
+            json_object_set_new(object, counter_rows[i].name, isfinite(x) ? json_real(x) : json_null());
+        } else {
+            json_object_set_new(object, counter_rows[i].name, json_integer(*(const int64_t *)field));
+        }
+    }
+    return object;
+}
+
+static espl_status counters_from_json(const json_t *object, const char *path, espl_counters *counters) {
+    for (int i = 0; i < N_COUNTERS; i++) {
+        const json_t *value = json_object_get(object, counter_rows[i].name);
+        void *field = (char *)counters + counter_rows[i].offset;
+        if (counter_rows[i].real)
+            *(double *)field = json_is_number(value) ? json_number_value(value) : (double)NAN;
+        else if (json_is_integer(value))
+            *(int64_t *)field = json_integer_value(value);
+        else
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: the record has no counter '%s'; it is not a checkpoint of this program's training", path,
+                      counter_rows[i].name);
+    }
+    return ESPL_OK;
+}
+
+/* ---- The record: counters, what must match on resume, and where it all came from. */
+
+static void set_hash(json_t *object, const char *name, uint64_t hash) {
+    json_object_set_new(object, name, json_sprintf("%016" PRIx64, hash));
+}
+
+static json_t *make_record(const espl_run *run) {
+    json_t *record = json_object();
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    espl_config_print(run->config, memory);
+    fclose(memory);
+    json_object_set_new(record, "counters", counters_to_json(&run->counters));
+    json_object_set_new(record, "total_steps", json_integer(run->total_steps));
+    json_object_set_new(record, "config", json_string(text));
+    set_hash(record, "config_hash", espl_config_hash(run->config));
+    set_hash(record, "data_hash", espl_dataset_hash(&run->data));
+    json_object_set(record, "model_config", run->model->config);
+    json_object_set_new(record, "ranks", json_integer(run->ranks->size));
+    json_object_set(record, "provenance", run->provenance);
+    free(text);
+    return record;
+}
+
+espl_status espl_run_save(espl_run *run) {
+    json_t *record = make_record(run);
+    espl_comm_beat(run->comm, run->counters.step, "saving a checkpoint");
+    espl_status status = espl_checkpoints_save(run->saver, run->counters.step, record, run->counters.valid_loss);
+    json_decref(record);
+    return status;
+}
+
+/* ---- Resuming. */
+
+static void warn_of_changes(const espl_run *run, const json_t *record) {
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016" PRIx64, espl_dataset_hash(&run->data));
+    const char *before = json_string_value(json_object_get(record, "data_hash"));
+    if (before != NULL && strcmp(before, hash) != 0)
+        ESPL_WARN("the training data differ from those of the checkpoint; the cursor is kept, but it points into other text");
+    json_int_t steps = json_integer_value(json_object_get(record, "total_steps"));
+    if (steps != run->total_steps)
+        ESPL_WARN("the run now has %" PRId64 " steps, the checkpoint's had %" JSON_INTEGER_FORMAT
+                  ": the learning rate follows the new number",
+                  run->total_steps, steps);
+}
+
+static espl_status check_model(const espl_run *run, const json_t *record, const char *path) {
+    const char *type = json_string_value(json_object_get(json_object_get(record, "model_config"), "model_type"));
+    if (type == NULL || strcmp(type, run->model->family->model_type) != 0)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "%s: the checkpoint is of a %s model, the config asks for %s; start in another run.dir, or give --resume never", path,
+                  type != NULL ? type : "foreign", run->model->family->model_type);
+    return ESPL_OK;
+}
+
+static espl_status check_record(const espl_run *run, const char *path) {
+    json_t *record = NULL;
+    ESPL_TRY(espl_checkpoint_record(path, &record));
+    espl_status status = check_model(run, record, path);
+    json_decref(record);
+    return status;
+}
+
+static espl_status load(espl_run *run, const char *path) {
+    json_t *record = NULL;
+    ESPL_TRY(espl_comm_agree(run->comm, check_record(run, path), "reading the checkpoint's record"));
+    ESPL_TRY(espl_checkpoint_load(run->comm, path, run->state, run->n_state, &record));
+    espl_status status = counters_from_json(json_object_get(record, "counters"), path, &run->counters);
+    if (status == ESPL_OK)
+        warn_of_changes(run, record);
+    json_decref(record);
+    return espl_comm_agree(run->comm, status, "reading the checkpoint's counters");
+}
+
+/* Spreads the pieces that ranks read to all of them, in an array that lies like the flat space. */
+static espl_status spread(espl_run *run, void *array, size_t element) {
+    espl_gather *gather = NULL;
+    espl_status status = ESPL_OK;
+    espl_gather_make(run->comm, run->memory.buckets, run->model->n_buckets, array, element, &gather);
+    for (int b = 0; b < run->model->n_buckets; b++)
+        ESPL_TRY_DONE(espl_gather_start(gather, b));
+    ESPL_TRY_DONE(espl_gather_finish(gather));
+done:
+    espl_gather_free(&gather);
+    return status;
+}
+
+/* After reading: a sharded run needs all weights, a replicated one the optimizer's state too. */
+static espl_status spread_state(espl_run *run) {
+    espl_memory *m = &run->memory;
+    espl_weights weights = {.flat = m->weights, .real = run->kernels->real, .master = m->master, .owner = run->blueprint.owner};
+    if (run->blueprint.owner.replicated) {
+        ESPL_TRY(spread(run, m->m, sizeof(float)));
+        ESPL_TRY(spread(run, m->v, sizeof(float)));
+        if (m->master != NULL)
+            ESPL_TRY(spread(run, m->master, sizeof(float)));
+    }
+    espl_weights_from_master(run->model, &weights);
+    return spread(run, m->weights, espl_dtype_size(run->kernels->real));
+}
+
+espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded) {
+    char *folder = espl_format("%s/checkpoints", run->config->run_dir), *found = NULL;
+    espl_status status = ESPL_OK;
+    bool automatic = strcmp(resume, "auto") == 0;
+    *loaded = false;
+    if (strcmp(resume, "never") == 0)
+        goto done;
+    ESPL_TRY_DONE(espl_checkpoint_find(run->comm, folder, automatic ? NULL : resume, &found));
+    if (found == NULL)
+        goto done;
+    ESPL_TRY_DONE(load(run, found));
+    ESPL_TRY_DONE(spread_state(run));
+    ESPL_INFO("resumed from %s: step %" PRId64 " of %" PRId64, found, run->counters.step, run->total_steps);
+    *loaded = true;
+done:
+    free(folder);
+    free(found);
+    return status;
+}

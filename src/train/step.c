@@ -1,0 +1,207 @@
+#include "src/train/run.h"
+
+#include "src/core/clock.h"
+#include "src/core/log.h"
+#include "src/optim/schedule.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- Which micro-batches. */
+
+typedef struct place {
+    int64_t epoch, k;
+} place;
+
+static place next_place(espl_run *run, place p) {
+    p.k++;
+    while (p.k >= espl_placement_count(run->data.placement, p.epoch)) {
+        p.epoch++;
+        p.k = 0;
+    }
+    return p;
+}
+
+/* Walks the step's micro-batches: counts the targets of all, notes where this rank's begin, and returns where the next step begins. */
+static place survey(espl_run *run, int64_t first, place *mine, int64_t *n_targets) {
+    place p = {run->counters.epoch, run->counters.cursor};
+    *n_targets = 0;
+    for (int64_t i = 0; i < run->blueprint.micro_batches; i++) {
+        if (i == first)
+            *mine = p;
+        *n_targets += espl_placement_targets(run->data.placement, p.epoch, p.k);
+        p = next_place(run, p);
+    }
+    return p;
+}
+
+/* ---- Forward and backward. */
+
+static espl_status after_call(void *context, const espl_tape *tape, int call, const espl_batch *batch) {
+    espl_run *run = context;
+    (void)batch;
+    espl_comm_beat(run->comm, run->counters.step + 1, tape->model->rows[tape->calls[call].row].name);
+    return espl_comm_progress(run->comm);
+}
+
+static espl_status bucket_complete(void *context, int bucket) {
+    espl_run *run = context;
+    return espl_reducer_ready(run->memory.reducer, bucket);
+}
+
+static espl_batch batch_of(espl_run *run, int64_t micro, float loss_scale) {
+    const espl_sample *s = &run->memory.sample;
+    return (espl_batch){.n = s->n,
+                        .n_segments = s->n_segments,
+                        .segments = s->segments,
+                        .ids = s->ids,
+                        .positions = s->positions,
+                        .targets = s->targets,
+                        .loss_scale = loss_scale,
+                        .training = 1,
+                        .rng = {.seed = (uint64_t)run->config->run_seed,
+                                .purpose = ESPL_RNG_DROPOUT,
+                                .step = (uint32_t)run->counters.step,
+                                .micro = (uint32_t)micro}};
+}
+
+/* The reduction leaves anything it likes in what other ranks own, gaps between parameters included; a gap must stay zero, or it would
+ * be summed again and again and show in the norm. */
+static void zero_gaps(const espl_run *run) {
+    const espl_model *m = run->model;
+    float *gradients = run->memory.gradients;
+    int64_t end = 0;
+    for (int i = 0; i < m->n_params; i++) {
+        int64_t start = run->memory.buckets[m->params[i].bucket].offset + m->params[i].offset;
+        memset(gradients + end, 0, (size_t)(start - end) * sizeof *gradients);
+        end = start + m->params[i].numel;
+    }
+    memset(gradients + end, 0, (size_t)(espl_model_flat_size(m, run->ranks->size) - end) * sizeof *gradients);
+}
+
+static void add_losses(const espl_run *run, int64_t n, espl_exact *sum) {
+    const float *loss = espl_tape_buffer(&run->blueprint.train, run->blueprint.train.loss);
+    for (int64_t i = 0; i < n; i++)
+        espl_exact_add(sum, loss[i]);
+}
+
+static espl_status micro_batches(espl_run *run, place mine, int64_t first, int64_t count, float loss_scale, espl_step_result *result,
+                                 espl_exact *loss) {
+    for (int64_t i = 0; i < count; i++) {
+        espl_hooks hooks = {.context = run, .after_call = after_call, .bucket = i + 1 == count ? bucket_complete : NULL};
+        double before = espl_now();
+        espl_placement_fill(run->data.placement, mine.epoch, mine.k, &run->memory.sample);
+        result->data_seconds += espl_now() - before;
+        espl_batch batch = batch_of(run, first + i, loss_scale);
+        espl_reducer_begin(run->memory.reducer, i);
+        ESPL_TRY(espl_tape_run(&run->blueprint.train, &batch, !espl_reducer_accumulates(run->memory.reducer, i), &hooks));
+        espl_reducer_done(run->memory.reducer, i);
+        add_losses(run, batch.n, loss);
+        result->tokens += batch.n;
+        mine = next_place(run, mine);
+    }
+    return espl_reducer_finish(run->memory.reducer);
+}
+
+/* ---- Agreeing. */
+
+enum { VOTE_STOP = 2 * ESPL_EXACT_WORDS, VOTE_TOKENS, N_VOTES };
+
+static void owned_square_sum(const espl_run *run, espl_exact *sum) {
+    for (int b = 0; b < run->model->n_buckets; b++) {
+        int64_t begin, end;
+        espl_owner_piece(run->model, &run->blueprint.owner, b, &begin, &end);
+        run->kernels->sum_squares(run->memory.gradients + begin, end - begin, sum);
+    }
+}
+
+/* One reduction of integers: loss and squared norm as exact sums, stop votes, tokens. All ranks see the same. */
+static espl_status agree(espl_run *run, espl_exact *loss, espl_exact *squares, int64_t n_targets, espl_step_result *result) {
+    int64_t words[N_VOTES];
+    espl_exact_normalise(loss);
+    espl_exact_normalise(squares);
+    *(espl_exact *)(void *)&words[0] = *loss;
+    *(espl_exact *)(void *)&words[ESPL_EXACT_WORDS] = *squares;
+    words[VOTE_STOP] = run->stop_requested != NULL && run->stop_requested();
+    words[VOTE_TOKENS] = result->tokens;
+    espl_comm_beat(run->comm, run->counters.step + 1, "agreeing on loss and norm");
+    ESPL_TRY(espl_comm_allreduce_i64(run->comm, words, N_VOTES, ESPL_SUM));
+    *loss = *(espl_exact *)(void *)&words[0];
+    *squares = *(espl_exact *)(void *)&words[ESPL_EXACT_WORDS];
+    result->loss = loss->n_nonfinite > 0 ? NAN : espl_exact_value(loss) / (double)n_targets;
+    result->grad_norm = squares->n_nonfinite > 0 ? NAN : sqrt(espl_exact_value(squares));
+    result->skipped = !isfinite(result->loss) || !isfinite(result->grad_norm);
+    result->stop = words[VOTE_STOP] > 0;
+    result->tokens = words[VOTE_TOKENS];
+    result->targets = n_targets;
+    return ESPL_OK;
+}
+
+/* ---- Updating. */
+
+static double clip_factor(const espl_config *config, double norm) {
+    double factor = config->train_clip_norm / (norm + 1e-6);
+    return config->train_clip_norm > 0.0 && factor < 1.0 ? factor : 1.0;
+}
+
+/* Bucket after bucket: update what is ours, send it on its way, update the next. */
+static espl_status update(espl_run *run, const espl_step_result *result) {
+    const espl_owner *owner = &run->blueprint.owner;
+    double scale = clip_factor(run->config, result->grad_norm);
+    for (int b = 0; b < run->model->n_buckets; b++) {
+        int64_t begin = run->memory.buckets[b].offset, end = begin + run->memory.buckets[b].n;
+        if (!owner->replicated)
+            espl_owner_piece(run->model, owner, b, &begin, &end);
+        espl_optimizer_update(&run->optimizer, run->counters.updates, result->lr, scale, begin, end);
+        if (!owner->replicated)
+            ESPL_TRY(espl_gather_start(run->memory.gather, b));
+    }
+    return espl_gather_finish(run->memory.gather);
+}
+
+static espl_status skip(espl_run *run, const espl_step_result *result) {
+    espl_counters *c = &run->counters;
+    c->skipped++;
+    c->skipped_in_row++;
+    ESPL_WARN("step %lld: loss %g, gradient norm %g: not finite, the step is skipped on all ranks (%lld in a row)", (long long)c->step + 1,
+              result->loss, result->grad_norm, (long long)c->skipped_in_row);
+    if (c->skipped_in_row > run->config->train_max_nonfinite_steps)
+        ESPL_FAIL(ESPL_ERR_NUMERIC,
+                  "step %lld: %lld steps in a row were not finite (train.max_nonfinite_steps is %lld); lower optim.lr, or resume from an "
+                  "older checkpoint",
+                  (long long)c->step + 1, (long long)c->skipped_in_row, (long long)run->config->train_max_nonfinite_steps);
+    return ESPL_OK;
+}
+
+/* ---- The step. */
+
+espl_status espl_run_step(espl_run *run, espl_step_result *result) {
+    espl_exact loss = {0}, squares = {0};
+    int64_t first, count, n_targets;
+    place mine = {0, 0};
+    double start = espl_now(), waited = espl_comm_wait_seconds(run->comm);
+    *result = (espl_step_result){.epoch = run->counters.epoch};
+    espl_blueprint_share(&run->blueprint, &first, &count);
+    place next = survey(run, first, &mine, &n_targets);
+    zero_gaps(run);
+    ESPL_TRY(micro_batches(run, mine, first, count, n_targets > 0 ? (float)(1.0 / (double)n_targets) : 0.0f, result, &loss));
+    owned_square_sum(run, &squares);
+    ESPL_TRY(agree(run, &loss, &squares, n_targets > 0 ? n_targets : 1, result));
+    double before_update = espl_now();
+    result->lr = espl_schedule_rate(run->config, run->counters.step + 1, run->total_steps);
+    if (result->skipped) {
+        ESPL_TRY(skip(run, result));
+    } else {
+        run->counters.skipped_in_row = 0;
+        run->counters.updates++;
+        ESPL_TRY(update(run, result));
+    }
+    run->counters.epoch = next.epoch;
+    run->counters.cursor = next.k;
+    run->counters.step++;
+    run->counters.tokens += result->tokens;
+    result->update_seconds = espl_now() - before_update;
+    result->wait_seconds = espl_comm_wait_seconds(run->comm) - waited;
+    result->seconds = espl_now() - start;
+    return ESPL_OK;
+}

@@ -1,0 +1,122 @@
+#include "src/train/run.h"
+
+#include "src/core/buffer.h"
+#include "src/core/log.h"
+#include "src/train/weights.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static espl_status report_step(espl_run *run, const espl_step_result *r) {
+    int64_t count = espl_placement_count(run->data.placement, r->epoch);
+    espl_step_report report = {.step = run->counters.step,
+                               .epoch = (double)r->epoch + (double)run->counters.cursor / (double)count,
+                               .loss = r->loss,
+                               .lr = r->lr,
+                               .grad_norm = r->grad_norm,
+                               .tokens = r->tokens,
+                               .step_seconds = r->seconds,
+                               .data_seconds = r->data_seconds,
+                               .compute_seconds = r->seconds - r->update_seconds - r->data_seconds,
+                               .communication_seconds = r->wait_seconds,
+                               .optimizer_seconds = r->update_seconds,
+                               .skipped = r->skipped};
+    if (run->counters.epoch > r->epoch) /* the step ended in the next epoch */
+        report.epoch = (double)run->counters.epoch;
+    return espl_metrics_step(run->metrics, &report);
+}
+
+static espl_status evaluate(espl_run *run) {
+    espl_eval_result r;
+    if (run->valid.n == 0)
+        return ESPL_OK;
+    espl_metrics_note(run->metrics, "evaluating");
+    ESPL_TRY(espl_run_evaluate(run, &r));
+    espl_metrics_note(run->metrics, NULL);
+    run->counters.valid_loss = r.loss;
+    if (!(run->counters.best_valid_loss <= r.loss))
+        run->counters.best_valid_loss = r.loss;
+    espl_eval_report report = {.step = run->counters.step, .loss = r.loss, .tokens = r.targets, .bytes = r.bytes, .seconds = r.seconds};
+    return espl_metrics_eval(run->metrics, &report);
+}
+
+static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+static espl_status stop(espl_run *run) {
+    ESPL_TRY(espl_run_save(run));
+    ESPL_TRY(espl_checkpoints_wait(run->saver));
+    ESPL_INFO("stopped at step %lld of %lld with a checkpoint saved; the same command goes on from here", (long long)run->counters.step,
+              (long long)run->total_steps);
+    return ESPL_STOPPED;
+}
+
+static espl_status loop(espl_run *run) {
+    const espl_config *c = run->config;
+    espl_counters *n = &run->counters;
+    espl_step_result r;
+    while (n->step < run->total_steps) {
+        ESPL_TRY(espl_run_step(run, &r));
+        ESPL_TRY(report_step(run, &r));
+        ESPL_TRY(espl_checkpoints_poll(run->saver));
+        bool last = n->step == run->total_steps;
+        if (!last && due(c->train_eval_every, n->step))
+            ESPL_TRY(evaluate(run));
+        if (!last && (r.stop || (c->train_stop_after > 0 && n->step - run->first_step >= c->train_stop_after)))
+            return stop(run);
+        if (!last && due(c->checkpoint_every, n->step))
+            ESPL_TRY(espl_run_save(run));
+    }
+    return ESPL_OK;
+}
+
+/* The run is over only when this file says so: a launcher's exit status is not believed. */
+static espl_status write_done_marker(const espl_run *run) {
+    char *path = espl_format("%s/done", run->config->run_dir);
+    FILE *file = fopen(path, "w");
+    espl_status status = ESPL_OK;
+    bool written = file != NULL && fprintf(file, "step %lld\n", (long long)run->counters.step) > 0;
+    if (file == NULL || (fclose(file) != 0) || !written)
+        status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", path, strerror(errno));
+    free(path);
+    return status;
+}
+
+static espl_status export_model(const espl_run *run) {
+    const espl_config *c = run->config;
+    if (!c->checkpoint_export)
+        return ESPL_OK;
+    char *checkpoint = espl_format("%s/checkpoints/step-%08lld", c->run_dir, (long long)run->counters.step),
+         *folder = espl_format("%s/model", c->run_dir);
+    const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
+    espl_status status = espl_weights_export(checkpoint, run->kernels->real, tokenizer, folder);
+    if (status == ESPL_OK)
+        ESPL_INFO("the model is in %s", folder);
+    free(checkpoint);
+    free(folder);
+    return status;
+}
+
+static espl_status finish(espl_run *run) {
+    ESPL_TRY(evaluate(run));
+    if (run->counters.step > run->first_step)
+        ESPL_TRY(espl_run_save(run));
+    ESPL_TRY(espl_checkpoints_wait(run->saver));
+    espl_status status = run->ranks->rank == 0 ? export_model(run) : ESPL_OK;
+    if (status == ESPL_OK && run->ranks->rank == 0)
+        status = write_done_marker(run);
+    return espl_comm_agree(run->comm, status, "exporting the model");
+}
+
+espl_status espl_train(const espl_config *config, espl_comm *comm, const espl_run_options *options) {
+    espl_run run;
+    espl_status status = espl_run_open(config, comm, options, &run);
+    if (status == ESPL_OK)
+        status = loop(&run);
+    if (status == ESPL_OK)
+        status = finish(&run);
+    if (run.metrics != NULL && espl_metrics_summary(run.metrics) != ESPL_OK)
+        ESPL_WARN("%s", espl_status_message());
+    espl_run_close(&run);
+    return status;
+}

@@ -1,0 +1,129 @@
+#include "src/train/weights.h"
+
+#include "io/safetensors.h"
+#include "src/core/buffer.h"
+#include "src/core/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+espl_status espl_weights_pretrained(const espl_config *config, bool *pretrained) {
+    bool there = config->model_path[0] != '\0' && espl_safetensors_exist(config->model_path);
+    if (config->model_path[0] == '\0' && config->model_config[0] == '\0')
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "neither model.path nor model.config is set: a Hugging Face folder, or a config.json to start from scratch, is needed");
+    if (config->model_init == ESPL_INIT_PRETRAINED && !there)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: model.init is pretrained, but the folder holds no model.safetensors or model.safetensors.index.json",
+                  config->model_path[0] != '\0' ? config->model_path : "model.path");
+    *pretrained = there && config->model_init != ESPL_INIT_RANDOM;
+    return ESPL_OK;
+}
+
+/* ---- Placing a range of a parameter. */
+
+static void place(const espl_model *model, const espl_weights *w, const espl_segment *mine, int param, const void *data, espl_dtype dtype) {
+    const espl_param *p = &model->params[param];
+    int64_t start = espl_model_bucket_start(model, p->bucket, w->owner.ranks) + p->offset;
+    espl_dtype_convert((char *)w->flat + (size_t)start * espl_dtype_size(w->real), w->real, data, dtype, (size_t)p->numel);
+    if (w->master != NULL && mine->end > mine->begin)
+        espl_dtype_convert(w->master + mine->state, ESPL_F32, (const char *)data + (size_t)mine->begin * espl_dtype_size(dtype), dtype,
+                           (size_t)(mine->end - mine->begin));
+}
+
+/* ---- From safetensors. */
+
+static const espl_tensor_file *find_tensor(const espl_safetensors *set, const espl_model *model, const espl_param *p) {
+    const espl_tensor_file *found = espl_safetensors_find(set, p->name);
+    size_t prefix = strlen(model->family->prefix);
+    if (found == NULL && strncmp(p->name, model->family->prefix, prefix) == 0)
+        found = espl_safetensors_find(set, p->name + prefix);
+    return found;
+}
+
+static void describe_shape(const int64_t *shape, int n, char text[64]) {
+    int used = snprintf(text, 64, "[");
+    for (int i = 0; i < n && used < 60; i++)
+        used += snprintf(text + used, (size_t)(64 - used), "%s%lld", i > 0 ? ", " : "", (long long)shape[i]);
+    snprintf(text + used, (size_t)(64 - used), "]");
+}
+
+static espl_status check_shape(const espl_tensor_file *t, const espl_param *p, const char *folder) {
+    bool same = t->n_dims == p->n_dims && t->shape[0] == p->shape[0] && (p->n_dims < 2 || t->shape[1] == p->shape[1]);
+    char found[64], wanted[64];
+    if (same)
+        return ESPL_OK;
+    describe_shape(t->shape, t->n_dims, found);
+    describe_shape(p->shape, p->n_dims, wanted);
+    ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' has shape %s, but config.json makes it %s", folder, t->name, found, wanted);
+}
+
+static bool all_finite(const void *data, espl_dtype dtype, int64_t n) {
+    float block[1024];
+    size_t size = espl_dtype_size(dtype);
+    for (int64_t at = 0; at < n; at += 1024) {
+        int64_t count = n - at < 1024 ? n - at : 1024;
+        float sum = 0.0f; /* of x - x: 0 unless one is NaN or infinite */
+        espl_dtype_convert(block, ESPL_F32, (const char *)data + (size_t)at * size, dtype, (size_t)count);
+        for (int64_t i = 0; i < count; i++)
+            sum += block[i] - block[i];
+        if (!(sum == 0.0f))
+            return false;
+    }
+    return true;
+}
+
+static espl_status read_param(const espl_safetensors *set, const espl_model *model, int param, const espl_segment *mine, const char *folder,
+                              const espl_weights *weights) {
+    const espl_param *p = &model->params[param];
+    const espl_tensor_file *t = find_tensor(set, model, p);
+    if (t == NULL)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' is missing; config.json (model_type %s) needs it", folder, p->name,
+                  model->family->model_type);
+    ESPL_TRY(check_shape(t, p, folder));
+    if (!all_finite(t->data, t->dtype, p->numel))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' holds a NaN or an infinity; training from it cannot work", folder, t->name);
+    place(model, weights, mine, param, t->data, t->dtype);
+    return ESPL_OK;
+}
+
+espl_status espl_weights_read(const espl_model *model, const char *folder, const espl_weights *weights) {
+    espl_safetensors *set = NULL;
+    espl_segment *segments = NULL;
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_safetensors_open(folder, &set));
+    espl_owner_updates(model, &weights->owner, &segments);
+    for (int i = 0; i < model->n_params; i++)
+        ESPL_TRY_DONE(read_param(set, model, i, &segments[i], folder, weights));
+    if (espl_safetensors_count(set) > model->n_params)
+        ESPL_INFO("%s: %lld of %lld tensors are not this model's and are left alone", folder,
+                  (long long)(espl_safetensors_count(set) - model->n_params), (long long)espl_safetensors_count(set));
+done:
+    espl_safetensors_close(&set);
+    free(segments);
+    return status;
+}
+
+/* ---- Random. */
+
+void espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights) {
+    espl_segment *segments;
+    espl_owner_updates(model, &weights->owner, &segments);
+    for (int i = 0; i < model->n_params; i++) {
+        float *whole = espl_malloc((size_t)model->params[i].numel * sizeof *whole);
+        espl_model_init_range(model, i, seed, 0, model->params[i].numel, whole);
+        place(model, weights, &segments[i], i, whole, ESPL_F32);
+        free(whole);
+    }
+    free(segments);
+}
+
+void espl_weights_from_master(const espl_model *model, const espl_weights *weights) {
+    espl_segment *segments;
+    if (weights->master == NULL)
+        return;
+    int n = espl_owner_updates(model, &weights->owner, &segments);
+    for (int i = 0; i < n; i++)
+        espl_dtype_convert((char *)weights->flat + (size_t)segments[i].flat * espl_dtype_size(weights->real), weights->real,
+                           weights->master + segments[i].state, ESPL_F32, (size_t)(segments[i].end - segments[i].begin));
+    free(segments);
+}

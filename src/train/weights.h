@@ -1,0 +1,34 @@
+/* Weights in and out: Hugging Face folders, random initialisation, export. */
+#ifndef ESPL_TRAIN_WEIGHTS_H
+#define ESPL_TRAIN_WEIGHTS_H
+
+#include "src/config/config.h"
+#include "src/plan/ownership.h"
+
+/* Where weights go; borrowed. */
+typedef struct espl_weights {
+    void *flat; /* compute weights, real */
+    espl_dtype real;
+    float *master; /* this rank's fp32 master weights, NULL in fp32 */
+    espl_owner owner;
+} espl_weights;
+
+/* Local. Whether this config starts from pretrained weights. Errors: usage, when it asks for weights that are not there. */
+espl_status espl_weights_pretrained(const espl_config *config, bool *pretrained);
+
+/* Local. Reads all parameters from the safetensors of `folder`, mapped and converted once. Names may lack the family's prefix; a tied head
+ * may be absent. Errors: data, for a missing tensor, another shape, a non-finite value. */
+espl_status espl_weights_read(const espl_model *model, const char *folder, const espl_weights *weights);
+
+/* Local. Random initialisation, a pure function of the seed. */
+void espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights);
+
+/* Local. Copies this rank's master weights, rounded, into the flat space (bf16; nothing to do in fp32). */
+void espl_weights_from_master(const espl_model *model, const espl_weights *weights);
+
+/* Local. Writes a Hugging Face folder from the weights of a checkpoint: safetensors in `dtype`, config.json as it was (with the new dtype),
+ * and the tokenizer's files from `tokenizer` (its folder or tokenizer.json; "": none). Whatever model was in `folder` before is replaced
+ * file by file; a base model's folder is refused. */
+espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const char *tokenizer, const char *folder);
+
+#endif

@@ -1,0 +1,164 @@
+#include "io/fsio.h"
+#include "io/readers_internal.h"
+
+#include <glob.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_DEPTH = 64 }; /* of folders in folders; links may run in circles */
+
+static bool ends_in(const char *path, size_t size, const char *ending) {
+    size_t n = strlen(ending);
+    return size >= n && memcmp(path + size - n, ending, n) == 0;
+}
+
+static const struct {
+    const char *ending;
+    espl_packing packing;
+} packings[] = {{".gz", ESPL_GZ}, {".zst", ESPL_ZST}};
+
+static const struct {
+    const char *ending;
+    espl_read_format format;
+} formats[] = {{".jsonl", ESPL_READ_JSONL}, {".ndjson", ESPL_READ_JSONL}, {".json", ESPL_READ_JSONL}, {".h5", ESPL_READ_TOKENS}};
+
+static void tell_kind(const char *path, espl_input *input) {
+    size_t size = strlen(path);
+    for (size_t i = 0; i < sizeof packings / sizeof packings[0]; i++)
+        if (ends_in(path, size, packings[i].ending)) {
+            input->packing = packings[i].packing;
+            size -= strlen(packings[i].ending);
+            break;
+        }
+    if (input->format != ESPL_READ_AUTO)
+        return;
+    input->format = ESPL_READ_TEXT;
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
+        if (ends_in(path, size, formats[i].ending))
+            input->format = formats[i].format;
+}
+
+static espl_status add_file(espl_inputs *inputs, const char *path, espl_read_format format) {
+    espl_input input = {.format = format};
+    ESPL_TRY(espl_fs_path_size(path, &input.bytes));
+    tell_kind(path, &input);
+    input.path = espl_strdup(path);
+    inputs->items = espl_realloc(inputs->items, (size_t)(inputs->n + 1) * sizeof *inputs->items);
+    inputs->items[inputs->n++] = input;
+    return ESPL_OK;
+}
+
+static espl_status add_folder(espl_inputs *inputs, const char *folder, espl_read_format format, int depth);
+
+static espl_status add_path(espl_inputs *inputs, const char *path, espl_read_format format, int depth) {
+    if (espl_fs_is_folder(path))
+        return add_folder(inputs, path, format, depth);
+    if (!espl_fs_is_file(path))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: no such file or folder, expected data to read", path);
+    return add_file(inputs, path, format);
+}
+
+static espl_status add_folder(espl_inputs *inputs, const char *folder, espl_read_format format, int depth) {
+    espl_status status = ESPL_OK;
+    char **names = NULL;
+    size_t n = 0;
+    if (depth == MAX_DEPTH)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: %d folders deep, expected fewer: does a link lead back?", folder, MAX_DEPTH);
+    ESPL_TRY(espl_fs_list(folder, &names, &n));
+    for (size_t i = 0; i < n && status == ESPL_OK; i++) {
+        if (names[i][0] == '.')
+            continue;
+        char *path = espl_format("%s/%s", folder, names[i]);
+        status = add_path(inputs, path, format, depth + 1);
+        free(path);
+    }
+    espl_fs_free_names(names, n);
+    return status;
+}
+
+static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static espl_status add_glob(espl_inputs *inputs, const char *pattern, espl_read_format format) {
+    glob_t matches = {0};
+    espl_status status = ESPL_OK;
+    int result = glob(pattern, GLOB_NOSORT, NULL, &matches);
+    if (result != 0 && result != GLOB_NOMATCH)
+        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: the pattern cannot be matched: %s", pattern,
+                       result == GLOB_NOSPACE ? "out of memory" : "a folder cannot be read");
+    if (result == GLOB_NOMATCH)
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: the pattern matches no file", pattern);
+    qsort(matches.gl_pathv, matches.gl_pathc, sizeof *matches.gl_pathv, by_bytes);
+    for (size_t i = 0; i < matches.gl_pathc; i++)
+        ESPL_TRY_DONE(add_path(inputs, matches.gl_pathv[i], format, 0));
+done:
+    globfree(&matches);
+    return status;
+}
+
+espl_status espl_inputs_find(char *const *paths, int64_t n_paths, espl_read_format format, espl_inputs *inputs) {
+    espl_status status = ESPL_OK;
+    *inputs = (espl_inputs){0};
+    for (int64_t i = 0; i < n_paths; i++) {
+        int64_t before = inputs->n;
+        bool there = espl_fs_is_file(paths[i]) || espl_fs_is_folder(paths[i]);
+        if (!there && strpbrk(paths[i], "*?[") != NULL)
+            ESPL_TRY_DONE(add_glob(inputs, paths[i], format));
+        else
+            ESPL_TRY_DONE(add_path(inputs, paths[i], format, 0));
+        if (inputs->n == before)
+            ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: no file in it, expected data to read", paths[i]);
+    }
+done:
+    if (status != ESPL_OK)
+        espl_inputs_free(inputs);
+    return status;
+}
+
+void espl_inputs_free(espl_inputs *inputs) {
+    for (int64_t i = 0; i < inputs->n; i++)
+        free(inputs->items[i].path);
+    free(inputs->items);
+    *inputs = (espl_inputs){0};
+}
+
+/* Lines can be found from any byte on; a JSON array, packed bytes and one document a file need all that is before. */
+static espl_status can_cut(const espl_input *input, espl_read_unit unit, bool *can) {
+    *can = input->packing == ESPL_PLAIN && (input->format == ESPL_READ_JSONL || unit != ESPL_READ_FILE);
+    if (!*can || input->format != ESPL_READ_JSONL)
+        return ESPL_OK;
+    espl_stretch stretch;
+    bool array = false;
+    espl_status status = espl__stretch_open(input, 0, &stretch);
+    if (status == ESPL_OK)
+        status = espl__json_is_array(&stretch, &array);
+    espl__stretch_close(&stretch);
+    *can = !array;
+    return status;
+}
+
+espl_status espl_inputs_cut(const espl_inputs *inputs, espl_read_unit unit, int64_t block, espl_share **shares, int64_t *n) {
+    espl_status status = ESPL_OK;
+    espl_share *list = NULL;
+    int64_t count = 0, capacity = 0;
+    for (int64_t i = 0; i < inputs->n; i++) {
+        int64_t bytes = inputs->items[i].bytes, pieces = 1;
+        bool can = false;
+        if (bytes > block)
+            ESPL_TRY_DONE(can_cut(&inputs->items[i], unit, &can));
+        if (can)
+            pieces = (bytes + block - 1) / block;
+        for (int64_t p = 0; p < pieces; p++) {
+            if (count == capacity)
+                list = espl_realloc(list, (size_t)(capacity = 2 * capacity + 16) * sizeof *list);
+            list[count++] = (espl_share){.input = i, .begin = p * block, .end = p + 1 < pieces ? (p + 1) * block : bytes};
+        }
+    }
+done:
+    if (status != ESPL_OK) {
+        free(list);
+        list = NULL;
+    }
+    *shares = list;
+    *n = status == ESPL_OK ? count : 0;
+    return status;
+}

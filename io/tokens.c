@@ -1,0 +1,89 @@
+#include "io/tokens.h"
+
+#include "io/fsio.h"
+#include "io/tokens_internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static espl_status map_file(const char *path, espl_tokens *tokens) {
+    espl_status status = ESPL_OK;
+    int64_t bytes = 0;
+    int fd = -1;
+    ESPL_TRY_DONE(espl_fs_open_read(path, &fd));
+    ESPL_TRY_DONE(espl_fs_size(fd, &bytes, path));
+    void *mapping = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (mapping == MAP_FAILED)
+        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: %lld bytes cannot be mapped: %s", path, (long long)bytes, strerror(errno));
+    tokens->mapping = mapping;
+    tokens->mapping_bytes = (size_t)bytes;
+done:
+    espl_fs_close(&fd, path);
+    return status;
+}
+
+static const void *set_at(const espl_tokens *tokens, const espl_store_set *set) {
+    return set->n > 0 ? (const char *)tokens->mapping + set->offset : NULL;
+}
+
+static espl_status check_ends(const espl_tokens *tokens, const char *path) {
+    int64_t first = tokens->documents[0], last = tokens->documents[tokens->n_documents];
+    if (first != 0 || last != tokens->n_tokens)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: documents reach from token %lld to %lld, expected 0 to %lld", path, (long long)first, (long long)last,
+                  (long long)tokens->n_tokens);
+    return ESPL_OK;
+}
+
+/* A store may come from elsewhere, with checksums that are right and contents that are not. */
+static espl_status check_contents(const espl_tokens *tokens, const char *path) {
+    for (int64_t d = 0; d < tokens->n_documents; d++)
+        if (tokens->documents[d + 1] < tokens->documents[d])
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: document %lld ends before it begins", path, (long long)d);
+    int64_t largest = 0;
+    for (int64_t t = 0; t < tokens->n_tokens; t++) {
+        int64_t id = tokens->ids16 != NULL ? tokens->ids16[t] : tokens->ids32[t];
+        largest = id > largest ? id : largest;
+    }
+    if (largest >= tokens->vocabulary)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: holds id %lld, expected ids below its vocabulary %lld", path, (long long)largest,
+                  (long long)tokens->vocabulary);
+    return ESPL_OK;
+}
+
+static void bind_sets(const espl_store_layout *layout, espl_tokens *tokens) {
+    const espl_store_set *ids = &layout->sets[ESPL_STORE_IDS];
+    tokens->n_tokens = ids->n;
+    tokens->n_documents = layout->sets[ESPL_STORE_DOCUMENTS].n - 1;
+    tokens->vocabulary = layout->vocabulary;
+    tokens->key = layout->key;
+    tokens->documents = set_at(tokens, &layout->sets[ESPL_STORE_DOCUMENTS]);
+    tokens->ids16 = ids->width == 2 ? set_at(tokens, ids) : NULL;
+    tokens->ids32 = ids->width == 4 ? set_at(tokens, ids) : NULL;
+    tokens->mask = set_at(tokens, &layout->sets[ESPL_STORE_MASK]);
+    tokens->n_bytes = *(const int64_t *)set_at(tokens, &layout->sets[ESPL_STORE_BYTES]);
+}
+
+espl_status espl_tokens_open(const char *path, bool verify, espl_tokens *tokens) {
+    espl_status status = ESPL_OK;
+    espl_store_layout layout;
+    *tokens = (espl_tokens){0};
+    ESPL_TRY(espl__store_inspect(path, &layout));
+    if (verify)
+        ESPL_TRY(espl__store_verify(NULL, path, &layout));
+    ESPL_TRY(map_file(path, tokens));
+    bind_sets(&layout, tokens);
+    ESPL_TRY_DONE(check_ends(tokens, path));
+    if (verify)
+        ESPL_TRY_DONE(check_contents(tokens, path));
+done:
+    if (status != ESPL_OK)
+        espl_tokens_close(tokens);
+    return status;
+}
+
+void espl_tokens_close(espl_tokens *tokens) {
+    if (tokens->mapping != NULL)
+        munmap(tokens->mapping, tokens->mapping_bytes);
+    *tokens = (espl_tokens){0};
+}

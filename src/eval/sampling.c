@@ -90,8 +90,8 @@ static int64_t first_of_top_k(const uint64_t *sorted, int64_t vocab, int64_t k) 
     return first;
 }
 
-/* First entry that top-p keeps: what comes before it has, with itself, a probability of at most 1 - p. Sums and comparison have
- * the precision that PyTorch gives them: a float after every addition of doubles. */
+/* First entry that top-p keeps: an entry goes when it and those before it have together a probability of at most 1 - p. As in PyTorch the
+ * probabilities are floats, their running sum is a double, and it is compared as a float. */
 static int64_t first_of_top_p(const uint64_t *sorted, int64_t begin, int64_t vocab, double top_p, int64_t least) {
     double largest = key_value(sorted[vocab - 1]), total = 0, before = 0;
     float border = (float)(1.0 - top_p);

@@ -35,8 +35,8 @@ size_t espl_sampling_scratch(int64_t vocab);
 /* Local. Applies what looks at the tokens so far to logits [V], in place. For beam search the logits are log-probabilities. */
 void espl_sampling_penalise(const espl_sampling *how, espl_context context, float *logits, int64_t vocab, void *scratch);
 
-/* Local. Applies temperature (not 0), top-k and top-p to logits [V], in place. Among equal logits at the border of top-p those with the
- * higher index stay. */
+/* Local. Applies temperature (not 0), top-k and top-p to logits [V], in place. Among equal logits at the border of top-p those with
+ * the higher index stay (what a stable ascending sort gives; transformers leaves it to an unstable one). */
 void espl_sampling_warp(const espl_sampling *how, float *logits, int64_t vocab, void *scratch);
 
 /* Local. Index of the first largest logit. */

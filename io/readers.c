@@ -222,6 +222,7 @@ static espl_status open_share(espl_reader *reader) {
 }
 
 espl_status espl_reader_open(const espl_inputs *inputs, const espl_share *share, const espl_reader_options *options, espl_reader **reader) {
+    ESPL_ASSERT(inputs->items[share->input].format != ESPL_READ_TOKENS, "%s is a token store", inputs->items[share->input].path);
     espl_reader *made = espl_calloc(1, sizeof *made);
     made->input = &inputs->items[share->input];
     made->share = *share;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_BYTES = 1 << 20 };
+enum { READ_BYTES = 128 << 10 };
 
 static espl_status drop_mark(espl_stretch *stretch) {
     bool more = true;

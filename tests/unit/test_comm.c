@@ -39,11 +39,11 @@ static void integers_are_reduced(void **state) {
 static void bytes_travel(void **state) {
     (void)state;
     for (int root = 0; root < ranks->size; root++) {
-        char text[16] = "";
+        char text[32] = "";
         if (ranks->rank == root)
             snprintf(text, sizeof text, "from %d", root);
         assert_int_equal(espl_comm_bcast(comm, text, sizeof text, root), ESPL_OK);
-        char expected[16];
+        char expected[32];
         snprintf(expected, sizeof expected, "from %d", root);
         assert_string_equal(text, expected);
     }

@@ -40,11 +40,17 @@ static inline void op_round(const op_backend *backend, void *x, int64_t n) {
     free(narrow);
 }
 
+/* Where a result lies: aliased ones in the buffer of what they overwrote. */
+static inline int op_slot_buffer(const op_case *c, int slot) {
+    bool alias = c->flags & OP_ALIAS;
+    return alias && slot == OP_DIN0 ? OP_DOUT0 : alias && slot == OP_OUT0 && c->op == ESPL_OP_RESNORM ? OP_IN0 : slot;
+}
+
 static inline void op_round_slots(const op_backend *backend, const op_case *c, const op_values *v, void *const buffer[OP_SLOTS], int first,
                                   int last) {
     for (int s = first; s <= last; s++)
         if (!op_slot_is_stat(c->op, s))
-            op_round(backend, buffer[s], v->size[s]);
+            op_round(backend, buffer[op_slot_buffer(c, s)], v->size[s]);
 }
 
 static inline void op_buffers_make(const op_backend *backend, const op_case *c, const op_values *v, void *buffer[OP_SLOTS]) {
@@ -58,11 +64,9 @@ static inline void op_buffers_make(const op_backend *backend, const op_case *c, 
 
 /* Takes the results back and frees the buffers; aliased results lie in the buffers of what they overwrote. */
 static inline void op_buffers_collect(const op_backend *backend, const op_case *c, op_values *v, void *buffer[OP_SLOTS]) {
-    bool alias = c->flags & OP_ALIAS;
     for (int s = 0; s < OP_SLOTS; s++) {
-        int from = alias && s == OP_DIN0 ? OP_DOUT0 : alias && s == OP_OUT0 && c->op == ESPL_OP_RESNORM ? OP_IN0 : s;
         if (op_slot_is_result(s) && buffer[s])
-            espl_dtype_convert(v->slot[s], ESPL_F64, buffer[from], op_slot_format(backend, c->op, s), (size_t)v->size[s]);
+            espl_dtype_convert(v->slot[s], ESPL_F64, buffer[op_slot_buffer(c, s)], op_slot_format(backend, c->op, s), (size_t)v->size[s]);
     }
     for (int s = 0; s < OP_SLOTS; s++)
         free(buffer[s]);
@@ -93,6 +97,16 @@ static inline void op_call(const op_backend *backend, espl_op op, espl_args *arg
     args->work = op_alloc(backend->kernels->work_bytes(op, args->attrs, args->batch->n, backend->threads, backward));
     (backward ? backend->kernels->backward : backend->kernels->forward)[op](args);
     free(args->work);
+}
+
+/* Forward alone; fills the outputs of `v`. */
+static inline void op_run_forward(const op_backend *backend, const op_case *c, op_values *v) {
+    void *buffer[OP_SLOTS];
+    op_buffers_make(backend, c, v, buffer);
+    espl_args args = op_args(c, v, buffer);
+    op_call(backend, c->op, &args, 0);
+    op_round_slots(backend, c, v, buffer, OP_OUT0, OP_OUT2);
+    op_buffers_collect(backend, c, v, buffer);
 }
 
 /* Forward, then backward on its outputs; fills the results of `v`. */
@@ -184,13 +198,25 @@ static inline double op_error(const double *x, const double *y, int64_t n) {
     return top;
 }
 
-/* Half the distance of neighbours at 1: what one rounding costs. */
-static inline double op_unit(espl_dtype format) { return format == ESPL_F64 ? 0x1p-53 : format == ESPL_F32 ? 0x1p-24 : 0x1p-9; }
+/* The longest sum of a case: what multiplies one rounding in a bound. */
+static inline double op_longest_sum(const op_case *c) {
+    const espl_attrs *a = &c->attrs;
+    int64_t lengths[] = {a->n_in, a->n_out, a->vocab, a->head_dim, op_case_tokens(c)}, longest = 16;
+    for (int i = 0; i < 5; i++)
+        longest = lengths[i] > longest ? lengths[i] : longest;
+    return (double)longest;
+}
 
-/* LINEAR_XENT multiplies probabilities, which a backend in a narrow format holds in that format: so does its plain implementation, and
- * dW has that error. */
-static inline espl_dtype op_result_format(const op_backend *fast, espl_op op, int slot) {
-    return op == ESPL_OP_LINEAR_XENT && slot == OP_DPARAM0 ? fast->kernels->real : op_slot_format(fast, op, slot);
+/* Half the distance of neighbours at 1: what one rounding costs. */
+static inline double op_unit(espl_dtype format) { return format == ESPL_F64 ? 0x1p-53 : format == ESPL_F32 ? 0x1p-24 : 0x1p-8; }
+
+/* The format that limits a result, where a plain implementation rounds on the way to it: LINEAR_XENT multiplies probabilities, QKV
+ * gradients that were rotated back in place, both held in `real`; RESNORM's statistics are those of out0 as it is stored (RENEW). */
+static inline espl_dtype op_result_format(const op_backend *fast, const op_case *c, int slot) {
+    bool gradient = slot == OP_DPARAM0 || slot == OP_DPARAM1;
+    bool through_real = (c->op == ESPL_OP_LINEAR_XENT && gradient) || (c->op == ESPL_OP_QKV && c->attrs.rope_dim > 0 && gradient) ||
+                        (c->op == ESPL_OP_RESNORM && slot == OP_OUT2);
+    return through_real ? fast->kernels->real : op_slot_format(fast, c->op, slot);
 }
 
 /* error(fast) / (2 error(plain) + one rounding of the largest result), worst of all results; above 1 the rule is broken. Says where. */
@@ -205,7 +231,7 @@ static inline double op_worst_2x(const op_backend *fast, const op_case *c) {
     for (int s = 0; s < OP_SLOTS; s++) {
         if (!op_slot_is_result(s) || !t.slot[s])
             continue;
-        double top = op_max(t.slot[s], t.size[s]), unit = op_unit(op_result_format(fast, c->op, s)) * top;
+        double top = op_max(t.slot[s], t.size[s]), unit = op_unit(op_result_format(fast, c, s)) * top;
         double error = op_error(a.slot[s], t.slot[s], t.size[s]), bound = 2 * op_error(b.slot[s], t.slot[s], t.size[s]) + unit;
         double ratio = error == 0 ? 0 : error / bound;
         if (!(ratio <= 1))

@@ -8,12 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Only OpenBLAS has these; another CBLAS links too. */
 extern void openblas_set_num_threads(int n) __attribute__((weak));
 extern char *openblas_get_corename(void) __attribute__((weak));
-extern char *openblas_get_config(void) __attribute__((weak));
 
 extern const espl_kernels espl__cpu_table_portable_fp32, espl__cpu_table_portable_bf16;
 #if defined(__x86_64__)
@@ -74,21 +72,19 @@ void espl_kernels_set_threads(int n) {
 
 int espl_kernels_threads(void) { return n_threads > 0 ? n_threads : omp_get_max_threads(); }
 
-/* OpenBLAS chooses kernels when it is loaded. A release older than the CPU takes those of a much older one, at half the speed. */
-void espl_kernels_prepare_process(char **argv) {
-#if defined(__x86_64__)
-    bool misjudged = has_avx512() && openblas_get_corename && strcmp(openblas_get_corename(), "Haswell") == 0;
-    if (misjudged && !getenv("OPENBLAS_CORETYPE") && setenv("OPENBLAS_CORETYPE", "SkylakeX", 1) == 0)
-        execv("/proc/self/exe", argv); /* where this fails, the process goes on with the slow kernels */
-#else
-    (void)argv;
-#endif
+/* OpenBLAS chooses its kernels when it is loaded; an OPENBLAS_CORETYPE left in the environment can halve its speed, so it is shown. */
+static const char *blas_choice(void) {
+    static char line[96];
+    const char *set = getenv("OPENBLAS_CORETYPE");
+    if (!openblas_get_corename)
+        return "of the site";
+    snprintf(line, sizeof line, "OpenBLAS for %s%s", openblas_get_corename(), set && *set ? " (set by OPENBLAS_CORETYPE)" : "");
+    return line;
 }
 
 const char *espl_kernels_describe(void) {
     static char line[256];
-    snprintf(line, sizeof line, "%s, %d threads, BLAS %s%s, bf16 by %s", sets[best_set()].name, espl_kernels_threads(),
-             openblas_get_corename ? "OpenBLAS for " : "of the site", openblas_get_corename ? openblas_get_corename() : "",
+    snprintf(line, sizeof line, "%s, %d threads, BLAS %s, bf16 by %s", sets[best_set()].name, espl_kernels_threads(), blas_choice(),
              espl__matmul_native_bf16() ? "oneDNN" : "conversion to float");
     return line;
 }

@@ -184,10 +184,6 @@ int espl_kernels_threads(void);
 /* Local. Instruction sets by name: "avx512", "avx2", "portable"; for tests. Returns NULL where the machine lacks it. */
 const espl_kernels *espl_kernels_cpu_isa(const char *isa, espl_dtype real);
 
-/* Local. To be called first in main, before threads and MPI. Where OpenBLAS does not know this CPU and would take the kernels of a much older
- * one, sets OPENBLAS_CORETYPE and starts the program again, once; a user's own setting stays. Else returns at once. */
-void espl_kernels_prepare_process(char **argv);
-
 /* Local. One line about the libraries and the instruction set in use, for logs. */
 const char *espl_kernels_describe(void);
 

@@ -103,8 +103,17 @@ static entry *find(const shape *s) {
 void espl__matmul_onednn(const espl_matmul *t) {
     if (!table)
         open_thread();
-    shape s = {.m = t->m, .n = t->n, .k = t->k, .lda = t->lda, .ldb = t->ldb, .ldc = t->ldc, .trans_a = t->trans_a,
-               .trans_b = t->trans_b, .add = t->add, .c_dtype = (int32_t)t->c_dtype, .alpha = t->alpha};
+    shape s = {.m = t->m,
+               .n = t->n,
+               .k = t->k,
+               .lda = t->lda,
+               .ldb = t->ldb,
+               .ldc = t->ldc,
+               .trans_a = t->trans_a,
+               .trans_b = t->trans_b,
+               .add = t->add,
+               .c_dtype = (int32_t)t->c_dtype,
+               .alpha = t->alpha};
     entry *e = find(&s);
     must(dnnl_memory_set_data_handle(e->memory[0], (void *)(uintptr_t)t->a), "an address");
     must(dnnl_memory_set_data_handle(e->memory[1], (void *)(uintptr_t)t->b), "an address");

@@ -4,15 +4,15 @@
 typedef void forward_fn(const real *x, real *y, int64_t n);
 typedef void backward_fn(const real *x, const real *dy, real *dx, int64_t n, bool add);
 
-#define ROW(KIND, name)                                                                                                                \
-    static void forward_##name(const real *x, real *y, int64_t n) {                                                                    \
-        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) store(y + i, act_##name(load(x + i)));                                     \
-    }                                                                                                                                  \
-    static void backward_##name(const real *x, const real *dy, real *dx, int64_t n, bool add) {                                        \
-        if (add)                                                                                                                       \
-            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) put(dx + i, load(dy + i) * slope_##name(load(x + i)), true);           \
-        else                                                                                                                           \
-            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) put(dx + i, load(dy + i) * slope_##name(load(x + i)), false);          \
+#define ROW(KIND, name)                                                                                                                    \
+    static void forward_##name(const real *x, real *y, int64_t n) {                                                                        \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) store(y + i, act_##name(load(x + i)));                                         \
+    }                                                                                                                                      \
+    static void backward_##name(const real *x, const real *dy, real *dx, int64_t n, bool add) {                                            \
+        if (add)                                                                                                                           \
+            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) put(dx + i, load(dy + i) * slope_##name(load(x + i)), true);               \
+        else                                                                                                                               \
+            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) put(dx + i, load(dy + i) * slope_##name(load(x + i)), false);              \
     }
 FOR_EACH_ACT(ROW)
 #undef ROW

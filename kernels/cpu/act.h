@@ -19,9 +19,7 @@ static inline float slope_gelu_tanh(float x) {
 
 static inline float act_gelu(float x) { return 0.5f * x * (1.0f + v_erf(x * 0.7071067812f)); }
 
-static inline float slope_gelu(float x) {
-    return fma1(x * 0.3989422804f, v_exp(-0.5f * x * x), 0.5f * (1.0f + v_erf(x * 0.7071067812f)));
-}
+static inline float slope_gelu(float x) { return fma1(x * 0.3989422804f, v_exp(-0.5f * x * x), 0.5f * (1.0f + v_erf(x * 0.7071067812f))); }
 
 static inline float act_relu(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float slope_relu(float x) { return x > 0.0f ? 1.0f : 0.0f; }
@@ -41,11 +39,11 @@ static inline float slope_tanh(float x) {
 }
 
 /* Calls ROW(KIND, name) for each kind. */
-#define FOR_EACH_ACT(ROW)                                                                                                              \
-    ROW(ESPL_ACT_GELU_TANH, gelu_tanh)                                                                                                 \
-    ROW(ESPL_ACT_GELU, gelu)                                                                                                           \
-    ROW(ESPL_ACT_RELU, relu)                                                                                                           \
-    ROW(ESPL_ACT_SILU, silu)                                                                                                           \
+#define FOR_EACH_ACT(ROW)                                                                                                                  \
+    ROW(ESPL_ACT_GELU_TANH, gelu_tanh)                                                                                                     \
+    ROW(ESPL_ACT_GELU, gelu)                                                                                                               \
+    ROW(ESPL_ACT_RELU, relu)                                                                                                               \
+    ROW(ESPL_ACT_SILU, silu)                                                                                                               \
     ROW(ESPL_ACT_TANH, tanh)
 
 #endif

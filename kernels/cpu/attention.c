@@ -49,8 +49,9 @@ static void add_keys(state *s, int64_t k, int64_t keys) {
     int64_t d = a->d, ldk = a->ld, ldv = a->ld, token = s->segment.start + k, kv_head = s->head / a->group;
     int64_t lanes = round_up(s->queries, BLOCK_LANES);
     const float *key = CPU(view_rows)(key_at(a, token, kv_head), &ldk, keys, d, s->copy);
-    CPU(block_multiply)(&(block_product){.m = keys, .n = lanes, .k = d, .a = key, .a_row = ldk, .a_column = 1, .b = s->qt,
-                                         .ldb = BLOCK, .c = s->scores, .ldc = BLOCK});
+    CPU(block_multiply)
+    (&(block_product){
+        .m = keys, .n = lanes, .k = d, .a = key, .a_row = ldk, .a_column = 1, .b = s->qt, .ldb = BLOCK, .c = s->scores, .ldc = BLOCK});
     CPU(mask_scores)(a, s->q, s->queries, k, keys, s->scores);
     online_softmax(s, keys);
     if (a->drop.on) {
@@ -59,8 +60,18 @@ static void add_keys(state *s, int64_t k, int64_t keys) {
             s->scores[i] *= s->mask[i];
     }
     const float *value = CPU(view_rows)(value_at(a, token, kv_head), &ldv, keys, d, s->copy);
-    CPU(block_multiply)(&(block_product){.m = d, .n = lanes, .k = keys, .a = value, .a_row = 1, .a_column = ldv, .b = s->scores,
-                                         .ldb = BLOCK, .c = s->ot, .ldc = BLOCK, .add = true});
+    CPU(block_multiply)
+    (&(block_product){.m = d,
+                      .n = lanes,
+                      .k = keys,
+                      .a = value,
+                      .a_row = 1,
+                      .a_column = ldv,
+                      .b = s->scores,
+                      .ldb = BLOCK,
+                      .c = s->ot,
+                      .ldc = BLOCK,
+                      .add = true});
 }
 
 static void put_block(const state *s) {
@@ -77,8 +88,15 @@ static void put_block(const state *s) {
 
 static void forward_block(const attention *a, span segment, int64_t head, int64_t q, float *work) {
     int64_t d = a->d;
-    state s = {.a = a, .segment = segment, .head = head, .q = q, .queries = min64(BLOCK, segment.tokens - q), .qt = work,
-               .ot = work + d * BLOCK, .copy = work + 2 * d * BLOCK, .scores = work + 3 * d * BLOCK};
+    state s = {.a = a,
+               .segment = segment,
+               .head = head,
+               .q = q,
+               .queries = min64(BLOCK, segment.tokens - q),
+               .qt = work,
+               .ot = work + d * BLOCK,
+               .copy = work + 2 * d * BLOCK,
+               .scores = work + 3 * d * BLOCK};
     s.mask = s.scores + BLOCK * BLOCK;
     CPU(pack_transposed)(query_at(a, segment.start + q, head), a->ld, s.queries, d, a->args->attrs->scale, s.qt);
     memset(s.ot, 0, (size_t)(d * BLOCK) * sizeof(float));

@@ -26,9 +26,15 @@ typedef struct span {
 static inline attention attention_of(const espl_args *args, dropout drop) {
     const espl_attrs *attrs = args->attrs;
     int64_t d = attrs->head_dim;
-    return (attention){.args = args, .qkv = args->in[0], .ld = (attrs->heads + 2 * attrs->kv_heads) * d, .d = d,
-                       .width = round_up(d, BLOCK_LANES), .heads = attrs->heads, .kv_heads = attrs->kv_heads,
-                       .group = attrs->heads / attrs->kv_heads, .drop = drop};
+    return (attention){.args = args,
+                       .qkv = args->in[0],
+                       .ld = (attrs->heads + 2 * attrs->kv_heads) * d,
+                       .d = d,
+                       .width = round_up(d, BLOCK_LANES),
+                       .heads = attrs->heads,
+                       .kv_heads = attrs->kv_heads,
+                       .group = attrs->heads / attrs->kv_heads,
+                       .drop = drop};
 }
 
 static inline const real *query_at(const attention *a, int64_t token, int64_t head) { return a->qkv + token * a->ld + head * a->d; }

@@ -11,11 +11,11 @@ typedef struct state {
     const attention *a;
     span segment;
     int64_t head, kv_head, q, queries, keys;
-    float *dk, *dv;                         /* [tokens of the segment][width] */
-    float *qt, *dot, *dqt;                  /* [d][BLOCK] */
-    float *q_rows, *do_rows;                /* [BLOCK][width] */
-    float *p, *ds, *mask;                   /* [BLOCK][BLOCK] */
-    float *copy;                            /* [2][BLOCK][d] */
+    float *dk, *dv;          /* [tokens of the segment][width] */
+    float *qt, *dot, *dqt;   /* [d][BLOCK] */
+    float *q_rows, *do_rows; /* [BLOCK][width] */
+    float *p, *ds, *mask;    /* [BLOCK][BLOCK] */
+    float *copy;             /* [2][BLOCK][d] */
     float lse[BLOCK], r[BLOCK];
 } state;
 
@@ -30,10 +30,9 @@ static void lay_out(state *s, float *work) {
     const struct {
         float **to;
         int64_t size;
-    } rows[] = {{&s->dk, n * width},         {&s->dv, n * width},          {&s->qt, d * BLOCK}, {&s->dot, d * BLOCK},
-                {&s->dqt, d * BLOCK},        {&s->q_rows, BLOCK * width},  {&s->do_rows, BLOCK * width},
-                {&s->p, BLOCK * BLOCK},      {&s->ds, BLOCK * BLOCK},      {&s->mask, BLOCK * BLOCK},
-                {&s->copy, 2 * BLOCK * d}};
+    } rows[] = {{&s->dk, n * width},     {&s->dv, n * width},         {&s->qt, d * BLOCK},          {&s->dot, d * BLOCK},
+                {&s->dqt, d * BLOCK},    {&s->q_rows, BLOCK * width}, {&s->do_rows, BLOCK * width}, {&s->p, BLOCK * BLOCK},
+                {&s->ds, BLOCK * BLOCK}, {&s->mask, BLOCK * BLOCK},   {&s->copy, 2 * BLOCK * d}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         *rows[i].to = at;
         at += rows[i].size;
@@ -70,24 +69,51 @@ static void add_keys(state *s, int64_t k) {
     int64_t lanes = round_up(s->queries, BLOCK_LANES);
     const float *key = CPU(view_rows)(key_at(a, token, s->kv_head), &ldk, keys, d, s->copy);
     const float *value = CPU(view_rows)(value_at(a, token, s->kv_head), &ldv, keys, d, s->copy + BLOCK * d);
-    block_product scores = {.m = keys, .n = lanes, .k = d, .a = key, .a_row = ldk, .a_column = 1, .b = s->qt, .ldb = BLOCK,
-                            .c = s->p, .ldc = BLOCK};
+    block_product scores = {
+        .m = keys, .n = lanes, .k = d, .a = key, .a_row = ldk, .a_column = 1, .b = s->qt, .ldb = BLOCK, .c = s->p, .ldc = BLOCK};
     CPU(block_multiply)(&scores);
-    block_product dp = {.m = keys, .n = lanes, .k = d, .a = value, .a_row = ldv, .a_column = 1, .b = s->dot, .ldb = BLOCK,
-                        .c = s->ds, .ldc = BLOCK};
+    block_product dp = {
+        .m = keys, .n = lanes, .k = d, .a = value, .a_row = ldv, .a_column = 1, .b = s->dot, .ldb = BLOCK, .c = s->ds, .ldc = BLOCK};
     CPU(block_multiply)(&dp);
     CPU(mask_scores)(a, s->q, s->queries, k, keys, s->p);
     if (a->drop.on)
         CPU(attention_dropout)(a, &s->segment, s->head, s->q, k, keys, s->mask);
     probabilities(s);
-    block_product dv = {.m = keys, .n = width, .k = s->queries, .a = s->p, .a_row = BLOCK, .a_column = 1, .b = s->do_rows,
-                        .ldb = width, .c = s->dv + k * width, .ldc = width, .add = true};
+    block_product dv = {.m = keys,
+                        .n = width,
+                        .k = s->queries,
+                        .a = s->p,
+                        .a_row = BLOCK,
+                        .a_column = 1,
+                        .b = s->do_rows,
+                        .ldb = width,
+                        .c = s->dv + k * width,
+                        .ldc = width,
+                        .add = true};
     CPU(block_multiply)(&dv);
-    block_product dk = {.m = keys, .n = width, .k = s->queries, .a = s->ds, .a_row = BLOCK, .a_column = 1, .b = s->q_rows,
-                        .ldb = width, .c = s->dk + k * width, .ldc = width, .add = true};
+    block_product dk = {.m = keys,
+                        .n = width,
+                        .k = s->queries,
+                        .a = s->ds,
+                        .a_row = BLOCK,
+                        .a_column = 1,
+                        .b = s->q_rows,
+                        .ldb = width,
+                        .c = s->dk + k * width,
+                        .ldc = width,
+                        .add = true};
     CPU(block_multiply)(&dk);
-    block_product dq = {.m = d, .n = lanes, .k = keys, .a = key, .a_row = 1, .a_column = ldk, .b = s->ds, .ldb = BLOCK,
-                        .c = s->dqt, .ldc = BLOCK, .add = true};
+    block_product dq = {.m = d,
+                        .n = lanes,
+                        .k = keys,
+                        .a = key,
+                        .a_row = 1,
+                        .a_column = ldk,
+                        .b = s->ds,
+                        .ldb = BLOCK,
+                        .c = s->dqt,
+                        .ldc = BLOCK,
+                        .add = true};
     CPU(block_multiply)(&dq);
 }
 

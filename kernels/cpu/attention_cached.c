@@ -14,8 +14,12 @@ static layout layout_of(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
     const espl_cache *cache = args->batch->cache;
     int64_t d = attrs->head_dim, token = 2 * attrs->kv_heads * d;
-    return (layout){.d = d, .heads = attrs->heads, .kv_heads = attrs->kv_heads, .group = attrs->heads / attrs->kv_heads,
-                    .ld = (attrs->heads + 2 * attrs->kv_heads) * d, .token = token,
+    return (layout){.d = d,
+                    .heads = attrs->heads,
+                    .kv_heads = attrs->kv_heads,
+                    .group = attrs->heads / attrs->kv_heads,
+                    .ld = (attrs->heads + 2 * attrs->kv_heads) * d,
+                    .token = token,
                     .data = (real *)cache->data + args->layer * cache->rows * cache->capacity * token};
 }
 

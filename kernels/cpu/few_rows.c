@@ -65,8 +65,7 @@ static void panel_of_b(const gemm *g, int64_t column, int64_t width) {
 }
 
 void CPU(few_rows)(const gemm *g) {
-    int64_t width = g->unit > 1 ? round_up(64, g->unit) : 64;
-    width = g->trans_b ? width : min64(round_up(g->unit > 1 ? g->unit : 64, 64), PANEL);
+    int64_t width = round_up(64, max64(g->unit, 1));
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t c = 0; c < g->n; c += width) {
         int64_t columns = min64(width, g->n - c);

@@ -5,16 +5,16 @@
 typedef void forward_fn(const real *x, real *y, int64_t F);
 typedef void backward_fn(const real *x, const real *dy, real *dx, int64_t F, bool add);
 
-#define ROW(KIND, name)                                                                                                                \
-    static void forward_##name(const real *x, real *y, int64_t F) {                                                                    \
-        _Pragma("omp simd") for (int64_t i = 0; i < F; i++) store(y + i, act_##name(load(x + i)) * load(x + F + i));                   \
-    }                                                                                                                                  \
-    static void backward_##name(const real *x, const real *dy, real *dx, int64_t F, bool add) {                                        \
-        _Pragma("omp simd") for (int64_t i = 0; i < F; i++) {                                                                          \
-            float gate = load(x + i), up = load(x + F + i), g = load(dy + i);                                                          \
-            put(dx + i, g * up * slope_##name(gate), add);                                                                             \
-            put(dx + F + i, g * act_##name(gate), add);                                                                                \
-        }                                                                                                                              \
+#define ROW(KIND, name)                                                                                                                    \
+    static void forward_##name(const real *x, real *y, int64_t F) {                                                                        \
+        _Pragma("omp simd") for (int64_t i = 0; i < F; i++) store(y + i, act_##name(load(x + i)) * load(x + F + i));                       \
+    }                                                                                                                                      \
+    static void backward_##name(const real *x, const real *dy, real *dx, int64_t F, bool add) {                                            \
+        _Pragma("omp simd") for (int64_t i = 0; i < F; i++) {                                                                              \
+            float gate = load(x + i), up = load(x + F + i), g = load(dy + i);                                                              \
+            put(dx + i, g * up * slope_##name(gate), add);                                                                                 \
+            put(dx + F + i, g * act_##name(gate), add);                                                                                    \
+        }                                                                                                                                  \
     }
 FOR_EACH_ACT(ROW)
 #undef ROW

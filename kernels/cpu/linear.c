@@ -25,9 +25,23 @@ void CPU(linear_apply)(const espl_args *args, int64_t unit, linear_finish *finis
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     bool out_in = args->attrs->layout == ESPL_OUT_IN;
     context with = {args, finish};
-    CPU(gemm)(&(gemm){.m = args->batch->n, .n = M, .k = K, .a = args->in[0], .lda = K, .b = args->param[0], .ldb = out_in ? K : M,
-                      .trans_b = out_in, .c = args->out[0], .ldc = M, .c_dtype = REAL_DTYPE, .alpha = 1.0f, .unit = unit,
-                      .finish = args->param[1] || finish ? finish_tile : NULL, .finish_with = &with, .work = args->work});
+    CPU(gemm)
+    (&(gemm){.m = args->batch->n,
+             .n = M,
+             .k = K,
+             .a = args->in[0],
+             .lda = K,
+             .b = args->param[0],
+             .ldb = out_in ? K : M,
+             .trans_b = out_in,
+             .c = args->out[0],
+             .ldc = M,
+             .c_dtype = REAL_DTYPE,
+             .alpha = 1.0f,
+             .unit = unit,
+             .finish = args->param[1] || finish ? finish_tile : NULL,
+             .finish_with = &with,
+             .work = args->work});
 }
 
 void CPU(linear_forward)(const espl_args *args) { CPU(linear_apply)(args, 1, NULL); }
@@ -36,19 +50,42 @@ void CPU(linear_forward)(const espl_args *args) { CPU(linear_apply)(args, 1, NUL
 static void backward_input(const espl_args *args) {
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     bool out_in = args->attrs->layout == ESPL_OUT_IN;
-    CPU(gemm)(&(gemm){.m = args->batch->n, .n = K, .k = M, .a = args->dout[0], .lda = M, .b = args->param[0], .ldb = out_in ? K : M,
-                      .trans_b = !out_in, .c = args->din[0], .ldc = K, .c_dtype = REAL_DTYPE, .alpha = 1.0f, .add = args->din_add[0],
-                      .work = args->work});
+    CPU(gemm)
+    (&(gemm){.m = args->batch->n,
+             .n = K,
+             .k = M,
+             .a = args->dout[0],
+             .lda = M,
+             .b = args->param[0],
+             .ldb = out_in ? K : M,
+             .trans_b = !out_in,
+             .c = args->din[0],
+             .ldc = K,
+             .c_dtype = REAL_DTYPE,
+             .alpha = 1.0f,
+             .add = args->din_add[0],
+             .work = args->work});
 }
 
 /* dW = dy^T x as [M,K], or x^T dy as [K,M]. */
 static void backward_weight(const espl_args *args) {
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     bool out_in = args->attrs->layout == ESPL_OUT_IN;
-    CPU(gemm)(&(gemm){.m = out_in ? M : K, .n = out_in ? K : M, .k = args->batch->n, .a = out_in ? args->dout[0] : args->in[0],
-                      .lda = out_in ? M : K, .trans_a = true, .b = out_in ? args->in[0] : args->dout[0], .ldb = out_in ? K : M,
-                      .c = args->dparam[0], .ldc = out_in ? K : M, .c_dtype = ESPL_F32, .alpha = 1.0f, .add = args->dparam_add[0],
-                      .work = args->work});
+    CPU(gemm)
+    (&(gemm){.m = out_in ? M : K,
+             .n = out_in ? K : M,
+             .k = args->batch->n,
+             .a = out_in ? args->dout[0] : args->in[0],
+             .lda = out_in ? M : K,
+             .trans_a = true,
+             .b = out_in ? args->in[0] : args->dout[0],
+             .ldb = out_in ? K : M,
+             .c = args->dparam[0],
+             .ldc = out_in ? K : M,
+             .c_dtype = ESPL_F32,
+             .alpha = 1.0f,
+             .add = args->dparam_add[0],
+             .work = args->work});
 }
 
 static void backward_bias(const espl_args *args) {

@@ -27,9 +27,7 @@ static void rotate_tile(const espl_args *args, int64_t row, int64_t rows, int64_
 
 static bool rotates(const espl_attrs *attrs) { return attrs->rope && attrs->rope_dim > 0; }
 
-void CPU(qkv_forward)(const espl_args *args) {
-    CPU(linear_apply)(args, args->attrs->head_dim, rotates(args->attrs) ? rotate_tile : NULL);
-}
+void CPU(qkv_forward)(const espl_args *args) { CPU(linear_apply)(args, args->attrs->head_dim, rotates(args->attrs) ? rotate_tile : NULL); }
 
 void CPU(qkv_backward)(const espl_args *args) {
     int64_t M = args->attrs->n_out;

@@ -22,8 +22,8 @@ const espl_kernels CPU(table) = {
     .name = "cpu " QUOTE(ESPL_ISA) " " QUOTE(ESPL_REAL),
     .real = REAL_DTYPE,
     .stat = ESPL_F32,
-#define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags)                                                          \
-    .forward[ESPL_OP_##ID] = CPU(name##_forward), .backward[ESPL_OP_##ID] = (flags) & ESPL_OP_FORWARD ? NULL : CPU(name##_backward),
+#define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags)                                                              \
+    .forward[ESPL_OP_##ID] = CPU(name##_forward), .backward[ESPL_OP_##ID] = (flags)&ESPL_OP_FORWARD ? NULL : CPU(name##_backward),
 #include "kernels/ops.def"
 #undef OP
     .work_bytes = work_bytes,

@@ -4,8 +4,8 @@
 
 #include "kernels/cpu/real.h"
 
-#define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags)                                                          \
-    void CPU(name##_forward)(const espl_args *args);                                                                                   \
+#define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags)                                                              \
+    void CPU(name##_forward)(const espl_args *args);                                                                                       \
     void CPU(name##_backward)(const espl_args *args);
 #include "kernels/ops.def"
 #undef OP

@@ -1,0 +1,300 @@
+// test: libs=kernels,core ranks=1 tier=short timeout=120
+/* The CPU backend against the reference: every case, instruction set and format by the 2x rule; the same bits for any number of threads. */
+#include "tests/unit/op_run.h"
+
+#include "kernels/matmul.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+static const char *const sets[] = {"portable", "avx2", "avx512"};
+
+enum { N_SETS = sizeof sets / sizeof *sets };
+
+#define OP_MANY_TOKENS                                                                                                                     \
+    { 0, 290, 291, 330 }
+#define OP_FOUR_TOKENS                                                                                                                     \
+    { 0, 4 }
+#define OP_SIXTEEN_TOKENS                                                                                                                  \
+    { 0, 7, 16 }
+#define sqrt_of_80 8.94427191f
+
+/* Where the kernels of this backend change their way: few rows, several chunks, stretches and tiles. */
+static const op_case more_cases[] = {
+    OP_LINEAR_ROW("linear out-in one token", OP_BIAS, OP_ONE_TOKEN, 75, 150, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear in-out one token", OP_BIAS, OP_ONE_TOKEN, 75, 150, ESPL_IN_OUT),
+    OP_LINEAR_ROW("linear in-out four tokens", OP_BIAS, OP_FOUR_TOKENS, 75, 150, ESPL_IN_OUT),
+    OP_LINEAR_ROW("linear out-in sixteen tokens", OP_BIAS, OP_SIXTEEN_TOKENS, 75, 150, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear out-in tiles", OP_BIAS | OP_ADD, OP_MANY_TOKENS, 600, 700, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear in-out tiles", OP_BIAS, OP_MANY_TOKENS, 600, 700, ESPL_IN_OUT),
+    OP_QKV_ROW("qkv rope one token", OP_BIAS, OP_ONE_TOKEN, 40, 4, 2, 24, ESPL_OUT_IN, 24),
+    OP_QKV_ROW("qkv rope in-out four tokens", OP_BIAS, OP_FOUR_TOKENS, 40, 4, 2, 24, ESPL_IN_OUT, 16),
+    OP_ATTENTION_ROW("attention causal d80", 0, OP_MANY_TOKENS, 2, 1, 80, 1, 0, 0.1f),
+    OP_ATTENTION_ROW("attention full d80", 0, OP_MANY_TOKENS, 2, 1, 80, 0, 0, 0),
+    OP_ATTENTION_ROW("attention window 100", 0, OP_MANY_TOKENS, 2, 2, 16, 1, 100, 0),
+    OP_RESNORM_ROW("resnorm many", OP_BIAS, OP_MANY_TOKENS, 130, ESPL_NORM_LAYER, 0.1f),
+    OP_XENT_ROW("xent chunks", OP_IGNORE, OP_MANY_TOKENS, 72, 2100, 1),
+};
+
+enum { N_CASES = OP_N_CASES + sizeof more_cases / sizeof *more_cases };
+
+static const op_case *case_of(int i) { return i < OP_N_CASES ? &op_cases[i] : &more_cases[i - OP_N_CASES]; }
+
+/* Cases that break the 2x rule. */
+static int count_broken(const espl_kernels *kernels) {
+    op_backend fast = op_backend_of(kernels, 2);
+    int broken = 0;
+    for (int i = 0; i < N_CASES; i++)
+        broken += !(op_worst_2x(&fast, case_of(i)) <= 1);
+    return broken;
+}
+
+static void check_rule(espl_dtype real) {
+    espl_kernels_set_threads(2);
+    for (int i = 0; i < N_SETS; i++) {
+        const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i], real);
+        if (!kernels)
+            printf("skipped: this machine lacks %s\n", sets[i]);
+        else
+            assert_int_equal(count_broken(kernels), 0);
+    }
+}
+
+static void fp32_keeps_the_rule(void **state) {
+    (void)state;
+    check_rule(ESPL_F32);
+}
+
+static void bf16_keeps_the_rule(void **state) {
+    (void)state;
+    check_rule(ESPL_BF16);
+}
+
+static void bf16_by_conversion_keeps_the_rule(void **state) {
+    (void)state;
+    espl__matmul_forbid_bf16(true);
+    check_rule(ESPL_BF16);
+    espl__matmul_forbid_bf16(false);
+}
+
+/* The outputs of `threads` threads. */
+static op_values run_with(const espl_kernels *kernels, const op_case *c, int threads) {
+    op_backend backend = op_backend_of(kernels, threads);
+    op_values v = op_values_make(c, kernels->real);
+    espl_kernels_set_threads(threads);
+    op_run(&backend, c, &v);
+    return v;
+}
+
+static void check_threads(const espl_kernels *kernels, const op_case *c) {
+    op_values one = run_with(kernels, c, 1);
+    for (int threads = 2; threads <= 4; threads++) {
+        op_values many = run_with(kernels, c, threads);
+        for (int s = 0; s < OP_SLOTS; s++)
+            if (one.slot[s] && memcmp(one.slot[s], many.slot[s], (size_t)one.size[s] * sizeof(double)) != 0)
+                fail_msg("%s: %s: %s differs between 1 and %d threads", kernels->name, c->name, op_slot_names[s], threads);
+        op_values_free(&many);
+    }
+    op_values_free(&one);
+}
+
+static void threads_change_no_bits(void **state) {
+    (void)state;
+    for (int i = 0; i < N_SETS; i++)
+        for (int c = 0; c < N_CASES; c++)
+            for (int bf16 = 0; bf16 < 2; bf16++)
+                if (espl_kernels_cpu_isa(sets[i], bf16 ? ESPL_BF16 : ESPL_F32))
+                    check_threads(espl_kernels_cpu_isa(sets[i], bf16 ? ESPL_BF16 : ESPL_F32), case_of(c));
+}
+
+/* A cached run against the fp64 reference of plain attention; allowed: twice the error of the reference in fp32 and one rounding. */
+static void check_cached(const espl_kernels *kernels, const op_case *c) {
+    op_backend fast = op_backend_of(kernels, 2), truth = op_backend_of(espl_kernels_ref(ESPL_F64), 1);
+    op_backend plain = {espl_kernels_ref(ESPL_F32), 1, kernels->real};
+    op_values t = op_values_make(c, kernels->real), p = op_values_make(c, kernels->real);
+    int64_t n = t.size[OP_OUT0];
+    double *out = malloc((size_t)n * sizeof *out);
+    op_run(&truth, c, &t);
+    op_run(&plain, c, &p);
+    op_run_cached(&fast, c, &t, out);
+    double error = op_error(out, t.slot[OP_OUT0], n);
+    double allowed = 2 * op_error(p.slot[OP_OUT0], t.slot[OP_OUT0], n) + op_unit(kernels->real) * op_max(t.slot[OP_OUT0], n);
+    if (!(error <= allowed))
+        fail_msg("%s: cached %s: error %.3g, allowed %.3g", kernels->name, c->name, error, allowed);
+    free(out);
+    op_values_free(&t);
+    op_values_free(&p);
+}
+
+static void cached_attention_is_attention(void **state) {
+    (void)state;
+    espl_kernels_set_threads(2);
+    for (int i = 0; i < N_SETS; i++)
+        for (int k = 0; k < N_CASES; k++)
+            for (int bf16 = 0; bf16 < 2; bf16++) {
+                const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i], bf16 ? ESPL_BF16 : ESPL_F32);
+                const op_case *c = case_of(k);
+                if (kernels && c->op == ESPL_OP_ATTENTION && c->attrs.causal && c->attrs.dropout == 0)
+                    check_cached(kernels, c);
+            }
+}
+
+/* A planted error of 1 % in one element of the output. */
+static void wrong_linear(const espl_args *args) {
+    espl_kernels_cpu(ESPL_F32)->forward[ESPL_OP_LINEAR](args);
+    float *y = args->out[0];
+    int64_t largest = 0, n = args->batch->n * args->attrs->n_out;
+    for (int64_t i = 0; i < n; i++)
+        largest = fabsf(y[i]) > fabsf(y[largest]) ? i : largest;
+    y[largest] *= 1.01f;
+}
+
+static void planted_error_is_found(void **state) {
+    (void)state;
+    espl_kernels wrong = *espl_kernels_cpu(ESPL_F32);
+    wrong.forward[ESPL_OP_LINEAR] = wrong_linear;
+    op_backend fast = op_backend_of(&wrong, 2);
+    int linear = 0;
+    for (int i = 0; i < N_CASES; i++) {
+        const op_case *c = case_of(i);
+        linear += c->op == ESPL_OP_LINEAR;
+        if (c->op == ESPL_OP_LINEAR)
+            assert_true(op_worst_2x(&fast, c) > 1);
+    }
+    assert_true(linear > 10);
+}
+
+enum { MANY = 300001 };
+
+static float *numbers(uint32_t op, int64_t n) {
+    float *x = malloc((size_t)n * sizeof *x);
+    espl_rng_key key = {.seed = 4, .purpose = ESPL_RNG_TEST, .op = op};
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)espl_rng_normal(&key, (uint64_t)i);
+    return x;
+}
+
+static void squares_have_the_bits_of_the_reference(void **state) {
+    (void)state;
+    float *x = numbers(1, MANY);
+    x[777] = INFINITY;
+    for (int i = 0; i < N_SETS; i++) {
+        const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i], ESPL_F32);
+        espl_exact whole = {0}, cut = {0}, truth = {0};
+        if (!kernels)
+            continue;
+        espl_kernels_ref(ESPL_F32)->sum_squares(x, MANY, &truth);
+        kernels->sum_squares(x, MANY, &whole);
+        kernels->sum_squares(x, 256 * 33, &cut);
+        kernels->sum_squares(x + 256 * 33, MANY - 256 * 33, &cut);
+        assert_true(espl_exact_value(&whole) == espl_exact_value(&truth) && espl_exact_value(&cut) == espl_exact_value(&truth));
+        assert_int_equal(whole.n_nonfinite, truth.n_nonfinite);
+        assert_int_equal(whole.n_nonfinite, 1);
+    }
+    free(x);
+}
+
+typedef struct moments {
+    float *weight, *m, *v;
+    espl_bf16 *copy;
+} moments;
+
+/* Three steps, each in stretches of `cut` elements. */
+static moments adamw_run(const espl_kernels *kernels, int64_t cut) {
+    moments s = {numbers(2, MANY), numbers(3, MANY), numbers(4, MANY), malloc(MANY * sizeof(espl_bf16))};
+    float *grad = numbers(5, MANY);
+    for (int64_t i = 0; i < MANY; i++)
+        s.v[i] *= s.v[i];
+    for (int t = 1; t <= 3; t++)
+        for (int64_t i = 0; i < MANY; i += cut) {
+            espl_adamw step = {.weight = s.weight + i,
+                               .m = s.m + i,
+                               .v = s.v + i,
+                               .grad = grad + i,
+                               .copy = kernels->real == ESPL_BF16 ? s.copy + i : NULL,
+                               .n = MANY - i < cut ? MANY - i : cut,
+                               .beta1 = 0.9,
+                               .beta2 = 0.999,
+                               .grad_scale = 0.5f,
+                               .lr = 1e-3f,
+                               .eps = 1e-8f,
+                               .decay = 0.1f,
+                               .c1 = (float)(1 - pow(0.9, t)),
+                               .c2 = (float)(1 - pow(0.999, t))};
+            kernels->adamw(&step);
+        }
+    free(grad);
+    return s;
+}
+
+static void moments_free(moments *s) {
+    free(s->weight);
+    free(s->m);
+    free(s->v);
+    free(s->copy);
+}
+
+static void adamw_is_cut_anywhere(void **state) {
+    (void)state;
+    moments truth = adamw_run(espl_kernels_ref(ESPL_F32), MANY);
+    for (int i = 0; i < N_SETS; i++) {
+        const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i], ESPL_BF16);
+        if (!kernels)
+            continue;
+        moments whole = adamw_run(kernels, MANY), cut = adamw_run(kernels, 1001);
+        assert_memory_equal(whole.weight, cut.weight, MANY * sizeof(float));
+        assert_memory_equal(whole.copy, cut.copy, MANY * sizeof(espl_bf16));
+        for (int64_t e = 0; e < MANY; e++) {
+            assert_true(fabsf(whole.weight[e] - truth.weight[e]) <= 4 * 0x1p-24f * fmaxf(1, fabsf(truth.weight[e])));
+            assert_int_equal(whole.copy[e], espl_bf16_from_float(whole.weight[e]));
+        }
+        moments_free(&whole);
+        moments_free(&cut);
+    }
+    moments_free(&truth);
+}
+
+static void adds_and_zeroes(void **state) {
+    (void)state;
+    const espl_kernels *kernels = espl_kernels_cpu(ESPL_F32);
+    float *a = numbers(6, MANY), *b = numbers(7, MANY), *sum = numbers(6, MANY);
+    kernels->add(sum, b, MANY);
+    for (int64_t i = 0; i < MANY; i++)
+        assert_true(sum[i] == a[i] + b[i]);
+    kernels->zero(sum, (MANY - 1) * sizeof(float));
+    for (int64_t i = 0; i < MANY - 1; i++)
+        assert_true(sum[i] == 0);
+    assert_true(sum[MANY - 1] == a[MANY - 1] + b[MANY - 1]);
+    free(a);
+    free(b);
+    free(sum);
+}
+
+static void describes_itself(void **state) {
+    (void)state;
+    espl_kernels_set_threads(3);
+    assert_int_equal(espl_kernels_threads(), 3);
+    assert_non_null(strstr(espl_kernels_describe(), "3 threads"));
+    assert_null(espl_kernels_cpu_isa("mmx", ESPL_F32));
+    assert_null(espl_kernels_cpu(ESPL_F64));
+    assert_int_equal(espl_kernels_cpu(ESPL_BF16)->real, ESPL_BF16);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fp32_keeps_the_rule),
+        cmocka_unit_test(bf16_keeps_the_rule),
+        cmocka_unit_test(bf16_by_conversion_keeps_the_rule),
+        cmocka_unit_test(threads_change_no_bits),
+        cmocka_unit_test(cached_attention_is_attention),
+        cmocka_unit_test(planted_error_is_found),
+        cmocka_unit_test(squares_have_the_bits_of_the_reference),
+        cmocka_unit_test(adamw_is_cut_anywhere),
+        cmocka_unit_test(adds_and_zeroes),
+        cmocka_unit_test(describes_itself),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,174 @@
+/* The forward of every op a second time, by other formulas and in long double: attention with a whole T x T
+ * matrix, log-sum-exp without a shift, variance as E[x^2] - m^2, rotation as a complex product. */
+#ifndef ESPL_TESTS_UNIT_OP_NAIVE_H
+#define ESPL_TESTS_UNIT_OP_NAIVE_H
+
+#include "tests/unit/op_cases.h"
+
+#include <complex.h>
+
+typedef long double naive_real;
+
+/* 0 or 1 / (1 - p), from the definition of the stream: number e is word e mod 4 of block e / 4. */
+static inline naive_real naive_keep(const op_values *v, uint64_t e) {
+    float p = v->attrs.dropout;
+    if (p == 0 || !v->batch.training)
+        return 1;
+    espl_rng_key key = v->batch.rng;
+    key.op = v->attrs.rng_op;
+    return (double)espl_rng_block(&key, e / 4).v[e % 4] >= floor((double)p * 4294967296.0) ? 1 / (1 - (naive_real)p) : 0;
+}
+
+static inline void naive_embed(const op_values *v, double *const out[3]) {
+    int64_t width = v->attrs.n_out;
+    for (int64_t e = 0; e < v->batch.n * width; e++) {
+        int64_t t = e / width, c = e % width;
+        naive_real x = (naive_real)v->attrs.scale * v->slot[OP_PARAM0][v->batch.ids[t] * width + c];
+        x += v->slot[OP_PARAM1] ? v->slot[OP_PARAM1][v->batch.positions[t] * width + c] : 0;
+        out[0][e] = (double)(x * naive_keep(v, (uint64_t)e));
+    }
+}
+
+static inline void naive_norm_row(const op_values *v, const double *x, double *y, double *stats) {
+    int64_t width = v->attrs.n_in;
+    naive_real sum = 0, square = 0;
+    for (int64_t c = 0; c < width; c++) {
+        sum += x[c];
+        square += (naive_real)x[c] * x[c];
+    }
+    naive_real mean = v->attrs.kind == ESPL_NORM_LAYER ? sum / width : 0;
+    naive_real rstd = 1 / sqrtl(square / width - mean * mean + v->attrs.eps);
+    for (int64_t c = 0; c < width; c++)
+        y[c] = (double)((x[c] - mean) * rstd * v->slot[OP_PARAM0][c] + (v->slot[OP_PARAM1] ? v->slot[OP_PARAM1][c] : 0));
+    stats[0] = (double)mean;
+    stats[1] = (double)rstd;
+}
+
+static inline void naive_resnorm(const op_values *v, double *const out[3]) {
+    int64_t width = v->attrs.n_in;
+    for (int64_t e = 0; e < v->batch.n * width; e++)
+        out[0][e] = (double)(v->slot[OP_IN0][e] + (v->slot[OP_IN1] ? v->slot[OP_IN1][e] * naive_keep(v, (uint64_t)e) : 0));
+    for (int64_t t = 0; t < v->batch.n; t++)
+        naive_norm_row(v, out[0] + t * width, out[1] + t * width, out[2] + t * 2);
+}
+
+static inline void naive_linear(const op_values *v, double *const out[3]) {
+    int64_t k_n = v->attrs.n_in, m_n = v->attrs.n_out;
+    bool out_in = v->attrs.layout == ESPL_OUT_IN;
+    for (int64_t t = 0; t < v->batch.n; t++)
+        for (int64_t m = 0; m < m_n; m++) {
+            naive_real sum = v->slot[OP_PARAM1] ? v->slot[OP_PARAM1][m] : 0;
+            for (int64_t k = k_n - 1; k >= 0; k--)
+                sum += (naive_real)v->slot[OP_IN0][t * k_n + k] * v->slot[OP_PARAM0][out_in ? m * k_n + k : k * m_n + m];
+            out[0][t * m_n + m] = (double)sum;
+        }
+}
+
+/* z = a + i b turned by exp(i position theta_i), theta_i = 10000^(-2 i / r), in the table's float. */
+static inline void naive_qkv(const op_values *v, double *const out[3]) {
+    int64_t half = v->attrs.rope_dim / 2, d = v->attrs.head_dim;
+    naive_linear(v, out);
+    for (int64_t t = 0; t < v->batch.n; t++)
+        for (int64_t pair = 0; pair < (v->attrs.heads + v->attrs.kv_heads) * half; pair++) {
+            double *x = out[0] + t * v->attrs.n_out + pair / half * d + pair % half;
+            double angle = v->batch.positions[t] * pow(10000, -2.0 * (double)(pair % half) / (double)v->attrs.rope_dim);
+            double complex z = (x[0] + I * x[half]) * ((float)cos(angle) + I * (float)sin(angle));
+            x[0] = creal(z);
+            x[half] = cimag(z);
+        }
+}
+
+static inline bool naive_sees(const op_values *v, int64_t i, int64_t j) {
+    for (int32_t s = 0; s < v->batch.n_segments; s++)
+        if ((i < v->batch.segments[s + 1]) != (j < v->batch.segments[s + 1]))
+            return false;
+    return (!v->attrs.causal || j <= i) && (v->attrs.window == 0 || i - j < v->attrs.window);
+}
+
+static inline int64_t naive_start(const op_values *v, int64_t i) {
+    int32_t s = 0;
+    while (v->batch.segments[s + 1] <= i)
+        s++;
+    return v->batch.segments[s];
+}
+
+/* Row i of the matrix of one head: exp(scale q k) where seen, and what becomes of the values. */
+static inline void naive_attention_row(const op_values *v, int64_t h, int64_t i, naive_real *row, double *const out[3]) {
+    int64_t n = v->batch.n, heads = v->attrs.heads, groups = v->attrs.kv_heads, d = v->attrs.head_dim, width = (heads + 2 * groups) * d;
+    int64_t key = (heads + h * groups / heads) * d, value = key + groups * d;
+    const double *qkv = v->slot[OP_IN0];
+    naive_real sum = 0;
+    for (int64_t j = 0; j < n; j++) {
+        naive_real score = 0;
+        for (int64_t c = 0; c < d; c++)
+            score += (naive_real)qkv[i * width + h * d + c] * qkv[j * width + key + c];
+        row[j] = naive_sees(v, i, j) ? expl(score * v->attrs.scale) : 0;
+        sum += row[j];
+    }
+    out[1][i * heads + h] = (double)logl(sum);
+    for (int64_t c = 0; c < d; c++) {
+        naive_real mix = 0;
+        for (int64_t j = 0; j < n; j++)
+            if (row[j] > 0)
+                mix += row[j] / sum * naive_keep(v, (uint64_t)(h * n + i) * 1048576 + (uint64_t)(j - naive_start(v, i))) *
+                       qkv[j * width + value + c];
+        out[0][(i * heads + h) * d + c] = (double)mix;
+    }
+}
+
+static inline void naive_attention(const op_values *v, double *const out[3]) {
+    naive_real *row = malloc((size_t)v->batch.n * sizeof *row);
+    for (int64_t h = 0; h < v->attrs.heads; h++)
+        for (int64_t i = 0; i < v->batch.n; i++)
+            naive_attention_row(v, h, i, row, out);
+    free(row);
+}
+
+static inline naive_real naive_activation(int32_t kind, naive_real x) {
+    naive_real pi = 3.14159265358979323846264338327950288L;
+    switch (kind) {
+    case ESPL_ACT_GELU_TANH: return x / (1 + expl(-2 * sqrtl(2 / pi) * (x + 0.044715L * x * x * x)));
+    case ESPL_ACT_GELU: return x * (1 + erfl(x / sqrtl(2))) / 2;
+    case ESPL_ACT_RELU: return (x + fabsl(x)) / 2;
+    case ESPL_ACT_SILU: return x * (1 + tanhl(x / 2)) / 2;
+    default: return (expl(2 * x) - 1) / (expl(2 * x) + 1);
+    }
+}
+
+static inline void naive_act(const op_values *v, double *const out[3]) {
+    for (int64_t e = 0; e < v->batch.n * v->attrs.n_in; e++)
+        out[0][e] = (double)naive_activation(v->attrs.kind, v->slot[OP_IN0][e]);
+}
+
+static inline void naive_glu(const op_values *v, double *const out[3]) {
+    int64_t width = v->attrs.n_out;
+    for (int64_t e = 0; e < v->batch.n * width; e++) {
+        const double *row = v->slot[OP_IN0] + e / width * 2 * width;
+        out[0][e] = (double)(naive_activation(v->attrs.kind, row[e % width]) * row[width + e % width]);
+    }
+}
+
+static inline void naive_linear_xent(const op_values *v, double *const out[3]) {
+    int64_t width = v->attrs.n_in;
+    for (int64_t t = 0; t < v->batch.n; t++) {
+        naive_real sum = 0, right = 0;
+        for (int64_t word = 0; word < v->attrs.vocab; word++) {
+            naive_real z = 0;
+            for (int64_t k = 0; k < width; k++)
+                z += (naive_real)v->slot[OP_IN0][t * width + k] * v->slot[OP_PARAM0][word * width + k];
+            sum += expl(z * v->attrs.scale);
+            right = word == v->batch.targets[t] ? z * v->attrs.scale : right;
+        }
+        out[0][t] = v->batch.targets[t] < 0 ? 0 : (double)(logl(sum) - right);
+    }
+}
+
+typedef void naive_forward(const op_values *v, double *const out[3]);
+
+static naive_forward *const op_naive[ESPL_N_OPS] = {
+    [ESPL_OP_EMBED] = naive_embed, [ESPL_OP_RESNORM] = naive_resnorm,         [ESPL_OP_LINEAR] = naive_linear,
+    [ESPL_OP_QKV] = naive_qkv,     [ESPL_OP_ATTENTION] = naive_attention,     [ESPL_OP_ACT] = naive_act,
+    [ESPL_OP_GLU] = naive_glu,     [ESPL_OP_LINEAR_XENT] = naive_linear_xent,
+};
+
+#endif

@@ -41,10 +41,11 @@ static int64_t noted(int64_t result) {
 
 #define H5_FAIL(what, name) ESPL_FAIL(ESPL_ERR_IO, "%s: HDF5 cannot %s: %s", (name), (what), reason)
 
-/* Locks of its own make HDF5 fail on file systems that have none. */
+/* Locks of its own make HDF5 fail on file systems that have none. The image of a file in memory has the flag "open to write" taken out
+ * of its superblock, which leaves the checksum of newer superblocks wrong: the oldest kind has none. */
 static hid_t file_access(bool memory) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
+    H5Pset_libver_bounds(access, memory ? H5F_LIBVER_EARLIEST : H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     H5Pset_alignment(access, 1 << 16, 1 << 12);
 #if H5_VERSION_GE(1, 10, 7)

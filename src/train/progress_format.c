@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FIELD_BYTES = 96, LEAST_BAR = 8, MOST_BAR = 40 };
+enum { FIELD_BYTES = 96, GAP = 2, LEAST_BAR = 6, MOST_BAR = 40 };
 
 typedef struct view {
     const espl_progress_state *state;
@@ -12,8 +12,7 @@ typedef struct view {
 } view;
 
 static void field_step(char *to, view v) {
-    double percent = v.state->total > 0 ? 100.0 * (double)v.state->step / (double)v.state->total : 0.0;
-    snprintf(to, FIELD_BYTES, "step %lld/%lld %3.0f%%", (long long)v.state->step, (long long)v.state->total, floor(percent));
+    snprintf(to, FIELD_BYTES, "step %lld/%lld", (long long)v.state->step, (long long)v.state->total);
 }
 
 static void field_loss(char *to, view v) { snprintf(to, FIELD_BYTES, "loss %.4f", v.state->loss); }
@@ -54,7 +53,7 @@ static void field_left(char *to, view v) {
     }
 }
 
-/* In the order they are shown; rank 0 is the last to go when the terminal is narrow. */
+/* In the order they are shown. On a narrow terminal the highest rank goes first; ranks from 3 on also make room for a bar. */
 static const struct {
     void (*print)(char *to, view v);
     int rank;
@@ -71,22 +70,23 @@ static int columns_of(const char *text) {
     return n;
 }
 
-/* Empties the fields that do not fit, the least important first; returns the columns of the others with a space before each. */
-static int drop_fields(char text[N_FIELDS][FIELD_BYTES], int columns) {
-    int used = 0, first = 1;
+/* Empties the fields of the highest ranks, down to `last`, until the others take at most `columns`, with a gap between each two.
+ * Returns the columns they take. */
+static int drop_fields(char text[N_FIELDS][FIELD_BYTES], int last, int columns) {
+    int used = -GAP;
     for (int i = 0; i < N_FIELDS; i++)
-        used += text[i][0] != '\0' ? columns_of(text[i]) + 2 : 0;
-    for (int rank = N_FIELDS - 1; rank >= 0 && used - 2 * first > columns; rank--)
+        used += text[i][0] != '\0' ? columns_of(text[i]) + GAP : 0;
+    for (int rank = N_FIELDS - 1; rank >= last && used > columns; rank--)
         for (int i = 0; i < N_FIELDS; i++)
             if (fields[i].rank == rank && text[i][0] != '\0') {
-                used -= columns_of(text[i]) + 2;
+                used -= columns_of(text[i]) + GAP;
                 text[i][0] = '\0';
             }
     return used;
 }
 
-/* A bar of `width` columns in brackets; eighths of a block where they can be shown. Returns the bytes written. */
-static size_t print_bar(char *to, int width, double share, bool utf8) {
+/* A bar of `width` columns in brackets; eighths of a block where they can be shown. */
+static void print_bar(char *to, int width, double share, bool utf8) {
     const int eighths = (int)(8.0 * width * fmin(fmax(share, 0.0), 1.0));
     char *at = to;
     *at++ = '[';
@@ -99,25 +99,22 @@ static size_t print_bar(char *to, int width, double share, bool utf8) {
     }
     *at++ = ']';
     *at = '\0';
-    return (size_t)(at - to);
 }
 
 int espl_progress_format(char *to, size_t room, int columns, const espl_progress_state *state, bool bar, bool utf8, const char *note) {
-    char text[N_FIELDS][FIELD_BYTES] = {{0}};
-    char drawn[3 * MOST_BAR + 3];
-    size_t used = 0;
+    char text[N_FIELDS][FIELD_BYTES] = {{0}}, drawn[3 * MOST_BAR + 3] = "";
     for (int i = 0; i < N_FIELDS; i++)
         fields[i].print(text[i], (view){state, note});
-    int taken = drop_fields(text, columns), width = columns - taken - 2;
-    to[0] = '\0';
-    bool with_bar = bar && width >= LEAST_BAR;
-    if (with_bar) {
-        width = width < MOST_BAR ? width : MOST_BAR;
-        print_bar(drawn, width, state->total > 0 ? (double)state->step / (double)state->total : 0.0, utf8);
-        used += (size_t)snprintf(to, room, "%s", drawn);
-    }
+    int brackets = 2 + GAP, width = 0;
+    if (bar)
+        width = columns - brackets - drop_fields(text, 3, columns - brackets - LEAST_BAR);
+    if (width >= LEAST_BAR)
+        print_bar(drawn, width < MOST_BAR ? width : MOST_BAR, state->total > 0 ? (double)state->step / (double)state->total : 0.0, utf8);
+    else
+        drop_fields(text, 1, columns);
+    size_t used = (size_t)snprintf(to, room, "%s", drawn);
     for (int i = 0; i < N_FIELDS; i++)
-        if (text[i][0] != '\0' && used + strlen(text[i]) + 3 < room)
+        if (text[i][0] != '\0' && used + strlen(text[i]) + GAP + 1 < room)
             used += (size_t)snprintf(to + used, room - used, "%s%s", used > 0 ? "  " : "", text[i]);
     return columns_of(to);
 }

@@ -104,8 +104,10 @@ espl_status espl_tensorboard_write(espl_tensorboard *board, int64_t step, const 
     EsplTb__Summary__Value values[ESPL_TENSORBOARD_SCALARS], *rows[ESPL_TENSORBOARD_SCALARS];
     EsplTb__Summary__Metadata metadata[ESPL_TENSORBOARD_SCALARS];
     EsplTb__Summary summary = ESPL_TB__SUMMARY__INIT;
+    EsplTb__Summary__Plugin plugin = ESPL_TB__SUMMARY__PLUGIN__INIT;
     EsplTb__Event event = ESPL_TB__EVENT__INIT;
     ESPL_ASSERT(n <= ESPL_TENSORBOARD_SCALARS, "%zu scalars in one event", n);
+    plugin.name = "scalars";
     summary.value = rows;
     for (size_t i = 0; i < n; i++) {
         if (!isfinite(scalars[i].value))
@@ -116,7 +118,9 @@ espl_status espl_tensorboard_write(espl_tensorboard *board, int64_t step, const 
         values[at].simple_value = (float)scalars[i].value;
         if (describes_now(board, &scalars[i])) {
             espl_tb__summary__metadata__init(values[at].metadata = &metadata[at]);
+            metadata[at].plugin = &plugin;
             metadata[at].description = (char *)scalars[i].help;
+            metadata[at].data_class = ESPL_TB__SUMMARY__DATA_CLASS__SCALAR;
         }
     }
     event.step = step;

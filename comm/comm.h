@@ -22,7 +22,7 @@ typedef struct espl_ranks {
 
 typedef enum espl_reduce { ESPL_SUM, ESPL_MAX, ESPL_MIN } espl_reduce;
 
-/* Collective. Opens the job's ranks: mpi when a launcher started us (or `use_mpi` is set), else self.
+/* Collective. Opens the job's ranks: mpi when a launcher started us (or `use_mpi` is set), else self. Once in a process.
  * Errors: usage, when a multi-task Slurm step left this process a singleton (says which --mpi to use). */
 espl_status espl_comm_open(espl_comm **comm, int use_mpi);
 

@@ -186,7 +186,7 @@ static espl_status advance(espl_comm *comm, espl__bulk *bulk) {
 
 espl_status espl__mpi_progress(espl_comm *comm) {
     espl__mpi *mpi = comm->state;
-    for (int i = 0; i < ESPL_MAX_REQUESTS; i++)
+    for (int i = 0; i < ESPL_MAX_REQUESTS && mpi->n_under_way > 0; i++)
         if (mpi->bulks[i].kind != ESPL__BULK_FREE && !mpi->bulks[i].done)
             ESPL_TRY(advance(comm, &mpi->bulks[i]));
     return ESPL_OK;

@@ -5,9 +5,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "io/fsio.h"
 #include "io/safetensors.h"
 #include "src/core/buffer.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -283,6 +285,48 @@ static void failed_writes_leave_nothing(void **state) {
     assert_false(espl_safetensors_exist(folder));
 }
 
+/* The n-th writing call fails as on a full or broken disk. */
+static int calls_left;
+
+static bool fails(void) {
+    errno = ENOSPC;
+    return calls_left-- == 0;
+}
+
+static ssize_t failing_pwrite(int fd, const void *from, size_t n, off_t offset) { return fails() ? -1 : pwrite(fd, from, n, offset); }
+static int failing_fsync(int fd) { return fails() ? -1 : fsync(fd); }
+static int failing_rename(const char *from, const char *to) { return fails() ? -1 : rename(from, to); }
+
+/* Whatever call fails: the old weights or the new ones are there, whole, and no temporary file. */
+static void a_failing_disk_never_harms_old_weights(void **state) {
+    (void)state;
+    espl_fs_table table = *espl_fs_set_table(NULL);
+    table.pwrite = failing_pwrite;
+    table.fsync = failing_fsync;
+    table.rename = failing_rename;
+    float before[3] = {1, 2, 3}, after[3] = {4, 5, 6};
+    espl_tensor_out tensor = {.name = "w", .dtype = ESPL_F32, .n_dims = 1, .shape = {3}, .data = before};
+    assert_int_equal(espl_safetensors_write(folder, &tensor, 1, 0), ESPL_OK);
+    tensor.data = after;
+    espl_status status = ESPL_ERR_IO;
+    int failures = 0;
+    for (int n = 0; status != ESPL_OK; n++) {
+        calls_left = n;
+        espl_fs_set_table(&table);
+        status = espl_safetensors_write(folder, &tensor, 1, 0);
+        espl_fs_set_table(NULL);
+        espl_safetensors *set;
+        assert_int_equal(espl_safetensors_open(folder, &set), ESPL_OK);
+        const float *w = get(set, "w", ESPL_F32, sizeof after)->data;
+        assert_true(memcmp(w, after, sizeof after) == 0 || (status != ESPL_OK && memcmp(w, before, sizeof before) == 0));
+        assert_int_not_equal(access(path_of("model.safetensors.tmp"), F_OK), 0);
+        espl_safetensors_close(&set);
+        failures += status == ESPL_ERR_IO;
+    }
+    assert_in_range(failures, 4, 10); /* header, data, fsync, rename at least */
+    unlink(path_of("model.safetensors"));
+}
+
 static int make_folder(void **state) {
     (void)state;
     return mkdtemp(folder) == NULL;
@@ -304,7 +348,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(bad_headers_are_refused),     cmocka_unit_test(bad_lengths_are_refused),
         cmocka_unit_test(unaligned_data_is_copied),    cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(shards_are_written_and_read), cmocka_unit_test(bad_indexes_are_refused),
-        cmocka_unit_test(failed_writes_leave_nothing),
+        cmocka_unit_test(failed_writes_leave_nothing), cmocka_unit_test(a_failing_disk_never_harms_old_weights),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -15,7 +15,7 @@ static void print_string(const char *text, FILE *out) {
     size_t size = strlen(text);
     fputc('"', out);
     for (size_t at = 0, start = 0; at < size; start = at) {
-        int32_t code = espl__utf8_next(text, size, &at);
+        int32_t code = espl__yaml_character(text, size, &at);
         ESPL_ASSERT(code > 0, "a config string is not UTF-8");
         if (code == '"' || code == '\\')
             fprintf(out, "\\%c", (char)code);

@@ -69,6 +69,6 @@ typedef struct espl__bounds {
 espl__bounds espl__key_bounds(const espl__key *key);
 
 /* Local. Code point at text[*at], which moves on; -1 where the bytes are not UTF-8. */
-int32_t espl__utf8_next(const char *text, size_t size, size_t *at);
+int32_t espl__yaml_character(const char *text, size_t size, size_t *at);
 
 #endif

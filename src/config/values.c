@@ -11,7 +11,7 @@ static const char *const wanted[] = {
     [ESPL__INT] = "a whole number", [ESPL__FLOAT] = "a number",         [ESPL__BOOL] = "true or false",      [ESPL__STR] = "text",
     [ESPL__ENUM] = "one word",      [ESPL__STRS] = "a list of strings", [ESPL__FLOATS] = "a list of numbers"};
 
-int32_t espl__utf8_next(const char *text, size_t size, size_t *at) {
+int32_t espl__yaml_character(const char *text, size_t size, size_t *at) {
     unsigned char lead = (unsigned char)text[*at];
     int more = lead < 0x80 ? 0 : lead >> 5 == 6 ? 1 : lead >> 4 == 14 ? 2 : lead >> 3 == 30 ? 3 : -1;
     if (more < 0 || size - *at <= (size_t)more)
@@ -109,7 +109,7 @@ static espl_status store_enum(const espl__key *key, int *field, const espl__scal
 
 static espl_status store_str(const espl__key *key, char **field, const espl__scalar *s) {
     for (size_t at = 0; at < s->size;) {
-        int32_t code = espl__utf8_next(s->text, s->size, &at);
+        int32_t code = espl__yaml_character(s->text, s->size, &at);
         if (code <= 0)
             ESPL_FAIL(ESPL_ERR_USAGE, "%s.%s holds %s", key->section, key->name,
                       code == 0 ? "a NUL character" : "bytes that are not UTF-8");

@@ -191,7 +191,7 @@ static espl_status open_saver(espl_run *run) {
                                        .keep_last = (int)c->checkpoint_keep_last,
                                        .keep_every = (int)c->checkpoint_keep_every,
                                        .keep_best = c->checkpoint_keep_best,
-                                       .background = c->checkpoint_background};
+                                       .background = c->checkpoint_background && c->checkpoint_every > 0};
     run->blueprint.snapshot_bytes = espl_checkpoint_snapshot_bytes(run->ranks, &options, run->state, run->n_state);
     espl_status status = espl_checkpoints_open(run->comm, &options, run->state, run->n_state, &run->saver);
     free(folder);

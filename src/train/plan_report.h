@@ -1,0 +1,22 @@
+/* `espalier plan`: what a run will take, printed before it is queued. Needs neither data, ranks nor a GPU. */
+#ifndef ESPL_TRAIN_PLAN_REPORT_H
+#define ESPL_TRAIN_PLAN_REPORT_H
+
+#include "src/config/config.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+typedef struct espl_plan_request {
+    int ranks, ranks_per_node; /* ranks_per_node 0: all on one */
+    int threads;               /* of a rank; 0: the cores of this machine, shared by the ranks of a node */
+    double peak;               /* flops a second of one rank; 0: measured here */
+    double bandwidth;          /* bytes a second that one rank sends; 0: no time is given for communication */
+    bool tensors;              /* also list every tensor */
+    bool json;
+} espl_plan_request;
+
+/* Local. Prints the plan of a config. Errors: those of opening the model; usage, when the reduction does not fit the ranks. */
+espl_status espl_plan_print(const espl_config *config, const espl_plan_request *request, FILE *out);
+
+#endif

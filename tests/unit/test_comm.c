@@ -19,11 +19,30 @@ static void ranks_are_numbered(void **state) {
     int64_t sum = ranks->rank;
     assert_int_equal(espl_comm_allreduce_i64(comm, &sum, 1, ESPL_SUM), ESPL_OK);
     assert_int_equal(sum, ranks->size * (ranks->size - 1) / 2);
-    assert_int_equal(ranks->n_nodes, 1); /* the test runs on one machine */
-    assert_int_equal(ranks->node, 0);
-    assert_int_equal(ranks->node_rank, ranks->rank);
-    assert_int_equal(ranks->node_size, ranks->size);
     assert_true(strlen(ranks->host) > 0);
+}
+
+/* Holds on one machine (where mpirun.sh runs this) and on several: nodes are numbered by their lowest rank, ranks within them in order. */
+static void nodes_are_numbered(void **state) {
+    (void)state;
+    espl_ranks all[64];
+    int n_nodes = 0;
+    assert_int_equal(espl_comm_allgather(comm, ranks, sizeof *ranks, all), ESPL_OK);
+    for (int r = 0; r < ranks->size; r++) {
+        int before = 0, size = 0;
+        for (int q = 0; q < ranks->size; q++) {
+            before += q < r && all[q].node == all[r].node;
+            size += all[q].node == all[r].node;
+        }
+        assert_true(all[r].rank == r && all[r].node_rank == before && all[r].node_size == size);
+        if (before == 0)
+            assert_int_equal(all[r].node, n_nodes++);
+    }
+    assert_int_equal(ranks->n_nodes, n_nodes);
+    if (getenv("SLURM_STEP_NUM_NODES") != NULL)
+        assert_int_equal(n_nodes, atoi(getenv("SLURM_STEP_NUM_NODES")));
+    else
+        assert_int_equal(n_nodes, 1);
 }
 
 static void integers_are_reduced(void **state) {
@@ -224,11 +243,12 @@ static void slurm_singletons_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ranks_are_numbered), cmocka_unit_test(integers_are_reduced),
-        cmocka_unit_test(bytes_travel),       cmocka_unit_test(messages_arrive_in_order),
-        cmocka_unit_test(all_ranks_agree),    cmocka_unit_test(the_worst_status_wins),
-        cmocka_unit_test(shards_are_summed),  cmocka_unit_test(the_tree_is_the_stated_one),
-        cmocka_unit_test(operations_overlap), cmocka_unit_test(slurm_singletons_are_refused),
+        cmocka_unit_test(ranks_are_numbered),           cmocka_unit_test(nodes_are_numbered),
+        cmocka_unit_test(integers_are_reduced),         cmocka_unit_test(bytes_travel),
+        cmocka_unit_test(messages_arrive_in_order),     cmocka_unit_test(all_ranks_agree),
+        cmocka_unit_test(the_worst_status_wins),        cmocka_unit_test(shards_are_summed),
+        cmocka_unit_test(the_tree_is_the_stated_one),   cmocka_unit_test(operations_overlap),
+        cmocka_unit_test(slurm_singletons_are_refused),
     };
     if (espl_comm_open(&comm, 0) != ESPL_OK) {
         espl_status_print_trail(stderr);

@@ -224,9 +224,17 @@ static inline bool op_slot_is_result(int slot) {
     return (slot >= OP_OUT0 && slot <= OP_OUT2) || slot == OP_DIN0 || slot == OP_DIN1 || slot >= OP_DPARAM0;
 }
 
+/* The stream of a case, from its name: a new row does not change the numbers of the others. */
+static inline uint64_t op_case_seed(const op_case *c) {
+    uint64_t seed = 0;
+    for (const char *p = c->name; *p; p++)
+        seed = seed * 131 + (unsigned char)*p;
+    return seed;
+}
+
 /* A number of the case on the grid of `format`. */
 static inline double op_number(const op_case *c, int slot, int64_t element, espl_dtype format) {
-    espl_rng_key key = {.seed = 1, .purpose = ESPL_RNG_TEST, .step = (uint32_t)(c - op_cases), .op = (uint32_t)slot};
+    espl_rng_key key = {.seed = op_case_seed(c), .purpose = ESPL_RNG_TEST, .op = (uint32_t)slot};
     double x = espl_rng_normal(&key, (uint64_t)element), rounded;
     char narrow[sizeof(double)];
     if (slot == OP_PARAM0 && c->op == ESPL_OP_RESNORM)
@@ -242,7 +250,7 @@ static inline double op_number(const op_case *c, int slot, int64_t element, espl
 
 /* Positions count in each segment, as in packed documents; ids and targets are random. */
 static inline void op_fill_tokens(const op_case *c, op_values *v) {
-    espl_rng_key key = {.seed = 2, .purpose = ESPL_RNG_TEST, .step = (uint32_t)(c - op_cases)};
+    espl_rng_key key = {.seed = op_case_seed(c), .purpose = ESPL_RNG_TEST, .op = OP_SLOTS};
     int64_t n = v->batch.n, vocab = c->attrs.vocab > 0 ? c->attrs.vocab : 1, segment = 0;
     int32_t *ids = v->tokens, *positions = ids + n, *targets = positions + n;
     for (int64_t t = 0; t < n; t++) {

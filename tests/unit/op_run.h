@@ -207,6 +207,35 @@ static inline double op_longest_sum(const op_case *c) {
     return (double)longest;
 }
 
+/* Whether results OP_OUT0 .. last agree within `roundings` of their largest value; says where not, unless log is NULL. */
+static inline bool op_close_to(const op_case *c, const op_values *got, const op_values *want, int last, double roundings, FILE *log) {
+    bool close = true;
+    for (int s = OP_OUT0; s <= last; s++) {
+        if (!op_slot_is_result(s) || !got->slot[s])
+            continue;
+        double error = op_error(got->slot[s], want->slot[s], got->size[s]), bound = roundings * op_max(want->slot[s], got->size[s]);
+        close = close && error <= bound;
+        if (log && !(error <= bound))
+            fprintf(log, "%s: %s is off by %.3g, allowed %.3g\n", c->name, op_slot_names[s], error, bound);
+    }
+    return close;
+}
+
+/* The negative control of op_close_to: whether an error of `planted` of the largest value in one element is noticed in each result. */
+static inline bool op_planted_is_noticed(const op_case *c, op_values *got, const op_values *want, int last, double roundings,
+                                         double planted) {
+    bool noticed = true;
+    for (int s = OP_OUT0; s <= last; s++) {
+        if (!op_slot_is_result(s) || !got->slot[s])
+            continue;
+        double *victim = &got->slot[s][got->size[s] / 2], good = *victim, top = op_max(want->slot[s], got->size[s]);
+        *victim += planted * top;
+        noticed = noticed && (top == 0 || !op_close_to(c, got, want, last, roundings, NULL));
+        *victim = good;
+    }
+    return noticed;
+}
+
 /* Half the distance of neighbours at 1: what one rounding costs. */
 static inline double op_unit(espl_dtype format) { return format == ESPL_F64 ? 0x1p-53 : format == ESPL_F32 ? 0x1p-24 : 0x1p-8; }
 

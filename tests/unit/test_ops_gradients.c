@@ -1,4 +1,4 @@
-// test: libs=kernels,core ranks=1 tier=short timeout=60
+// test: libs=kernels,core ranks=1 tier=short timeout=120
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

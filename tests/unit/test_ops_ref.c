@@ -10,33 +10,6 @@
 
 static op_backend ref(espl_dtype real) { return op_backend_of(espl_kernels_ref(real), 1); }
 
-/* Whether all results agree within `roundings` of their largest value; says where not. */
-static bool close_to(const op_case *c, const op_values *got, const op_values *want, int last, double roundings, FILE *log) {
-    bool close = true;
-    for (int s = OP_OUT0; s <= last; s++) {
-        if (!op_slot_is_result(s) || !got->slot[s])
-            continue;
-        double error = op_error(got->slot[s], want->slot[s], got->size[s]), bound = roundings * op_max(want->slot[s], got->size[s]);
-        close = close && error <= bound;
-        if (log && !(error <= bound))
-            fprintf(log, "%s: %s is off by %.3g, allowed %.3g\n", c->name, op_slot_names[s], error, bound);
-    }
-    return close;
-}
-
-/* The negative control of close_to: in each result in turn, an error of `planted` of the largest value in one element is noticed. */
-static void planted_errors_are_noticed(const op_case *c, op_values *got, const op_values *want, int last, double roundings,
-                                       double planted) {
-    for (int s = OP_OUT0; s <= last; s++) {
-        if (!op_slot_is_result(s) || !got->slot[s])
-            continue;
-        double *victim = &got->slot[s][got->size[s] / 2], good = *victim, top = op_max(want->slot[s], got->size[s]);
-        *victim += planted * top;
-        assert_true(top == 0 || !close_to(c, got, want, last, roundings, NULL));
-        *victim = good;
-    }
-}
-
 /* Each output is a sum of at most K products, so within K roundings; 8 for the functions after it. */
 static void forward_follows_the_formulas(void **state) {
     (void)state;
@@ -47,8 +20,8 @@ static void forward_follows_the_formulas(void **state) {
         op_values got = op_values_make(c, ESPL_F64), want = op_values_make(c, ESPL_F64);
         op_run_forward(&f64, c, &got);
         op_naive[c->op](&want, want.slot + OP_OUT0);
-        assert_true(close_to(c, &got, &want, OP_OUT2, roundings, stderr));
-        planted_errors_are_noticed(c, &got, &want, OP_OUT2, roundings, 1e-9);
+        assert_true(op_close_to(c, &got, &want, OP_OUT2, roundings, stderr));
+        assert_true(op_planted_is_noticed(c, &got, &want, OP_OUT2, roundings, 1e-9));
         op_values_free(&got);
         op_values_free(&want);
     }
@@ -64,8 +37,8 @@ static void single_precision_is_double_within_rounding(void **state) {
         op_values got = op_values_make(c, ESPL_F32), want = op_values_make(c, ESPL_F32);
         op_run(&f32, c, &got);
         op_run(&f64, c, &want);
-        assert_true(close_to(c, &got, &want, OP_SLOTS - 1, roundings, stderr));
-        planted_errors_are_noticed(c, &got, &want, OP_SLOTS - 1, roundings, 0.001);
+        assert_true(op_close_to(c, &got, &want, OP_SLOTS - 1, roundings, stderr));
+        assert_true(op_planted_is_noticed(c, &got, &want, OP_SLOTS - 1, roundings, 0.001));
         op_values_free(&got);
         op_values_free(&want);
     }
@@ -193,6 +166,15 @@ static void table_is_complete(void **state) {
             assert_int_equal(k->backward[op] == NULL, (espl_ops[op].flags & ESPL_OP_FORWARD) != 0);
         }
     }
+}
+
+static void flops_count_multiply_adds_twice(void **state) {
+    (void)state;
+    espl_attrs attrs = {.n_in = 3, .n_out = 5, .vocab = 11, .heads = 2, .kv_heads = 1, .head_dim = 8};
+    assert_true(espl_op_flops(ESPL_OP_LINEAR, &attrs, 7, 0) == 2 * 7 * 3 * 5);
+    assert_true(espl_op_flops(ESPL_OP_LINEAR_XENT, &attrs, 7, 0) == 2 * 7 * 3 * 11);
+    assert_true(espl_op_flops(ESPL_OP_ATTENTION, &attrs, 7, 28) == 28 * (2 * (2 * 8 + 2 * 8)));
+    assert_true(espl_op_flops(ESPL_OP_RESNORM, &attrs, 7, 0) == 0);
 }
 
 int main(void) {

@@ -1,0 +1,132 @@
+"""Writes tests/goldens/ops.json: ops of the tape, forward and gradients, by torch in fp64 (rotary embedding by transformers'
+Llama), and AdamW by torch.optim in fp32.
+
+    python tests/reference/op_golden.py tests/goldens/ops.json
+"""
+import json
+import sys
+
+import torch
+import torch.nn.functional as F
+import transformers
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+EPS = torch.tensor(1e-5, dtype=torch.float32).item()
+SEGMENTS = [0, 3, 4]
+POSITIONS = [0, 1, 2, 0]
+N = SEGMENTS[-1]
+LOSS_SCALE = 0.125
+
+
+def numbers(*shape):
+    """Few digits, so that the file is small."""
+    return (torch.round(torch.randn(*shape, dtype=torch.float64) * 16) / 16).requires_grad_()
+
+
+def case(name, op, attrs, inputs, params, outputs, douts, stats=None, targets=None):
+    """Gradients of sum(dout . out) over inputs and params, as slots of one case."""
+    torch.autograd.backward(outputs, douts)
+    slots = {}
+    for kind, tensors in (("in", inputs), ("param", params)):
+        for i, t in enumerate(tensors):
+            slots[f"{kind}{i}"] = t
+            slots[f"d{kind}{i}"] = t.grad
+    for i, (out, dout) in enumerate(zip(outputs, douts)):
+        slots[f"out{i}"] = out
+        slots[f"dout{i}"] = dout
+    slots.update(stats or {})
+    if op == "linear_xent":
+        del slots["dout0"]
+    flat = {k: v.detach().flatten().tolist() for k, v in slots.items()}
+    row = {"name": name, "op": op, **attrs, "slots": flat}
+    if targets is not None:
+        row["targets"] = targets
+    return row
+
+
+def resnorm(kind):
+    a, b, gain, bias = numbers(N, 6), numbers(N, 6), numbers(6), numbers(6)
+    x = a + b
+    if kind == 0:
+        y, mean, square = F.layer_norm(x, (6,), gain, bias, EPS), x.mean(-1), x.var(-1, unbiased=False)
+    else:
+        y, mean, square = F.rms_norm(x, (6,), gain, EPS), torch.zeros(N, dtype=torch.float64), (x * x).mean(-1)
+    stats = {"out2": torch.stack([mean, torch.rsqrt(square + EPS)], -1)}
+    params = [gain, bias] if kind == 0 else [gain]
+    return case(["layer norm", "rms norm"][kind], "resnorm", {"n_in": 6, "kind": kind, "eps": EPS}, [a, b], params, [x, y],
+                [numbers(N, 6).detach(), numbers(N, 6).detach()], stats)
+
+
+ACTIVATIONS = [lambda x: F.gelu(x, approximate="tanh"), F.gelu, F.relu, F.silu, torch.tanh]
+
+
+def act(kind):
+    x = numbers(N, 4)
+    return case(f"activation {kind}", "act", {"n_in": 4, "kind": kind}, [x], [], [ACTIVATIONS[kind](x)], [numbers(N, 4).detach()])
+
+
+def glu(kind):
+    x = numbers(N, 6)
+    gate, up = x.chunk(2, -1)
+    return case(f"glu {kind}", "glu", {"n_in": 6, "n_out": 3, "kind": kind}, [x], [], [ACTIVATIONS[kind](gate) * up],
+                [numbers(N, 3).detach()])
+
+
+def qkv():
+    heads, groups, d, width = 2, 1, 4, 5
+    x, weight, bias = numbers(N, width), numbers((heads + 2 * groups) * d, width), numbers((heads + 2 * groups) * d)
+    y = F.linear(x, weight, bias).view(N, heads + 2 * groups, d).transpose(0, 1)[None]
+    angle = torch.tensor(POSITIONS, dtype=torch.float64)[:, None] * 10000.0 ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
+    cos, sin = (f(torch.cat([angle, angle], -1)).float().double()[None] for f in (torch.cos, torch.sin))
+    q, k = apply_rotary_pos_emb(y[:, :heads], y[:, heads:heads + groups], cos, sin)
+    out = torch.cat([q, k, y[:, heads + groups:]], 1)[0].transpose(0, 1).reshape(N, -1)
+    attrs = {"n_in": width, "n_out": (heads + 2 * groups) * d, "heads": heads, "kv_heads": groups, "head_dim": d, "rope_dim": d,
+             "positions": 8}
+    return case("rotary qkv", "qkv", attrs, [x], [weight, bias], [out], [numbers(N, out.shape[1]).detach()])
+
+
+def attention(causal):
+    heads, groups, d = 4, 2, 4
+    x = numbers(N, (heads + 2 * groups) * d)
+    parts, lse = [], []
+    for a, b in zip(SEGMENTS, SEGMENTS[1:]):
+        q, k, v = (t.reshape(b - a, -1, d).transpose(0, 1)[None] for t in x[a:b].split([heads * d, groups * d, groups * d], -1))
+        o = F.scaled_dot_product_attention(q, k, v, is_causal=bool(causal), scale=0.5, enable_gqa=True)
+        parts.append(o[0].transpose(0, 1).reshape(b - a, heads * d))
+        scores = 0.5 * q @ k.repeat_interleave(heads // groups, 1).transpose(-1, -2)
+        hidden = torch.ones(b - a, b - a, dtype=torch.bool).triu(1) if causal else torch.zeros(b - a, b - a, dtype=torch.bool)
+        lse.append(scores.masked_fill(hidden, -torch.inf).logsumexp(-1)[0].transpose(0, 1))
+    attrs = {"heads": heads, "kv_heads": groups, "head_dim": d, "causal": causal, "scale": 0.5}
+    return case(f"attention causal {causal}", "attention", attrs, [x], [], [torch.cat(parts)], [numbers(N, heads * d).detach()],
+                {"out1": torch.cat(lse)})
+
+
+def linear_xent():
+    x, weight, targets = numbers(N, 5), numbers(7, 5), [3, -1, 0, 6]
+    loss = F.cross_entropy(0.5 * x @ weight.T, torch.tensor(targets), ignore_index=-1, reduction="none")
+    return case("cross entropy", "linear_xent", {"n_in": 5, "vocab": 7, "scale": 0.5, "loss_scale": LOSS_SCALE}, [x], [weight], [loss],
+                [torch.full((N,), LOSS_SCALE, dtype=torch.float64)], targets=targets)
+
+
+def adamw():
+    weight = torch.nn.Parameter(torch.randn(8))
+    start, grads = weight.tolist(), torch.round(torch.randn(10, 8) * 16) / 16
+    optimizer = torch.optim.AdamW([weight], lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1, foreach=False)
+    for grad in grads:
+        weight.grad = grad.clone()
+        optimizer.step()
+    state = optimizer.state[weight]
+    return {"start": start, "grads": grads.flatten().tolist(), "weight": weight.tolist(), "m": state["exp_avg"].tolist(),
+            "v": state["exp_avg_sq"].tolist()}
+
+
+def main():
+    torch.manual_seed(0)
+    cases = [resnorm(0), resnorm(1), *(act(k) for k in range(5)), glu(0), glu(3), qkv(), attention(0), attention(1), linear_xent()]
+    rows = ",\n".join(json.dumps(c) for c in cases)
+    with open(sys.argv[1], "w") as f:
+        made_with = f"transformers {transformers.__version__}, torch {torch.__version__}"
+        f.write(f'{{"made_with": "{made_with}", "segments": {SEGMENTS}, "adamw": {json.dumps(adamw())}, "cases": [\n{rows}\n]}}\n')
+
+
+main()

@@ -23,6 +23,8 @@ static void penalise_repetition(float penalty, espl_context context, float *logi
 }
 
 static void remove_repeated_ngrams(int64_t length, espl_context context, float *logits, int64_t vocab) {
+    if (context.n < length)
+        return;
     const int32_t *ids = context.ids, *tail = ids + context.n + 1 - length;
     size_t bytes = (size_t)(length - 1) * sizeof *ids;
     for (int64_t i = 0; i + length <= context.n; i++)

@@ -203,29 +203,47 @@ void espl_metrics_note(espl_metrics *metrics, const char *text) {
         espl_progress_note(text);
 }
 
+/* What this process did. */
+typedef struct totals {
+    int64_t steps, tokens;
+    double seconds, tokens_per_second, node_hours;
+    size_t peak_rss;
+} totals;
+
+static totals sum_up(const espl_metrics *metrics) {
+    totals sum = {.steps = metrics->step - metrics->start.resume_step,
+                  .tokens = metrics->tokens - metrics->start.tokens,
+                  .seconds = now() - metrics->opened_at,
+                  .peak_rss = espl_runinfo_peak_rss()};
+    sum.tokens_per_second = (double)sum.tokens / sum.seconds;
+    sum.node_hours = sum.seconds / 3600.0 * metrics->start.n_nodes;
+    return sum;
+}
+
+static void log_summary(const espl_metrics *metrics, const totals *sum) {
+    ESPL_INFO("%lld steps, %lld tokens in %.1f s: %.0f tokens/s, %.3f node-hours, %lld steps skipped so far", (long long)sum->steps,
+              (long long)sum->tokens, sum->seconds, sum->tokens_per_second, sum->node_hours, (long long)metrics->skipped_steps);
+    ESPL_INFO("peak memory of rank 0: %.1f MiB (planned: %.1f MiB)", (double)sum->peak_rss / 0x1p20,
+              (double)metrics->start.planned_bytes / 0x1p20);
+    if (metrics->energy.n > 0)
+        ESPL_INFO("energy of the CPU packages of rank 0's node: %.1f kJ", metrics->energy.joules / 1000.0);
+    else
+        ESPL_INFO("energy: not available (%s)", metrics->energy.reason);
+}
+
 espl_status espl_metrics_summary(espl_metrics *metrics) {
     if (metrics == NULL)
         return ESPL_OK;
     espl__energy_sample(&metrics->energy);
-    double seconds = now() - metrics->opened_at, tokens = (double)(metrics->tokens - metrics->start.tokens),
-           joules = metrics->energy.joules;
-    double node_hours = seconds / 3600.0 * metrics->start.n_nodes;
-    int64_t steps = metrics->step - metrics->start.resume_step;
-    size_t peak = espl_runinfo_peak_rss();
-    bool measured = metrics->energy.n > 0;
-    ESPL_INFO("%lld steps, %.0f tokens in %.1f s: %.0f tokens/s, %.3f node-hours, %lld steps skipped so far", (long long)steps, tokens,
-              seconds, tokens / seconds, node_hours, (long long)metrics->skipped_steps);
-    ESPL_INFO("peak memory of rank 0: %.1f MiB, planned %.1f MiB", (double)peak / 0x1p20, (double)metrics->start.planned_bytes / 0x1p20);
-    if (measured)
-        ESPL_INFO("energy of the CPU packages of rank 0's node: %.1f kJ", joules / 1000.0);
-    else
-        ESPL_INFO("energy: not available (%s)", metrics->energy.reason);
-    json_t *more =
-        json_pack("{s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)steps, "tokens", (json_int_t)tokens, "seconds", seconds,
-                  "tokens_per_second", tokens / seconds, "node_hours", node_hours, "skipped_steps", (json_int_t)metrics->skipped_steps,
-                  "peak_rss_bytes", (json_int_t)peak, "joules", measured ? json_real(joules) : json_null());
-    espl_status status = espl__lines_write_object(&metrics->lines, "summary", metrics->step, more);
-    json_decref(more);
+    totals sum = sum_up(metrics);
+    log_summary(metrics, &sum);
+    json_t *joules = metrics->energy.n > 0 ? json_real(metrics->energy.joules) : json_null();
+    json_t *line =
+        json_pack("{s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)sum.steps, "tokens", (json_int_t)sum.tokens, "seconds",
+                  sum.seconds, "tokens_per_second", sum.tokens_per_second, "node_hours", sum.node_hours, "skipped_steps",
+                  (json_int_t)metrics->skipped_steps, "peak_rss_bytes", (json_int_t)sum.peak_rss, "joules", joules);
+    espl_status status = espl__lines_write_object(&metrics->lines, "summary", metrics->step, line);
+    json_decref(line);
     return status;
 }
 

@@ -1,0 +1,143 @@
+#include "launch/commands.h"
+#include "launch/options.h"
+
+#include "io/tokenizer/tokenizer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char text[] =
+    "Prints the ids of each line of a file (default or '-': standard input), separated by spaces, one line for each.\n"
+    "TOKENIZER is a tokenizer.json or a model folder that holds one.\n";
+
+typedef struct wish {
+    bool decode, offsets, no_special, null;
+    int64_t show;
+} wish;
+
+static espl_status put_ids(const espl_tokenizer *tokenizer, const wish *wanted, const char *line, size_t n, espl_encoding *encoding) {
+    encoding->n = 0;
+    ESPL_TRY(espl_tokenizer_encode(tokenizer, line, n, !wanted->no_special, encoding));
+    for (int64_t i = 0; i < encoding->n; i++) {
+        printf("%s%" PRId32, i > 0 ? " " : "", encoding->ids[i]);
+        if (wanted->offsets)
+            printf(":%" PRId64 "-%" PRId64, encoding->begin[i], encoding->end[i]);
+    }
+    putchar('\n');
+    return ESPL_OK;
+}
+
+/* One token a line: id, place in the text, what it decodes to. */
+static espl_status put_tokens(const espl_tokenizer *tokenizer, const wish *wanted, const char *line, size_t n, espl_encoding *encoding) {
+    encoding->n = 0;
+    ESPL_TRY(espl_tokenizer_encode(tokenizer, line, n, !wanted->no_special, encoding));
+    for (int64_t i = 0; i < encoding->n; i++) {
+        espl_buffer token = {0};
+        ESPL_TRY(espl_tokenizer_decode(tokenizer, &encoding->ids[i], 1, false, &token));
+        printf("%8" PRId32 " %6" PRId64 "-%-6" PRId64 " |%s|\n", encoding->ids[i], encoding->begin[i], encoding->end[i], token.data);
+        espl_buffer_free(&token);
+    }
+    putchar('\n');
+    return ESPL_OK;
+}
+
+static espl_status read_ids(const char *line, int64_t number, espl_encoding *encoding) {
+    encoding->n = 0;
+    for (char *end; *(line += strspn(line, " \t\r")) != '\0'; line = end) {
+        errno = 0;
+        long id = strtol(line, &end, 10);
+        if (end == line || errno != 0 || id < 0 || id > INT32_MAX)
+            ESPL_FAIL(ESPL_ERR_DATA, "line %" PRId64 ": '%.20s' is not an id", number, line);
+        if (encoding->n == encoding->capacity) {
+            encoding->capacity = 2 * encoding->capacity + 64;
+            encoding->ids = espl_realloc(encoding->ids, (size_t)encoding->capacity * sizeof *encoding->ids);
+        }
+        encoding->ids[encoding->n++] = (int32_t)id;
+    }
+    return ESPL_OK;
+}
+
+static espl_status put_text(const espl_tokenizer *tokenizer, const wish *wanted, const espl_encoding *encoding) {
+    espl_status status = ESPL_OK;
+    espl_buffer decoded = {0};
+    ESPL_TRY_DONE(espl_tokenizer_decode(tokenizer, encoding->ids, encoding->n, wanted->no_special, &decoded));
+    fwrite(decoded.data, 1, decoded.size, stdout);
+    putchar(wanted->null ? '\0' : '\n');
+done:
+    espl_buffer_free(&decoded);
+    return status;
+}
+
+static espl_status put_line(const espl_tokenizer *tokenizer, const wish *wanted, char *line, size_t n, int64_t number,
+                            espl_encoding *encoding) {
+    if (!wanted->decode)
+        return (wanted->show > 0 ? put_tokens : put_ids)(tokenizer, wanted, line, n, encoding);
+    ESPL_TRY(read_ids(line, number, encoding));
+    return put_text(tokenizer, wanted, encoding);
+}
+
+static espl_status each_line(const espl_tokenizer *tokenizer, const wish *wanted, FILE *in) {
+    espl_status status = ESPL_OK;
+    espl_encoding encoding = {.want_offsets = (wanted->offsets || wanted->show > 0) && !wanted->decode};
+    int delimiter = wanted->null && !wanted->decode ? '\0' : '\n';
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t n;
+    for (int64_t number = 1; (wanted->show == 0 || number <= wanted->show) && (n = getdelim(&line, &capacity, delimiter, in)) >= 0;
+         number++) {
+        if (n > 0 && line[n - 1] == delimiter)
+            line[--n] = '\0';
+        ESPL_TRY_DONE(put_line(tokenizer, wanted, line, (size_t)n, number, &encoding));
+    }
+    if (ferror(in) || fflush(stdout) != 0)
+        ESPL_FAIL_DONE(ESPL_ERR_IO, "tokenize: %s", strerror(errno));
+done:
+    free(line);
+    espl_encoding_free(&encoding);
+    return status;
+}
+
+static espl_status answer(const espl_words *operands, const wish *wanted) {
+    espl_status status = ESPL_OK;
+    espl_tokenizer *tokenizer = NULL;
+    const char *path = operands->n > 1 ? operands->items[1] : "-";
+    FILE *in = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+    if (!in)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: cannot be opened: %s", path, strerror(errno));
+    ESPL_TRY_DONE(espl_tokenizer_open(operands->items[0], &tokenizer));
+    ESPL_TRY_DONE(each_line(tokenizer, wanted, in));
+done:
+    espl_tokenizer_close(&tokenizer);
+    if (in != stdin)
+        fclose(in);
+    return status;
+}
+
+espl_status espl_cmd_tokenize(int argc, char **argv) {
+    wish wanted = {0};
+    const espl_option options[] = {
+        {"decode", NULL, "the other way: each line holds ids, print their text", ESPL_OPTION_SWITCH, &wanted.decode},
+        {"offsets", NULL, "print each id with its bytes in the line, as id:begin-end", ESPL_OPTION_SWITCH, &wanted.offsets},
+        {"no-special", NULL, "do not add special tokens; with --decode: leave them out", ESPL_OPTION_SWITCH, &wanted.no_special},
+        {"null", NULL, "texts end in a NUL byte, not in a newline", ESPL_OPTION_SWITCH, &wanted.null},
+        {"show", "N", "only the first N lines, one token a line with its text", ESPL_OPTION_INT, &wanted.show},
+    };
+    const espl_usage usage = {.verb = "tokenize",
+                              .operands = "TOKENIZER [FILE|-]",
+                              .text = text,
+                              .options = options,
+                              .n_options = sizeof options / sizeof options[0],
+                              .min_operands = 1,
+                              .max_operands = 2};
+    espl_words operands = {0};
+    bool done;
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
+    if (!done)
+        ESPL_TRY_DONE(answer(&operands, &wanted));
+done:
+    espl_words_free(&operands);
+    return status;
+}

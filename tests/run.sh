@@ -72,7 +72,8 @@ code_files() { git ls-files '*.c' '*.h' '*.cu' '*.cuh'; }
 format_check() { code_files | xargs clang-format-14 --dry-run --Werror; }
 
 tidy_check() {
-    git ls-files '*.c' | grep -v -e '^tests/fuzz/' -e '^kernels/' | xargs -P "$jobs" -n 4 clang-tidy-14 -p build/release --quiet --warnings-as-errors='*'
+    git ls-files 'src/*.c' 'comm/*.c' 'io/*.c' 'launch/*.c' |
+        xargs -P "$jobs" -n 4 clang-tidy-14 -p build/release --quiet --warnings-as-errors='*' --extra-arg=-Wno-unknown-warning-option
 }
 
 make_reference_environment() {

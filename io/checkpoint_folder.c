@@ -200,18 +200,17 @@ done:
 /* The earlier save steps aside, and comes back if the newer cannot take its name. */
 static espl_status replace(const char *temporary, const char *final, const char *old) {
     ESPL_TRY(espl_fs_remove_folder(old, ESPL_MANIFEST_NAME));
-    ESPL_TRY(espl_fs_rename(final, old));
-    espl_status status = espl_fs_rename(temporary, final);
-    if (status != ESPL_OK && !espl_fs_is_folder(final)) {
-        char *why = espl_strdup(espl_status_message());
-        if (espl_fs_rename(old, final) != ESPL_OK)
-            ESPL_WARN("%s (the checkpoint is whole and will be found there)", espl_status_message());
-        espl_status_set_message("%s", why);
-        free(why);
-        return status;
-    }
-    ESPL_TRY(status);
-    return espl_fs_remove_folder(old, ESPL_MANIFEST_NAME);
+    espl_status status = espl_fs_rename(final, old);
+    if (status == ESPL_OK)
+        status = espl_fs_rename(temporary, final);
+    if (status == ESPL_OK)
+        return espl_fs_remove_folder(old, ESPL_MANIFEST_NAME);
+    char *why = espl_strdup(espl_status_message());
+    if (!espl_fs_is_folder(final) && espl_fs_rename(old, final) != ESPL_OK)
+        ESPL_WARN("%s (the checkpoint is whole and will be found there)", espl_status_message());
+    espl_status_set_message("%s", why);
+    free(why);
+    return status;
 }
 
 espl_status espl__step_publish(const char *folder, int64_t step, int64_t attempt) {

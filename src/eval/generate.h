@@ -3,7 +3,7 @@
 #define ESPL_EVAL_GENERATE_H
 
 #include "src/eval/beam.h"
-#include "src/eval/decoder.h"
+#include "src/eval/kv_decoder.h"
 #include "src/eval/sampling.h"
 
 typedef struct espl_generate_options {

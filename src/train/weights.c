@@ -77,8 +77,7 @@ static espl_status read_param(const espl_safetensors *set, const espl_model *mod
     const espl_param *p = &model->params[param];
     const espl_tensor_file *t = find_tensor(set, model, p);
     if (t == NULL)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' is missing; config.json (model_type %s) needs it", folder, p->name,
-                  model->family->model_type);
+        ESPL_TRY(espl_safetensors_require(set, p->name, &t)); /* says which file and why */
     ESPL_TRY(check_shape(t, p, folder));
     if (!all_finite(t->data, t->dtype, p->numel))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' holds a NaN or an infinity; training from it cannot work", folder, t->name);

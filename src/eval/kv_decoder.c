@@ -1,4 +1,4 @@
-#include "src/eval/decoder.h"
+#include "src/eval/kv_decoder.h"
 
 #include "src/core/arena.h"
 #include "src/core/buffer.h"

@@ -2,8 +2,8 @@
  *
  * Sequences live in cache rows. espl_decoder_feed appends tokens to rows and gives the logits that follow the last one of each; long
  * prompts go in pieces of at most the planned tokens. Memory is taken once, when it is made. */
-#ifndef ESPL_EVAL_DECODER_H
-#define ESPL_EVAL_DECODER_H
+#ifndef ESPL_EVAL_KV_DECODER_H
+#define ESPL_EVAL_KV_DECODER_H
 
 #include "src/model/tape.h"
 

@@ -13,7 +13,20 @@
 #include <string.h>
 
 enum {
-    OP_IN0, OP_IN1, OP_OUT0, OP_OUT1, OP_OUT2, OP_PARAM0, OP_PARAM1, OP_DIN0, OP_DIN1, OP_DOUT0, OP_DOUT1, OP_DOUT2, OP_DPARAM0, OP_DPARAM1,
+    OP_IN0,
+    OP_IN1,
+    OP_OUT0,
+    OP_OUT1,
+    OP_OUT2,
+    OP_PARAM0,
+    OP_PARAM1,
+    OP_DIN0,
+    OP_DIN1,
+    OP_DOUT0,
+    OP_DOUT1,
+    OP_DOUT2,
+    OP_DPARAM0,
+    OP_DPARAM1,
     OP_SLOTS
 };
 
@@ -21,17 +34,17 @@ static const char *const op_slot_names[OP_SLOTS] = {"in0",  "in1",  "out0",  "ou
                                                     "din0", "din1", "dout0", "dout1", "dout2", "dparam0", "dparam1"};
 
 enum {
-    OP_BIAS = 1,      /* P1 is there */
-    OP_FIRST = 2,     /* RESNORM: in1 NULL */
-    OP_LAST = 4,      /* RESNORM: dout0 NULL */
-    OP_ALIAS = 8,     /* RESNORM: out0 is in0, din0 is dout0; ACT: din0 is dout0 */
-    OP_SHARED = 16,   /* RESNORM: din1 NULL, it is din0 */
-    OP_ADD = 32,      /* din_add and dparam_add */
-    OP_EVAL = 64,     /* not training */
-    OP_IGNORE = 128,  /* LINEAR_XENT: every third target is -1 */
-    OP_NO_DIN = 256,  /* din0 NULL */
-    OP_FROZEN = 512,  /* dparam NULL */
-    OP_LARGE = 1024   /* too large for finite differences of single elements */
+    OP_BIAS = 1,     /* P1 is there */
+    OP_FIRST = 2,    /* RESNORM: in1 NULL */
+    OP_LAST = 4,     /* RESNORM: dout0 NULL */
+    OP_ALIAS = 8,    /* RESNORM: out0 is in0, din0 is dout0; ACT: din0 is dout0 */
+    OP_SHARED = 16,  /* RESNORM: din1 NULL, it is din0 */
+    OP_ADD = 32,     /* din_add and dparam_add */
+    OP_EVAL = 64,    /* not training */
+    OP_IGNORE = 128, /* LINEAR_XENT: every third target is -1 */
+    OP_NO_DIN = 256, /* din0 NULL */
+    OP_FROZEN = 512, /* dparam NULL */
+    OP_LARGE = 1024  /* too large for finite differences of single elements */
 };
 
 typedef struct op_case {
@@ -42,26 +55,51 @@ typedef struct op_case {
     espl_attrs attrs;
 } op_case;
 
-#define OP_ONE_TOKEN {0, 1}
-#define OP_ONE_SEGMENT {0, 37}
-#define OP_SHORT_SEGMENTS {0, 3, 8, 9, 16, 17, 29}
-#define OP_LONE_TOKENS {0, 1, 2, 3, 4, 5}
-#define OP_LONG_SEGMENTS {0, 131, 132, 199, 203}
+#define OP_ONE_TOKEN                                                                                                                       \
+    { 0, 1 }
+#define OP_ONE_SEGMENT                                                                                                                     \
+    { 0, 37 }
+#define OP_SHORT_SEGMENTS                                                                                                                  \
+    { 0, 3, 8, 9, 16, 17, 29 }
+#define OP_LONE_TOKENS                                                                                                                     \
+    { 0, 1, 2, 3, 4, 5 }
+#define OP_LONG_SEGMENTS                                                                                                                   \
+    { 0, 131, 132, 199, 203 }
 
-#define OP_RESNORM_ROW(name, flags, segments, width, norm, p)                                                                          \
-    {name, ESPL_OP_RESNORM, flags, segments, {.n_in = width, .kind = norm, .eps = 1e-5f, .dropout = p, .rng_op = 7}}
-#define OP_LINEAR_ROW(name, flags, segments, in, out, order)                                                                           \
-    {name, ESPL_OP_LINEAR, flags, segments, {.n_in = in, .n_out = out, .layout = order}}
-#define OP_QKV_ROW(name, flags, segments, in, h, g, d, order, rotated)                                                                 \
-    {name, ESPL_OP_QKV, flags, segments, {.n_in = in, .n_out = (h + 2 * g) * d, .heads = h, .kv_heads = g, .head_dim = d,              \
-     .layout = order, .rope_dim = rotated, .positions = 256}}
-#define OP_ATTENTION_ROW(name, flags, segments, h, g, d, causality, w, p)                                                              \
-    {name, ESPL_OP_ATTENTION, flags, segments, {.heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w,            \
-     .scale = 1.0f / sqrt_of_##d, .dropout = p, .rng_op = 3}}
-#define OP_ACT_ROW(name, flags, segments, width, f) {name, ESPL_OP_ACT, flags, segments, {.n_in = width, .kind = f}}
-#define OP_GLU_ROW(name, flags, segments, width, f) {name, ESPL_OP_GLU, flags, segments, {.n_in = 2 * width, .n_out = width, .kind = f}}
-#define OP_XENT_ROW(name, flags, segments, width, words, s)                                                                            \
-    {name, ESPL_OP_LINEAR_XENT, flags, segments, {.n_in = width, .vocab = words, .scale = s}}
+#define OP_RESNORM_ROW(name, flags, segments, width, norm, p)                                                                              \
+    {                                                                                                                                      \
+        name, ESPL_OP_RESNORM, flags, segments, { .n_in = width, .kind = norm, .eps = 1e-5f, .dropout = p, .rng_op = 7 }                   \
+    }
+#define OP_LINEAR_ROW(name, flags, segments, in, out, order)                                                                               \
+    {                                                                                                                                      \
+        name, ESPL_OP_LINEAR, flags, segments, { .n_in = in, .n_out = out, .layout = order }                                               \
+    }
+#define OP_QKV_ROW(name, flags, segments, in, h, g, d, order, rotated)                                                                     \
+    {                                                                                                                                      \
+        name, ESPL_OP_QKV, flags, segments, {                                                                                              \
+            .n_in = in, .n_out = (h + 2 * g) * d, .heads = h, .kv_heads = g, .head_dim = d, .layout = order, .rope_dim = rotated,          \
+            .positions = 256                                                                                                               \
+        }                                                                                                                                  \
+    }
+#define OP_ATTENTION_ROW(name, flags, segments, h, g, d, causality, w, p)                                                                  \
+    {                                                                                                                                      \
+        name, ESPL_OP_ATTENTION, flags, segments, {                                                                                        \
+            .heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w, .scale = 1.0f / sqrt_of_##d, .dropout = p,         \
+            .rng_op = 3                                                                                                                    \
+        }                                                                                                                                  \
+    }
+#define OP_ACT_ROW(name, flags, segments, width, f)                                                                                        \
+    {                                                                                                                                      \
+        name, ESPL_OP_ACT, flags, segments, { .n_in = width, .kind = f }                                                                   \
+    }
+#define OP_GLU_ROW(name, flags, segments, width, f)                                                                                        \
+    {                                                                                                                                      \
+        name, ESPL_OP_GLU, flags, segments, { .n_in = 2 * width, .n_out = width, .kind = f }                                               \
+    }
+#define OP_XENT_ROW(name, flags, segments, width, words, s)                                                                                \
+    {                                                                                                                                      \
+        name, ESPL_OP_LINEAR_XENT, flags, segments, { .n_in = width, .vocab = words, .scale = s }                                          \
+    }
 #define sqrt_of_8 2.82842712f
 #define sqrt_of_16 4.0f
 #define sqrt_of_24 4.89897949f

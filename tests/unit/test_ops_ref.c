@@ -182,6 +182,7 @@ int main(void) {
         cmocka_unit_test(forward_follows_the_formulas),      cmocka_unit_test(single_precision_is_double_within_rounding),
         cmocka_unit_test(cached_attention_is_attention),     cmocka_unit_test(resnorm_renews),
         cmocka_unit_test(dropout_has_its_rate_and_one_mask), cmocka_unit_test(table_is_complete),
+        cmocka_unit_test(flops_count_multiply_adds_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,64 +55,42 @@ typedef struct op_case {
     espl_attrs attrs;
 } op_case;
 
-#define OP_ONE_TOKEN                                                                                                                       \
-    { 0, 1 }
-#define OP_ONE_SEGMENT                                                                                                                     \
-    { 0, 37 }
-#define OP_SHORT_SEGMENTS                                                                                                                  \
-    { 0, 3, 8, 9, 16, 17, 29 }
-#define OP_LONE_TOKENS                                                                                                                     \
-    { 0, 1, 2, 3, 4, 5 }
-#define OP_LONG_SEGMENTS                                                                                                                   \
-    { 0, 131, 132, 199, 203 }
+/* clang-format off */
+#define OP_ONE_TOKEN {0, 1}
+#define OP_ONE_SEGMENT {0, 37}
+#define OP_SHORT_SEGMENTS {0, 3, 8, 9, 16, 17, 29}
+#define OP_LONE_TOKENS {0, 1, 2, 3, 4, 5}
+#define OP_LONG_SEGMENTS {0, 131, 132, 199, 203}
 
-#define OP_RESNORM_ROW(name, flags, segments, width, norm, p)                                                                              \
-    {                                                                                                                                      \
-        name, ESPL_OP_RESNORM, flags, segments, { .n_in = width, .kind = norm, .eps = 1e-5f, .dropout = p, .rng_op = 7 }                   \
-    }
-#define OP_LINEAR_ROW(name, flags, segments, in, out, order)                                                                               \
-    {                                                                                                                                      \
-        name, ESPL_OP_LINEAR, flags, segments, { .n_in = in, .n_out = out, .layout = order }                                               \
-    }
-#define OP_QKV_ROW(name, flags, segments, in, h, g, d, order, rotated)                                                                     \
-    {                                                                                                                                      \
-        name, ESPL_OP_QKV, flags, segments, {                                                                                              \
-            .n_in = in, .n_out = (h + 2 * g) * d, .heads = h, .kv_heads = g, .head_dim = d, .layout = order, .rope_dim = rotated,          \
-            .positions = 256                                                                                                               \
-        }                                                                                                                                  \
-    }
-#define OP_ATTENTION_ROW(name, flags, segments, h, g, d, causality, w, p)                                                                  \
-    {                                                                                                                                      \
-        name, ESPL_OP_ATTENTION, flags, segments, {                                                                                        \
-            .heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w, .scale = 1.0f / sqrt_of_##d, .dropout = p,         \
-            .rng_op = 3                                                                                                                    \
-        }                                                                                                                                  \
-    }
-#define OP_ACT_ROW(name, flags, segments, width, f)                                                                                        \
-    {                                                                                                                                      \
-        name, ESPL_OP_ACT, flags, segments, { .n_in = width, .kind = f }                                                                   \
-    }
-#define OP_GLU_ROW(name, flags, segments, width, f)                                                                                        \
-    {                                                                                                                                      \
-        name, ESPL_OP_GLU, flags, segments, { .n_in = 2 * width, .n_out = width, .kind = f }                                               \
-    }
-#define OP_XENT_ROW(name, flags, segments, width, words, s)                                                                                \
-    {                                                                                                                                      \
-        name, ESPL_OP_LINEAR_XENT, flags, segments, { .n_in = width, .vocab = words, .scale = s }                                          \
-    }
+#define OP_RESNORM_ROW(name, flags, segments, width, norm, p) \
+    {name, ESPL_OP_RESNORM, flags, segments, {.n_in = width, .kind = norm, .eps = 1e-5f, .dropout = p, .rng_op = 7}}
+#define OP_LINEAR_ROW(name, flags, segments, in, out, order) \
+    {name, ESPL_OP_LINEAR, flags, segments, {.n_in = in, .n_out = out, .layout = order}}
+#define OP_QKV_ROW(name, flags, segments, in, h, g, d, order, rotated) \
+    {name, ESPL_OP_QKV, flags, segments, {.n_in = in, .n_out = (h + 2 * g) * d, .heads = h, .kv_heads = g, .head_dim = d, \
+     .layout = order, .rope_dim = rotated, .positions = 256}}
+#define OP_ATTENTION_ROW(name, flags, segments, h, g, d, causality, w, p) \
+    {name, ESPL_OP_ATTENTION, flags, segments, {.heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w, \
+     .scale = 1.0f / sqrt_of_##d, .dropout = p, .rng_op = 3}}
+#define OP_ACT_ROW(name, flags, segments, width, f) {name, ESPL_OP_ACT, flags, segments, {.n_in = width, .kind = f}}
+#define OP_GLU_ROW(name, flags, segments, width, f) \
+    {name, ESPL_OP_GLU, flags, segments, {.n_in = 2 * width, .n_out = width, .kind = f}}
+#define OP_XENT_ROW(name, flags, segments, width, words, s) \
+    {name, ESPL_OP_LINEAR_XENT, flags, segments, {.n_in = width, .vocab = words, .scale = s}}
 #define sqrt_of_8 2.82842712f
 #define sqrt_of_16 4.0f
 #define sqrt_of_24 4.89897949f
 #define sqrt_of_64 8.0f
 
-/* clang-format off */
 static const op_case op_cases[] = {
     {"embed", ESPL_OP_EMBED, 0, OP_ONE_SEGMENT, {.n_out = 24, .vocab = 17, .scale = 1}},
     {"embed positions", ESPL_OP_EMBED, OP_BIAS, OP_SHORT_SEGMENTS, {.n_out = 13, .vocab = 29, .positions = 40, .scale = 1}},
-    {"embed scale dropout", ESPL_OP_EMBED, OP_BIAS, OP_SHORT_SEGMENTS, {.n_out = 16, .vocab = 5, .positions = 40, .scale = 4.5f, .dropout = 0.3f, .rng_op = 2}},
+    {"embed scale dropout", ESPL_OP_EMBED, OP_BIAS, OP_SHORT_SEGMENTS,
+     {.n_out = 16, .vocab = 5, .positions = 40, .scale = 4.5f, .dropout = 0.3f, .rng_op = 2}},
     {"embed dropout eval", ESPL_OP_EMBED, OP_EVAL, OP_ONE_TOKEN, {.n_out = 16, .vocab = 5, .scale = 1, .dropout = 0.3f}},
     {"embed add", ESPL_OP_EMBED, OP_BIAS | OP_ADD, OP_ONE_SEGMENT, {.n_out = 24, .vocab = 17, .positions = 40, .scale = 1}},
-    {"embed large", ESPL_OP_EMBED, OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, {.n_out = 96, .vocab = 301, .positions = 256, .scale = 1, .dropout = 0.1f}},
+    {"embed large", ESPL_OP_EMBED, OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS,
+     {.n_out = 96, .vocab = 301, .positions = 256, .scale = 1, .dropout = 0.1f}},
 
     OP_RESNORM_ROW("resnorm layer", OP_BIAS, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0),
     OP_RESNORM_ROW("resnorm layer without bias", 0, OP_SHORT_SEGMENTS, 17, ESPL_NORM_LAYER, 0),

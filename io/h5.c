@@ -230,11 +230,13 @@ static espl_status set_attribute(espl_h5_id object, const char *name, hid_t type
     return ESPL_OK;
 }
 
+espl_status espl_h5_set_number(espl_h5_id object, const char *name, int64_t value) {
+    return set_attribute(object, name, H5Tcopy(H5T_STD_I64LE), H5Screate(H5S_SCALAR), &value);
+}
+
 espl_status espl_h5_set_numbers(espl_h5_id object, const char *name, const int64_t *values, int64_t n) {
     hsize_t count = (hsize_t)n;
-    hid_t space = n == 1 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &count, NULL);
-    static const int64_t nothing;
-    return set_attribute(object, name, H5Tcopy(H5T_STD_I64LE), space, n > 0 ? values : &nothing);
+    return set_attribute(object, name, H5Tcopy(H5T_STD_I64LE), H5Screate_simple(1, &count, NULL), values);
 }
 
 espl_status espl_h5_set_text(espl_h5_id object, const char *name, const char *text) {

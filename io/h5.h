@@ -49,7 +49,8 @@ espl_status espl_h5_offset(espl_h5_id dataset, int64_t *offset);
 /* Local. Closes a dataset; sets -1, accepts -1. */
 espl_status espl_h5_dataset_close(espl_h5_id *dataset);
 
-/* Local. Attributes of a file or dataset: numbers, text. Errors: io. */
+/* Local. Attributes of a file or dataset: a number, a list of numbers, text. Errors: io. */
+espl_status espl_h5_set_number(espl_h5_id object, const char *name, int64_t value);
 espl_status espl_h5_set_numbers(espl_h5_id object, const char *name, const int64_t *values, int64_t n);
 espl_status espl_h5_set_text(espl_h5_id object, const char *name, const char *text);
 

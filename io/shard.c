@@ -46,9 +46,9 @@ static espl_status describe_range(espl_h5_id dataset, const espl_shard_range *r,
     snprintf(text, sizeof text, "%016" PRIx64, sum);
     ESPL_TRY(espl_h5_set_text(dataset, "dtype", espl_dtype_name(t->dtype)));
     ESPL_TRY(espl_h5_set_numbers(dataset, "shape", t->shape, t->n_dims));
-    ESPL_TRY(espl_h5_set_numbers(dataset, "begin", &r->begin, 1));
-    ESPL_TRY(espl_h5_set_numbers(dataset, "end", &r->end, 1));
-    ESPL_TRY(espl_h5_set_numbers(dataset, "piece", &r->piece, 1));
+    ESPL_TRY(espl_h5_set_number(dataset, "begin", r->begin));
+    ESPL_TRY(espl_h5_set_number(dataset, "end", r->end));
+    ESPL_TRY(espl_h5_set_number(dataset, "piece", r->piece));
     ESPL_TRY(espl_h5_set_text(dataset, "xxh3", text));
     return ESPL_OK;
 }
@@ -86,8 +86,8 @@ static espl_status lay_out(const char *path, int64_t step, int64_t attempt, espl
     espl_h5_lock();
     ESPL_TRY_DONE(espl_h5_create(path, &file));
     ESPL_TRY_DONE(espl_h5_set_text(file, "format", "espalier shard"));
-    ESPL_TRY_DONE(espl_h5_set_numbers(file, "step", &step, 1));
-    ESPL_TRY_DONE(espl_h5_set_numbers(file, "attempt", &attempt, 1));
+    ESPL_TRY_DONE(espl_h5_set_number(file, "step", step));
+    ESPL_TRY_DONE(espl_h5_set_number(file, "attempt", attempt));
     ESPL_TRY_DONE(lay_sums(file, out));
     for (int64_t i = 0; i < n; i++)
         ESPL_TRY_DONE(lay_range(file, &ranges[i], sum_pieces(&ranges[i], state, sums)));

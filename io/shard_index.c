@@ -95,7 +95,7 @@ static espl_status make_image(const espl_manifest *manifest, espl_buffer *image)
     espl_h5_lock();
     ESPL_TRY_DONE(espl_h5_create(NULL, &file));
     ESPL_TRY_DONE(espl_h5_set_text(file, "format", "espalier index"));
-    ESPL_TRY_DONE(espl_h5_set_numbers(file, "step", &manifest->step, 1));
+    ESPL_TRY_DONE(espl_h5_set_number(file, "step", manifest->step));
     for (int64_t i = 0; i < manifest->n_tensors; i++)
         ESPL_TRY_DONE(add_tensor(file, manifest, &manifest->tensors[i]));
     ESPL_TRY_DONE(espl_h5_image(file, image));

@@ -450,7 +450,14 @@ static void snapshot_is_what_the_plan_says(void **unused) {
     state_free(&s);
 }
 
-int main(void) {
+/* test_checkpoint --write FOLDER RANKS: leaves step 7 of generation 3 in FOLDER, for readers in other languages. */
+int main(int argc, char **argv) {
+    if (argc == 4 && strcmp(argv[1], "--write") == 0) {
+        int ranks = atoi(argv[3]);
+        job j = {.folder = argv[2], .writers = ranks, .generation = 3, .background = true, .step = 7, .loss = 1.5};
+        save(&j, ranks, ranks);
+        return 0;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_ranks_to_any_ranks),         cmocka_unit_test(digest_sees_a_change),
         cmocka_unit_test(index_shows_whole_tensors),      cmocka_unit_test(every_flipped_byte_is_found),

@@ -12,6 +12,7 @@
 #include "src/train/memory.h"
 #include "src/train/metrics.h"
 #include "src/train/runinfo.h"
+#include "src/train/tape_log.h"
 
 /* What a checkpoint carries beside tensors. */
 typedef struct espl_counters {
@@ -29,6 +30,7 @@ typedef struct espl_run {
     espl_comm *comm;
     const espl_ranks *ranks;
     const espl_kernels *kernels;
+    int threads;
     espl_model *model;
     espl_tokenizer *tokenizer;
     espl_dataset data, valid; /* valid.n == 0: none */
@@ -43,6 +45,7 @@ typedef struct espl_run {
     espl_metrics *metrics; /* rank 0; NULL elsewhere */
     espl_counters counters;
     int64_t total_steps, first_step; /* first_step: counters.step when this process began */
+    espl_tape_log *tape_log;    /* run.debug_tape; NULL without */
     double peak_flops;               /* of all ranks, measured */
     json_t *provenance;              /* command line, versions, host and job: in every checkpoint and export */
     FILE *log;                       /* rank 0: log.txt */

@@ -5,6 +5,7 @@
 #include "src/plan/costs.h"
 #include "src/plan/peak.h"
 #include "src/train/runinfo.h"
+#include "src/train/threads.h"
 #include "src/train/weights.h"
 
 #include <errno.h>
@@ -92,13 +93,6 @@ done:
 
 /* ---- Model and tokenizer. */
 
-static int threads_of(const espl_run *run) {
-    if (run->config->run_threads > 0)
-        return (int)run->config->run_threads;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN) / run->ranks->node_size;
-    return cores > 1 ? (int)cores : 1;
-}
-
 static const char *model_source(const espl_config *c) { return c->model_config[0] != '\0' ? c->model_config : c->model_path; }
 
 static int64_t sequence_length(const espl_run *run) {
@@ -173,9 +167,8 @@ static void open_optimizer(espl_run *run) {
 }
 
 static espl_status open_memory(espl_run *run) {
-    int threads = threads_of(run);
-    espl_kernels_set_threads(threads);
-    espl_blueprint_make(run->config, run->model, run->kernels, run->ranks->rank, run->ranks->size, threads, &run->blueprint);
+    espl_kernels_set_threads(run->threads);
+    espl_blueprint_make(run->config, run->model, run->kernels, run->ranks->rank, run->ranks->size, run->threads, &run->blueprint);
     ESPL_TRY(espl_memory_bind(&run->blueprint, run->comm, &run->memory));
     espl_owner_segments(run->model, &run->blueprint.owner, &run->owned);
     open_optimizer(run);
@@ -266,6 +259,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(check_config(run));
     ESPL_TRY(espl_comm_agree(comm, open_folder(run), "opening the run folder"));
     ESPL_TRY(espl_comm_watch(comm, config->run_watchdog));
+    ESPL_TRY(espl_threads_choose(comm, config->run_threads, &run->threads));
     ESPL_TRY(espl_comm_agree(comm, open_model(run), "opening the model"));
     ESPL_TRY(open_data(run));
     ESPL_TRY(espl_comm_agree(comm, open_memory(run), "taking memory"));
@@ -276,6 +270,8 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     if (!loaded)
         ESPL_TRY(espl_comm_agree(comm, start_weights(run), "reading the weights"));
     run->first_step = run->counters.step;
+    if (config->run_debug_tape)
+        ESPL_TRY(espl_comm_agree(comm, espl_tape_log_open(config->run_dir, run->ranks->rank, &run->tape_log), "opening the tape log"));
     ESPL_TRY(sum_peaks(run));
     if (run->ranks->rank == 0)
         introduce(run);
@@ -285,6 +281,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
 void espl_run_close(espl_run *run) {
     espl_checkpoints_close(&run->saver);
     espl_metrics_close(&run->metrics);
+    espl_tape_log_close(&run->tape_log);
     espl_memory_free(&run->memory);
     espl_blueprint_free(&run->blueprint);
     espl_dataset_close(&run->data);

@@ -39,7 +39,7 @@ static place survey(espl_run *run, int64_t first, place *mine, int64_t *n_target
 
 static espl_status after_call(void *context, const espl_tape *tape, int call, const espl_batch *batch) {
     espl_run *run = context;
-    (void)batch;
+    espl_tape_log_call(run->tape_log, tape, call, batch);
     espl_comm_beat(run->comm, run->counters.step + 1, tape->model->rows[tape->calls[call].row].name);
     return espl_comm_progress(run->comm);
 }

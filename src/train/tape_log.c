@@ -1,0 +1,97 @@
+#include "src/train/tape_log.h"
+
+#include "src/core/buffer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+struct espl_tape_log {
+    FILE *file;
+    int64_t first_step; /* -1: none seen */
+};
+
+espl_status espl_tape_log_open(const char *run_dir, int rank, espl_tape_log **log) {
+    char *path = espl_format("%s/tape-%d.jsonl", run_dir, rank);
+    FILE *file = fopen(path, "w");
+    espl_status status = ESPL_OK;
+    if (file == NULL)
+        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    *log = espl_calloc(1, sizeof **log);
+    (*log)->file = file;
+    (*log)->first_step = -1;
+done:
+    free(path);
+    return status;
+}
+
+static double magnitude(const void *data, espl_dtype dtype, int64_t n) {
+    double most = 0.0, block[256];
+    size_t size = espl_dtype_size(dtype);
+    for (int64_t at = 0; at < n; at += 256) {
+        int64_t count = n - at < 256 ? n - at : 256;
+        espl_dtype_convert(block, ESPL_F64, (const char *)data + (size_t)at * size, dtype, (size_t)count);
+        for (int64_t i = 0; i < count; i++)
+            most = isnan(block[i]) || fabs(block[i]) > most ? fabs(block[i]) : most;
+    }
+    return most;
+}
+
+static void write_tensor(FILE *file, const char *what, const void *data, espl_dtype dtype, int64_t rows, int64_t columns) {
+    int64_t n = rows * columns;
+    fprintf(file, ", \"%s\": {\"shape\": [%" PRId64 ", %" PRId64 "], \"max\": %.9g, \"xxh3\": \"%016" PRIx64 "\"}", what, rows, columns,
+            magnitude(data, dtype, n), (uint64_t)XXH3_64bits(data, (size_t)n * espl_dtype_size(dtype)));
+}
+
+static void write_buffer(FILE *file, const char *what, int number, const espl_tape *tape, int life, int64_t n) {
+    char name[16];
+    if (life < 0)
+        return;
+    const espl_life *l = &tape->lives[life];
+    snprintf(name, sizeof name, "%s%d", what, number);
+    write_tensor(file, name, espl_tape_buffer(tape, life), l->stat ? tape->kernels->stat : tape->kernels->real, n, l->width);
+}
+
+static void write_gradients(FILE *file, const espl_tape *tape, int call) {
+    const espl_row *row = &tape->model->rows[tape->calls[call].row];
+    for (int i = 0; i < ESPL_MAX_PARAM; i++) {
+        const void *data = tape->args[call].dparam[i];
+        if (data == NULL)
+            continue;
+        const espl_param *p = &tape->model->params[row->param[i]];
+        write_tensor(file, p->name, data, tape->kernels->stat, p->shape[0], p->n_dims > 1 ? p->shape[1] : 1);
+    }
+}
+
+void espl_tape_log_call(espl_tape_log *log, const espl_tape *tape, int call, const espl_batch *batch) {
+    int64_t step = batch->rng.step;
+    if (log == NULL)
+        return;
+    if (log->first_step < 0)
+        log->first_step = step;
+    if (step - log->first_step >= ESPL_TAPE_LOG_STEPS)
+        return;
+    const espl_call *c = &tape->calls[call];
+    const espl_row *row = &tape->model->rows[c->row];
+    bool forward = c->kind == ESPL_CALL_FORWARD;
+    fprintf(log->file, "{\"step\": %" PRId64 ", \"micro\": %u, \"call\": %d, \"op\": \"%s\", \"row\": \"%s\", \"layer\": %d, \"pass\": \"%s\"", step + 1,
+            batch->rng.micro, call, espl_ops[row->op].name, row->name, row->layer, !forward ? "backward" : c->again ? "again" : "forward");
+    for (int i = 0; i < ESPL_MAX_OUT && (forward || (espl_ops[row->op].flags & ESPL_OP_LOSS)); i++)
+        write_buffer(log->file, "out", i, tape, c->out[i], batch->n);
+    for (int i = 0; i < ESPL_MAX_IN && !forward; i++)
+        write_buffer(log->file, "din", i, tape, c->din[i], batch->n);
+    if (!forward)
+        write_gradients(log->file, tape, call);
+    fputs("}\n", log->file);
+}
+
+void espl_tape_log_close(espl_tape_log **log) {
+    if (*log == NULL)
+        return;
+    fclose((*log)->file);
+    free(*log);
+    *log = NULL;
+}

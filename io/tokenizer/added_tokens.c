@@ -193,6 +193,8 @@ static bool is_word(int32_t code) {
         if (code >= symbols[i][0] && code <= symbols[i][1])
             return true;
     int category = utf8proc_category(code);
+    if (category == UTF8PROC_CATEGORY_CN)
+        return espl__unicode_newer('L', code) || espl__unicode_newer('M', code) || espl__unicode_newer('D', code);
     return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC;
 }
 

@@ -1,8 +1,8 @@
 /* Regular expressions of tokenizer.json, which Oniguruma reads in its Ruby syntax, rewritten for PCRE2.
  *
- * The two agree on most of what tokenizers use. Where they do not: the classes \s \w \d \h \b (Oniguruma's follow Unicode properties), \v
- * and \uHHHH, long names of properties, (?m) (Ruby: the dot matches newlines), {,n}, and {n,m}+ (Ruby: a repeated repetition, PCRE2:
- * possessive). Set operations inside brackets have no counterpart in PCRE2 10.42 and are refused. */
+ * The two agree on most of what tokenizers use. Where they do not: the classes \s \w \d \h \b and properties (Oniguruma's follow a newer
+ * Unicode), \v and \uHHHH, long names of properties, (?m) (Ruby: the dot matches newlines), {,n}, and {n,m}+ (Ruby: a repeated repetition,
+ * PCRE2: possessive). Set operations inside brackets have no counterpart in PCRE2 10.42 and are refused. */
 #include "io/tokenizer/tokenizer_parts.h"
 
 #include <ctype.h>
@@ -10,32 +10,52 @@
 #include <string.h>
 
 #define SPACE "\\p{White_Space}"
-#define WORD "\\p{Alphabetic}\\p{M}\\p{N}\\p{Pc}"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define LATIN "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" /* word characters by Oniguruma's table of Latin-1, but not inside brackets */
 #define HEX "0-9A-Fa-f"
 
+/* What a backslash and a letter stand for: the text, where it stands alone within [ ] or [^ ], and the newer characters of `categories`. */
 static const struct {
     char letter;
+    bool negated;
     const char *outside, *inside; /* of brackets; NULL: refused there */
+    const char *categories;
 } escapes[] = {
-    {'s', SPACE, SPACE},
-    {'S', "\\P{White_Space}", "\\P{White_Space}"},
-    {'w', "[" WORD "]", WORD},
-    {'W', "[^" WORD "]", NULL},
-    {'d', "\\p{Nd}", "\\p{Nd}"},
-    {'D', "\\P{Nd}", "\\P{Nd}"},
-    {'h', "[" HEX "]", HEX},
-    {'H', "[^" HEX "]", NULL},
-    {'v', "\\x0b", "\\x0b"},
-    {'b', "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))", "\\x08"},
-    {'B', "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))", NULL},
+    {'s', false, SPACE, SPACE, ""},
+    {'S', true, SPACE, "\\P{White_Space}", ""},
+    {'w', false, WORD LATIN, WORD, "LMD"},
+    {'W', true, WORD LATIN, NULL, "LMD"},
+    {'d', false, "\\p{Nd}", "\\p{Nd}", "D"},
+    {'D', true, "\\p{Nd}", NULL, "D"},
+    {'h', false, HEX, HEX, ""},
+    {'H', true, HEX, NULL, ""},
+    {'v', false, "\\x0b", "\\x0b", ""},
 };
 
+/* Names that PCRE2 does not know, and categories to which newer characters belong. */
 static const struct {
-    const char *name, *replacement;
+    const char *name, *replacement, *categories;
 } properties[] = {
-    {"letter", "L"},    {"mark", "M"},          {"number", "N"},         {"punctuation", "P"}, {"symbol", "S"},
-    {"separator", "Z"}, {"other", "C"},         {"alpha", "Alphabetic"}, {"digit", "Nd"},      {"space", "White_Space"},
-    {"punct", "P"},     {"upper", "Uppercase"}, {"lower", "Lowercase"},
+    {"letter", "L", "L"},
+    {"mark", "M", "M"},
+    {"number", "N", "DN"},
+    {"punctuation", "P", "P"},
+    {"symbol", "S", "S"},
+    {"separator", "Z", ""},
+    {"other", "C", ""},
+    {"alpha", "Alphabetic", "L"},
+    {"digit", "Nd", "D"},
+    {"space", "White_Space", ""},
+    {"punct", "P", "P"},
+    {"upper", "Uppercase", ""},
+    {"lower", "Lowercase", ""},
+    {"L", "L", "L"},
+    {"M", "M", "M"},
+    {"N", "N", "DN"},
+    {"P", "P", "P"},
+    {"S", "S", "S"},
+    {"Nd", "Nd", "D"},
+    {"No", "No", "N"},
 };
 
 typedef struct regex_reader {
@@ -56,22 +76,50 @@ static void put(regex_reader *r, const char *text) { espl_buffer_append(r->out, 
 
 static size_t left(const regex_reader *r) { return (size_t)(r->end - r->at); }
 
+/* A set of characters: its members alone inside brackets, else in brackets of its own. A negated one inside brackets comes as `text`. */
+static void put_set(regex_reader *r, bool inside, bool negated, const char *text, const char *categories) {
+    if (!inside)
+        put(r, negated ? "[^" : "[");
+    put(r, text);
+    for (const char *c = categories; (!inside || !negated) && *c; c++)
+        espl__unicode_newer_ranges(*c, r->out);
+    if (!inside)
+        put(r, "]");
+}
+
 /* \p{Name}, \P{Name}, \p{^Name}: at stands on the backslash. */
-static void property(regex_reader *r) {
+static void property(regex_reader *r, bool inside) {
     const char *close = memchr(r->at, '}', left(r));
     if (left(r) < 4 || r->at[2] != '{' || !close) {
         copy(r, left(r) < 2 ? left(r) : 2);
         return;
     }
-    copy(r, r->at[3] == '^' ? 4 : 3);
-    size_t n = (size_t)(close - r->at);
-    const char *name = NULL;
-    for (size_t i = 0; i < sizeof properties / sizeof *properties; i++)
-        if (strlen(properties[i].name) == n && strncasecmp(properties[i].name, r->at, n) == 0)
-            name = properties[i].replacement;
-    espl_buffer_append(r->out, name ? name : r->at, name ? strlen(name) : n);
-    r->at = close;
-    copy(r, 1);
+    bool negated = (r->at[1] == 'P') != (r->at[3] == '^');
+    const char *name = r->at + (r->at[3] == '^' ? 4 : 3), *categories = "";
+    size_t n = (size_t)(close - name);
+    r->at = close + 1;
+    for (size_t i = 0; i < sizeof properties / sizeof *properties; i++) {
+        if (strlen(properties[i].name) != n || strncasecmp(properties[i].name, name, n) != 0)
+            continue;
+        name = properties[i].replacement;
+        n = strlen(name);
+        categories = properties[i].categories;
+        break;
+    }
+    char *text = espl_format("\\%c{%.*s}", inside && negated ? 'P' : 'p', (int)n, name);
+    put_set(r, inside, negated, text, categories);
+    free(text);
+}
+
+/* \b and \B: a word character on one side only, or on both or neither. */
+static void boundary(regex_reader *r, bool none) {
+    static const char *const parts[2][4] = {{"(?:(?<=", ")(?!", ")|(?<!", ")(?="}, {"(?:(?<=", ")(?=", ")|(?<!", ")(?!"}};
+    for (int i = 0; i < 4; i++) {
+        put(r, parts[none][i]);
+        put_set(r, false, false, WORD LATIN, "LMD");
+    }
+    put(r, "))");
+    r->at += 2;
 }
 
 /* \uHHHH as \x{HHHH}. */
@@ -89,7 +137,11 @@ static bool unicode_escape(regex_reader *r) {
 static espl_status escape(regex_reader *r, bool inside) {
     char letter = left(r) > 1 ? r->at[1] : '\0';
     if (letter == 'p' || letter == 'P') {
-        property(r);
+        property(r, inside);
+        return ESPL_OK;
+    }
+    if (!inside && (letter == 'b' || letter == 'B')) {
+        boundary(r, letter == 'B');
         return ESPL_OK;
     }
     if (unicode_escape(r))
@@ -101,7 +153,7 @@ static espl_status escape(regex_reader *r, bool inside) {
         if (!text)
             ESPL_FAIL(ESPL_ERR_DATA, "%s: %s %s: \\%c inside brackets is not supported", r->where->path, r->where->section, r->where->type,
                       letter);
-        put(r, text);
+        put_set(r, inside, escapes[i].negated, text, escapes[i].categories);
         r->at += 2;
         return ESPL_OK;
     }

@@ -63,12 +63,13 @@ bool espl__is_punctuation(int32_t code) {
     if (code < 0x80)
         return code > 0x20 && code < 0x7F && !((code | 32) >= 'a' && (code | 32) <= 'z') && !(code >= '0' && code <= '9');
     int category = utf8proc_category(code);
-    return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
+    return (category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO) || (category == 0 && espl__unicode_newer('P', code));
 }
 
 bool espl__is_numeric(int32_t code) {
     int category = utf8proc_category(code);
-    return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
+    return (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO) ||
+           (category == 0 && (espl__unicode_newer('D', code) || espl__unicode_newer('N', code)));
 }
 
 void espl__text_clear(espl__text *text, bool tracked) {

@@ -94,6 +94,12 @@ bool espl__is_space(int32_t code);
 bool espl__is_punctuation(int32_t code);
 bool espl__is_numeric(int32_t code);
 
+/* Local. Was `code` assigned after Unicode 14, in a category: L, M, P, S, D (decimal digit) or N (other number)? */
+bool espl__unicode_newer(char category, int32_t code);
+
+/* Local. Appends those of a category as ranges inside brackets. */
+void espl__unicode_newer_ranges(char category, espl_buffer *out);
+
 void espl__text_clear(espl__text *text, bool tracked);
 void espl__text_free(espl__text *text);
 espl__slice espl__text_slice(const espl__text *text);

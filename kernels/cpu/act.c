@@ -2,17 +2,14 @@
 #include "kernels/cpu/table.h"
 
 typedef void forward_fn(const real *x, real *y, int64_t n);
-typedef void backward_fn(const real *x, const real *dy, real *dx, int64_t n, bool add);
+typedef void backward_fn(const real *x, const real *dy, float *dx, int64_t n);
 
 #define ROW(KIND, name)                                                                                                                    \
     static void forward_##name(const real *x, real *y, int64_t n) {                                                                        \
         _Pragma("omp simd") for (int64_t i = 0; i < n; i++) store(y + i, act_##name(load(x + i)));                                         \
     }                                                                                                                                      \
-    static void backward_##name(const real *x, const real *dy, real *dx, int64_t n, bool add) {                                            \
-        if (add)                                                                                                                           \
-            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) put(dx + i, load(dy + i) * slope_##name(load(x + i)), true);               \
-        else                                                                                                                               \
-            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) put(dx + i, load(dy + i) * slope_##name(load(x + i)), false);              \
+    static void backward_##name(const real *x, const real *dy, float *dx, int64_t n) {                                                     \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) dx[i] = load(dy + i) * slope_##name(load(x + i));                              \
     }
 FOR_EACH_ACT(ROW)
 #undef ROW
@@ -40,6 +37,10 @@ void CPU(act_backward)(const espl_args *args) {
     real *dx = args->din[0];
     backward_fn *backward = backward_of[args->attrs->kind];
 #pragma omp parallel for
-    for (int64_t i = 0; i < n; i += CPU_CHUNK)
-        backward(x + i, dy + i, dx + i, min64(CPU_CHUNK, n - i), args->din_add[0]);
+    for (int64_t i = 0; i < n; i += CPU_STRETCH) {
+        float stretch[CPU_STRETCH];
+        int64_t count = min64(CPU_STRETCH, n - i);
+        backward(x + i, dy + i, stretch, count);
+        put_row(dx + i, stretch, count, args->din_add[0]);
+    }
 }

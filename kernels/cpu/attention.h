@@ -60,6 +60,9 @@ static inline int64_t end_key(const attention *a, const span *s, int64_t q, int6
 /* Local. to[c][i] = scale * x[i][c], BLOCK queries wide, 0 past `rows`. */
 void CPU(pack_transposed)(const real *x, int64_t ld, int64_t rows, int64_t d, float scale, float *to);
 
+/* Local. to[i][c] = scale * x[c][i] for all BLOCK queries, `width` a row. */
+void CPU(unpack_transposed)(const float *x, int64_t d, int64_t width, float scale, float *to);
+
 /* Local. to[i][c] = scale * x[i][c], `width` wide, 0 past d. */
 void CPU(pack_rows)(const real *x, int64_t ld, int64_t rows, int64_t d, int64_t width, float scale, float *to);
 

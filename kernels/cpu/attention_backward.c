@@ -145,9 +145,9 @@ static void put_queries(const state *s) {
     const attention *a = s->a;
     float scale = a->args->attrs->scale;
     real *to = (real *)a->args->din[0] + (s->segment.start + s->q) * a->ld + s->head * a->d;
+    CPU(unpack_transposed)(s->dqt, a->d, a->width, scale, s->q_rows); /* they are not read again */
     for (int64_t i = 0; i < s->queries; i++)
-        for (int64_t c = 0; c < a->d; c++)
-            put(to + i * a->ld + c, scale * s->dqt[c * BLOCK + i], a->args->din_add[0]);
+        put_row(to + i * a->ld, s->q_rows + i * a->width, a->d, a->args->din_add[0]);
 }
 
 static void put_keys(const state *s) {
@@ -155,10 +155,8 @@ static void put_keys(const state *s) {
     for (int64_t i = 0; i < s->segment.tokens; i++) {
         real *dk = (real *)a->args->din[0] + (s->segment.start + i) * a->ld + (a->heads + s->kv_head) * a->d;
         real *dv = dk + a->kv_heads * a->d;
-        for (int64_t c = 0; c < a->d; c++) {
-            put(dk + c, s->dk[i * a->width + c], a->args->din_add[0]);
-            put(dv + c, s->dv[i * a->width + c], a->args->din_add[0]);
-        }
+        put_row(dk, s->dk + i * a->width, a->d, a->args->din_add[0]);
+        put_row(dv, s->dv + i * a->width, a->d, a->args->din_add[0]);
     }
 }
 

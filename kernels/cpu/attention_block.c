@@ -17,6 +17,20 @@ void CPU(pack_transposed)(const real *x, int64_t ld, int64_t rows, int64_t d, fl
     }
 }
 
+void CPU(unpack_transposed)(const float *x, int64_t d, int64_t width, float scale, float *to) {
+    for (int64_t c = 0; c < d; c += BLOCK_LANES)
+        for (int64_t i = 0; i < BLOCK; i += BLOCK_LANES) {
+            float tile[BLOCK_LANES][BLOCK_LANES];
+            int64_t rows = min64(BLOCK_LANES, d - c);
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t j = 0; j < BLOCK_LANES; j++)
+                    tile[j][r] = scale * x[(c + r) * BLOCK + i + j];
+            for (int64_t j = 0; j < BLOCK_LANES; j++)
+                for (int64_t r = 0; r < rows; r++)
+                    to[(i + j) * width + c + r] = tile[j][r];
+        }
+}
+
 void CPU(pack_rows)(const real *x, int64_t ld, int64_t rows, int64_t d, int64_t width, float scale, float *to) {
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t c = 0; c < d; c++)

@@ -21,13 +21,16 @@ static void blocks(const dropout *drop, uint64_t block, int64_t n, uint32_t plan
 }
 
 void CPU(dropout_mask)(const dropout *drop, uint64_t first, int64_t n, float *to) {
-    uint32_t plane[4][64];
+    uint32_t plane[4][64] = {{0}};
+    float whole[256];
     for (int64_t done = 0; done < n;) {
         uint64_t element = first + (uint64_t)done, block = element >> 2;
         int64_t lead = (int64_t)(element & 3), count = min64(n - done, 256 - lead);
         blocks(drop, block, pieces(lead + count, 4), plane);
-        for (int64_t i = 0; i < count; i++)
-            to[done + i] = plane[(lead + i) & 3][(lead + i) >> 2] >= drop->threshold ? drop->scale : 0.0f;
+        for (int64_t i = 0; i < 64; i++)
+            for (int l = 0; l < 4; l++)
+                whole[4 * i + l] = plane[l][i] >= drop->threshold ? drop->scale : 0.0f;
+        memcpy(to + done, whole + lead, (size_t)count * sizeof *to);
         done += count;
     }
 }

@@ -1,19 +1,17 @@
 #include "kernels/cpu/act.h"
 #include "kernels/cpu/table.h"
 
-/* A row: gate in x[0 .. F), up in x[F .. 2F). */
-typedef void forward_fn(const real *x, real *y, int64_t F);
-typedef void backward_fn(const real *x, const real *dy, real *dx, int64_t F, bool add);
+typedef void forward_fn(const real *gate, const real *up, real *y, int64_t n);
+typedef void backward_fn(const real *gate, const real *up, const real *dy, float *dgate, float *dup, int64_t n);
 
 #define ROW(KIND, name)                                                                                                                    \
-    static void forward_##name(const real *x, real *y, int64_t F) {                                                                        \
-        _Pragma("omp simd") for (int64_t i = 0; i < F; i++) store(y + i, act_##name(load(x + i)) * load(x + F + i));                       \
+    static void forward_##name(const real *gate, const real *up, real *y, int64_t n) {                                                     \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) store(y + i, act_##name(load(gate + i)) * load(up + i));                       \
     }                                                                                                                                      \
-    static void backward_##name(const real *x, const real *dy, real *dx, int64_t F, bool add) {                                            \
-        _Pragma("omp simd") for (int64_t i = 0; i < F; i++) {                                                                              \
-            float gate = load(x + i), up = load(x + F + i), g = load(dy + i);                                                              \
-            put(dx + i, g * up * slope_##name(gate), add);                                                                                 \
-            put(dx + F + i, g * act_##name(gate), add);                                                                                    \
+    static void backward_##name(const real *gate, const real *up, const real *dy, float *restrict dgate, float *restrict dup, int64_t n) { \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) {                                                                              \
+            dgate[i] = load(dy + i) * load(up + i) * slope_##name(load(gate + i));                                                         \
+            dup[i] = load(dy + i) * act_##name(load(gate + i));                                                                            \
         }                                                                                                                                  \
     }
 FOR_EACH_ACT(ROW)
@@ -26,6 +24,7 @@ static forward_fn *const forward_of[] = {FOR_EACH_ACT(ROW)};
 static backward_fn *const backward_of[] = {FOR_EACH_ACT(ROW)};
 #undef ROW
 
+/* A row of in0 is gate [F], then up [F]. */
 void CPU(glu_forward)(const espl_args *args) {
     int64_t F = args->attrs->n_out;
     const real *x = args->in[0];
@@ -33,15 +32,24 @@ void CPU(glu_forward)(const espl_args *args) {
     forward_fn *forward = forward_of[args->attrs->kind];
 #pragma omp parallel for
     for (int64_t i = 0; i < args->batch->n; i++)
-        forward(x + 2 * i * F, y + i * F, F);
+        forward(x + 2 * i * F, x + (2 * i + 1) * F, y + i * F, F);
+}
+
+static void backward_row(const espl_args *args, int64_t row) {
+    int64_t F = args->attrs->n_out;
+    const real *gate = (const real *)args->in[0] + 2 * row * F, *dy = (const real *)args->dout[0] + row * F;
+    real *dx = (real *)args->din[0] + 2 * row * F;
+    for (int64_t i = 0; i < F; i += CPU_STRETCH) {
+        float dgate[CPU_STRETCH], dup[CPU_STRETCH];
+        int64_t n = min64(CPU_STRETCH, F - i);
+        backward_of[args->attrs->kind](gate + i, gate + F + i, dy + i, dgate, dup, n);
+        put_row(dx + i, dgate, n, args->din_add[0]);
+        put_row(dx + F + i, dup, n, args->din_add[0]);
+    }
 }
 
 void CPU(glu_backward)(const espl_args *args) {
-    int64_t F = args->attrs->n_out;
-    const real *x = args->in[0], *dy = args->dout[0];
-    real *dx = args->din[0];
-    backward_fn *backward = backward_of[args->attrs->kind];
 #pragma omp parallel for
-    for (int64_t i = 0; i < args->batch->n; i++)
-        backward(x + 2 * i * F, dy + i * F, dx + 2 * i * F, F, args->din_add[0]);
+    for (int64_t row = 0; row < args->batch->n; row++)
+        backward_row(args, row);
 }

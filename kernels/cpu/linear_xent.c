@@ -103,35 +103,35 @@ static void gradients_of(const pass *p) {
     const real *g = (const real *)p->logits;
     if (args->din[0])
         CPU(gemm)
-        (&(gemm){.m = p->rows,
-                 .n = D,
-                 .k = V,
-                 .a = g,
-                 .lda = ldg,
-                 .b = args->param[0],
-                 .ldb = D,
-                 .c = (real *)args->din[0] + p->first * D,
-                 .ldc = D,
-                 .c_dtype = REAL_DTYPE,
-                 .alpha = 1.0f,
-                 .add = args->din_add[0],
-                 .work = p->gemm_work});
+    (&(gemm){.m = p->rows,
+             .n = D,
+             .k = V,
+             .a = g,
+             .lda = ldg,
+             .b = args->param[0],
+             .ldb = D,
+             .c = (real *)args->din[0] + p->first * D,
+             .ldc = D,
+             .c_dtype = REAL_DTYPE,
+             .alpha = 1.0f,
+             .add = args->din_add[0],
+             .work = p->gemm_work});
     if (args->dparam[0])
         CPU(gemm)
-        (&(gemm){.m = V,
-                 .n = D,
-                 .k = p->rows,
-                 .a = g,
-                 .lda = ldg,
-                 .trans_a = true,
-                 .b = (const real *)args->in[0] + p->first * D,
-                 .ldb = D,
-                 .c = args->dparam[0],
-                 .ldc = D,
-                 .c_dtype = ESPL_F32,
-                 .alpha = 1.0f,
-                 .add = args->dparam_add[0] || p->first > 0,
-                 .work = p->gemm_work});
+    (&(gemm){.m = V,
+             .n = D,
+             .k = p->rows,
+             .a = g,
+             .lda = ldg,
+             .trans_a = true,
+             .b = (const real *)args->in[0] + p->first * D,
+             .ldb = D,
+             .c = args->dparam[0],
+             .ldc = D,
+             .c_dtype = ESPL_F32,
+             .alpha = 1.0f,
+             .add = args->dparam_add[0] || p->first > 0,
+             .work = p->gemm_work});
 }
 
 static void run(const espl_args *args, bool backward) {

@@ -26,8 +26,8 @@ static inline void store(real *x, float value) { *x = value; }
 #endif
 
 enum {
-    CPU_CHUNK = 4096,     /* elements of one piece of an elementwise kernel */
-    CPU_MAX_THREADS = 512 /* of one process */
+    CPU_CHUNK = 4096,  /* elements of one piece of an elementwise kernel */
+    CPU_STRETCH = 512, /* floats that a kernel holds on its stack before it stores them */
 };
 
 static inline float fma1(float a, float b, float c) {
@@ -43,7 +43,17 @@ static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
 static inline int64_t round_up(int64_t n, int64_t unit) { return pieces(n, unit) * unit; }
 
-/* Adds where `add`, else overwrites. */
-static inline void put(real *x, float value, bool add) { store(x, add ? load(x) + value : value); }
+/* to[i] = x[i], or added to what is there: the choice stands outside the loops, so that they vectorise. */
+static inline void put_row(real *to, const float *x, int64_t n, bool add) {
+    if (add) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            store(to + i, load(to + i) + x[i]);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            store(to + i, x[i]);
+    }
+}
 
 #endif

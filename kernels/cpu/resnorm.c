@@ -96,12 +96,15 @@ static void backward_row(const espl_args *args, const dropout *drop, int64_t row
     for (int64_t j = 0; dsum && j < D; j++)
         u[j] += load(dsum + j);
     real *d0 = args->din[0] ? (real *)args->din[0] + row * D : NULL, *d1 = args->din[1] ? (real *)args->din[1] + row * D : NULL;
-    for (int64_t j = 0; d0 && j < D; j++)
-        put(d0 + j, u[j], args->din_add[0]);
-    if (d1 && drop->on)
+    if (d0)
+        put_row(d0, u, D, args->din_add[0]);
+    if (d1 && drop->on) {
         CPU(dropout_mask)(drop, (uint64_t)(row * D), D, h);
-    for (int64_t j = 0; d1 && j < D; j++)
-        put(d1 + j, drop->on ? u[j] * h[j] : u[j], args->din_add[1]);
+        for (int64_t j = 0; j < D; j++)
+            u[j] *= h[j];
+    }
+    if (d1)
+        put_row(d1, u, D, args->din_add[1]);
 }
 
 /* Adds the pieces' sums, column by column, in order. */

@@ -1,0 +1,139 @@
+// test: libs=io,comm,core ranks=1+2+3+4 tier=short timeout=60
+/* Checkpoints over real ranks: the same state on any number of them, and a failure on one that is everyone's. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "io/checkpoint_folder.h"
+#include "io/fsio.h"
+#include "src/core/log.h"
+#include "tests/unit/checkpoint_state.h"
+
+#include <errno.h>
+#include <math.h>
+
+/* Of the state's generation 3, whatever ranks wrote it: it may change only with the format or the state. */
+static const uint64_t golden_digest = 0xfe61b99f73be56d1u;
+
+static espl_comm *comm;
+static const espl_ranks *ranks;
+static char folder[256];
+
+static int make_folder(void **unused) {
+    (void)unused;
+    if (ranks->rank == 0) {
+        char *path = make_scratch();
+        snprintf(folder, sizeof folder, "%s", path);
+        free(path);
+    }
+    return espl_comm_bcast(comm, folder, sizeof folder, 0) != ESPL_OK;
+}
+
+static int drop_folder(void **unused) {
+    (void)unused;
+    espl_status status = espl_comm_barrier(comm);
+    if (ranks->rank == 0)
+        remove_tree(folder);
+    return status != ESPL_OK;
+}
+
+static espl_checkpoints *open_saver(state *s, int writers, bool background) {
+    espl_checkpoint_options options = {.folder = folder, .writers = writers, .keep_last = 2, .background = background};
+    espl_checkpoints *saver = NULL;
+    state_make(s, ranks->rank, ranks->size);
+    state_fill(s, 3);
+    assert_int_equal(espl_checkpoints_open(comm, &options, s->tensors, STATE_TENSORS, &saver), ESPL_OK);
+    return saver;
+}
+
+static void check_saved(int64_t step) {
+    char *found = NULL, *expected = espl__step_path(folder, step);
+    json_t *record;
+    state s;
+    uint64_t digest = 0;
+    state_make(&s, ranks->rank, ranks->size);
+    assert_int_equal(espl_checkpoint_find(comm, folder, NULL, &found), ESPL_OK);
+    assert_string_equal(found, expected);
+    assert_int_equal(espl_checkpoint_load(comm, found, s.tensors, STATE_TENSORS, &record), ESPL_OK);
+    assert_int_equal(state_differs(&s, 3), -1);
+    assert_int_equal(espl_checkpoint_digest(found, &digest), ESPL_OK);
+    assert_true(digest == golden_digest);
+    json_decref(record);
+    state_free(&s);
+    free(found);
+    free(expected);
+    assert_int_equal(espl_comm_barrier(comm), ESPL_OK);
+}
+
+static void saved_and_loaded(void **unused) {
+    (void)unused;
+    for (int writers = 0; writers <= ranks->size; writers++) {
+        state s;
+        espl_checkpoints *saver = open_saver(&s, writers, writers % 2 == 0);
+        assert_int_equal(espl_checkpoints_save(saver, 10 + writers, NULL, NAN), ESPL_OK);
+        if (writers % 2 == 0)
+            state_fill(&s, 4); /* training goes on */
+        for (int step = 0; step < 20; step++)
+            assert_int_equal(espl_checkpoints_poll(saver), ESPL_OK);
+        assert_int_equal(espl_checkpoints_wait(saver), ESPL_OK);
+        int64_t bytes = espl_checkpoints_bytes_written(saver);
+        assert_int_equal(espl_comm_allreduce_i64(comm, &bytes, 1, ESPL_SUM), ESPL_OK);
+        assert_true(bytes > 2613087); /* of tensors, and then some */
+        espl_checkpoints_close(&saver);
+        assert_null(saver);
+        state_free(&s);
+        check_saved(10 + writers);
+    }
+}
+
+static ssize_t full_pwrite(int fd, const void *from, size_t n, off_t offset) {
+    (void)fd, (void)from, (void)n, (void)offset;
+    errno = ENOSPC;
+    return -1;
+}
+
+/* The disk of the last rank is full: no rank believes in the checkpoint, and all save the next. */
+static void one_rank_fails(void **unused) {
+    (void)unused;
+    static espl_fs_table full;
+    full = *espl_fs_set_table(NULL);
+    full.pwrite = full_pwrite;
+    state s;
+    espl_checkpoints *saver = open_saver(&s, ranks->size, true);
+    assert_int_equal(espl_checkpoints_save(saver, 1, NULL, NAN), ESPL_OK);
+    assert_int_equal(espl_checkpoints_wait(saver), ESPL_OK);
+    if (ranks->rank == ranks->size - 1)
+        espl_fs_set_table(&full);
+    assert_int_equal(espl_checkpoints_save(saver, 2, NULL, NAN), ESPL_OK);
+    espl_status status = ESPL_OK;
+    for (int step = 0; step < 20000 && status == ESPL_OK; step++) {
+        usleep(1000); /* a step of training */
+        status = espl_checkpoints_poll(saver);
+    }
+    assert_int_equal(status, ESPL_ERR_IO);
+    assert_non_null(strstr(espl_status_message(), "No space left on device"));
+    espl_fs_set_table(NULL);
+    check_saved(1);
+    assert_int_equal(espl_checkpoints_save(saver, 3, NULL, NAN), ESPL_OK);
+    espl_checkpoints_close(&saver);
+    state_free(&s);
+    check_saved(3);
+}
+
+int main(void) {
+    if (espl_comm_open(&comm, 0) != ESPL_OK) {
+        espl_status_print_trail(stderr);
+        return 1;
+    }
+    ranks = espl_comm_ranks(comm);
+    espl_log_set(ranks->rank, ESPL_LOG_ERROR, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(saved_and_loaded, make_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(one_rank_fails, make_folder, drop_folder),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    espl_comm_close(&comm);
+    return failed;
+}

@@ -191,7 +191,7 @@ static espl_status fill_template(encoder *e, bool special) {
 }
 
 espl_status espl_tokenizer_encode(const espl_tokenizer *tokenizer, const char *text, size_t size, bool special, espl_encoding *out) {
-    encoder e = {.t = tokenizer, .scratch = espl__tokenizer_borrow(tokenizer), .source = text, .size = size, .out = out};
+    encoder e = {.t = tokenizer, .scratch = espl__tokenizer_borrow(tokenizer), .source = size > 0 ? text : "", .size = size, .out = out};
     espl_status status = fill_template(&e, special);
     espl__tokenizer_return(tokenizer, e.scratch);
     return status;

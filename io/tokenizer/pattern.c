@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { JIT_STACK_START = 32 << 10, JIT_STACK_LIMIT = 64 << 20, HEAP_LIMIT_KIB = 4 << 20 };
+enum { JIT_STACK_START = 32 << 10, JIT_STACK_LIMIT = 64 << 20, HEAP_LIMIT_KIB = 4 << 20, MATCH_LIMIT = 1 << 28 };
 
 struct espl__pattern {
     pcre2_code *code; /* one of these three */
@@ -30,7 +30,7 @@ static espl__regex_work *regex_work(espl__scratch *scratch) {
     work->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_LIMIT, NULL);
     ESPL_ASSERT(work->data && work->context && work->stack, "out of host memory");
     pcre2_jit_stack_assign(work->context, NULL, work->stack);
-    pcre2_set_match_limit(work->context, UINT32_MAX);
+    pcre2_set_match_limit(work->context, MATCH_LIMIT);
     pcre2_set_depth_limit(work->context, UINT32_MAX);
     pcre2_set_heap_limit(work->context, HEAP_LIMIT_KIB);
     return scratch->regex = work;

@@ -94,7 +94,7 @@ static void text_reserve(espl__text *text, size_t more) {
 }
 
 espl__slice espl__text_slice(const espl__text *text) {
-    return (espl__slice){.data = text->data, .n = text->n, .map = text->tracked ? text->map : NULL};
+    return (espl__slice){.data = text->data ? text->data : "", .n = text->n, .map = text->tracked ? text->map : NULL};
 }
 
 void espl__text_append(espl__text *text, espl__slice slice) {

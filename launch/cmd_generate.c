@@ -4,6 +4,7 @@
 #include "src/core/buffer.h"
 #include "src/eval/generate.h"
 #include "src/train/inference.h"
+#include "src/train/threads.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -170,19 +171,24 @@ static espl_status run(const job *job) {
     espl_inference model = {0};
     prompts p = {0};
     espl_config config;
+    espl_comm *self = NULL;
+    int threads;
     espl_status status = ESPL_OK;
     espl_config_make(&config);
     ESPL_TRY_DONE(read_config(job, &config));
     gather_prompts(job, &config, &p);
     if (p.n == 0)
         ESPL_FAIL_DONE(ESPL_ERR_USAGE, "no prompt: give --prompt TEXT, generate.prompts, or lines on stdin");
-    ESPL_TRY_DONE(espl_inference_open(job->operands.items[0], &config, 0, &model));
+    ESPL_TRY_DONE(espl_comm_open(&self, 0));
+    ESPL_TRY_DONE(espl_threads_choose(self, config.run_threads, &threads));
+    ESPL_TRY_DONE(espl_inference_open(self, job->operands.items[0], &config, 0, threads, &model));
     ESPL_TRY_DONE(encode_prompts(&p, &model));
     if (p.longest + config.generate_max_new_tokens > model.model->dims.positions)
         ESPL_FAIL_DONE(ESPL_ERR_USAGE, "a prompt of %lld tokens and generate.max_new_tokens %lld exceed the model's %lld positions", (long long)p.longest,
                        (long long)config.generate_max_new_tokens, (long long)model.model->dims.positions);
     ESPL_TRY_DONE(generate(&config, &model, &p, job->ids));
 done:
+    espl_comm_close(&self);
     espl_inference_close(&model);
     free_prompts(&p);
     espl_config_free(&config);

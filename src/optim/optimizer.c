@@ -3,8 +3,8 @@
 #include <math.h>
 
 void espl_optimizer_configure(espl_optimizer *optimizer, const espl_config *config) {
-    optimizer->beta1 = (float)config->optim_beta1;
-    optimizer->beta2 = (float)config->optim_beta2;
+    optimizer->beta1 = config->optim_beta1;
+    optimizer->beta2 = config->optim_beta2;
     optimizer->eps = (float)config->optim_eps;
     optimizer->decay = (float)config->optim_weight_decay;
 }

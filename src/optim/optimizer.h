@@ -22,7 +22,8 @@ typedef struct espl_optimizer {
     const float *gradients; /* flat space */
     const espl_update *updates;
     int n_updates;
-    float beta1, beta2, eps, decay;
+    double beta1, beta2;
+    float eps, decay;
 } espl_optimizer;
 
 /* Local. Takes the constants of optim.* from the config; the places are set by the caller. */

@@ -55,28 +55,24 @@ static espl_status model_from_record(const json_t *record, const char *path, esp
 
 /* ---- Finding out what a path is. */
 
-static espl_status newest_checkpoint(const char *path, char **checkpoint) {
-    espl_comm *self = NULL;
+static espl_status newest_checkpoint(espl_comm *comm, const char *path, char **checkpoint) {
     char *folder = espl_format("%s/checkpoints", path);
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_comm_open(&self, 0));
-    ESPL_TRY_DONE(espl_checkpoint_find(self, folder, NULL, checkpoint));
-    if (*checkpoint == NULL)
-        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: the run has no good checkpoint yet", path);
-done:
-    espl_comm_close(&self);
+    espl_status status = espl_checkpoint_find(comm, folder, NULL, checkpoint);
     free(folder);
+    if (status == ESPL_OK && *checkpoint == NULL)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: the run has no good checkpoint yet", path);
     return status;
 }
 
-static espl_status find_source(const char *path, char **checkpoint) {
+static espl_status find_source(espl_comm *comm, const char *path, char **checkpoint) {
     *checkpoint = NULL;
     if (has(path, "manifest.json"))
         *checkpoint = espl_strdup(path);
     else if (has(path, "checkpoints"))
-        return newest_checkpoint(path, checkpoint);
+        return newest_checkpoint(comm, path, checkpoint);
     else if (!has(path, "config.json"))
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: neither a run folder (checkpoints/), a checkpoint (manifest.json) nor a Hugging Face folder (config.json)", path);
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: neither a run folder (checkpoints/), a checkpoint (manifest.json) nor a Hugging Face folder (config.json)",
+                  path);
     return ESPL_OK;
 }
 
@@ -104,14 +100,14 @@ static espl_status bind_weights(espl_inference *in) {
     return ESPL_OK;
 }
 
-espl_status espl_inference_open(const char *path, const espl_config *config, int64_t positions, espl_inference *in) {
+espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, int64_t positions, int threads, espl_inference *in) {
     char *checkpoint = NULL;
     json_t *record = NULL;
     espl_status status = ESPL_OK;
     *in = (espl_inference){.kernels = espl_kernels_cpu(config->run_dtype == ESPL_RUN_BF16 ? ESPL_BF16 : ESPL_F32)};
-    in->threads = config->run_threads > 0 ? (int)config->run_threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    in->threads = threads;
     espl_kernels_set_threads(in->threads);
-    ESPL_TRY_DONE(find_source(path, &checkpoint));
+    ESPL_TRY_DONE(find_source(comm, path, &checkpoint));
     if (checkpoint != NULL) {
         ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
         ESPL_TRY_DONE(model_from_record(record, checkpoint, &in->model));

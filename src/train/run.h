@@ -9,6 +9,7 @@
 #include "io/checkpoint.h"
 #include "src/optim/optimizer.h"
 #include "src/train/dataset.h"
+#include "src/train/evaluate.h"
 #include "src/train/memory.h"
 #include "src/train/metrics.h"
 #include "src/train/runinfo.h"
@@ -79,17 +80,6 @@ void espl_run_close(espl_run *run);
 
 /* Collective. One optimizer step. Errors: numeric, when too many steps in a row were not finite. */
 espl_status espl_run_step(espl_run *run, espl_step_result *result);
-
-/* What an evaluation found; the same on all ranks, whatever their number. */
-typedef struct espl_eval_result {
-    double loss; /* nats a target token */
-    int64_t targets;
-    int64_t bytes; /* of text that the targets stand for */
-    double seconds;
-} espl_eval_result;
-
-/* Collective. Mean loss over run->valid (or its first train.eval_batches micro-batches). */
-espl_status espl_run_evaluate(espl_run *run, espl_eval_result *result);
 
 /* Collective. Saves a checkpoint of the present state (in the background when the config says so). */
 espl_status espl_run_save(espl_run *run);

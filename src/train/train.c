@@ -32,7 +32,9 @@ static espl_status evaluate(espl_run *run) {
     if (run->valid.n == 0)
         return ESPL_OK;
     espl_metrics_note(run->metrics, "evaluating");
-    ESPL_TRY(espl_run_evaluate(run, &r));
+    espl_evaluation evaluation = {.comm = run->comm, .data = &run->valid, .tape = &run->blueprint.eval, .sample = &run->memory.sample,
+                                  .most = run->config->train_eval_batches, .step = run->counters.step};
+    ESPL_TRY(espl_evaluate(&evaluation, &r));
     espl_metrics_note(run->metrics, NULL);
     run->counters.valid_loss = r.loss;
     if (!(run->counters.best_valid_loss <= r.loss))

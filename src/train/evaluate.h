@@ -1,0 +1,33 @@
+/* Evaluation: mean loss over a dataset, exact whatever the number of ranks. */
+#ifndef ESPL_TRAIN_EVALUATE_H
+#define ESPL_TRAIN_EVALUATE_H
+
+#include "src/model/tape.h"
+#include "src/train/dataset.h"
+
+/* What an evaluation found; the same on all ranks, whatever their number. */
+typedef struct espl_eval_result {
+    double loss;     /* nats a target token */
+    int64_t targets;
+    int64_t bytes;   /* of text that the targets stand for */
+    double seconds;
+} espl_eval_result;
+
+/* What it runs on; borrowed. */
+typedef struct espl_evaluation {
+    espl_comm *comm;
+    const espl_dataset *data;
+    const espl_tape *tape; /* ESPL_USE_EVAL, bound */
+    espl_sample *sample;
+    int64_t most;          /* micro-batches at most; 0: all */
+    int64_t step;          /* for the watchdog */
+} espl_evaluation;
+
+/* Collective. Each rank takes every size-th micro-batch; losses are added exactly. */
+espl_status espl_evaluate(const espl_evaluation *evaluation, espl_eval_result *result);
+
+/* Collective. Evaluates the model at `path` (run folder, checkpoint or Hugging Face folder) on data.valid of the config; opens and closes
+ * all it needs. */
+espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const char *path, espl_eval_result *result);
+
+#endif

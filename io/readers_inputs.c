@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 64 }; /* of folders in folders; links may run in circles */
+enum {
+    MAX_DEPTH = 64, /* of folders in folders; links may run in circles */
+    MIN_BLOCK = 4   /* the first line begins behind a byte order mark of three bytes, and in the first share */
+};
 
 static bool ends_in(const char *path, size_t size, const char *ending) {
     size_t n = strlen(ending);
@@ -140,6 +143,8 @@ espl_status espl_inputs_cut(const espl_inputs *inputs, espl_read_unit unit, int6
     espl_status status = ESPL_OK;
     espl_share *list = NULL;
     int64_t count = 0, capacity = 0;
+    if (block < MIN_BLOCK)
+        block = MIN_BLOCK;
     for (int64_t i = 0; i < inputs->n; i++) {
         int64_t bytes = inputs->items[i].bytes, pieces = 1;
         bool can = false;

@@ -99,8 +99,8 @@ espl_status espl__json_element(espl_stretch *stretch, size_t *size, bool *found,
         if (!scan.closed)
             ESPL_TRY(espl__stretch_more(stretch, &more));
     }
-    bool delimiter = scan.closed && (scan.depth < 0 || stretch->data[stretch->at + scan.at - 1] == ',');
-    *size = scan.at - delimiter; /* the comma or the array's own bracket is not the element's */
+    bool delimiter = scan.closed && scan.at > 1 && (scan.depth < 0 || stretch->data[stretch->at + scan.at - 1] == ',');
+    *size = scan.at - delimiter; /* the comma or the array's own bracket is not the element's; a stray bracket is an element, a bad one */
     *found = !closing;
     *closed = scan.closed;
     return ESPL_OK;

@@ -33,6 +33,7 @@ static hid_t file_access(void) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, false, true);
     H5Pset_alignment(access, 1, OBJECT_ALIGNMENT);
+    H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST); /* since 1.8 the library checks sums over its own structures */
     return access;
 }
 
@@ -71,8 +72,9 @@ static espl_status make_set(hid_t file, hid_t plan, const char *path, int which,
 espl_status espl__store_create(const char *path, espl_store_layout *layout) {
     espl_status status = ESPL_OK;
     be_quiet();
-    hid_t access = file_access(), plan = early_contiguous();
-    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    hid_t access = file_access(), plan = early_contiguous(), file_plan = H5Pcreate(H5P_FILE_CREATE);
+    H5Pset_obj_track_times(file_plan, false);
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, file_plan, access);
     if (file < 0)
         ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be made", path);
     for (int i = 0; i < ESPL_STORE_SETS; i++)
@@ -81,6 +83,7 @@ espl_status espl__store_create(const char *path, espl_store_layout *layout) {
 done:
     if (file >= 0 && H5Fclose(file) < 0 && status == ESPL_OK)
         status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: closing failed", path);
+    H5Pclose(file_plan);
     H5Pclose(plan);
     H5Pclose(access);
     return status;

@@ -251,6 +251,9 @@ static void json_arrays(void **state) {
     put_text("n.json", "[\n{\"text\": \"a\"},\n5, {\"txt\": 1},\n{\"text\": \"b\"}]");
     expect_error("n.json", LINES, "n.json:3: is a number, expected an object");
     expect("n.json", SKIPPING, "a|b");
+    put_text("s.json", "[{\"text\": \"a\"}},\n}, 5}, {\"text\": \"b\"}]");
+    expect_error("s.json", LINES, "s.json:1: is not JSON");
+    expect("s.json", SKIPPING, "a|b");
     put_text("t.json", "[{\"text\": \"a\"},\n{\"text\": \"b\"");
     expect_error("t.json", LINES, "t.json:2: the file ends within the array");
     put_text("u.json", "[{\"text\": \"a\"},\n");
@@ -338,6 +341,16 @@ static void shares_tile_the_documents(void **state) {
         }
 }
 
+static void marked_first_line_is_not_lost(void **state) {
+    (void)state;
+    put_text("mark-cut.txt", "\xEF\xBB\xBFone\ntwo\n");
+    for (int64_t block = 1; block < 12; block++) {
+        reading r = read_block("mark-cut.txt", LINES, block);
+        assert_string_equal(r.text.data, "one|two");
+        espl_buffer_free(&r.text);
+    }
+}
+
 static void bad_line_of_a_later_share(void **state) {
     (void)state;
     espl_buffer text = {0};
@@ -412,6 +425,7 @@ int main(void) {
         cmocka_unit_test(damaged_packed_files_are_named),
         cmocka_unit_test(shares_tile_the_documents),
         cmocka_unit_test(bad_line_of_a_later_share),
+        cmocka_unit_test(marked_first_line_is_not_lost),
         cmocka_unit_test(finds_folders_and_globs),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -1,0 +1,85 @@
+// fuzz: libs=io,core runs=5000
+/* A sealed token store with some of its bytes replaced: a status, or arrays that lie within the file. The input is a list of changes,
+ * three bytes where and one byte what, then the length to which the file is cut. */
+#include "io/tokens.h"
+#include "io/tokens_internal.h"
+
+#include "src/core/buffer.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+/* On a damaged file the HDF5 library asks for absurd sizes (and takes NULL for an answer), and forgets memory of its own. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void) { return "allocator_may_return_null=1:detect_leaks=0"; }
+
+enum { CHANGE_BYTES = 4 };
+
+static uint8_t *pristine;
+static size_t pristine_bytes;
+
+/* A store of 64 tokens in 4 documents, made once. */
+static void make_pristine(void) {
+    char path[] = "/tmp/espl-fuzz-tokens-XXXXXX";
+    int fd = mkstemp(path);
+    static const int64_t documents[] = {0, 10, 20, 40, 64}, length = 200;
+    espl_store_layout layout = {.key = 1, .vocabulary = 100};
+    const int64_t n[ESPL_STORE_SETS] = {64, 5, 64, 1}, width[ESPL_STORE_SETS] = {2, 8, 1, 8};
+    for (int i = 0; i < ESPL_STORE_SETS; i++)
+        layout.sets[i] = (espl_store_set){.n = n[i], .width = width[i]};
+    bool good = espl__store_create(path, &layout) == ESPL_OK &&
+                pwrite(fd, documents, sizeof documents, layout.sets[ESPL_STORE_DOCUMENTS].offset) == sizeof documents &&
+                pwrite(fd, &length, sizeof length, layout.sets[ESPL_STORE_BYTES].offset) == sizeof length &&
+                espl__store_checksums(NULL, path, &layout) == ESPL_OK && espl__store_seal(path, &layout) == ESPL_OK;
+    struct stat found;
+    ESPL_ASSERT(good && fstat(fd, &found) == 0, "no store to change");
+    pristine_bytes = (size_t)found.st_size;
+    pristine = espl_malloc(pristine_bytes);
+    ESPL_ASSERT(pread(fd, pristine, pristine_bytes, 0) == found.st_size, "the store cannot be read");
+    close(fd);
+    unlink(path);
+}
+
+static void write_changed(int fd, const uint8_t *bytes, size_t size) {
+    uint8_t *copy = espl_malloc(pristine_bytes);
+    memcpy(copy, pristine, pristine_bytes);
+    for (; size >= CHANGE_BYTES; bytes += CHANGE_BYTES, size -= CHANGE_BYTES)
+        copy[(bytes[0] | (size_t)bytes[1] << 8 | (size_t)bytes[2] << 16) % pristine_bytes] = bytes[3];
+    size_t keep = size > 0 ? pristine_bytes * bytes[0] / 255 : pristine_bytes;
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, copy, keep, 0) != (ssize_t)keep)
+        abort();
+    free(copy);
+}
+
+/* Everything that a reader may touch, so that the sanitizer sees a pointer that leads astray. */
+static uint64_t touch(const espl_tokens *tokens) {
+    uint64_t sum = (uint64_t)tokens->n_bytes;
+    for (int64_t d = 0; d <= tokens->n_documents; d++)
+        sum += (uint64_t)tokens->documents[d];
+    for (int64_t t = 0; t < tokens->n_tokens; t++)
+        sum += (tokens->ids16 != NULL ? tokens->ids16[t] : tokens->ids32[t]) + (tokens->mask != NULL ? tokens->mask[t] : 0u);
+    return sum;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
+    int fd = memfd_create("store", MFD_CLOEXEC);
+    char *path = espl_format("/proc/self/fd/%d", fd);
+    if (pristine == NULL)
+        make_pristine();
+    write_changed(fd, bytes, size);
+    for (int verify = 0; verify < 2; verify++) {
+        espl_tokens tokens;
+        if (espl_tokens_open(path, verify != 0, &tokens) == ESPL_OK)
+            ESPL_ASSERT(touch(&tokens) != 1, "a sum that the store cannot have"); /* the sum must be used to be computed */
+        espl_tokens_close(&tokens);
+    }
+    espl_status_clear();
+    free(path);
+    close(fd);
+    return 0;
+}

@@ -57,6 +57,12 @@ espl_status espl_fs_close(int *fd, const char *path) {
     return ESPL_OK;
 }
 
+void espl_fs_discard(int *fd) {
+    if (*fd >= 0)
+        fs->close(*fd);
+    *fd = -1;
+}
+
 espl_status espl_fs_read(int fd, void *to, size_t n, int64_t offset, const char *path) {
     for (size_t done = 0; done < n;) {
         ssize_t got;
@@ -97,8 +103,7 @@ espl_status espl_fs_sync_folder(const char *folder) {
     ESPL_TRY(open_flags(folder, O_RDONLY | O_DIRECTORY, "sync", &fd));
     ESPL_TRY_DONE(espl_fs_sync(fd, folder));
 done:
-    if (fd >= 0)
-        fs->close(fd);
+    espl_fs_discard(&fd);
     return status;
 }
 
@@ -155,8 +160,7 @@ espl_status espl_fs_read_file(const char *path, size_t limit, espl_buffer *text)
     text->size += (size_t)bytes;
     text->data[text->size] = '\0';
 done:
-    if (fd >= 0)
-        fs->close(fd);
+    espl_fs_discard(&fd);
     return status;
 }
 
@@ -186,8 +190,7 @@ static espl_status write_and_sync(const char *path, const void *bytes, size_t n)
     ESPL_TRY_DONE(espl_fs_sync(fd, path));
     ESPL_TRY_DONE(espl_fs_close(&fd, path));
 done:
-    if (fd >= 0)
-        fs->close(fd);
+    espl_fs_discard(&fd);
     return status;
 }
 

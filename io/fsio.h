@@ -44,6 +44,9 @@ espl_status espl_fs_open_update(const char *path, int *fd);
 /* Local. Closes and sets *fd to -1; -1 is accepted. An error of the system matters only after writing. */
 espl_status espl_fs_close(int *fd, const char *path);
 
+/* Local. Closes what is given up or was only read, without a word: the failure in hand stays. Sets -1, accepts -1. */
+void espl_fs_discard(int *fd);
+
 /* Local. Exactly n bytes at `offset`. Errors: io; data, when the file ends before. `path` is for messages. */
 espl_status espl_fs_read(int fd, void *to, size_t n, int64_t offset, const char *path);
 espl_status espl_fs_write(int fd, const void *from, size_t n, int64_t offset, const char *path);

@@ -93,6 +93,12 @@ espl_status espl_h5_close(espl_h5_id *file, const char *path) {
     return ESPL_OK;
 }
 
+void espl_h5_discard(espl_h5_id *file) {
+    if (*file >= 0)
+        H5Fclose(*file);
+    *file = -1;
+}
+
 /* IEEE half: sign 15, exponent 5 bits at 10 with bias 15, mantissa 10 bits. */
 static hid_t half_type(void) {
     hid_t type = H5Tcopy(H5T_IEEE_F32LE);

@@ -35,6 +35,9 @@ espl_status espl_h5_image(espl_h5_id file, espl_buffer *image);
 /* Local. Closes a file and all that is open in it; sets -1, accepts -1. Errors: io (what was written may be lost). */
 espl_status espl_h5_close(espl_h5_id *file, const char *path);
 
+/* Local. Closes a file that is given up, without a word: the failure in hand stays. */
+void espl_h5_discard(espl_h5_id *file);
+
 /* Local. Makes a dataset and the groups above it; n_dims 0 is one element in one dimension. Errors: io. */
 espl_status espl_h5_dataset(espl_h5_id file, const char *name, int type, int n_dims, const int64_t *shape, espl_h5_id *dataset);
 

@@ -1,7 +1,6 @@
 #include "io/shard.h"
 
 #include "io/fsio.h"
-#include "src/core/log.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -29,15 +28,22 @@ static int64_t number_pieces(espl_shard_range *ranges, int64_t n) {
 }
 
 /* One pass: a piece is still in the cache when the whole range's checksum takes it. */
-static uint64_t sum_pieces(const espl_shard_range *r, XXH3_state_t *state, uint64_t *sums) {
+static uint64_t sum_range(const espl_shard_range *r, XXH3_state_t *state, uint64_t *sums) {
     int64_t bytes = range_bytes(r), piece = r->piece;
     XXH3_64bits_reset(state);
     for (int64_t at = 0; at < bytes; at += ESPL_PIECE_BYTES) {
-        int64_t n = bytes - at < ESPL_PIECE_BYTES ? bytes - at : ESPL_PIECE_BYTES;
-        sums[piece++] = XXH3_64bits((const char *)r->data + at, (size_t)n);
-        XXH3_64bits_update(state, (const char *)r->data + at, (size_t)n);
+        size_t n = bytes - at < ESPL_PIECE_BYTES ? (size_t)(bytes - at) : ESPL_PIECE_BYTES;
+        sums[piece++] = XXH3_64bits((const char *)r->data + at, n);
+        XXH3_64bits_update(state, (const char *)r->data + at, n);
     }
     return XXH3_64bits_digest(state);
+}
+
+static void sum_ranges(const espl_shard_range *ranges, int64_t n, uint64_t *sums, uint64_t *wholes) {
+    XXH3_state_t *state = XXH3_createState();
+    for (int64_t i = 0; i < n; i++)
+        wholes[i] = sum_range(&ranges[i], state, sums);
+    XXH3_freeState(state);
 }
 
 static espl_status describe_range(espl_h5_id dataset, const espl_shard_range *r, uint64_t sum) {
@@ -64,7 +70,7 @@ static espl_status lay_range(espl_h5_id file, espl_shard_range *r, uint64_t sum)
 done:
     free(name);
     if (status != ESPL_OK)
-        return status; /* the failing file closes its datasets itself */
+        return status; /* a file given up closes its datasets itself */
     return espl_h5_dataset_close(&dataset);
 }
 
@@ -77,12 +83,11 @@ static espl_status lay_sums(espl_h5_id file, espl_manifest_file *out) {
     return espl_h5_dataset_close(&dataset);
 }
 
-/* HDF5's part: the whole file but for the bytes of its datasets. Computes the checksums, which stand in attributes. */
-static espl_status lay_out(const char *path, int64_t step, int64_t attempt, espl_shard_range *ranges, int64_t n, uint64_t *sums,
+/* HDF5's part: the whole file but for the bytes of its datasets. `wholes` are the ranges' checksums, which stand in attributes. */
+static espl_status lay_out(const char *path, int64_t step, int64_t attempt, espl_shard_range *ranges, int64_t n, const uint64_t *wholes,
                            espl_manifest_file *out) {
     espl_h5_id file = -1;
     espl_status status = ESPL_OK;
-    XXH3_state_t *state = XXH3_createState();
     espl_h5_lock();
     ESPL_TRY_DONE(espl_h5_create(path, &file));
     ESPL_TRY_DONE(espl_h5_set_text(file, "format", "espalier shard"));
@@ -90,13 +95,11 @@ static espl_status lay_out(const char *path, int64_t step, int64_t attempt, espl
     ESPL_TRY_DONE(espl_h5_set_number(file, "attempt", attempt));
     ESPL_TRY_DONE(lay_sums(file, out));
     for (int64_t i = 0; i < n; i++)
-        ESPL_TRY_DONE(lay_range(file, &ranges[i], sum_pieces(&ranges[i], state, sums)));
+        ESPL_TRY_DONE(lay_range(file, &ranges[i], wholes[i]));
     ESPL_TRY_DONE(espl_h5_close(&file, path));
 done:
-    if (status != ESPL_OK && espl_h5_close(&file, path) != ESPL_OK)
-        ESPL_WARN("%s", espl_status_message());
+    espl_h5_discard(&file);
     espl_h5_unlock();
-    XXH3_freeState(state);
     return status;
 }
 
@@ -152,8 +155,7 @@ static espl_status fill_in(const char *path, const region *regions, int64_t n, e
     ESPL_TRY_DONE(espl_fs_close(&fd, path));
     out->xxh3 = XXH3_64bits_digest(state);
 done:
-    if (fd >= 0)
-        espl_fs_close(&fd, path);
+    espl_fs_discard(&fd);
     XXH3_freeState(state);
     return status;
 }
@@ -164,13 +166,15 @@ espl_status espl_shard_write(const char *path, int64_t step, int64_t attempt, es
     region *regions = NULL;
     file->sums_offset = 0;
     file->n_sums = number_pieces(ranges, n);
-    uint64_t *sums = espl_calloc((size_t)file->n_sums, sizeof *sums);
-    ESPL_TRY_DONE(lay_out(path, step, attempt, ranges, n, sums, file));
+    uint64_t *sums = espl_calloc((size_t)file->n_sums, sizeof *sums), *wholes = espl_calloc((size_t)n, sizeof *wholes);
+    sum_ranges(ranges, n, sums, wholes);
     file->sums_xxh3 = XXH3_64bits(sums, (size_t)file->n_sums * sizeof *sums);
+    ESPL_TRY_DONE(lay_out(path, step, attempt, ranges, n, wholes, file));
     regions = make_regions(ranges, n, sums, file);
     ESPL_TRY_DONE(fill_in(path, regions, n + 1, file));
 done:
     free(regions);
+    free(wholes);
     free(sums);
     return status;
 }

@@ -1,7 +1,6 @@
 #include "io/shard.h"
 
 #include "io/fsio.h"
-#include "src/core/log.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -101,8 +100,7 @@ static espl_status make_image(const espl_manifest *manifest, espl_buffer *image)
     ESPL_TRY_DONE(espl_h5_image(file, image));
     ESPL_TRY_DONE(espl_h5_close(&file, "memory"));
 done:
-    if (status != ESPL_OK && espl_h5_close(&file, "memory") != ESPL_OK)
-        ESPL_WARN("%s", espl_status_message());
+    espl_h5_discard(&file);
     espl_h5_unlock();
     return status;
 }

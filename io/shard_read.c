@@ -33,7 +33,7 @@ void espl_shards_open(const char *folder, const espl_manifest *manifest, espl_sh
 
 static void close_all(espl_shards *s) {
     for (int64_t i = 0; i < s->manifest->n_files; i++)
-        espl_fs_close(&s->files[i].fd, s->files[i].path);
+        espl_fs_discard(&s->files[i].fd);
     s->n_open = 0;
 }
 

@@ -35,7 +35,7 @@ struct espl__pretokenizer {
 
 static espl__piece part_of(const espl__scratch *scratch, const espl__piece *piece, size_t begin, size_t end) {
     espl__slice slice = espl__scratch_piece(scratch, piece);
-    int64_t shift = slice.map ? slice.map[begin].begin : piece->shift + (int64_t)begin;
+    int64_t shift = slice.map && begin < slice.n ? slice.map[begin].begin : piece->shift + (int64_t)begin;
     return (espl__piece){piece->begin + begin, piece->begin + end, shift, -1};
 }
 

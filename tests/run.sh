@@ -82,10 +82,19 @@ make_reference_environment() {
         build/reference/bin/pip install -q transformers peft tokenizers safetensors h5py tensorboard
 }
 
-# A script of tests/reference that knows --espalier is a check (others make goldens). It runs as
-# python SCRIPT --espalier PROGRAM --build FOLDER; exit 0 passes, 77 skips (its last line says why).
+# The check scripts of tests/reference with what they are given (the others make goldens); exit 0 passes, 77 skips (the last line says why).
+reference_checks() {
+    local release=$root/build/release
+    cat << END
+model_parity --espalier $release/espalier --build $release
+safetensors_roundtrip $release/tests/test_safetensors
+checkpoint_h5py $release/tests/test_checkpoint
+END
+    [ -n "$ESPL_SHARED_DATA" ] && echo "tokenizer_parity $release/espalier $ESPL_SHARED_DATA --quick"
+}
+
 run_reference() {
-    local script name log rc
+    local name arguments log rc
     say "making the reference environment"
     log=$root/build/reference-pip.log
     if ! make_reference_environment > "$log" 2>&1; then
@@ -93,12 +102,10 @@ run_reference() {
         count one reference/environment fail
         return
     fi
-    for script in $(grep -l -e '--espalier' tests/reference/*.py); do
-        name=$(basename "$script" .py)
+    while read -r name arguments; do
         say "reference $name"
         log=$root/build/reference-$name.log
-        timeout -k 10 "$script_seconds" build/reference/bin/python "$script" --espalier build/release/espalier --build build/release \
-            > "$log" 2>&1
+        timeout -k 10 "$script_seconds" build/reference/bin/python "tests/reference/$name.py" $arguments > "$log" 2>&1 < /dev/null
         rc=$?
         case $rc in
         0) count one "reference/$name" pass ;;
@@ -108,7 +115,7 @@ run_reference() {
             count one "reference/$name" fail "exit $rc"
             ;;
         esac
-    done
+    done < <(reference_checks)
 }
 
 run_sanitizers() {

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""What ranks, checkpoints and starting cost, on this machine, interleaved:
+
+    python3 tests/bench/ranks.py --espalier build/release/espalier [--rounds 3] [--part scaling checkpoints start]
+
+scaling      GPT-2 124M, 2 micro-batches of 4 x 256 a step: one rank of one thread against two ranks of one thread (2.0 is ideal)
+checkpoints  the same on one rank of all cores: a checkpoint every 10 steps against none
+start        GPT-2 124M from safetensors in the page cache: seconds from exec to the end of the first step, and that step's own"""
+import argparse, json, os, statistics, subprocess, sys, tempfile, time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ENV = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+
+
+def recipe(folder, **changes):
+    keys = {"run.dir": f"{folder}/run", "model.config": "configs/models/gpt2-124m/config.json", "model.dropout": 0, "data.train": "configs/data/shakespeare.txt",
+            "data.tokenizer": "configs/data/bpe2048", "data.placement": "windows", "data.sequence_length": 256, "data.cache": f"{folder}/cache", "data.append_eos": "false",
+            "train.steps": 6, "train.micro_batch_tokens": 1024, "train.micro_batches": 2, "optim.lr": "1e-4", "checkpoint.export": "false", "log.tensorboard": "false",
+            "log.progress": "none"}
+    keys.update(changes)
+    return [x for k, v in keys.items() for x in ("--set", f"{k}={v}")]
+
+
+def train(args, folder, ranks, **changes):
+    command = ["taskset", "-c", "0"] if changes.pop("pin", False) else []
+    if ranks > 1:
+        command += ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+    command += [args.espalier, "train", f"{folder}/empty.yaml", "--resume", "never"] + recipe(folder, **changes)
+    start = time.time()
+    out = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=900)
+    if out.returncode != 0:
+        sys.exit(f"exit {out.returncode}: {out.stderr[-800:]}")
+    lines = [json.loads(x) for x in open(f"{folder}/run/metrics.jsonl")]
+    return start, [x for x in lines if x["event"] == "step"]
+
+
+def rate(steps):
+    return statistics.median(x["tokens_per_second"] for x in steps[1:])
+
+
+def scaling(args, folder):
+    one, two, waits = [], [], []
+    for _ in range(args.rounds):
+        one.append(rate(train(args, folder, 1, pin=True, **{"run.threads": 1})[1]))
+        steps = train(args, folder, 2, **{"run.threads": 1})[1]
+        two.append(rate(steps))
+        waits.append(statistics.median(x["communication_seconds"] / x["step_seconds"] for x in steps[1:]))
+    print(f"| scaling | 1 rank {statistics.median(one):.0f} tok/s, 2 ranks {statistics.median(two):.0f} tok/s, waiting for messages {100 * statistics.median(waits):.1f} % | "
+          f"{statistics.median(b / a for a, b in zip(one, two)):.2f} |")
+
+
+def whole(steps):
+    return (steps[-1]["time"] - steps[0]["time"]) / (steps[-1]["step"] - steps[0]["step"])
+
+
+def checkpoints(args, folder):
+    with_, without = [], []
+    for _ in range(args.rounds):
+        without.append(whole(train(args, folder, 1, **{"train.steps": 31})[1]))
+        with_.append(whole(train(args, folder, 1, **{"train.steps": 31, "checkpoint.every": 10})[1]))
+    print(f"| checkpoint every 10 steps | {statistics.median(without):.3f} s a step without, {statistics.median(with_):.3f} s with (1.5 GB each) | "
+          f"{100 * (statistics.median(b / a for a, b in zip(without, with_)) - 1):+.1f} % |")
+
+
+def start(args, folder):
+    train(args, folder, 1, **{"train.steps": 1, "checkpoint.export": "true", "train.micro_batches": 1})
+    os.rename(f"{folder}/run/model", f"{folder}/model")
+    found = []
+    for _ in range(args.rounds):
+        began, steps = train(args, folder, 1, **{"train.steps": 1, "train.micro_batches": 1, "model.config": "", "model.path": f"{folder}/model"})
+        found.append((steps[0]["time"] - began - steps[0]["step_seconds"], steps[0]["step_seconds"]))
+    before, first = (statistics.median(x) for x in zip(*found))
+    print(f"| start | {before:.2f} s to the first step, which takes {first:.2f} s | {before + first:.2f} s |")
+
+
+def main():
+    parts = {"scaling": scaling, "checkpoints": checkpoints, "start": start}
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--espalier", required=True)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--part", nargs="*", default=list(parts), choices=list(parts))
+    args = p.parse_args()
+    args.espalier = os.path.abspath(args.espalier)
+    print("| what | figures | result |\n| --- | --- | --- |", flush=True)
+    for part in args.part:
+        with tempfile.TemporaryDirectory() as folder:
+            open(f"{folder}/empty.yaml", "w").close()
+            parts[part](args, folder)
+
+
+if __name__ == "__main__":
+    main()

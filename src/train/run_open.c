@@ -70,10 +70,21 @@ done:
     return status;
 }
 
+/* The marker of a finished run goes until this one has finished, too. */
+static espl_status remove_done_marker(const char *run_dir) {
+    char *path = espl_format("%s/done", run_dir);
+    espl_status status = ESPL_OK;
+    if (unlink(path) != 0 && errno != ENOENT)
+        status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be removed: %s", path, strerror(errno));
+    free(path);
+    return status;
+}
+
 static espl_status open_folder(espl_run *run) {
     if (run->ranks->rank != 0)
         return ESPL_OK;
     ESPL_TRY(make_folders(run->config->run_dir));
+    ESPL_TRY(remove_done_marker(run->config->run_dir));
     char *path = espl_format("%s/config.yaml", run->config->run_dir);
     FILE *file = fopen(path, "w");
     espl_status status = ESPL_OK;
@@ -258,10 +269,10 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(check_same_config(run));
     ESPL_TRY(check_config(run));
     ESPL_TRY(espl_comm_agree(comm, open_folder(run), "opening the run folder"));
-    ESPL_TRY(espl_comm_watch(comm, config->run_watchdog));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &run->threads));
     ESPL_TRY(espl_comm_agree(comm, open_model(run), "opening the model"));
     ESPL_TRY(open_data(run));
+    ESPL_TRY(espl_comm_watch(comm, config->run_watchdog)); /* not before: tokenising may take long, and ranks wait for the slowest */
     ESPL_TRY(espl_comm_agree(comm, open_memory(run), "taking memory"));
     ESPL_TRY(open_saver(run));
     run->provenance = espl_runinfo_make(options->libraries, options->n_libraries);
@@ -270,6 +281,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     if (!loaded)
         ESPL_TRY(espl_comm_agree(comm, start_weights(run), "reading the weights"));
     run->first_step = run->counters.step;
+    ESPL_TRY(espl_checkpoints_begin(run->saver, run->first_step));
     if (config->run_debug_tape)
         ESPL_TRY(espl_comm_agree(comm, espl_tape_log_open(config->run_dir, run->ranks->rank, &run->tape_log), "opening the tape log"));
     ESPL_TRY(sum_peaks(run));

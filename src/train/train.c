@@ -5,6 +5,7 @@
 #include "src/train/weights.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,11 +46,22 @@ static espl_status evaluate(espl_run *run) {
 
 static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 
+/* What asked for the stop: a signal of any rank, or train.stop_after. */
+static espl_status name_reason(espl_run *run, char reason[32]) {
+    int64_t number = run->stop_requested != NULL ? run->stop_requested() : 0;
+    ESPL_TRY(espl_comm_allreduce_i64(run->comm, &number, 1, ESPL_MAX));
+    const char *name = number > 0 ? sigabbrev_np((int)number) : NULL;
+    snprintf(reason, 32, "%s%s", number > 0 ? "SIG" : "train.stop_after", name != NULL ? name : "");
+    return ESPL_OK;
+}
+
 static espl_status stop(espl_run *run) {
+    char reason[32];
+    ESPL_TRY(name_reason(run, reason));
     ESPL_TRY(espl_run_save(run));
     ESPL_TRY(espl_checkpoints_wait(run->saver));
-    ESPL_INFO("stopped at step %lld of %lld with a checkpoint saved; the same command goes on from here", (long long)run->counters.step,
-              (long long)run->total_steps);
+    ESPL_INFO("stopped by %s at step %lld of %lld with a checkpoint saved; the same command goes on from here", reason,
+              (long long)run->counters.step, (long long)run->total_steps);
     return ESPL_STOPPED;
 }
 

@@ -1,0 +1,224 @@
+// test: libs=train ranks=1 tier=short timeout=60
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "src/eval/generate.h"
+#include "tests/unit/tiny_models.h"
+
+enum { MOST_PROMPTS = 4, MOST_PROMPT = 16, PASS_TOKENS = 64 };
+
+/* A golden's prompts and one of its cases. */
+typedef struct job {
+    tiny t;
+    const espl_kernels *kernels;
+    int n;
+    int32_t ids[MOST_PROMPTS][MOST_PROMPT], eos;
+    espl_prompt prompts[MOST_PROMPTS];
+    espl_generate_options options;
+    espl_generated found[MOST_PROMPTS];
+} job;
+
+static double number(const json_t *row, const char *key) { return json_number_value(json_object_get(row, key)); }
+
+static void open_job(const char *model, const espl_kernels *kernels, job *j) {
+    const json_t *prompts, *prompt, *id;
+    size_t i, k;
+    memset(j, 0, sizeof *j);
+    j->kernels = kernels;
+    if (tiny_open_weights(tiny_folder(model), kernels, &j->t) != ESPL_OK)
+        fail_msg("%s", espl_status_message());
+    prompts = json_object_get(j->t.golden, "prompts");
+    json_array_foreach(prompts, i, prompt) {
+        json_array_foreach(prompt, k, id) j->ids[i][k] = (int32_t)json_integer_value(id);
+        j->prompts[i] = (espl_prompt){.ids = j->ids[i], .n = (int64_t)json_array_size(prompt)};
+    }
+    j->n = (int)json_array_size(prompts);
+}
+
+static void choose_case(const json_t *row, job *j) {
+    const json_t *eos = json_object_get(row, "eos");
+    j->eos = (int32_t)json_integer_value(json_array_get(eos, 0));
+    j->options = (espl_generate_options){.sampling = {.repetition_penalty = number(row, "repetition_penalty"),
+                                                      .no_repeat_ngram = (int64_t)number(row, "no_repeat_ngram"),
+                                                      .min_new_tokens = (int64_t)number(row, "min_new"),
+                                                      .top_p = 1.0,
+                                                      .min_tokens_to_keep = 1,
+                                                      .eos = &j->eos,
+                                                      .n_eos = (int)json_array_size(eos)},
+                                         .beams = (int)number(row, "beams"),
+                                         .length_penalty = number(row, "length_penalty"),
+                                         .max_new = (int64_t)number(j->t.golden, "max_new")};
+}
+
+static void free_found(job *j) {
+    for (int i = 0; i < j->n; i++)
+        free(j->found[i].ids);
+    memset(j->found, 0, sizeof j->found);
+}
+
+static void close_job(job *j) {
+    free_found(j);
+    tiny_close(&j->t);
+}
+
+/* `pass_tokens`: most tokens of one pass; few of them make a prompt go in pieces. */
+static espl_status generate(job *j, int64_t pass_tokens, espl_token_sink *sink, void *context) {
+    espl_decoder *decoder = NULL;
+    espl_status status = ESPL_OK;
+    free_found(j);
+    ESPL_TRY_DONE(
+        espl_decoder_make(j->t.model, j->kernels, j->t.weights, j->n * j->options.beams, TINY_POSITIONS, pass_tokens, 2, &decoder));
+    ESPL_TRY_DONE(espl_generate(decoder, &j->options, j->n, j->prompts, j->t.model->dims.vocab, sink, context, j->found));
+done:
+    espl_decoder_free(&decoder);
+    return status;
+}
+
+static bool same_ids(const espl_generated *found, const json_t *golden) {
+    if (found->n != (int64_t)json_array_size(golden))
+        return false;
+    for (int64_t i = 0; i < found->n; i++)
+        if (found->ids[i] != json_integer_value(json_array_get(golden, (size_t)i)))
+            return false;
+    return true;
+}
+
+static int differences(const job *j, const json_t *row) {
+    int different = 0;
+    for (int i = 0; i < j->n; i++)
+        different += !same_ids(&j->found[i], json_array_get(json_object_get(row, "found"), (size_t)i));
+    return different;
+}
+
+/* Every case of every model: all prompts at once find what transformers finds for each by itself. */
+static void tokens_equal_transformers(void **state) {
+    const espl_kernels *kernels[] = {espl_kernels_cpu(ESPL_F32), espl_kernels_ref(ESPL_F64)};
+    (void)state;
+    for (int m = 0; m < N_TINY * 2; m++) {
+        json_t *row;
+        size_t i;
+        job j;
+        open_job(tiny_names[m / 2], kernels[m % 2], &j);
+        assert_true(json_array_size(json_object_get(j.t.golden, "cases")) >= 9 && j.n == 3);
+        json_array_foreach(json_object_get(j.t.golden, "cases"), i, row) {
+            choose_case(row, &j);
+            assert_int_equal(generate(&j, PASS_TOKENS, NULL, NULL), ESPL_OK);
+            if (differences(&j, row) > 0)
+                fail_msg("%s, case %zu: %d prompts differ from the golden", tiny_names[m / 2], i, differences(&j, row));
+        }
+        close_job(&j);
+    }
+}
+
+/* Prompts that do not fit into one pass give the same tokens, greedily and with beams. */
+static void long_prompts_go_in_pieces(void **state) {
+    (void)state;
+    for (int m = 0; m < N_TINY; m++) {
+        json_t *row;
+        size_t i;
+        job j;
+        open_job(tiny_names[m], espl_kernels_ref(ESPL_F64), &j);
+        json_array_foreach(json_object_get(j.t.golden, "cases"), i, row) {
+            choose_case(row, &j);
+            assert_int_equal(generate(&j, j.n * j.options.beams * 2, NULL, NULL), ESPL_OK);
+            assert_int_equal(differences(&j, row), 0);
+        }
+        close_job(&j);
+    }
+}
+
+/* Negative control: another penalty, another n-gram or another end token is noticed. */
+static void goldens_tell_settings_apart(void **state) {
+    int penalty = 0, ngram = 0, length = 0;
+    (void)state;
+    for (int m = 0; m < N_TINY; m++) {
+        json_t *row;
+        size_t i;
+        job j;
+        open_job(tiny_names[m], espl_kernels_cpu(ESPL_F32), &j);
+        json_array_foreach(json_object_get(j.t.golden, "cases"), i, row) {
+            choose_case(row, &j);
+            j.options.sampling.repetition_penalty *= 1.5;
+            assert_int_equal(generate(&j, PASS_TOKENS, NULL, NULL), ESPL_OK);
+            penalty += differences(&j, row) > 0;
+            choose_case(row, &j);
+            j.options.sampling.no_repeat_ngram = j.options.sampling.no_repeat_ngram == 2 ? 3 : 2;
+            assert_int_equal(generate(&j, PASS_TOKENS, NULL, NULL), ESPL_OK);
+            ngram += differences(&j, row) > 0;
+            choose_case(row, &j);
+            j.options.length_penalty = 0.0;
+            assert_int_equal(generate(&j, PASS_TOKENS, NULL, NULL), ESPL_OK);
+            length += j.options.beams > 1 && differences(&j, row) > 0;
+        }
+        close_job(&j);
+    }
+    assert_true(penalty >= 20 && ngram >= 15 && length >= 5);
+}
+
+typedef struct heard {
+    int64_t n[MOST_PROMPTS];
+    int32_t ids[MOST_PROMPTS][TINY_POSITIONS];
+} heard;
+
+static void hear(void *context, int prompt, int32_t token) {
+    heard *h = context;
+    h->ids[prompt][h->n[prompt]++] = token;
+}
+
+static void choose_sampling(job *j, uint64_t seed) {
+    choose_case(json_array_get(json_object_get(j->t.golden, "cases"), 0), j);
+    j->options.sampling.temperature = 0.8;
+    j->options.sampling.top_k = 40;
+    j->options.sampling.top_p = 0.95;
+    j->options.seed = seed;
+}
+
+/* A seed is a text: the same whether a prompt stands alone or with others behind it; another seed is another text. The sink hears it all.
+ */
+static void seeds_are_texts(void **state) {
+    (void)state;
+    for (int m = 0; m < N_TINY; m++) {
+        int32_t first[TINY_POSITIONS];
+        heard h = {0};
+        job j;
+        open_job(tiny_names[m], espl_kernels_cpu(ESPL_F32), &j);
+        choose_sampling(&j, 7);
+        assert_int_equal(generate(&j, PASS_TOKENS, hear, &h), ESPL_OK);
+        for (int i = 0; i < j.n; i++) {
+            assert_int_equal(h.n[i], j.found[i].n);
+            assert_memory_equal(h.ids[i], j.found[i].ids, (size_t)h.n[i] * sizeof(int32_t));
+        }
+        memcpy(first, j.found[0].ids, (size_t)j.found[0].n * sizeof *first);
+        free_found(&j);
+        j.n = 1;
+        assert_int_equal(generate(&j, PASS_TOKENS, NULL, NULL), ESPL_OK);
+        assert_memory_equal(first, j.found[0].ids, (size_t)j.found[0].n * sizeof *first);
+        choose_sampling(&j, 8);
+        assert_int_equal(generate(&j, PASS_TOKENS, NULL, NULL), ESPL_OK);
+        assert_memory_not_equal(first, j.found[0].ids, (size_t)j.found[0].n * sizeof *first);
+        close_job(&j);
+    }
+}
+
+static void too_long_is_refused(void **state) {
+    job j;
+    (void)state;
+    open_job(tiny_names[0], espl_kernels_cpu(ESPL_F32), &j);
+    choose_case(json_array_get(json_object_get(j.t.golden, "cases"), 0), &j);
+    j.options.max_new = TINY_POSITIONS;
+    assert_int_equal(generate(&j, PASS_TOKENS, NULL, NULL), ESPL_ERR_USAGE);
+    assert_non_null(strstr(espl_status_message(), "max_new_tokens"));
+    close_job(&j);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tokens_equal_transformers),   cmocka_unit_test(long_prompts_go_in_pieces),
+        cmocka_unit_test(goldens_tell_settings_apart), cmocka_unit_test(seeds_are_texts),
+        cmocka_unit_test(too_long_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

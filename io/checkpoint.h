@@ -38,6 +38,11 @@ typedef struct espl_checkpoints espl_checkpoints; /* the saver: owns snapshot me
 espl_status espl_checkpoints_open(espl_comm *comm, const espl_checkpoint_options *options, const espl_state_tensor *tensors, int64_t n,
                                   espl_checkpoints **saver);
 
+/* Collective. The run begins at `step`, once it is known what it resumed from. Checkpoints of later steps belong to a course that it left
+ * and must not be taken for its newest: they are renamed to step-N.attempt-A.left and never looked at again, with a line that says so.
+ * Errors: io. */
+espl_status espl_checkpoints_begin(espl_checkpoints *saver, int64_t step);
+
 /* Local. Bytes of snapshot memory that a saver with these tensors will hold on this rank (part of the plan): its own alone in its
  * group, exactly; else as if each rank of the group had as much, the others 0; 0 in the foreground without a group. */
 size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkpoint_options *options, const espl_state_tensor *tensors,

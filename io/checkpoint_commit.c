@@ -136,6 +136,37 @@ espl_status espl__retention_open(espl_checkpoints *s) {
     return ESPL_OK;
 }
 
+static void forget_kept(espl_checkpoints *s, int64_t step) {
+    size_t left = 0;
+    for (size_t i = 0; i < s->n_kept; i++)
+        if (s->kept[i].step != step)
+            s->kept[left++] = s->kept[i];
+    s->n_kept = left;
+}
+
+static espl_status leave_later(espl_checkpoints *s, int64_t step) {
+    espl_committed *list = NULL;
+    size_t n = 0;
+    espl_status status = ESPL_OK;
+    ESPL_TRY(espl_checkpoint_list(s->options.folder, &list, &n));
+    for (size_t i = 0; i < n; i++) {
+        if (list[i].step <= step)
+            continue;
+        ESPL_TRY_DONE(espl__step_leave(s->options.folder, list[i].step, s->attempt));
+        forget_kept(s, list[i].step);
+        ESPL_WARN("%s: the run begins at step %lld and leaves this checkpoint; it is kept as %s.attempt-%lld.left, delete it when it is not needed",
+                  list[i].path, (long long)step, list[i].path, (long long)s->attempt);
+    }
+done:
+    espl_checkpoint_list_free(list, n);
+    return status;
+}
+
+espl_status espl_checkpoints_begin(espl_checkpoints *s, int64_t step) {
+    espl_status status = s->ranks.rank == 0 ? leave_later(s, step) : ESPL_OK;
+    return espl_comm_agree(s->comm, status, "leaving later checkpoints");
+}
+
 /* The step with the lowest loss, the later of equal ones; -1 when none has a loss. */
 static int64_t best_step(const espl_checkpoints *s) {
     int64_t best = -1;

@@ -233,6 +233,14 @@ done:
     return status;
 }
 
+espl_status espl__step_leave(const char *folder, int64_t step, int64_t attempt) {
+    char *path = espl__step_path(folder, step), *left = espl_format("%s.attempt-%" PRId64 ".left", path, attempt);
+    espl_status status = espl_fs_rename(path, left);
+    free(path);
+    free(left);
+    return status;
+}
+
 espl_status espl__step_delete(const char *folder, int64_t step) {
     char *path = espl__step_path(folder, step);
     espl_status status = espl_fs_remove_folder(path, ESPL_MANIFEST_NAME);

@@ -4,6 +4,7 @@
  *   step-00001000                committed: its presence, with a manifest, is the commit
  *   step-00001000.attempt-3.tmp  being written by attempt 3
  *   step-00001000.old            an earlier save of the same step, while the newer takes its place
+ *   step-00001000.attempt-3.left of a course that attempt 3 left by starting from an earlier step; not looked at again
  *
  * One attempt owns the folder: it took the highest number. An older one, whose ranks may still be alive behind a broken
  * network, finds a number that is not its own, or its temporary folder gone, and cannot publish. */
@@ -42,6 +43,9 @@ espl_status espl__folder_clean(const char *folder);
 
 /* Local. Gives the attempt's temporary folder of a step its final name, in the place of an earlier save of that step. Errors: io. */
 espl_status espl__step_publish(const char *folder, int64_t step, int64_t attempt);
+
+/* Local. Renames a committed checkpoint to .left. Errors: io. */
+espl_status espl__step_leave(const char *folder, int64_t step, int64_t attempt);
 
 /* Local. Deletes a committed checkpoint, its manifest first. Errors: io. */
 espl_status espl__step_delete(const char *folder, int64_t step);

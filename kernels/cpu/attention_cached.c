@@ -3,7 +3,7 @@
 
 #include <omp.h>
 
-enum { LANES = 16, KEYS = 128 /* scored at a time */ };
+enum { KEYS = 128 /* scored at a time */ };
 
 typedef struct layout {
     int64_t d, heads, kv_heads, group, ld, token; /* ld: of qkv; token: reals of one token in the cache */
@@ -45,23 +45,22 @@ static void append(const espl_args *args, const layout *l, int64_t token) {
 }
 
 static float dot(const float *q, const real *k, int64_t d) {
-    float lane[LANES] = {0};
+    lanes16 sum = {0}, x;
     int64_t i = 0;
-    for (; i + LANES <= d; i += LANES)
-#pragma omp simd
-        for (int j = 0; j < LANES; j++)
-            lane[j] = fma1(q[i + j], load(k + i + j), lane[j]);
-    for (int j = 0; i + j < d; j++)
-        lane[j] = fma1(q[i + j], load(k + i + j), lane[j]);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int j = 0; j < half; j++)
-            lane[j] += lane[j + half];
-    return lane[0];
+    for (; i + LANES16 <= d; i += LANES16) {
+        load_lanes(&x, k + i);
+        sum += *(const lanes16 *)(q + i) * x;
+    }
+    float total = sum_lanes(&sum);
+    for (; i < d; i++)
+        total += q[i] * load(k + i);
+    return total;
 }
 
 /* One query over keys from .. to - 1, with a running maximum as in attention.c. */
 static void attend(const layout *l, const float *q, const real *keys, int64_t from, int64_t to, float *o) {
     float top = -1e30f, sum = 0.0f, p[KEYS];
+    int64_t d = l->d;
     memset(o, 0, (size_t)l->d * sizeof *o);
     for (int64_t k = from; k < to; k += KEYS) {
         int64_t n = min64(KEYS, to - k);
@@ -80,7 +79,8 @@ static void attend(const layout *l, const float *q, const real *keys, int64_t fr
         for (int64_t j = 0; j < n; j++) {
             const real *value = keys + (k + j) * l->token + l->kv_heads * l->d;
             sum += p[j];
-            for (int64_t c = 0; c < l->d; c++)
+#pragma omp simd
+            for (int64_t c = 0; c < d; c++)
                 o[c] = fma1(p[j], load(value + c), o[c]);
         }
         top = next;

@@ -3,14 +3,14 @@
 /* Vectors of the instruction set, and how many of them the registers hold as sums. */
 #if defined(__AVX512F__)
 #include <immintrin.h>
-enum { LANES = 16, MR = 6, NR = 4 };
+enum { LANES = 16, MR = 4, NR = 4 };
 #define VFMA(a, b, c) _mm512_fmadd_ps((a), (b), (c))
 #elif defined(__FMA__)
 #include <immintrin.h>
-enum { LANES = 8, MR = 6, NR = 2 };
+enum { LANES = 8, MR = 4, NR = 2 };
 #define VFMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
 #else
-enum { LANES = 4, MR = 3, NR = 4 };
+enum { LANES = 4, MR = 2, NR = 4 };
 #define VFMA(a, b, c) ((a) * (b) + (c))
 #endif
 
@@ -23,7 +23,7 @@ static inline vec broadcast(float x) { return x - (vec){0}; }
 static inline __attribute__((always_inline)) void kernel(const block_product *p, int64_t row, int64_t column, int rows, int vectors) {
     vec sum[MR][NR];
     float *c = p->c + row * p->ldc + column;
-#pragma GCC unroll 6
+#pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
@@ -35,7 +35,7 @@ static inline __attribute__((always_inline)) void kernel(const block_product *p,
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
             y[v] = *(const vec_u *)(b + v * LANES);
-#pragma GCC unroll 6
+#pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             vec x = broadcast(a[r * a_row]);
 #pragma GCC unroll 4
@@ -43,7 +43,7 @@ static inline __attribute__((always_inline)) void kernel(const block_product *p,
                 sum[r][v] = VFMA(x, y[v], sum[r][v]);
         }
     }
-#pragma GCC unroll 6
+#pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)

@@ -1,7 +1,7 @@
 #include "kernels/cpu/gemm.h"
 
 /* B^T: [n,k], a row of it with up to 4 rows of A at a time. B: [k,n], a panel of columns, summed in cache. */
-enum { LANES = 16, PANEL = 512, TRANS_LIMIT = 16, PLAIN_LIMIT = 4 };
+enum { PANEL = 512, TRANS_LIMIT = 16, PLAIN_LIMIT = 4 };
 
 int64_t CPU(few_rows_limit)(bool trans_b) { return trans_b ? TRANS_LIMIT : PLAIN_LIMIT; }
 
@@ -13,21 +13,23 @@ static void put_c(const gemm *g, int64_t row, int64_t column, float value) {
         store((real *)g->c + at, g->alpha * value);
 }
 
-static inline void dots(const real *const *a, const real *b, int64_t k, int rows, float sum[4]) {
-    float lane[4][LANES] = {{0}};
+/* Products of `rows` rows of A, a constant where this is inlined, with one row of B^T. */
+static inline __attribute__((always_inline)) void dots(const real *const *a, const real *b, int64_t k, int rows, float sum[4]) {
+    lanes16 lane[4] = {{0}}, x, y;
     int64_t i = 0;
-    for (; i + LANES <= k; i += LANES)
-        for (int r = 0; r < rows; r++)
-#pragma omp simd
-            for (int l = 0; l < LANES; l++)
-                lane[r][l] = fma1(load(a[r] + i + l), load(b + i + l), lane[r][l]);
-    for (int r = 0; r < rows; r++) {
-        for (int l = 0; i + l < k; l++)
-            lane[r][l] = fma1(load(a[r] + i + l), load(b + i + l), lane[r][l]);
-        for (int half = LANES / 2; half > 0; half /= 2)
-            for (int l = 0; l < half; l++)
-                lane[r][l] += lane[r][l + half];
-        sum[r] = lane[r][0];
+    for (; i + LANES16 <= k; i += LANES16) {
+        load_lanes(&y, b + i);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            load_lanes(&x, a[r] + i);
+            lane[r] += x * y;
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) { /* unrolled too: a variable index would keep the sums in memory */
+        sum[r] = sum_lanes(&lane[r]);
+        for (int64_t j = i; j < k; j++)
+            sum[r] += load(a[r] + j) * load(b + j);
     }
 }
 

@@ -43,6 +43,29 @@ static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
 static inline int64_t round_up(int64_t n, int64_t unit) { return pieces(n, unit) * unit; }
 
+/* 16 floats, in as many registers as the instruction set needs; for sums of products in a fixed order. */
+enum { LANES16 = 16 };
+typedef float lanes16 __attribute__((vector_size(64), aligned(4), may_alias));
+
+static inline void load_lanes(lanes16 *to, const real *x) {
+#ifdef ESPL_REAL_BF16
+    typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
+    typedef uint32_t words __attribute__((vector_size(64), may_alias));
+    *to = (lanes16)(__builtin_convertvector(*(const halves *)x, words) << 16);
+#else
+    *to = *(const lanes16 *)x;
+#endif
+}
+
+static inline float sum_lanes(const lanes16 *x) {
+    float lane[LANES16];
+    memcpy(lane, x, sizeof lane);
+    for (int half = LANES16 / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++)
+            lane[l] += lane[l + half];
+    return lane[0];
+}
+
 /* to[i] = x[i], or added to what is there: the choice stands outside the loops, so that they vectorise. */
 static inline void put_row(real *to, const float *x, int64_t n, bool add) {
     if (add) {

@@ -1,4 +1,4 @@
-// test: libs=kernels,core ranks=1 tier=short timeout=120
+// test: libs=kernels,core ranks=1 tier=default timeout=600
 /* The CPU backend against the reference: every case, instruction set and format by the 2x rule; the same bits for any number of threads. */
 #include "tests/unit/op_run.h"
 

@@ -1,7 +1,5 @@
 #include "launch/commands.h"
-#include "launch/options.h"
-
-#include "src/config/config.h"
+#include "launch/recipe.h"
 
 #include <inttypes.h>
 
@@ -14,19 +12,11 @@ typedef struct wish {
     bool reference, schema, hash;
 } wish;
 
-static espl_status resolve(const espl_words *operands, const wish *wanted, espl_config *config) {
-    if (operands->n > 0)
-        ESPL_TRY(espl_config_read(config, operands->items[0]));
-    for (int64_t i = 0; i < wanted->sets.n; i++)
-        ESPL_TRY(espl_config_set(config, wanted->sets.items[i]));
-    return ESPL_OK;
-}
-
 static espl_status answer(const espl_words *operands, const wish *wanted) {
     espl_status status = ESPL_OK;
     espl_config config;
     espl_config_make(&config);
-    ESPL_TRY_DONE(resolve(operands, wanted, &config));
+    ESPL_TRY_DONE(espl_recipe_read(operands->n > 0 ? operands->items[0] : NULL, &wanted->sets, &config));
     if (wanted->reference)
         espl_config_print_reference(stdout);
     else if (wanted->schema)

@@ -1,5 +1,5 @@
 #include "launch/commands.h"
-#include "launch/options.h"
+#include "launch/recipe.h"
 #include "launch/session.h"
 
 #include "src/core/log.h"
@@ -18,9 +18,7 @@ typedef struct job {
 } job;
 
 static espl_status read_config(const job *job, espl_config *config) {
-    ESPL_TRY(espl_config_read(config, job->operands.items[0]));
-    for (int64_t i = 0; i < job->sets.n; i++)
-        ESPL_TRY(espl_config_set(config, job->sets.items[i]));
+    ESPL_TRY(espl_recipe_read(job->operands.items[0], &job->sets, config));
     if (job->model == NULL && config->run_dir[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "neither --model nor run.dir says which model to evaluate");
     return ESPL_OK;

@@ -1,5 +1,5 @@
 #include "launch/commands.h"
-#include "launch/options.h"
+#include "launch/recipe.h"
 
 #include "src/core/buffer.h"
 #include "src/eval/generate.h"
@@ -149,10 +149,7 @@ done:
 }
 
 static espl_status read_config(const job *job, espl_config *config) {
-    if (job->config != NULL)
-        ESPL_TRY(espl_config_read(config, job->config));
-    for (int64_t i = 0; i < job->sets.n; i++)
-        ESPL_TRY(espl_config_set(config, job->sets.items[i]));
+    ESPL_TRY(espl_recipe_read(job->config, &job->sets, config));
     if (job->greedy)
         config->generate_temperature = 0.0;
     return ESPL_OK;

@@ -1,5 +1,5 @@
 #include "launch/commands.h"
-#include "launch/options.h"
+#include "launch/recipe.h"
 
 #include "src/train/plan_report.h"
 
@@ -11,9 +11,7 @@ static espl_status print_plan(const char *path, const espl_words *sets, const es
     espl_config config;
     espl_status status = ESPL_OK;
     espl_config_make(&config);
-    ESPL_TRY_DONE(espl_config_read(&config, path));
-    for (int64_t i = 0; i < sets->n; i++)
-        ESPL_TRY_DONE(espl_config_set(&config, sets->items[i]));
+    ESPL_TRY_DONE(espl_recipe_read(path, sets, &config));
     ESPL_TRY_DONE(espl_plan_print(&config, request, stdout));
 done:
     espl_config_free(&config);

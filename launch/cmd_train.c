@@ -1,5 +1,5 @@
 #include "launch/commands.h"
-#include "launch/options.h"
+#include "launch/recipe.h"
 #include "launch/session.h"
 #include "launch/signals.h"
 
@@ -19,19 +19,12 @@ typedef struct job {
     char *command_line;
 } job;
 
-static espl_status read_config(const job *job, espl_config *config) {
-    ESPL_TRY(espl_config_read(config, job->operands.items[0]));
-    for (int64_t i = 0; i < job->sets.n; i++)
-        ESPL_TRY(espl_config_set(config, job->sets.items[i]));
-    return ESPL_OK;
-}
-
 static espl_status body(espl_comm *comm, void *context) {
     const job *job = context;
     espl_config config;
     espl_status status = ESPL_OK;
     espl_config_make(&config);
-    ESPL_TRY_DONE(espl_session_agree(comm, read_config(job, &config), "reading the config"));
+    ESPL_TRY_DONE(espl_session_agree(comm, espl_recipe_read(job->operands.items[0], &job->sets, &config), "reading the config"));
     espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
     const espl_library libraries[] = {{"espalier", ESPL_VERSION}, {"kernels", espl_kernels_describe()}};
     espl_run_options options = {.resume = job->resume, .stop_requested = espl_signals_pending, .command_line = job->command_line,

@@ -108,7 +108,7 @@ static espl_status finish(espl_dims *dims, const json_t *config, const char *pat
         dims->kv_heads = dims->heads;
     if (dims->head_dim == 0)
         dims->head_dim = (int32_t)(dims->width / dims->heads);
-    if (dims->heads % dims->kv_heads != 0)
+    if (dims->kv_heads < 1 || dims->heads % dims->kv_heads != 0)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: num_attention_heads %d does not divide by num_key_value_heads %d", path, dims->heads, dims->kv_heads);
     if (dims->head_dim % 2 != 0)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: head_dim %d is odd; rotary positions need pairs", path, dims->head_dim);

@@ -97,9 +97,20 @@ static espl_status read_activation(const json_t *config, const char *path, espl_
     ESPL_FAIL(ESPL_ERR_DATA, "%s: activation '%s' is not supported; known: gelu, gelu_new, relu, silu, tanh", path, name);
 }
 
+/* Far above any model there is, and low enough that no product of two overflows and the tables stay small. */
 static espl_status check_sizes(const espl_dims *d, const char *path) {
-    if (d->layers < 1 || d->width < 1 || d->ffn < 1 || d->vocab < 2 || d->positions < 1 || d->heads < 1 || d->head_dim < 1)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: layers, width, heads, vocabulary and positions must all be positive", path);
+    const struct {
+        const char *what;
+        int64_t value, most;
+    } sizes[] = {{"layers", d->layers, 4096},         {"width", d->width, 1 << 20},       {"feed-forward width", d->ffn, 1 << 24},
+                 {"vocabulary", d->vocab, 1 << 26},   {"positions", d->positions, 1 << 26}, {"heads", d->heads, 1 << 16},
+                 {"head size", d->head_dim, 1 << 12}, {"key and value heads", d->kv_heads, 1 << 16}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        if (sizes[i].value < 1 || sizes[i].value > sizes[i].most)
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: %lld as the number of %s; 1 to %lld is expected", path, (long long)sizes[i].value, sizes[i].what,
+                      (long long)sizes[i].most);
+    if (d->vocab < 2)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: a vocabulary of one token cannot be modelled", path);
     return ESPL_OK;
 }
 
@@ -110,8 +121,8 @@ espl_status espl__model_config_parse(const json_t *config, const char *path, con
     *dims = (*family)->defaults;
     ESPL_TRY(read_keys(*family, config, path, dims));
     ESPL_TRY(read_activation(config, path, dims));
-    if (dims->heads < 1 || dims->width < 1)
-        return check_sizes(dims, path);
+    if (dims->heads < 1)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: no attention heads; at least one is expected", path);
     ESPL_TRY((*family)->finish(dims, config, path));
     return check_sizes(dims, path);
 }

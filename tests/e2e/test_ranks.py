@@ -1,0 +1,90 @@
+# test: tier=default timeout=240
+"""Any number of ranks gives the same bits with run.reduction: tree; fast gives the same bits on the same number of ranks."""
+
+import json
+import sys
+
+from job import DATA, check, main
+
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 160,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "vocab_size": 2048,
+         "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0}
+PACKED = {"data__train": [str(DATA / "plant_notes.jsonl")], "data__placement": "packed", "data__sequence_length": 100}
+
+
+def trace(case, run):
+    """What a run printed about its steps, and its weights."""
+    rows = [(row["step"], row["loss"], row["grad_norm"], row["tokens"]) for row in case.metrics(run, "step")]
+    return rows, case.digest(run)
+
+
+def same_on(case, ranks, **keys):
+    """Trains on every number of ranks; all must have the same trace. Returns it."""
+    traces = {}
+    for n in ranks:
+        case.train(n, f"run-{n}", **keys)
+        traces[n] = trace(case, f"run-{n}")
+    first = traces[ranks[0]]
+    check(len(first[0]) == keys.get("train__steps", 8), f"expected a line for every step, got {first[0]}")
+    for n, found in traces.items():
+        check(found == first, f"{n} ranks differ from {ranks[0]}:\n{found}\n{first}")
+    return first
+
+
+def windows_and_controls(case):
+    first = same_on(case, [0, 1, 2, 4, 8], train__steps=4)
+    case.train(1, "again", train__steps=4)
+    check(trace(case, "again") == first, "the same run a second time differs")
+    case.train(1, "seed", train__steps=4, run__seed=43)
+    case.train(1, "init", train__steps=4, run__init_seed=43)
+    check(case.digest("seed") != first[1], "another run.seed gives the same weights")
+    check(case.digest("init") != first[1], "another run.init_seed gives the same weights")
+
+
+def packed_documents_without_dropout(case):
+    same_on(case, [1, 2, 4], train__steps=4, model__dropout=0.0, **PACKED)
+
+
+def packed_documents_with_dropout_over_an_epoch(case):
+    same_on(case, [1, 2, 4], model__dropout=0.2, train__micro_batch_tokens=512, train__micro_batches=4, train__steps=12, **PACKED)
+    check(case.metrics("run-1", "step")[-1]["epoch"] > 1, "the run was meant to cross an epoch")
+
+
+def bf16_sharded_and_replicated(case):
+    a = same_on(case, [1, 2, 4], run__dtype="bf16", train__steps=4)
+    b = same_on(case, [1, 2, 4], run__dtype="bf16", train__steps=4, run__optimizer_sharding="replicated")
+    check(a == b, "a replicated optimizer gives other bits than a sharded one (bf16)")
+
+
+def replicated_is_sharded(case):
+    a = same_on(case, [2, 4], train__steps=4)
+    b = same_on(case, [2, 4], train__steps=4, run__optimizer_sharding="replicated")
+    check(a == b, "a replicated optimizer gives other bits than a sharded one")
+
+
+def twelve_micro_batches(case):
+    same_on(case, [1, 2, 4], train__steps=3, train__micro_batches=12)
+
+
+def recompute_changes_nothing(case):
+    traces = {how: same_on(case, [1, 2], train__steps=3, model__recompute=how) for how in ("none", "selective", "full")}
+    check(traces["none"] == traces["selective"] == traces["full"], f"recomputation changes the result: {traces}")
+
+
+def llama_and_validation(case):
+    case.model.write_text(json.dumps(LLAMA), encoding="utf-8")
+    same_on(case, [1, 2, 4], train__steps=4, train__eval_every=2, data__valid=[str(DATA / "shakespeare_valid.txt")], train__eval_batches=7)
+    evaluations = {n: [(row["step"], row["valid_loss"], row["valid_tokens"]) for row in case.metrics(f"run-{n}", "eval")] for n in (1, 2, 4)}
+    check(len(evaluations[1]) == 2 and evaluations[1] == evaluations[2] == evaluations[4], f"evaluations differ: {evaluations}")
+
+
+def fast_repeats_itself(case):
+    for n in (2, 3):
+        for run in ("a", "b"):
+            case.train(n, f"{run}-{n}", run__reduction="fast", train__steps=4)
+        check(trace(case, f"a-{n}") == trace(case, f"b-{n}"), f"fast differs between two runs on {n} ranks")
+
+
+if __name__ == "__main__":
+    sys.exit(main([windows_and_controls, packed_documents_without_dropout, packed_documents_with_dropout_over_an_epoch, bf16_sharded_and_replicated,
+                   replicated_is_sharded, twelve_micro_batches, recompute_changes_nothing, llama_and_validation, fast_repeats_itself]))

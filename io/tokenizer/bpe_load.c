@@ -190,36 +190,22 @@ bool espl__bpe_takes_bytes(const void *model) {
     return true;
 }
 
-/* The bytes that a token of the byte-level alphabet stands for; false when it has other characters. */
-static bool raw_bytes_of(const char *token, size_t n, espl_buffer *out) {
-    int size;
-    out->size = 0;
-    for (size_t i = 0; i < n; i += (size_t)size) {
-        int byte = espl__byte_of(espl__utf8_decode(token + i, &size));
-        if (byte < 0)
-            return false;
-        espl_buffer_append(out, &(char){(char)byte}, 1);
-    }
-    return true;
-}
-
 static void fill_raw_vocab(espl__bpe *bpe) {
     const espl__vocab *vocab = bpe->vocab;
     espl__vocab *raw = &bpe->raw_vocab;
-    espl_buffer bytes = {0}, all = {0};
+    espl_buffer all = {0};
     raw->n_ids = vocab->n_ids;
     raw->begin = espl_calloc((size_t)vocab->n_ids + 1, sizeof *raw->begin);
     for (int64_t id = 0; id < vocab->n_ids; id++) {
         size_t n;
         const char *token = espl__vocab_token(vocab, (int32_t)id, &n);
         raw->begin[id] = all.size;
-        if (token && raw_bytes_of(token, n, &bytes))
-            espl_buffer_append(&all, bytes.data, bytes.size);
+        if (token)
+            (void)espl__bytes_of(token, n, &all);
     }
     raw->begin[vocab->n_ids] = all.size;
     raw->bytes = all.data;
     espl__vocab_index(raw);
-    espl_buffer_free(&bytes);
 }
 
 void espl__bpe_use_bytes(void *model) {

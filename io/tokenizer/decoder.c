@@ -76,26 +76,14 @@ static void repair(const char *text, size_t n, espl_buffer *out) {
     }
 }
 
-/* Bytes of a token of the byte-level alphabet; a token with any other character stands for itself. */
-static void put_bytes(espl__slice token, espl_buffer *out) {
-    size_t before = out->size;
-    int size;
-    for (size_t i = 0; i < token.n; i += (size_t)size) {
-        int byte = espl__byte_of(espl__utf8_decode(token.data + i, &size));
-        if (byte < 0) {
-            out->size = before;
-            espl_buffer_append(out, token.data, token.n);
-            return;
-        }
-        espl_buffer_append(out, &(char){(char)byte}, 1);
-    }
-}
-
 static espl_status apply_byte_level(const espl__decoder *row, espl__scratch *scratch, const espl__strings *in, espl__strings *out) {
     (void)row, (void)scratch;
     espl_buffer bytes = {0};
-    for (size_t i = 0; i < in->n; i++)
-        put_bytes(string_at(in, i), &bytes);
+    for (size_t i = 0; i < in->n; i++) {
+        espl__slice token = string_at(in, i);
+        if (!espl__bytes_of(token.data, token.n, &bytes))
+            espl_buffer_append(&bytes, token.data, token.n);
+    }
     repair(bytes.data, bytes.size, &out->bytes);
     espl__strings_end(out);
     espl_buffer_free(&bytes);

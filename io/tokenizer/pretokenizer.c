@@ -143,10 +143,7 @@ static espl_status write_space(const espl__pretokenizer *row, espl__scratch *scr
 
 static espl_status write_byte_level(const espl__pretokenizer *row, espl__scratch *scratch, espl__slice in, espl__text *out) {
     (void)row, (void)scratch;
-    for (size_t i = 0; i < in.n; i++) {
-        char bytes[4];
-        espl__text_fill(out, bytes, (size_t)espl__byte_char((unsigned char)in.data[i], bytes), espl__slice_span(&in, (ptrdiff_t)i));
-    }
+    espl__text_byte_level(out, in);
     return ESPL_OK;
 }
 

@@ -127,6 +127,27 @@ espl__span espl__slice_span(const espl__slice *slice, ptrdiff_t i) {
     return slice->map[i];
 }
 
+void espl__text_byte_level(espl__text *text, espl__slice slice) {
+    for (size_t i = 0; i < slice.n; i++) {
+        char bytes[4];
+        espl__text_fill(text, bytes, (size_t)espl__byte_char((unsigned char)slice.data[i], bytes), espl__slice_span(&slice, (ptrdiff_t)i));
+    }
+}
+
+bool espl__bytes_of(const char *token, size_t n, espl_buffer *out) {
+    size_t before = out->size;
+    int size;
+    for (size_t i = 0; i < n; i += (size_t)size) {
+        int byte = espl__byte_of(espl__utf8_decode(token + i, &size));
+        if (byte < 0) {
+            out->size = before;
+            return false;
+        }
+        espl_buffer_append(out, &(char){(char)byte}, 1);
+    }
+    return true;
+}
+
 espl__text *espl__scratch_next(espl__scratch *scratch) {
     espl__text *text = &scratch->texts[scratch->turn];
     espl__text_clear(text, scratch->tracked);

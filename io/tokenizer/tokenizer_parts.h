@@ -110,6 +110,12 @@ void espl__text_append(espl__text *text, espl__slice slice);
 /* Local. Appends bytes that all come from one span. */
 void espl__text_fill(espl__text *text, const char *data, size_t n, espl__span span);
 
+/* Local. Appends a slice with each byte as its byte-level character. */
+void espl__text_byte_level(espl__text *text, espl__slice slice);
+
+/* Local. Appends the bytes that a token of the byte-level alphabet stands for; false, and nothing, when it has other characters. */
+bool espl__bytes_of(const char *token, size_t n, espl_buffer *out);
+
 /* Local. Part [begin, end) of a slice. */
 espl__slice espl__slice_part(espl__slice slice, size_t begin, size_t end);
 

@@ -7,7 +7,8 @@ peak, peak memory, and their ratios.
 Both do full steps on the same shapes: forward, backward, global norm and clipping, AdamW; dropout 0. PyTorch runs its scaled-dot-product
 attention and fused AdamW, bf16 by autocast. In imdb-lengths both train on documents of the lengths that film reviews have, cut at 512 tokens:
 Espalier packs them, PyTorch pads batches of 8 to the longest; tokens a second count real tokens only (needs ESPL_SHARED_DATA). Each round runs one after the other; the first two steps of a process are not counted; figures are
-medians over all counted steps, memory is the largest resident size of the process. Needs torch and transformers in this Python."""
+medians over all counted steps, memory is the largest resident size of the process. OPENBLAS_* variables are
+unset for both, so that OpenBLAS chooses its kernels by the CPU. Needs torch and transformers in this Python."""
 import argparse, json, os, resource, statistics, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -146,6 +147,8 @@ def main():
     p.add_argument("--json")
     p.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = p.parse_args()
+    for name in [x for x in os.environ if x.startswith("OPENBLAS_")]:
+        del os.environ[name]
     if args.child:
         return torch_child(args, args.case[0], args.dtype[0])
     results = []

@@ -14,9 +14,9 @@
 typedef struct espl_comm espl_comm;
 
 typedef struct espl_ranks {
-    int rank, size;             /* in the job */
-    int node_rank, node_size;   /* among the ranks of this node */
-    int node, n_nodes;          /* nodes numbered by their lowest rank */
+    int rank, size;           /* in the job */
+    int node_rank, node_size; /* among the ranks of this node */
+    int node, n_nodes;        /* nodes numbered by their lowest rank */
     char host[64];
 } espl_ranks;
 

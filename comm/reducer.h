@@ -7,12 +7,12 @@
  *     between ops: espl_comm_progress
  *     espl_reducer_finish: this rank's shard of each bucket holds the sum over all micro-batches of all ranks
  *
- * fast: backward assigns in micro-batch 0 and adds in the later ones (espl_reducer_accumulates says which); ready starts the sum over ranks.
- * tree: backward assigns in every micro-batch. Node [a, b) of the tree over the global micro-batch index [0, n_local * size) is
- *   [a, mid) + [mid, b), mid = a + (b - a) / 2. size is a power of two, so a rank's micro-batches are exactly one node, and the bits of
- *   the result are the same for every such size. Finished left siblings wait on a stack of at most ceil(log2(n_local)) copies of the
- *   gradients; the merges of the last micro-batch happen bucket by bucket, so they overlap, too.
- * One rank sends nothing and (fast) copies nothing. Memory is planned: make runs once with a measuring arena, without a comm. */
+ * fast: backward assigns in micro-batch 0 and adds in the later ones (espl_reducer_accumulates says which); ready starts the sum over
+ * ranks. tree: backward assigns in every micro-batch. Node [a, b) of the tree over the global micro-batch index [0, n_local * size) is [a,
+ * mid) + [mid, b), mid = a + (b - a) / 2. size is a power of two, so a rank's micro-batches are exactly one node, and the bits of the
+ * result are the same for every such size. Finished left siblings wait on a stack of at most ceil(log2(n_local)) copies of the gradients;
+ * the merges of the last micro-batch happen bucket by bucket, so they overlap, too. One rank sends nothing and (fast) copies nothing.
+ * Memory is planned: make runs once with a measuring arena, without a comm. */
 #ifndef ESPL_COMM_REDUCER_H
 #define ESPL_COMM_REDUCER_H
 
@@ -26,9 +26,9 @@ typedef struct espl_reducer_plan {
     const espl_bucket *buckets; /* borrowed for the reducer's life; at most ESPL_MAX_REQUESTS */
     int64_t n_buckets;
     int rank, size;
-    int64_t n_local;  /* micro-batches of a step on this rank */
+    int64_t n_local; /* micro-batches of a step on this rank */
     bool tree;
-    bool replicated;  /* every rank gets the whole sum, not its shard alone */
+    bool replicated;                                      /* every rank gets the whole sum, not its shard alone */
     void (*add)(float *to, const float *from, int64_t n); /* to += from; a kernel, handed in because comm knows none */
 } espl_reducer_plan;
 

@@ -154,7 +154,8 @@ static espl_status leave_later(espl_checkpoints *s, int64_t step) {
             continue;
         ESPL_TRY_DONE(espl__step_leave(s->options.folder, list[i].step, s->attempt));
         forget_kept(s, list[i].step);
-        ESPL_WARN("%s: the run begins at step %lld and leaves this checkpoint; it is kept as %s.attempt-%lld.left, delete it when it is not needed",
+        ESPL_WARN("%s: the run begins at step %lld and leaves this checkpoint; it is kept as %s.attempt-%lld.left, delete it when it is "
+                  "not needed",
                   list[i].path, (long long)step, list[i].path, (long long)s->attempt);
     }
 done:

@@ -15,11 +15,11 @@
 enum { ESPL_MAX_DIMS = 4 };
 
 typedef struct espl_tensor_file {
-    const char *name;  /* borrowed from the set */
+    const char *name; /* borrowed from the set */
     espl_dtype dtype;
     int n_dims;
     int64_t shape[ESPL_MAX_DIMS];
-    const void *data;  /* in the mapping; valid until the set is closed */
+    const void *data; /* in the mapping; valid until the set is closed */
     size_t bytes;
 } espl_tensor_file;
 

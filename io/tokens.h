@@ -18,29 +18,29 @@
 
 typedef struct espl_tokens {
     int64_t n_tokens, n_documents;
-    int64_t vocabulary;           /* every id is below */
-    int64_t n_bytes;              /* bytes of the text behind the tokens, for loss per byte */
-    const int64_t *documents;     /* [n_documents + 1]; mapped */
-    const uint16_t *ids16;        /* one of the two is not NULL; mapped */
+    int64_t vocabulary;       /* every id is below */
+    int64_t n_bytes;          /* bytes of the text behind the tokens, for loss per byte */
+    const int64_t *documents; /* [n_documents + 1]; mapped */
+    const uint16_t *ids16;    /* one of the two is not NULL; mapped */
     const uint32_t *ids32;
-    const uint8_t *mask;          /* NULL: every token is a target; mapped */
+    const uint8_t *mask; /* NULL: every token is a target; mapped */
     uint64_t key;
-    void *mapping;                /* private */
+    void *mapping; /* private */
     size_t mapping_bytes;
 } espl_tokens;
 
 /* How text becomes tokens; borrowed strings. */
 typedef struct espl_tokens_recipe {
-    char *const *paths;        /* files, folders or globs */
+    char *const *paths; /* files, folders or globs */
     int64_t n_paths;
-    int format;                /* espl_read_format: data.format's choice */
-    const char *text_field;    /* "": text, then input */
-    int document;              /* espl_read_unit: data.document's choice */
-    bool append_eos;           /* where the tokenizer has not put it there itself */
-    int32_t eos;               /* id to append */
-    bool skip_bad;             /* data.on_error: skip, counted */
-    const char *cache;         /* folder, made when absent */
-    int threads;               /* a rank; 0: shares the node's cores among its ranks */
+    int format;             /* espl_read_format: data.format's choice */
+    const char *text_field; /* "": text, then input */
+    int document;           /* espl_read_unit: data.document's choice */
+    bool append_eos;        /* where the tokenizer has not put it there itself */
+    int32_t eos;            /* id to append */
+    bool skip_bad;          /* data.on_error: skip, counted */
+    const char *cache;      /* folder, made when absent */
+    int threads;            /* a rank; 0: shares the node's cores among its ranks */
 } espl_tokens_recipe;
 
 /* Collective. Makes or reuses the store of a recipe: key = hash of file contents, tokenizer and recipe; ranks tokenise shares of the input

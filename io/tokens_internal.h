@@ -47,7 +47,7 @@ espl_status espl__parts_build(espl_comm *comm, const espl_tokenizer *tokenizer, 
 void espl__parts_free(espl_parts *parts);
 
 /* Collective. Writes all ranks' parts, in the order of ranks, as the store `path`. `tag`, the job's own, ends the
- * name under which it is written. Errors: data, when there is no document; io. The same on all ranks. */
+ * name under which it is written. There is a document at least. Errors: io. The same on all ranks. */
 espl_status espl__store_write(espl_comm *comm, const espl_parts *parts, uint64_t key, int64_t vocabulary, const char *path, uint64_t tag);
 
 #endif

@@ -60,6 +60,15 @@ static espl_status report(espl_comm *comm, const espl_parts *parts, const struct
     return ESPL_OK;
 }
 
+static espl_status check_not_empty(espl_comm *comm, const espl_parts *parts, const espl_tokens_recipe *recipe) {
+    int64_t documents = parts->n_documents;
+    ESPL_TRY(espl_comm_allreduce_i64(comm, &documents, 1, ESPL_SUM));
+    if (documents == 0)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s%s: no document with text in it, at least one is expected", recipe->paths[0],
+                  recipe->n_paths > 1 ? " ..." : "");
+    return ESPL_OK;
+}
+
 static espl_status build(espl_comm *comm, const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe, const espl_inputs *inputs,
                          uint64_t key, const char *path) {
     espl_parts parts = {0};
@@ -69,6 +78,8 @@ static espl_status build(espl_comm *comm, const espl_tokenizer *tokenizer, const
     ESPL_TRY(make_tag(comm, &tag));
     char *prefix = espl_format("%s.part-%llx-%d", path, (unsigned long long)tag, espl_comm_ranks(comm)->rank);
     espl_status status = espl_comm_agree(comm, tokenise(comm, tokenizer, recipe, inputs, prefix, &parts), "tokenising");
+    if (status == ESPL_OK)
+        status = check_not_empty(comm, &parts, recipe);
     if (status == ESPL_OK)
         status = espl__store_write(comm, &parts, key, espl_tokenizer_size(tokenizer), path, tag);
     if (status == ESPL_OK)

@@ -127,8 +127,7 @@ static espl_status write_all(espl_comm *comm, const espl_parts *parts, const cou
 espl_status espl__store_write(espl_comm *comm, const espl_parts *parts, uint64_t key, int64_t vocabulary, const char *path, uint64_t tag) {
     counts before, all;
     ESPL_TRY(gather_counts(comm, parts, &before, &all));
-    if (all.n_documents == 0)
-        ESPL_FAIL(ESPL_ERR_DATA, "no document in the data, expected one with text at least");
+    ESPL_ASSERT(all.n_documents > 0, "a store has documents");
     espl_store_layout layout = {.key = key, .vocabulary = vocabulary};
     layout.sets[ESPL_STORE_IDS] = (espl_store_set){.n = all.n_tokens, .width = parts->width};
     layout.sets[ESPL_STORE_DOCUMENTS] = (espl_store_set){.n = all.n_documents + 1, .width = sizeof(int64_t)};

@@ -1,9 +1,14 @@
 #include "kernels/kernels.h"
 
 const espl_op_desc espl_ops[ESPL_N_OPS] = {
-#define OP(ID, op_name, inputs, outputs, params, bwd_inputs, bwd_outputs, op_flags)                                                    \
-    [ESPL_OP_##ID] = {.name = #op_name, .n_in = (inputs), .n_out = (outputs), .n_param = (params), .bwd_in = (bwd_inputs),             \
-                      .bwd_out = (bwd_outputs), .flags = (op_flags)},
+#define OP(ID, op_name, inputs, outputs, params, bwd_inputs, bwd_outputs, op_flags)                                                        \
+    [ESPL_OP_##ID] = {.name = #op_name,                                                                                                    \
+                      .n_in = (inputs),                                                                                                    \
+                      .n_out = (outputs),                                                                                                  \
+                      .n_param = (params),                                                                                                 \
+                      .bwd_in = (bwd_inputs),                                                                                              \
+                      .bwd_out = (bwd_outputs),                                                                                            \
+                      .flags = (op_flags)},
 #include "kernels/ops.def"
 #undef OP
 };

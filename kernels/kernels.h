@@ -10,8 +10,9 @@
  * Tensors do not overlap unless it is said here. A din that is NULL is not wanted: LINEAR, QKV, RESNORM and LINEAR_XENT take
  * that, for the other ops din is always there. A dparam that is NULL is frozen. Backward never changes out; of dout only QKV's.
  *
- * drop(x)_e is 0 or x / (1 - p), kept where espl_rng_u32(key, e) >= espl_rng_threshold(p), with key = batch->rng and its op = attrs->rng_op;
- * e = token * D + column in EMBED and RESNORM. It is the identity when p = 0 or not batch->training; drop' is drop with the same e.
+ * drop(x)_e is 0 or x / (1 - p), kept where espl_rng_u32(key, e) >= espl_rng_threshold(p), with key = batch->rng and its op =
+ * attrs->rng_op; e = token * D + column in EMBED and RESNORM. It is the identity when p = 0 or not batch->training; drop' is drop with the
+ * same e.
  *
  * Legend: N tokens of the micro-batch, D width, H heads, G key/value heads, d head size, F ffn, V vocabulary.
  *
@@ -32,17 +33,16 @@
  *              (a, b) becomes (a cos - b sin, b cos + a sin).
  *     bwd: rotates dout0 back in place (dout0 is scratch afterwards), then as LINEAR.
  * ATTENTION    in0 qkv [N,(H+2G)d]; out0 [N,H d]; out1 [N,H] f32 = log-sum-exp of the scaled scores.
- *              Token i of segment s sees tokens j of s: causal: j <= i; window w > 0: i - w < j (so w tokens with itself; only with causal).
- *              Head h uses k/v head h / (H / G). softmax(scale q k) v; dropout on probabilities, element ((h N + i) << 20) + (j - start of s),
+ *              Token i of segment s sees tokens j of s: causal: j <= i; window w > 0: i - w < j (so w tokens with itself; only with
+ * causal). Head h uses k/v head h / (H / G). softmax(scale q k) v; dropout on probabilities, element ((h N + i) << 20) + (j - start of s),
  *              N = batch->n, i in 0 .. N - 1. out1 is taken before dropout. Nothing of size T x T exists (Dao 2023, FlashAttention-2).
  *     bwd: din0 [N,(H+2G)d] all three parts.
  * ATTENTION_CACHED  generation: in0 qkv of the new tokens; segment s appends its k, v at cache->length[s].. of row cache->row[s] and its
- *              queries see everything there, always causal, with window. cache of the layer: [rows, capacity, 2 G d] real, a token's k (G d)
- *              then its v (G d); token t of the segment is number cache->length[s] + t of the row. No dropout. out0 [N,H d].
- * ACT          out0 = f(in0) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh.      bwd: din0 = dout0 f'(in0); may alias dout0.
- * GLU          in0 [N,2F], a row is gate (F) then up (F); out0[N,F] = f(gate) * up (Shazeer 2020).              bwd: din0 [N,2F].
- * LINEAR_XENT  logits = scale * in0 W^T, W = P0 [V,D]; out0 [N] f32 = -log softmax(logits)[target], 0 where target < 0.
- *              Goes chunk by chunk of tokens: N x V is never held.
+ *              queries see everything there, always causal, with window. cache of the layer: [rows, capacity, 2 G d] real, a token's k (G
+ * d) then its v (G d); token t of the segment is number cache->length[s] + t of the row. No dropout. out0 [N,H d]. ACT          out0 =
+ * f(in0) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh.      bwd: din0 = dout0 f'(in0); may alias dout0. GLU          in0 [N,2F],
+ * a row is gate (F) then up (F); out0[N,F] = f(gate) * up (Shazeer 2020).              bwd: din0 [N,2F]. LINEAR_XENT  logits = scale * in0
+ * W^T, W = P0 [V,D]; out0 [N] f32 = -log softmax(logits)[target], 0 where target < 0. Goes chunk by chunk of tokens: N x V is never held.
  *     bwd (LOSS): writes out0 as forward does, and din0 and dP0 for the gradient of loss_scale * sum(out0). dout0 is not read.
  */
 #ifndef ESPL_KERNELS_KERNELS_H
@@ -73,16 +73,16 @@ enum { ESPL_OUT_IN, ESPL_IN_OUT };
 
 /* What a row of the tape fixes for its op; fields an op does not name are 0. */
 typedef struct espl_attrs {
-    int64_t n_in, n_out;             /* widths; EMBED: n_out = D, vocab = V, positions = rows of P1; RESNORM: n_in = D; GLU: n_out = F */
-    int64_t vocab, positions;        /* LINEAR_XENT: n_in = D, vocab = V */
+    int64_t n_in, n_out;      /* widths; EMBED: n_out = D, vocab = V, positions = rows of P1; RESNORM: n_in = D; GLU: n_out = F */
+    int64_t vocab, positions; /* LINEAR_XENT: n_in = D, vocab = V */
     int32_t heads, kv_heads, head_dim;
     int32_t causal, window;
-    int32_t kind;                    /* norm or activation */
-    int32_t layout;                  /* of the weight */
+    int32_t kind;   /* norm or activation */
+    int32_t layout; /* of the weight */
     float scale, eps, dropout;
-    int32_t rope_dim;                /* 0: no rope */
-    const float *rope;               /* [positions, rope_dim]: cos in the first half, sin in the second; borrowed */
-    uint32_t rng_op;                 /* the row's number, for dropout */
+    int32_t rope_dim;  /* 0: no rope */
+    const float *rope; /* [positions, rope_dim]: cos in the first half, sin in the second; borrowed */
+    uint32_t rng_op;   /* the row's number, for dropout */
 } espl_attrs;
 
 /* Key/value cache of generation; borrowed. */
@@ -95,14 +95,14 @@ typedef struct espl_cache {
 
 /* One micro-batch; borrowed by the kernels. */
 typedef struct espl_batch {
-    int64_t n;              /* tokens, at most the plan's N */
+    int64_t n; /* tokens, at most the plan's N */
     int32_t n_segments;
-    const int32_t *segments; /* [n_segments + 1] offsets, 0 .. n */
+    const int32_t *segments;                  /* [n_segments + 1] offsets, 0 .. n */
     const int32_t *ids, *positions, *targets; /* [n]; target -1: not counted */
-    float loss_scale;        /* one over the target tokens of the whole step, on all ranks */
-    espl_rng_key rng;        /* seed, purpose dropout, step, micro; the op fills op */
-    int32_t training;        /* 0: dropout is off */
-    const espl_cache *cache; /* generation only */
+    float loss_scale;                         /* one over the target tokens of the whole step, on all ranks */
+    espl_rng_key rng;                         /* seed, purpose dropout, step, micro; the op fills op */
+    int32_t training;                         /* 0: dropout is off */
+    const espl_cache *cache;                  /* generation only */
 } espl_batch;
 
 /* Arguments of one call. Tensors that the row lacks are NULL. */
@@ -114,7 +114,7 @@ typedef struct espl_args {
     const void *param[ESPL_MAX_PARAM];
     void *din[ESPL_MAX_IN];
     void *dout[ESPL_MAX_OUT];
-    void *dparam[ESPL_MAX_PARAM]; /* NULL: frozen */
+    void *dparam[ESPL_MAX_PARAM];    /* NULL: frozen */
     bool dparam_add[ESPL_MAX_PARAM]; /* add to what is there; else overwrite it all */
     bool din_add[ESPL_MAX_IN];       /* add to what is there (an input with a second user); else overwrite */
     int32_t layer;                   /* ATTENTION_CACHED: which layer of the cache */
@@ -152,9 +152,9 @@ typedef struct espl_adamw {
 } espl_adamw;
 
 typedef struct espl_kernels {
-    const char *name;    /* "cpu avx512 fp32" */
-    espl_dtype real;     /* weights and activations */
-    espl_dtype stat;     /* statistics marked f32, and gradients of parameters */
+    const char *name; /* "cpu avx512 fp32" */
+    espl_dtype real;  /* weights and activations */
+    espl_dtype stat;  /* statistics marked f32, and gradients of parameters */
     espl_kernel *forward[ESPL_N_OPS];
     espl_kernel *backward[ESPL_N_OPS]; /* NULL for FORWARD ops */
     /* Bytes of work for forward (backward = 0) or backward, n tokens, `threads` threads. */

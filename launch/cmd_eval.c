@@ -8,7 +8,8 @@
 #include <math.h>
 
 static const char text[] =
-    "Evaluates a model on data.valid of the config, on as many ranks as the launcher started: loss and perplexity a token, and bits a byte\n"
+    "Evaluates a model on data.valid of the config, on as many ranks as the launcher started: loss and perplexity a token, and bits a "
+    "byte\n"
     "of text (which do not depend on the tokenizer). The model is --model, or else the newest good checkpoint of run.dir.\n";
 
 typedef struct job {
@@ -27,11 +28,12 @@ static espl_status read_config(const job *job, espl_config *config) {
 static void print_result(const job *job, const espl_eval_result *r) {
     double bits = r->loss * (double)r->targets / (double)r->bytes / log(2.0);
     if (job->json)
-        printf("{\"loss\": %.17g, \"perplexity\": %.17g, \"bits_per_byte\": %.17g, \"byte_perplexity\": %.17g, \"tokens\": %lld, \"bytes\": %lld}\n", r->loss,
-               exp(r->loss), bits, exp2(bits), (long long)r->targets, (long long)r->bytes);
+        printf("{\"loss\": %.17g, \"perplexity\": %.17g, \"bits_per_byte\": %.17g, \"byte_perplexity\": %.17g, \"tokens\": %lld, "
+               "\"bytes\": %lld}\n",
+               r->loss, exp(r->loss), bits, exp2(bits), (long long)r->targets, (long long)r->bytes);
     else
-        printf("loss %.6f, perplexity %.4f a token; %.4f bits, perplexity %.4f a byte; %lld tokens, %lld bytes\n", r->loss, exp(r->loss), bits, exp2(bits),
-               (long long)r->targets, (long long)r->bytes);
+        printf("loss %.6f, perplexity %.4f a token; %.4f bits, perplexity %.4f a byte; %lld tokens, %lld bytes\n", r->loss, exp(r->loss),
+               bits, exp2(bits), (long long)r->targets, (long long)r->bytes);
 }
 
 static espl_status body(espl_comm *comm, void *context) {
@@ -57,8 +59,13 @@ espl_status espl_cmd_eval(int argc, char **argv) {
         {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
         {"json", NULL, "print JSON", ESPL_OPTION_SWITCH, &job.json},
     };
-    const espl_usage usage = {.verb = "eval", .operands = "CONFIG.yaml", .text = text, .options = options,
-                              .n_options = sizeof options / sizeof options[0], .min_operands = 1, .max_operands = 1};
+    const espl_usage usage = {.verb = "eval",
+                              .operands = "CONFIG.yaml",
+                              .text = text,
+                              .options = options,
+                              .n_options = sizeof options / sizeof options[0],
+                              .min_operands = 1,
+                              .max_operands = 1};
     bool done;
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));

@@ -11,9 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char text[] =
-    "Writes the weights of a checkpoint (or of the newest good one of a run folder) as a Hugging Face folder:\n"
-    "safetensors, config.json, the tokenizer's files, and espalier.json with where it all came from.\n";
+static const char text[] = "Writes the weights of a checkpoint (or of the newest good one of a run folder) as a Hugging Face folder:\n"
+                           "safetensors, config.json, the tokenizer's files, and espalier.json with where it all came from.\n";
 
 static espl_status find_checkpoint(const char *path, char **checkpoint) {
     espl_comm *self = NULL;
@@ -66,7 +65,13 @@ done:
 espl_status espl_cmd_export(int argc, char **argv) {
     const char *dtype = "fp32";
     const espl_option options[] = {{"dtype", "FORMAT", "fp32 (default) or bf16", ESPL_OPTION_TEXT, &dtype}};
-    const espl_usage usage = {.verb = "export", .operands = "PATH FOLDER", .text = text, .options = options, .n_options = 1, .min_operands = 2, .max_operands = 2};
+    const espl_usage usage = {.verb = "export",
+                              .operands = "PATH FOLDER",
+                              .text = text,
+                              .options = options,
+                              .n_options = 1,
+                              .min_operands = 2,
+                              .max_operands = 2};
     espl_words operands = {0};
     bool done;
     espl_status status = ESPL_OK;

@@ -114,12 +114,19 @@ static espl_status print_result(const espl_inference *model, const prompts *p, i
 /* ---- The verb. */
 
 static espl_generate_options options_of(const espl_config *c, const int32_t *eos) {
-    return (espl_generate_options){
-        .sampling = {.repetition_penalty = c->generate_repetition_penalty, .no_repeat_ngram = c->generate_no_repeat_ngram,
-                     .min_new_tokens = c->generate_min_new_tokens, .temperature = c->generate_temperature, .top_k = c->generate_top_k,
-                     .top_p = c->generate_top_p, .min_tokens_to_keep = 1, .eos = eos, .n_eos = *eos >= 0},
-        .beams = (int)c->generate_beams, .length_penalty = c->generate_length_penalty, .max_new = c->generate_max_new_tokens,
-        .seed = (uint64_t)c->generate_seed};
+    return (espl_generate_options){.sampling = {.repetition_penalty = c->generate_repetition_penalty,
+                                                .no_repeat_ngram = c->generate_no_repeat_ngram,
+                                                .min_new_tokens = c->generate_min_new_tokens,
+                                                .temperature = c->generate_temperature,
+                                                .top_k = c->generate_top_k,
+                                                .top_p = c->generate_top_p,
+                                                .min_tokens_to_keep = 1,
+                                                .eos = eos,
+                                                .n_eos = *eos >= 0},
+                                   .beams = (int)c->generate_beams,
+                                   .length_penalty = c->generate_length_penalty,
+                                   .max_new = c->generate_max_new_tokens,
+                                   .seed = (uint64_t)c->generate_seed};
 }
 
 static espl_status generate(const espl_config *config, const espl_inference *model, const prompts *p, bool ids) {
@@ -130,7 +137,8 @@ static espl_status generate(const espl_config *config, const espl_inference *mod
     espl_decoder *decoder = NULL;
     espl_generated *results = espl_calloc((size_t)p->n, sizeof *results);
     espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_decoder_make(model->model, model->kernels, model->weights, rows, p->longest + options.max_new, 512, model->threads, &decoder));
+    ESPL_TRY_DONE(
+        espl_decoder_make(model->model, model->kernels, model->weights, rows, p->longest + options.max_new, 512, model->threads, &decoder));
     if (streams)
         fputs(p->texts[0], stdout);
     ESPL_TRY_DONE(espl_generate(decoder, &options, p->n, p->items, model->model->dims.vocab, streams ? show_token : NULL, &s, results));
@@ -181,8 +189,8 @@ static espl_status run(const job *job) {
     ESPL_TRY_DONE(espl_inference_open(self, job->operands.items[0], &config, 0, threads, &model));
     ESPL_TRY_DONE(encode_prompts(&p, &model));
     if (p.longest + config.generate_max_new_tokens > model.model->dims.positions)
-        ESPL_FAIL_DONE(ESPL_ERR_USAGE, "a prompt of %lld tokens and generate.max_new_tokens %lld exceed the model's %lld positions", (long long)p.longest,
-                       (long long)config.generate_max_new_tokens, (long long)model.model->dims.positions);
+        ESPL_FAIL_DONE(ESPL_ERR_USAGE, "a prompt of %lld tokens and generate.max_new_tokens %lld exceed the model's %lld positions",
+                       (long long)p.longest, (long long)config.generate_max_new_tokens, (long long)model.model->dims.positions);
     ESPL_TRY_DONE(generate(&config, &model, &p, job->ids));
 done:
     espl_comm_close(&self);
@@ -201,8 +209,13 @@ espl_status espl_cmd_generate(int argc, char **argv) {
         {"greedy", NULL, "the likeliest token each time (generate.temperature=0)", ESPL_OPTION_SWITCH, &job.greedy},
         {"ids", NULL, "print the new tokens' ids instead of text", ESPL_OPTION_SWITCH, &job.ids},
     };
-    const espl_usage usage = {.verb = "generate", .operands = "PATH", .text = text, .options = options,
-                              .n_options = sizeof options / sizeof options[0], .min_operands = 1, .max_operands = 1};
+    const espl_usage usage = {.verb = "generate",
+                              .operands = "PATH",
+                              .text = text,
+                              .options = options,
+                              .n_options = sizeof options / sizeof options[0],
+                              .min_operands = 1,
+                              .max_operands = 1};
     bool done;
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));

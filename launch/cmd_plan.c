@@ -33,15 +33,22 @@ espl_status espl_cmd_plan(int argc, char **argv) {
         {"json", NULL, "print JSON", ESPL_OPTION_SWITCH, &request.json},
         {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &sets},
     };
-    const espl_usage usage = {.verb = "plan", .operands = "CONFIG.yaml", .text = text, .options = options,
-                              .n_options = sizeof options / sizeof options[0], .min_operands = 1, .max_operands = 1};
+    const espl_usage usage = {.verb = "plan",
+                              .operands = "CONFIG.yaml",
+                              .text = text,
+                              .options = options,
+                              .n_options = sizeof options / sizeof options[0],
+                              .min_operands = 1,
+                              .max_operands = 1};
     bool done;
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
     if (done)
         goto done;
     if (ranks < 1 || ranks > 1000000 || per_node < 0 || per_node > ranks || threads < 0 || threads > 4096)
-        ESPL_FAIL_DONE(ESPL_ERR_USAGE, "--ranks %lld --ranks-per-node %lld --threads %lld: whole numbers are expected, at least one rank, no more on a node than in all",
+        ESPL_FAIL_DONE(ESPL_ERR_USAGE,
+                       "--ranks %lld --ranks-per-node %lld --threads %lld: whole numbers are expected, at least one rank, no more on a "
+                       "node than in all",
                        (long long)ranks, (long long)per_node, (long long)threads);
     request.ranks = (int)ranks;
     request.ranks_per_node = (int)per_node;

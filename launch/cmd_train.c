@@ -27,8 +27,11 @@ static espl_status body(espl_comm *comm, void *context) {
     ESPL_TRY_DONE(espl_session_agree(comm, espl_recipe_read(job->operands.items[0], &job->sets, &config), "reading the config"));
     espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
     const espl_library libraries[] = {{"espalier", ESPL_VERSION}, {"kernels", espl_kernels_describe()}};
-    espl_run_options options = {.resume = job->resume, .stop_requested = espl_signals_pending, .command_line = job->command_line,
-                                .libraries = libraries, .n_libraries = sizeof libraries / sizeof libraries[0]};
+    espl_run_options options = {.resume = job->resume,
+                                .stop_requested = espl_signals_pending,
+                                .command_line = job->command_line,
+                                .libraries = libraries,
+                                .n_libraries = sizeof libraries / sizeof libraries[0]};
     ESPL_TRY_DONE(espl_train(&config, comm, &options));
 done:
     espl_config_free(&config);
@@ -47,10 +50,16 @@ espl_status espl_cmd_train(int argc, char **argv) {
     job job = {.resume = "auto"};
     const espl_option options[] = {
         {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
-        {"resume", "WHAT", "auto (default): the newest good checkpoint in run.dir, if any; never: start anew; else a checkpoint's path", ESPL_OPTION_TEXT, &job.resume},
+        {"resume", "WHAT", "auto (default): the newest good checkpoint in run.dir, if any; never: start anew; else a checkpoint's path",
+         ESPL_OPTION_TEXT, &job.resume},
     };
-    const espl_usage usage = {.verb = "train", .operands = "CONFIG.yaml", .text = text, .options = options,
-                              .n_options = sizeof options / sizeof options[0], .min_operands = 1, .max_operands = 1};
+    const espl_usage usage = {.verb = "train",
+                              .operands = "CONFIG.yaml",
+                              .text = text,
+                              .options = options,
+                              .n_options = sizeof options / sizeof options[0],
+                              .min_operands = 1,
+                              .max_operands = 1};
     bool done;
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));

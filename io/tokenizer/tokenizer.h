@@ -13,10 +13,10 @@
 typedef struct espl_tokenizer espl_tokenizer;
 
 typedef struct espl_encoding {
-    int32_t *ids;       /* [n] */
+    int32_t *ids;         /* [n] */
     int64_t *begin, *end; /* [n] byte offsets of each token in the text; NULL unless asked for */
     int64_t n, capacity;
-    bool want_offsets;  /* set by the caller before encoding */
+    bool want_offsets; /* set by the caller before encoding */
 } espl_encoding;
 
 /* Local. Reads `path`: a tokenizer.json, or a folder that holds one. Errors: data, naming the file and the part that is unknown. */

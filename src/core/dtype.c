@@ -6,7 +6,7 @@ static const struct {
     const char *name;
     size_t size;
 } rows[ESPL_N_DTYPES] = {
-    [ESPL_F32] = {"fp32", 4}, [ESPL_BF16] = {"bf16", 2}, [ESPL_F16] = {"fp16", 2}, [ESPL_F64] = {"fp64", 8},
+    [ESPL_F32] = {"fp32", 4},  [ESPL_BF16] = {"bf16", 2}, [ESPL_F16] = {"fp16", 2}, [ESPL_F64] = {"fp64", 8},
     [ESPL_I32] = {"int32", 4}, [ESPL_I64] = {"int64", 8}, [ESPL_U8] = {"uint8", 1},
 };
 

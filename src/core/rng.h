@@ -53,9 +53,7 @@ static inline espl_rng4 espl_rng_block(const espl_rng_key *key, uint64_t block) 
 }
 
 /* Local. Number `element` of the stream, uniform over 32 bits. */
-static inline uint32_t espl_rng_u32(const espl_rng_key *key, uint64_t element) {
-    return espl_rng_block(key, element >> 2).v[element & 3];
-}
+static inline uint32_t espl_rng_u32(const espl_rng_key *key, uint64_t element) { return espl_rng_block(key, element >> 2).v[element & 3]; }
 
 /* Local. Uniform in (0, 1): 24 bits and a half step, exact in float. */
 static inline float espl_rng_uniform(uint32_t bits) { return ((float)(bits >> 8) + 0.5f) * 0x1p-24f; }

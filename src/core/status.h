@@ -21,8 +21,7 @@ typedef enum espl_status {
 } espl_status;
 
 /* Local. Starts a new trail with one message and returns `code`; use ESPL_FAIL. */
-espl_status espl_status_fail(espl_status code, const char *file, int line, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+espl_status espl_status_fail(espl_status code, const char *file, int line, const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* Local. Adds the frame file:line to the trail and returns `status`; use ESPL_TRY. */
 espl_status espl_status_frame(espl_status status, const char *file, int line, const char *call);
@@ -43,39 +42,39 @@ void espl_status_clear(void);
 void espl_status_set_abort(void (*abort_job)(int code));
 
 /* Local. Prints a failed assertion and its trail, aborts the job; use ESPL_ASSERT. */
-void espl_status_assert_failed(const char *file, int line, const char *condition,
-                               const char *format, ...) __attribute__((noreturn, format(printf, 4, 5)));
+void espl_status_assert_failed(const char *file, int line, const char *condition, const char *format, ...)
+    __attribute__((noreturn, format(printf, 4, 5)));
 
 #define ESPL_FAIL(code, ...) return espl_status_fail((code), __FILE__, __LINE__, __VA_ARGS__)
 
-#define ESPL_TRY(call)                                                                             \
-    do {                                                                                           \
-        espl_status espl_try_status_ = (call);                                                     \
-        if (espl_try_status_ != ESPL_OK)                                                           \
-            return espl_status_frame(espl_try_status_, __FILE__, __LINE__, #call);                 \
+#define ESPL_TRY(call)                                                                                                                     \
+    do {                                                                                                                                   \
+        espl_status espl_try_status_ = (call);                                                                                             \
+        if (espl_try_status_ != ESPL_OK)                                                                                                   \
+            return espl_status_frame(espl_try_status_, __FILE__, __LINE__, #call);                                                         \
     } while (0)
 
 /* For functions that own something: needs `espl_status status` and one label `done:` in scope. */
-#define ESPL_TRY_DONE(call)                                                                        \
-    do {                                                                                           \
-        status = (call);                                                                           \
-        if (status != ESPL_OK) {                                                                   \
-            espl_status_frame(status, __FILE__, __LINE__, #call);                                  \
-            goto done;                                                                             \
-        }                                                                                          \
+#define ESPL_TRY_DONE(call)                                                                                                                \
+    do {                                                                                                                                   \
+        status = (call);                                                                                                                   \
+        if (status != ESPL_OK) {                                                                                                           \
+            espl_status_frame(status, __FILE__, __LINE__, #call);                                                                          \
+            goto done;                                                                                                                     \
+        }                                                                                                                                  \
     } while (0)
 
-#define ESPL_FAIL_DONE(code, ...)                                                                  \
-    do {                                                                                           \
-        status = espl_status_fail((code), __FILE__, __LINE__, __VA_ARGS__);                        \
-        goto done;                                                                                 \
+#define ESPL_FAIL_DONE(code, ...)                                                                                                          \
+    do {                                                                                                                                   \
+        status = espl_status_fail((code), __FILE__, __LINE__, __VA_ARGS__);                                                                \
+        goto done;                                                                                                                         \
     } while (0)
 
 /* ESPL_ASSERT(condition, "what it means", values...): on in every build; not for inner loops. */
-#define ESPL_ASSERT(condition, ...)                                                                \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            espl_status_assert_failed(__FILE__, __LINE__, #condition, __VA_ARGS__);                \
+#define ESPL_ASSERT(condition, ...)                                                                                                        \
+    do {                                                                                                                                   \
+        if (!(condition))                                                                                                                  \
+            espl_status_assert_failed(__FILE__, __LINE__, #condition, __VA_ARGS__);                                                        \
     } while (0)
 
 #endif

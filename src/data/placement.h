@@ -21,20 +21,20 @@
 
 /* One source of documents; arrays borrowed for the life of the placement. */
 typedef struct espl_source {
-    const char *name;          /* for messages */
+    const char *name; /* for messages */
     int64_t n_tokens, n_documents;
-    const int64_t *documents;  /* [n_documents + 1] */
-    const uint16_t *ids16;     /* one of the two */
+    const int64_t *documents; /* [n_documents + 1] */
+    const uint16_t *ids16;    /* one of the two */
     const uint32_t *ids32;
-    const uint8_t *mask;       /* or NULL */
-    double weight;             /* relative share of tokens in an epoch's mix; where any source has <= 0, all are mixed by size */
+    const uint8_t *mask; /* or NULL */
+    double weight;       /* relative share of tokens in an epoch's mix; where any source has <= 0, all are mixed by size */
 } espl_source;
 
 typedef struct espl_placement_options {
-    int64_t budget;   /* tokens of a micro-batch */
-    int64_t length;   /* longest document piece or window, <= budget */
-    bool windows;     /* fixed windows instead of packed documents */
-    bool shuffle;     /* off for evaluation: natural order, each source once, every epoch alike */
+    int64_t budget; /* tokens of a micro-batch */
+    int64_t length; /* longest document piece or window, <= budget */
+    bool windows;   /* fixed windows instead of packed documents */
+    bool shuffle;   /* off for evaluation: natural order, each source once, every epoch alike */
     uint64_t seed;
 } espl_placement_options;
 
@@ -49,7 +49,8 @@ typedef struct espl_sample {
 } espl_sample;
 
 /* Local. Plans the placement. Errors: data, when the sources hold no target at all. */
-espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, const espl_placement_options *options, espl_placement **placement);
+espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, const espl_placement_options *options,
+                                espl_placement **placement);
 
 /* Local. Micro-batches of epoch `epoch`. Two epochs may differ by a few (packing differs). */
 int64_t espl_placement_count(espl_placement *placement, int64_t epoch);

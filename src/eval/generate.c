@@ -88,7 +88,8 @@ static int choose(session *s, int running, espl_token_sink *sink, void *context)
         int row = s->feed_rows[r];
         int64_t n_new = s->length[row] - s->prompts[row].n;
         espl_context so_far = {.ids = text_of(s, row), .n = s->length[row], .n_new = n_new};
-        int32_t token = espl_sampling_next(&o->sampling, so_far, s->logits + (int64_t)r * s->vocab, s->vocab, o->seed, (uint32_t)row, s->scratch);
+        int32_t token =
+            espl_sampling_next(&o->sampling, so_far, s->logits + (int64_t)r * s->vocab, s->vocab, o->seed, (uint32_t)row, s->scratch);
         text_of(s, row)[s->length[row]++] = token;
         if (sink != NULL)
             sink(context, row, token);
@@ -115,7 +116,8 @@ static espl_status sample(session *s, espl_token_sink *sink, void *context, espl
 /* After the prompts: the logits of prompt i move to row i * beams. */
 static void spread_logits(session *s) {
     for (int i = s->n - 1; i > 0; i--)
-        memcpy(s->logits + (int64_t)i * s->options->beams * s->vocab, s->logits + (int64_t)i * s->vocab, (size_t)s->vocab * sizeof *s->logits);
+        memcpy(s->logits + (int64_t)i * s->options->beams * s->vocab, s->logits + (int64_t)i * s->vocab,
+               (size_t)s->vocab * sizeof *s->logits);
 }
 
 static void score_rows(session *s, const espl_beam *beam, bool first) {
@@ -146,8 +148,14 @@ static espl_status continue_rows(session *s, const int32_t *tokens, const int32_
 
 static espl_status search(session *s, espl_generated *out) {
     const espl_generate_options *o = s->options;
-    espl_beam_options options = {.batch = s->n, .beams = o->beams, .vocab = s->vocab, .max_new = o->max_new, .length_penalty = o->length_penalty,
-                                 .early = o->early, .eos = o->sampling.eos, .n_eos = o->sampling.n_eos};
+    espl_beam_options options = {.batch = s->n,
+                                 .beams = o->beams,
+                                 .vocab = s->vocab,
+                                 .max_new = o->max_new,
+                                 .length_penalty = o->length_penalty,
+                                 .early = o->early,
+                                 .eos = o->sampling.eos,
+                                 .n_eos = o->sampling.n_eos};
     espl_beam *beam = espl_beam_make(&options);
     int32_t *tokens = espl_malloc((size_t)s->rows * sizeof *tokens), *source = espl_malloc((size_t)s->rows * sizeof *source);
     espl_status status = ESPL_OK;

@@ -24,7 +24,7 @@ typedef struct espl_prompt {
 typedef struct espl_generated {
     int32_t *ids; /* [n], owned by the caller: free() */
     int64_t n;
-    float score;  /* of the beam; 0 otherwise */
+    float score; /* of the beam; 0 otherwise */
 } espl_generated;
 
 /* Called for each new token as it is chosen (not with beams, which may change their minds). */

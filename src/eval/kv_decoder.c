@@ -24,7 +24,9 @@ struct espl_decoder {
     int32_t *segments, *positions, *pass_rows, *pass_lengths;
 };
 
-static size_t head_work(const espl_decoder *d, int threads) { return d->kernels->work_bytes(ESPL_OP_LINEAR, &d->head, d->rows, threads, 0); }
+static size_t head_work(const espl_decoder *d, int threads) {
+    return d->kernels->work_bytes(ESPL_OP_LINEAR, &d->head, d->rows, threads, 0);
+}
 
 static void layout(espl_decoder *d, int threads) {
     size_t rows = (size_t)d->rows, real = espl_dtype_size(d->kernels->real), layers = (size_t)d->model->dims.layers;
@@ -47,16 +49,22 @@ static void find_head(espl_decoder *d, const void *weights) {
     const espl_row *loss = &m->rows[m->n_rows - 1];
     const espl_param *p = &m->params[loss->param[0]];
     d->head = (espl_attrs){.n_in = loss->attrs.n_in, .n_out = loss->attrs.vocab, .layout = ESPL_OUT_IN, .scale = loss->attrs.scale};
-    d->head_weight = (const char *)weights + (size_t)(espl_model_bucket_start(m, p->bucket, 1) + p->offset) * espl_dtype_size(d->kernels->real);
+    d->head_weight =
+        (const char *)weights + (size_t)(espl_model_bucket_start(m, p->bucket, 1) + p->offset) * espl_dtype_size(d->kernels->real);
 }
 
-espl_status espl_decoder_make(const espl_model *model, const espl_kernels *kernels, const void *weights, int rows, int64_t capacity, int64_t tokens,
-                              int threads, espl_decoder **decoder) {
+espl_status espl_decoder_make(const espl_model *model, const espl_kernels *kernels, const void *weights, int rows, int64_t capacity,
+                              int64_t tokens, int threads, espl_decoder **decoder) {
     espl_decoder *d = espl_calloc(1, sizeof *d);
     espl_status status = ESPL_OK;
     if (tokens < rows)
         tokens = rows;
-    *d = (espl_decoder){.model = model, .kernels = kernels, .rows = rows, .capacity = capacity, .tokens = tokens, .arena = espl_arena_measure("GENERATE"),
+    *d = (espl_decoder){.model = model,
+                        .kernels = kernels,
+                        .rows = rows,
+                        .capacity = capacity,
+                        .tokens = tokens,
+                        .arena = espl_arena_measure("GENERATE"),
                         .row_bytes = (size_t)(2 * capacity * model->dims.kv_heads * model->dims.head_dim) * espl_dtype_size(kernels->real)};
     espl_tape_make(model, kernels, ESPL_USE_GENERATE, 0, tokens, threads, &d->tape);
     find_head(d, weights);
@@ -131,7 +139,8 @@ static espl_status pass(espl_decoder *d, int n, const int32_t *rows, const int32
 
 static void compute_logits(espl_decoder *d, int n, float *logits) {
     espl_batch batch = {.n = n, .n_segments = n, .segments = d->segments};
-    espl_args args = {.attrs = &d->head, .batch = &batch, .in = {d->hidden}, .out = {d->logits}, .param = {d->head_weight}, .work = d->work};
+    espl_args args = {
+        .attrs = &d->head, .batch = &batch, .in = {d->hidden}, .out = {d->logits}, .param = {d->head_weight}, .work = d->work};
     d->kernels->forward[ESPL_OP_LINEAR](&args);
     espl_dtype_convert(logits, ESPL_F32, d->logits, d->kernels->real, (size_t)n * (size_t)d->head.n_out);
 }
@@ -155,8 +164,10 @@ espl_status espl_decoder_feed(espl_decoder *d, int n, const int32_t *rows, const
         ids += counts[s];
         rest[s] = counts[s];
         if (d->length[rows[s]] + counts[s] > d->capacity)
-            ESPL_FAIL_DONE(ESPL_ERR_USAGE, "a sequence of %d tokens exceeds the %lld that were planned; lower generate.max_new_tokens or shorten the prompt",
-                           d->length[rows[s]] + counts[s], (long long)d->capacity);
+            ESPL_FAIL_DONE(
+                ESPL_ERR_USAGE,
+                "a sequence of %d tokens exceeds the %lld that were planned; lower generate.max_new_tokens or shorten the prompt",
+                d->length[rows[s]] + counts[s], (long long)d->capacity);
         ESPL_TRY_DONE(feed_head(d, rows[s], &rest[s], &own));
         memcpy(tail + used, own, (size_t)rest[s] * sizeof *tail);
         used += rest[s];

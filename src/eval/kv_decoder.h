@@ -9,9 +9,10 @@
 
 typedef struct espl_decoder espl_decoder;
 
-/* Local. `weights`: the flat space (one rank), real, borrowed. `rows` sequences of at most `capacity` tokens; `tokens`: most tokens of one pass. */
-espl_status espl_decoder_make(const espl_model *model, const espl_kernels *kernels, const void *weights, int rows, int64_t capacity, int64_t tokens,
-                              int threads, espl_decoder **decoder);
+/* Local. `weights`: the flat space (one rank), real, borrowed. `rows` sequences of at most `capacity` tokens; `tokens`: most tokens of one
+ * pass. */
+espl_status espl_decoder_make(const espl_model *model, const espl_kernels *kernels, const void *weights, int rows, int64_t capacity,
+                              int64_t tokens, int threads, espl_decoder **decoder);
 
 /* Local. Appends counts[s] tokens of ids (one sequence after another) to cache row rows[s], for n sequences, and writes the logits behind
  * each sequence's last token to logits [n, V]. Errors: usage, when a row would exceed its capacity. */

@@ -33,8 +33,18 @@ typedef struct espl_dims {
 
 /* Sizes by symbol, so that rows need no code. */
 typedef enum espl_size {
-    ESPL_SIZE_NONE, ESPL_SIZE_1, ESPL_SIZE_2, ESPL_SIZE_V, ESPL_SIZE_P, ESPL_SIZE_D, ESPL_SIZE_F, ESPL_SIZE_2F,
-    ESPL_SIZE_H, ESPL_SIZE_Q, ESPL_SIZE_KV, ESPL_SIZE_QKV
+    ESPL_SIZE_NONE,
+    ESPL_SIZE_1,
+    ESPL_SIZE_2,
+    ESPL_SIZE_V,
+    ESPL_SIZE_P,
+    ESPL_SIZE_D,
+    ESPL_SIZE_F,
+    ESPL_SIZE_2F,
+    ESPL_SIZE_H,
+    ESPL_SIZE_Q,
+    ESPL_SIZE_KV,
+    ESPL_SIZE_QKV
 } espl_size;
 
 typedef enum espl_section { ESPL_SECTION_EMBED, ESPL_SECTION_LAYER, ESPL_SECTION_HEAD } espl_section;
@@ -43,15 +53,31 @@ typedef enum espl_init { ESPL_INIT_ZERO, ESPL_INIT_ONE, ESPL_INIT_NORMAL, ESPL_I
 
 /* Roles of parameters: how program rows name them. Q, K, V (and GATE, UP) lie side by side in memory and are used as one matrix. */
 typedef enum espl_role {
-    ESPL_ROLE_NONE, ESPL_ROLE_TOKENS, ESPL_ROLE_POSITIONS, ESPL_ROLE_NORM1, ESPL_ROLE_NORM1_BIAS, ESPL_ROLE_QKV, ESPL_ROLE_QKV_BIAS,
-    ESPL_ROLE_OUT, ESPL_ROLE_OUT_BIAS, ESPL_ROLE_NORM2, ESPL_ROLE_NORM2_BIAS, ESPL_ROLE_UP, ESPL_ROLE_UP_BIAS, ESPL_ROLE_DOWN,
-    ESPL_ROLE_DOWN_BIAS, ESPL_ROLE_NORM_F, ESPL_ROLE_NORM_F_BIAS, ESPL_ROLE_LM_HEAD, ESPL_N_ROLES
+    ESPL_ROLE_NONE,
+    ESPL_ROLE_TOKENS,
+    ESPL_ROLE_POSITIONS,
+    ESPL_ROLE_NORM1,
+    ESPL_ROLE_NORM1_BIAS,
+    ESPL_ROLE_QKV,
+    ESPL_ROLE_QKV_BIAS,
+    ESPL_ROLE_OUT,
+    ESPL_ROLE_OUT_BIAS,
+    ESPL_ROLE_NORM2,
+    ESPL_ROLE_NORM2_BIAS,
+    ESPL_ROLE_UP,
+    ESPL_ROLE_UP_BIAS,
+    ESPL_ROLE_DOWN,
+    ESPL_ROLE_DOWN_BIAS,
+    ESPL_ROLE_NORM_F,
+    ESPL_ROLE_NORM_F_BIAS,
+    ESPL_ROLE_LM_HEAD,
+    ESPL_N_ROLES
 } espl_role;
 
 typedef struct espl_param_row {
-    espl_role role;        /* several rows of one role lie side by side, in this order */
+    espl_role role; /* several rows of one role lie side by side, in this order */
     espl_section section;
-    const char *name;      /* Hugging Face name; %d is the layer */
+    const char *name; /* Hugging Face name; %d is the layer */
     espl_size shape[2];
     espl_init init;
     bool decay;
@@ -60,8 +86,18 @@ typedef struct espl_param_row {
 
 /* Values by symbol. An output binds its symbol anew; the residual stream X and the pending branch Y run through the layers. */
 typedef enum espl_value {
-    ESPL_VALUE_NONE, ESPL_VALUE_X, ESPL_VALUE_Y, ESPL_VALUE_NORMED, ESPL_VALUE_STAT, ESPL_VALUE_QKV, ESPL_VALUE_ATTENTION,
-    ESPL_VALUE_LSE, ESPL_VALUE_UP, ESPL_VALUE_ACT, ESPL_VALUE_LOSS, ESPL_N_VALUES
+    ESPL_VALUE_NONE,
+    ESPL_VALUE_X,
+    ESPL_VALUE_Y,
+    ESPL_VALUE_NORMED,
+    ESPL_VALUE_STAT,
+    ESPL_VALUE_QKV,
+    ESPL_VALUE_ATTENTION,
+    ESPL_VALUE_LSE,
+    ESPL_VALUE_UP,
+    ESPL_VALUE_ACT,
+    ESPL_VALUE_LOSS,
+    ESPL_N_VALUES
 } espl_value;
 
 typedef struct espl_op_row {
@@ -77,19 +113,19 @@ typedef struct espl_op_row {
 typedef enum espl_key_type { ESPL_KEY_I64, ESPL_KEY_I32, ESPL_KEY_F32, ESPL_KEY_BOOL } espl_key_type;
 
 typedef struct espl_key_row {
-    const char *key;       /* alternatives are separated by | */
+    const char *key; /* alternatives are separated by | */
     espl_key_type type;
-    size_t offset;         /* in espl_dims */
+    size_t offset; /* in espl_dims */
     bool required;
 } espl_key_row;
 
 typedef struct espl_family {
-    const char *model_type;    /* config.json's model_type */
-    const char *architecture;  /* the causal language model's class name in config.json */
-    const char *prefix;        /* of names; files may lack it */
+    const char *model_type;   /* config.json's model_type */
+    const char *architecture; /* the causal language model's class name in config.json */
+    const char *prefix;       /* of names; files may lack it */
     const espl_key_row *keys;
     size_t n_keys;
-    espl_dims defaults;        /* what the family's own config class assumes */
+    espl_dims defaults; /* what the family's own config class assumes */
     int32_t norm_kind, weight_layout;
     bool glu;
     const espl_param_row *params;

@@ -13,5 +13,7 @@ void espl_model_init_range(const espl_model *model, int param, uint64_t seed, in
     espl_rng_key key = {.seed = seed, .purpose = ESPL_RNG_INIT, .op = (uint32_t)param};
     double std = init_std(model, p);
     for (int64_t i = begin; i < end; i++)
-        out[i - begin] = p->init == ESPL_INIT_ZERO ? 0.0f : p->init == ESPL_INIT_ONE ? 1.0f : (float)(std * espl_rng_normal(&key, (uint64_t)i));
+        out[i - begin] = p->init == ESPL_INIT_ZERO  ? 0.0f
+                         : p->init == ESPL_INIT_ONE ? 1.0f
+                                                    : (float)(std * espl_rng_normal(&key, (uint64_t)i));
 }

@@ -52,18 +52,63 @@ static const espl_param_row params[] = {
 
 static const espl_op_row ops[] = {
     {ESPL_OP_EMBED, ESPL_SECTION_EMBED, "embed_tokens", {0}, {ESPL_VALUE_X}, {ESPL_SIZE_D}, {ESPL_ROLE_TOKENS}},
-    {ESPL_OP_RESNORM, ESPL_SECTION_LAYER, "input_layernorm", {ESPL_VALUE_X, ESPL_VALUE_Y}, {ESPL_VALUE_X, ESPL_VALUE_NORMED, ESPL_VALUE_STAT},
-     {ESPL_SIZE_D, ESPL_SIZE_D, ESPL_SIZE_2}, {ESPL_ROLE_NORM1}},
-    {ESPL_OP_QKV, ESPL_SECTION_LAYER, "self_attn.qkv", {ESPL_VALUE_NORMED}, {ESPL_VALUE_QKV}, {ESPL_SIZE_QKV}, {ESPL_ROLE_QKV, ESPL_ROLE_QKV_BIAS}},
-    {ESPL_OP_ATTENTION, ESPL_SECTION_LAYER, "self_attn", {ESPL_VALUE_QKV}, {ESPL_VALUE_ATTENTION, ESPL_VALUE_LSE}, {ESPL_SIZE_Q, ESPL_SIZE_H}, {0}},
-    {ESPL_OP_LINEAR, ESPL_SECTION_LAYER, "self_attn.o_proj", {ESPL_VALUE_ATTENTION}, {ESPL_VALUE_Y}, {ESPL_SIZE_D}, {ESPL_ROLE_OUT, ESPL_ROLE_OUT_BIAS}},
-    {ESPL_OP_RESNORM, ESPL_SECTION_LAYER, "post_attention_layernorm", {ESPL_VALUE_X, ESPL_VALUE_Y}, {ESPL_VALUE_X, ESPL_VALUE_NORMED, ESPL_VALUE_STAT},
-     {ESPL_SIZE_D, ESPL_SIZE_D, ESPL_SIZE_2}, {ESPL_ROLE_NORM2}},
-    {ESPL_OP_LINEAR, ESPL_SECTION_LAYER, "mlp.gate_up", {ESPL_VALUE_NORMED}, {ESPL_VALUE_UP}, {ESPL_SIZE_2F}, {ESPL_ROLE_UP, ESPL_ROLE_UP_BIAS}},
+    {ESPL_OP_RESNORM,
+     ESPL_SECTION_LAYER,
+     "input_layernorm",
+     {ESPL_VALUE_X, ESPL_VALUE_Y},
+     {ESPL_VALUE_X, ESPL_VALUE_NORMED, ESPL_VALUE_STAT},
+     {ESPL_SIZE_D, ESPL_SIZE_D, ESPL_SIZE_2},
+     {ESPL_ROLE_NORM1}},
+    {ESPL_OP_QKV,
+     ESPL_SECTION_LAYER,
+     "self_attn.qkv",
+     {ESPL_VALUE_NORMED},
+     {ESPL_VALUE_QKV},
+     {ESPL_SIZE_QKV},
+     {ESPL_ROLE_QKV, ESPL_ROLE_QKV_BIAS}},
+    {ESPL_OP_ATTENTION,
+     ESPL_SECTION_LAYER,
+     "self_attn",
+     {ESPL_VALUE_QKV},
+     {ESPL_VALUE_ATTENTION, ESPL_VALUE_LSE},
+     {ESPL_SIZE_Q, ESPL_SIZE_H},
+     {0}},
+    {ESPL_OP_LINEAR,
+     ESPL_SECTION_LAYER,
+     "self_attn.o_proj",
+     {ESPL_VALUE_ATTENTION},
+     {ESPL_VALUE_Y},
+     {ESPL_SIZE_D},
+     {ESPL_ROLE_OUT, ESPL_ROLE_OUT_BIAS}},
+    {ESPL_OP_RESNORM,
+     ESPL_SECTION_LAYER,
+     "post_attention_layernorm",
+     {ESPL_VALUE_X, ESPL_VALUE_Y},
+     {ESPL_VALUE_X, ESPL_VALUE_NORMED, ESPL_VALUE_STAT},
+     {ESPL_SIZE_D, ESPL_SIZE_D, ESPL_SIZE_2},
+     {ESPL_ROLE_NORM2}},
+    {ESPL_OP_LINEAR,
+     ESPL_SECTION_LAYER,
+     "mlp.gate_up",
+     {ESPL_VALUE_NORMED},
+     {ESPL_VALUE_UP},
+     {ESPL_SIZE_2F},
+     {ESPL_ROLE_UP, ESPL_ROLE_UP_BIAS}},
     {ESPL_OP_GLU, ESPL_SECTION_LAYER, "mlp.swiglu", {ESPL_VALUE_UP}, {ESPL_VALUE_ACT}, {ESPL_SIZE_F}, {0}},
-    {ESPL_OP_LINEAR, ESPL_SECTION_LAYER, "mlp.down_proj", {ESPL_VALUE_ACT}, {ESPL_VALUE_Y}, {ESPL_SIZE_D}, {ESPL_ROLE_DOWN, ESPL_ROLE_DOWN_BIAS}},
-    {ESPL_OP_RESNORM, ESPL_SECTION_HEAD, "norm", {ESPL_VALUE_X, ESPL_VALUE_Y}, {ESPL_VALUE_X, ESPL_VALUE_NORMED, ESPL_VALUE_STAT},
-     {ESPL_SIZE_D, ESPL_SIZE_D, ESPL_SIZE_2}, {ESPL_ROLE_NORM_F}},
+    {ESPL_OP_LINEAR,
+     ESPL_SECTION_LAYER,
+     "mlp.down_proj",
+     {ESPL_VALUE_ACT},
+     {ESPL_VALUE_Y},
+     {ESPL_SIZE_D},
+     {ESPL_ROLE_DOWN, ESPL_ROLE_DOWN_BIAS}},
+    {ESPL_OP_RESNORM,
+     ESPL_SECTION_HEAD,
+     "norm",
+     {ESPL_VALUE_X, ESPL_VALUE_Y},
+     {ESPL_VALUE_X, ESPL_VALUE_NORMED, ESPL_VALUE_STAT},
+     {ESPL_SIZE_D, ESPL_SIZE_D, ESPL_SIZE_2},
+     {ESPL_ROLE_NORM_F}},
     {ESPL_OP_LINEAR_XENT, ESPL_SECTION_HEAD, "loss", {ESPL_VALUE_NORMED}, {ESPL_VALUE_LOSS}, {ESPL_SIZE_1}, {ESPL_ROLE_LM_HEAD}},
 };
 
@@ -77,12 +122,14 @@ static const char *rope_type(const json_t *scaling) {
     return type != NULL ? type : json_string_value(json_object_get(scaling, "type"));
 }
 
-/* transformers 5 writes rope_parameters {rope_theta, rope_type, ...}; older folders rope_theta and rope_scaling {type or rope_type, ...}. */
+/* transformers 5 writes rope_parameters {rope_theta, rope_type, ...}; older folders rope_theta and rope_scaling {type or rope_type, ...}.
+ */
 static espl_status read_rope(espl_dims *dims, const json_t *config, const char *path) {
     static const struct {
         const char *name;
         espl_rope_kind kind;
-    } kinds[] = {{"default", ESPL_ROPE_DEFAULT}, {"linear", ESPL_ROPE_LINEAR}, {"dynamic", ESPL_ROPE_DYNAMIC}, {"llama3", ESPL_ROPE_LLAMA3}};
+    } kinds[] = {
+        {"default", ESPL_ROPE_DEFAULT}, {"linear", ESPL_ROPE_LINEAR}, {"dynamic", ESPL_ROPE_DYNAMIC}, {"llama3", ESPL_ROPE_LLAMA3}};
     const json_t *scaling = json_object_get(config, "rope_parameters");
     if (!json_is_object(scaling))
         scaling = json_object_get(config, "rope_scaling");
@@ -116,11 +163,10 @@ static espl_status finish(espl_dims *dims, const json_t *config, const char *pat
     return read_rope(dims, config, path);
 }
 
-#define LLAMA_TABLES                                                                                                                   \
-    .prefix = "model.", .keys = keys, .n_keys = sizeof keys / sizeof keys[0], .norm_kind = ESPL_NORM_RMS, .weight_layout = ESPL_OUT_IN, \
-    .glu = true, .params = params, .n_params = sizeof params / sizeof params[0], .ops = ops, .n_ops = sizeof ops / sizeof ops[0],      \
-    .finish = finish,                                                                                                                  \
-    .defaults = {.norm_eps = 1e-6f, .init_std = 0.02f, .activation = ESPL_ACT_SILU, .bos = 1, .eos = 2}
+#define LLAMA_TABLES                                                                                                                       \
+    .prefix = "model.", .keys = keys, .n_keys = sizeof keys / sizeof keys[0], .norm_kind = ESPL_NORM_RMS, .weight_layout = ESPL_OUT_IN,    \
+    .glu = true, .params = params, .n_params = sizeof params / sizeof params[0], .ops = ops, .n_ops = sizeof ops / sizeof ops[0],          \
+    .finish = finish, .defaults = {.norm_eps = 1e-6f, .init_std = 0.02f, .activation = ESPL_ACT_SILU, .bos = 1, .eos = 2}
 
 const espl_family espl_family_llama = {.model_type = "llama", .architecture = "LlamaForCausalLM", LLAMA_TABLES};
 

@@ -85,8 +85,15 @@ static int find_param(const espl_model *m, espl_role role, int layer) {
 
 static espl_attrs make_attrs(const espl_model *m, const espl_op_row *row, int number) {
     const espl_dims *d = &m->dims;
-    espl_attrs a = {.heads = d->heads, .kv_heads = d->kv_heads, .head_dim = d->head_dim, .causal = 1, .window = d->window,
-                    .layout = m->family->weight_layout, .scale = 1.0f, .eps = d->norm_eps, .rng_op = (uint32_t)number,
+    espl_attrs a = {.heads = d->heads,
+                    .kv_heads = d->kv_heads,
+                    .head_dim = d->head_dim,
+                    .causal = 1,
+                    .window = d->window,
+                    .layout = m->family->weight_layout,
+                    .scale = 1.0f,
+                    .eps = d->norm_eps,
+                    .rng_op = (uint32_t)number,
                     .n_out = size_of(d, row->width[0])};
     switch (row->op) {
     case ESPL_OP_EMBED:
@@ -113,9 +120,7 @@ static espl_attrs make_attrs(const espl_model *m, const espl_op_row *row, int nu
         a.vocab = d->vocab;
         a.layout = ESPL_OUT_IN;
         break;
-    default:
-        a.kind = d->activation;
-        break;
+    default: a.kind = d->activation; break;
     }
     return a;
 }
@@ -123,8 +128,12 @@ static espl_attrs make_attrs(const espl_model *m, const espl_op_row *row, int nu
 static int add_slot(espl_model *m, const espl_op_row *row, int layer, int output) {
     espl_slot *s = &m->slots[m->n_slots];
     espl_value value = row->out[output];
-    *s = (espl_slot){.name = row->name, .layer = layer, .producer = m->n_rows, .output = output,
-                     .width = size_of(&m->dims, row->width[output]), .stat = value == ESPL_VALUE_STAT || value == ESPL_VALUE_LSE || value == ESPL_VALUE_LOSS};
+    *s = (espl_slot){.name = row->name,
+                     .layer = layer,
+                     .producer = m->n_rows,
+                     .output = output,
+                     .width = size_of(&m->dims, row->width[output]),
+                     .stat = value == ESPL_VALUE_STAT || value == ESPL_VALUE_LSE || value == ESPL_VALUE_LOSS};
     return m->n_slots++;
 }
 
@@ -204,7 +213,8 @@ espl_status espl_model_reach(espl_model *model, int64_t positions) {
     const espl_dims *d = &model->dims;
     if (d->rope.kind == ESPL_ROPE_NONE) {
         if (positions > d->positions)
-            ESPL_FAIL(ESPL_ERR_USAGE, "sequences of %lld tokens are asked for, but this %s model has %lld positions; lower data.sequence_length",
+            ESPL_FAIL(ESPL_ERR_USAGE,
+                      "sequences of %lld tokens are asked for, but this %s model has %lld positions; lower data.sequence_length",
                       (long long)positions, model->family->model_type, (long long)d->positions);
         return ESPL_OK;
     }

@@ -24,12 +24,12 @@ typedef struct espl_param {
 } espl_param;
 
 typedef struct espl_slot { /* a value between ops */
-    const char *name; /* the row that makes it */
+    const char *name;      /* the row that makes it */
     int layer;
-    int producer;     /* row */
-    int output;       /* which output of the row */
-    int64_t width;    /* elements a token */
-    bool stat;        /* float statistics, not real */
+    int producer;  /* row */
+    int output;    /* which output of the row */
+    int64_t width; /* elements a token */
+    bool stat;     /* float statistics, not real */
 } espl_slot;
 
 typedef struct espl_row {

@@ -22,7 +22,8 @@ static espl_status find_family(const json_t *config, const char *path, const esp
     espl_buffer known = {0};
     for (int i = 0; i < N_FAMILIES; i++)
         espl_buffer_printf(&known, "%s%s", i > 0 ? ", " : "", families[i]->model_type);
-    espl_status status = espl_status_fail(ESPL_ERR_DATA, __FILE__, __LINE__, "%s: model_type '%s' is not supported; known: %s", path, type, known.data);
+    espl_status status =
+        espl_status_fail(ESPL_ERR_DATA, __FILE__, __LINE__, "%s: model_type '%s' is not supported; known: %s", path, type, known.data);
     espl_buffer_free(&known);
     return status;
 }
@@ -83,8 +84,10 @@ static espl_status read_activation(const json_t *config, const char *path, espl_
     static const struct {
         const char *name;
         int kind;
-    } names[] = {{"gelu_new", ESPL_ACT_GELU_TANH}, {"gelu_pytorch_tanh", ESPL_ACT_GELU_TANH}, {"gelu_fast", ESPL_ACT_GELU_TANH},
-                 {"gelu", ESPL_ACT_GELU}, {"relu", ESPL_ACT_RELU}, {"silu", ESPL_ACT_SILU}, {"swish", ESPL_ACT_SILU}, {"tanh", ESPL_ACT_TANH}};
+    } names[] = {{"gelu_new", ESPL_ACT_GELU_TANH},  {"gelu_pytorch_tanh", ESPL_ACT_GELU_TANH},
+                 {"gelu_fast", ESPL_ACT_GELU_TANH}, {"gelu", ESPL_ACT_GELU},
+                 {"relu", ESPL_ACT_RELU},           {"silu", ESPL_ACT_SILU},
+                 {"swish", ESPL_ACT_SILU},          {"tanh", ESPL_ACT_TANH}};
     char key[64];
     const char *name = json_string_value(look_up(config, "hidden_act|activation_function", key));
     if (name == NULL)
@@ -102,9 +105,14 @@ static espl_status check_sizes(const espl_dims *d, const char *path) {
     const struct {
         const char *what;
         int64_t value, most;
-    } sizes[] = {{"layers", d->layers, 4096},         {"width", d->width, 1 << 20},       {"feed-forward width", d->ffn, 1 << 24},
-                 {"vocabulary", d->vocab, 1 << 26},   {"positions", d->positions, 1 << 26}, {"heads", d->heads, 1 << 16},
-                 {"head size", d->head_dim, 1 << 12}, {"key and value heads", d->kv_heads, 1 << 16}};
+    } sizes[] = {{"layers", d->layers, 4096},
+                 {"width", d->width, 1 << 20},
+                 {"feed-forward width", d->ffn, 1 << 24},
+                 {"vocabulary", d->vocab, 1 << 26},
+                 {"positions", d->positions, 1 << 26},
+                 {"heads", d->heads, 1 << 16},
+                 {"head size", d->head_dim, 1 << 12},
+                 {"key and value heads", d->kv_heads, 1 << 16}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].most)
             ESPL_FAIL(ESPL_ERR_DATA, "%s: %lld as the number of %s; 1 to %lld is expected", path, (long long)sizes[i].value, sizes[i].what,

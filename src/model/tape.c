@@ -21,8 +21,14 @@ static int new_life(maker *k, int slot, bool gradient) {
     espl_tape *t = k->tape;
     const espl_slot *s = &k->model->slots[slot];
     espl_dtype dtype = s->stat ? t->kernels->stat : t->kernels->real;
-    t->lives[t->n_lives] = (espl_life){.name = s->name, .layer = s->layer, .width = s->width, .stat = s->stat, .gradient = gradient,
-                                       .bytes = (size_t)(s->width * t->n_tokens) * espl_dtype_size(dtype), .first = t->n_calls, .last = t->n_calls};
+    t->lives[t->n_lives] = (espl_life){.name = s->name,
+                                       .layer = s->layer,
+                                       .width = s->width,
+                                       .stat = s->stat,
+                                       .gradient = gradient,
+                                       .bytes = (size_t)(s->width * t->n_tokens) * espl_dtype_size(dtype),
+                                       .first = t->n_calls,
+                                       .last = t->n_calls};
     return t->n_lives++;
 }
 
@@ -155,9 +161,7 @@ static void bind_input_gradients(maker *k, const espl_row *r, espl_call *c) {
         bool same_slot = r->in[i] == r->out[0];
         ESPL_ASSERT(*gradient < 0 || same_slot, "row %s: an input has a second user", r->name);
         if (*gradient < 0)
-            *gradient = shares                          ? c->din[0]
-                        : in_place && i == 0 && c->dout[0] >= 0 ? c->dout[0]
-                                                        : new_life(k, r->in[i], true);
+            *gradient = shares ? c->din[0] : in_place && i == 0 && c->dout[0] >= 0 ? c->dout[0] : new_life(k, r->in[i], true);
         c->din[i] = shares ? -1 : *gradient;
     }
 }
@@ -262,9 +266,13 @@ void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_u
     *tape = (espl_tape){.model = model, .kernels = kernels, .use = use, .n_tokens = n_tokens, .loss = -1, .hidden = -1};
     tape->calls = espl_calloc(4 * rows + (size_t)model->n_buckets, sizeof *tape->calls);
     tape->lives = espl_calloc(4 * slots + 16, sizeof *tape->lives);
-    maker k = {.tape = tape, .model = model, .recompute = recompute,
-               .value = espl_malloc(slots * sizeof(int)), .gradient = espl_malloc(slots * sizeof(int)),
-               .kept = espl_calloc(slots, sizeof(bool)), .written = espl_calloc((size_t)model->n_params, sizeof(bool))};
+    maker k = {.tape = tape,
+               .model = model,
+               .recompute = recompute,
+               .value = espl_malloc(slots * sizeof(int)),
+               .gradient = espl_malloc(slots * sizeof(int)),
+               .kept = espl_calloc(slots, sizeof(bool)),
+               .written = espl_calloc((size_t)model->n_params, sizeof(bool))};
     for (size_t s = 0; s < slots; s++)
         k.value[s] = k.gradient[s] = -1;
     if (use == ESPL_USE_TRAIN)

@@ -41,7 +41,7 @@ typedef struct espl_tape {
     int n_lives;
     int loss, hidden; /* buffers that the caller reads: loss a token [N] (training, evaluation); last normed values [N, D] */
     size_t act_bytes, work_bytes;
-    espl_args *args;  /* [n_calls], after binding */
+    espl_args *args; /* [n_calls], after binding */
     char *act;
 } espl_tape;
 

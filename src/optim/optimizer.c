@@ -23,8 +23,13 @@ static void update_run(const espl_optimizer *o, const espl_update *u, int64_t be
 }
 
 void espl_optimizer_update(const espl_optimizer *o, int64_t step, double lr, double gradient_scale, int64_t from, int64_t to) {
-    espl_adamw s = {.grad_scale = (float)gradient_scale, .lr = (float)lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
-                    .c1 = (float)(1.0 - pow(o->beta1, (double)step)), .c2 = (float)(1.0 - pow(o->beta2, (double)step))};
+    espl_adamw s = {.grad_scale = (float)gradient_scale,
+                    .lr = (float)lr,
+                    .beta1 = o->beta1,
+                    .beta2 = o->beta2,
+                    .eps = o->eps,
+                    .c1 = (float)(1.0 - pow(o->beta1, (double)step)),
+                    .c2 = (float)(1.0 - pow(o->beta2, (double)step))};
     for (int i = 0; i < o->n_updates; i++) {
         const espl_update *u = &o->updates[i];
         int64_t begin = from > u->flat ? from - u->flat : 0, end = to < u->flat + u->n ? to - u->flat : u->n;

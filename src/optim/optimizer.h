@@ -16,9 +16,9 @@ typedef struct espl_update {
 
 typedef struct espl_optimizer {
     const espl_kernels *kernels;
-    float *m, *v;       /* [state] */
-    float *master;      /* [state], NULL in fp32 */
-    void *weights;      /* flat space, real */
+    float *m, *v;           /* [state] */
+    float *master;          /* [state], NULL in fp32 */
+    void *weights;          /* flat space, real */
     const float *gradients; /* flat space */
     const espl_update *updates;
     int n_updates;

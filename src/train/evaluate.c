@@ -17,7 +17,8 @@ static espl_status one_batch(const espl_evaluation *e, int64_t k, espl_exact *su
     espl_sample *s = e->sample;
     const espl_hooks hooks = {.context = (void *)(uintptr_t)e, .after_call = after_call};
     espl_placement_fill(e->data->placement, 0, k, s);
-    espl_batch batch = {.n = s->n, .n_segments = s->n_segments, .segments = s->segments, .ids = s->ids, .positions = s->positions, .targets = s->targets};
+    espl_batch batch = {
+        .n = s->n, .n_segments = s->n_segments, .segments = s->segments, .ids = s->ids, .positions = s->positions, .targets = s->targets};
     ESPL_TRY(espl_tape_run(e->tape, &batch, true, &hooks));
     const float *loss = espl_tape_buffer(e->tape, e->tape->loss);
     for (int64_t i = 0; i < s->n; i++)
@@ -40,7 +41,9 @@ espl_status espl_evaluate(const espl_evaluation *e, espl_eval_result *result) {
     int64_t targets = words[ESPL_EXACT_WORDS];
     double total = sum->n_nonfinite > 0 ? (double)NAN : espl_exact_value(sum);
     double share = (double)targets / (double)e->data->n_tokens; /* all of the text, or the part that was looked at */
-    *result = (espl_eval_result){.loss = total / (double)targets, .targets = targets, .bytes = (int64_t)((double)e->data->n_bytes * share),
+    *result = (espl_eval_result){.loss = total / (double)targets,
+                                 .targets = targets,
+                                 .bytes = (int64_t)((double)e->data->n_bytes * share),
                                  .seconds = espl_now() - start};
     return ESPL_OK;
 }
@@ -76,7 +79,8 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
     if (config->data_valid.n == 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "data.valid is empty: files, folders or globs to evaluate on are needed");
     ESPL_TRY_DONE(espl_threads_choose(comm, config->run_threads, &threads));
-    ESPL_TRY_DONE(espl_comm_agree(comm, espl_inference_open(comm, path, config, config->data_sequence_length, threads, &model), "opening the model"));
+    ESPL_TRY_DONE(
+        espl_comm_agree(comm, espl_inference_open(comm, path, config, config->data_sequence_length, threads, &model), "opening the model"));
     espl_dataset_use use = {.budget = config->train_micro_batch_tokens, .length = length_of(config, model.model->dims.positions)};
     ESPL_TRY_DONE(espl_dataset_open(comm, config, model.tokenizer, model.model->dims.eos, &config->data_valid, &use, &data));
     espl_tape_make(model.model, model.kernels, ESPL_USE_EVAL, 0, use.budget, threads, &tape);

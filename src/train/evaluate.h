@@ -7,9 +7,9 @@
 
 /* What an evaluation found; the same on all ranks, whatever their number. */
 typedef struct espl_eval_result {
-    double loss;     /* nats a target token */
+    double loss; /* nats a target token */
     int64_t targets;
-    int64_t bytes;   /* of text that the targets stand for */
+    int64_t bytes; /* of text that the targets stand for */
     double seconds;
 } espl_eval_result;
 
@@ -19,8 +19,8 @@ typedef struct espl_evaluation {
     const espl_dataset *data;
     const espl_tape *tape; /* ESPL_USE_EVAL, bound */
     espl_sample *sample;
-    int64_t most;          /* micro-batches at most; 0: all */
-    int64_t step;          /* for the watchdog */
+    int64_t most; /* micro-batches at most; 0: all */
+    int64_t step; /* for the watchdog */
 } espl_evaluation;
 
 /* Collective. Each rank takes every size-th micro-batch; losses are added exactly. */

@@ -89,8 +89,8 @@ done:
 }
 
 static espl_status copy_tokenizer(const char *tokenizer, const char *folder) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-                                        "tokenizer.model", "chat_template.jinja", "generation_config.json"};
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+                                        "merges.txt",     "tokenizer.model",       "chat_template.jinja",     "generation_config.json"};
     struct stat info;
     if (tokenizer[0] == '\0' || stat(tokenizer, &info) != 0)
         return ESPL_OK;

@@ -31,7 +31,8 @@ static espl_status fill(const espl_tensor_out *tensor, void *context) {
         if (strcmp(p->name, tensor->name) != 0)
             continue;
         int64_t start = espl_model_bucket_start(f->model, p->bucket, 1) + p->offset;
-        espl_dtype_convert((char *)f->weights + (size_t)start * espl_dtype_size(f->real), f->real, tensor->data, tensor->dtype, (size_t)p->numel);
+        espl_dtype_convert((char *)f->weights + (size_t)start * espl_dtype_size(f->real), f->real, tensor->data, tensor->dtype,
+                           (size_t)p->numel);
         f->filled++;
         return ESPL_OK;
     }
@@ -71,12 +72,13 @@ static espl_status find_source(espl_comm *comm, const char *path, char **checkpo
     else if (has(path, "checkpoints"))
         return newest_checkpoint(comm, path, checkpoint);
     else if (!has(path, "config.json"))
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: neither a run folder (checkpoints/), a checkpoint (manifest.json) nor a Hugging Face folder (config.json)",
-                  path);
+        ESPL_FAIL(ESPL_ERR_DATA,
+                  "%s: neither a run folder (checkpoints/), a checkpoint (manifest.json) nor a Hugging Face folder (config.json)", path);
     return ESPL_OK;
 }
 
-static espl_status open_tokenizer(const char *path, const char *checkpoint, const json_t *record, const espl_config *config, espl_inference *in) {
+static espl_status open_tokenizer(const char *path, const char *checkpoint, const json_t *record, const espl_config *config,
+                                  espl_inference *in) {
     if (config->data_tokenizer[0] != '\0')
         return espl_tokenizer_open(config->data_tokenizer, &in->tokenizer);
     if (checkpoint == NULL)
@@ -100,7 +102,8 @@ static espl_status bind_weights(espl_inference *in) {
     return ESPL_OK;
 }
 
-espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, int64_t positions, int threads, espl_inference *in) {
+espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, int64_t positions, int threads,
+                                espl_inference *in) {
     char *checkpoint = NULL;
     json_t *record = NULL;
     espl_status status = ESPL_OK;

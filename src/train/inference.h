@@ -19,7 +19,8 @@ typedef struct espl_inference {
 
 /* Collective. Opens `path` on every rank; run.dtype and data.tokenizer come from the config. A run folder means its newest checkpoint.
  * `positions` > 0: the longest sequence; 0: the model's own. Errors: data, usage. */
-espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, int64_t positions, int threads, espl_inference *inference);
+espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, int64_t positions, int threads,
+                                espl_inference *inference);
 
 /* Local. Closes and zeroes; accepts one that failed to open. */
 void espl_inference_close(espl_inference *inference);

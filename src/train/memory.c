@@ -47,14 +47,21 @@ static void list_buckets(const espl_blueprint *b, espl_memory *m) {
     int ranks = b->owner.ranks;
     m->buckets = espl_malloc((size_t)b->model->n_buckets * sizeof *m->buckets);
     for (int i = 0; i < b->model->n_buckets; i++)
-        m->buckets[i] = (espl_bucket){.offset = espl_model_bucket_start(b->model, i, ranks), .n = espl_model_bucket_size(b->model, i, ranks)};
+        m->buckets[i] =
+            (espl_bucket){.offset = espl_model_bucket_start(b->model, i, ranks), .n = espl_model_bucket_size(b->model, i, ranks)};
 }
 
 static espl_status take_reducer(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
     int64_t first, count;
     espl_blueprint_share(b, &first, &count);
-    espl_reducer_plan plan = {.buckets = m->buckets, .n_buckets = b->model->n_buckets, .rank = b->owner.rank, .size = b->owner.ranks,
-                              .n_local = count, .tree = b->tree, .replicated = b->owner.replicated, .add = b->kernels->add};
+    espl_reducer_plan plan = {.buckets = m->buckets,
+                              .n_buckets = b->model->n_buckets,
+                              .rank = b->owner.rank,
+                              .size = b->owner.ranks,
+                              .n_local = count,
+                              .tree = b->tree,
+                              .replicated = b->owner.replicated,
+                              .add = b->kernels->add};
     return espl_reducer_make(&plan, comm, m->gradients, &m->arenas[ESPL_ARENA_GRAD], &m->reducer);
 }
 
@@ -100,7 +107,8 @@ espl_status espl_memory_bind(espl_blueprint *blueprint, espl_comm *comm, espl_me
         ESPL_TRY(espl_arena_bind(&memory->arenas[i], names[i], bytes[i]));
     list_buckets(blueprint, memory);
     ESPL_TRY(layout(blueprint, comm, memory));
-    espl_gather_make(comm, memory->buckets, blueprint->model->n_buckets, memory->weights, espl_dtype_size(blueprint->kernels->real), &memory->gather);
+    espl_gather_make(comm, memory->buckets, blueprint->model->n_buckets, memory->weights, espl_dtype_size(blueprint->kernels->real),
+                     &memory->gather);
     espl_places places = {.weights = memory->weights,
                           .gradients = memory->gradients,
                           .ranks = blueprint->owner.ranks,

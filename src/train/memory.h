@@ -45,7 +45,7 @@ typedef struct espl_memory {
     float *m, *v, *master; /* master NULL in fp32 */
     void *act, *work;
     espl_sample sample;
-    espl_bucket *buckets;  /* [model->n_buckets] */
+    espl_bucket *buckets; /* [model->n_buckets] */
     espl_reducer *reducer;
     espl_gather *gather;
 } espl_memory;

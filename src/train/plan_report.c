@@ -23,9 +23,9 @@ typedef struct facts {
     double wire, peak, compute_seconds, wire_seconds;
 } facts;
 
-static const char *const arena_help[ESPL_N_ARENAS] = {
-    "compute weights", "gradients in fp32, partial sums", "moments, master weights", "activations and their gradients, shared by lifetime",
-    "scratch of kernels", "micro-batch, checkpoint snapshot"};
+static const char *const arena_help[ESPL_N_ARENAS] = {"compute weights",         "gradients in fp32, partial sums",
+                                                      "moments, master weights", "activations and their gradients, shared by lifetime",
+                                                      "scratch of kernels",      "micro-batch, checkpoint snapshot"};
 
 /* The snapshot that a background save holds: the owned part of weights and moments, in fp32. */
 static size_t snapshot_of(const facts *f) {
@@ -35,11 +35,21 @@ static size_t snapshot_of(const facts *f) {
     espl_state_tensor *state = espl_calloc((size_t)n * 3, sizeof *state);
     for (int i = 0; i < 3 * n; i++) {
         const espl_param *p = &f->model->params[i / 3];
-        state[i] = (espl_state_tensor){.group = "model", .name = p->name, .dtype = ESPL_F32, .n_dims = p->n_dims, .begin = segments[i / 3].begin, .end = segments[i / 3].end};
+        state[i] = (espl_state_tensor){.group = "model",
+                                       .name = p->name,
+                                       .dtype = ESPL_F32,
+                                       .n_dims = p->n_dims,
+                                       .begin = segments[i / 3].begin,
+                                       .end = segments[i / 3].end};
         memcpy(state[i].shape, p->shape, sizeof p->shape);
     }
-    espl_ranks ranks = {.size = f->request->ranks, .node_size = f->ranks_per_node, .n_nodes = (f->request->ranks + f->ranks_per_node - 1) / f->ranks_per_node};
-    espl_checkpoint_options options = {.folder = "", .writers = (int)f->config->checkpoint_writers, .keep_last = 1, .background = f->config->checkpoint_background && f->config->checkpoint_every > 0};
+    espl_ranks ranks = {.size = f->request->ranks,
+                        .node_size = f->ranks_per_node,
+                        .n_nodes = (f->request->ranks + f->ranks_per_node - 1) / f->ranks_per_node};
+    espl_checkpoint_options options = {.folder = "",
+                                       .writers = (int)f->config->checkpoint_writers,
+                                       .keep_last = 1,
+                                       .background = f->config->checkpoint_background && f->config->checkpoint_every > 0};
     bytes = espl_checkpoint_snapshot_bytes(&ranks, &options, state, 3 * n);
     free(state);
     free(segments);
@@ -74,7 +84,8 @@ static espl_status gather_facts(facts *f) {
     if (source[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "neither model.path nor model.config is set: a Hugging Face folder or a config.json is needed");
     if (c->train_micro_batches < f->request->ranks)
-        ESPL_FAIL(ESPL_ERR_USAGE, "%d ranks, but train.micro_batches is %lld: a step needs at least one micro-batch a rank", f->request->ranks, (long long)c->train_micro_batches);
+        ESPL_FAIL(ESPL_ERR_USAGE, "%d ranks, but train.micro_batches is %lld: a step needs at least one micro-batch a rank",
+                  f->request->ranks, (long long)c->train_micro_batches);
     ESPL_TRY(espl_model_make(source, c->model_dropout, &f->model));
     f->length = c->data_sequence_length > 0 ? c->data_sequence_length : f->model->dims.positions;
     f->length = f->length < c->train_micro_batch_tokens ? f->length : c->train_micro_batch_tokens;
@@ -97,31 +108,38 @@ static void print_memory(const facts *f, FILE *out) {
     for (int i = 0; i < ESPL_N_ARENAS; i++)
         fprintf(out, "  %-22s %12.1f  %s\n", espl_arena_name(i), mib(f->bytes[i]), arena_help[i]);
     fprintf(out, "  %-22s %12.1f  the program and its libraries, as resident here now\n", "process", mib(f->process));
-    fprintf(out, "  %-22s %12.1f  times %d ranks a node: %.1f MiB\n", "total", mib(f->total), f->ranks_per_node, mib(f->total) * f->ranks_per_node);
+    fprintf(out, "  %-22s %12.1f  times %d ranks a node: %.1f MiB\n", "total", mib(f->total), f->ranks_per_node,
+            mib(f->total) * f->ranks_per_node);
 }
 
 static void print_work(const facts *f, FILE *out) {
     fprintf(out, "work of a step\n");
-    fprintf(out, "  tokens                 up to %lld: %lld micro-batches of %lld, at most %lld on a rank\n", (long long)(f->blueprint.micro_batches * f->blueprint.micro_batch_tokens),
-            (long long)f->blueprint.micro_batches, (long long)f->blueprint.micro_batch_tokens, (long long)f->most_local);
+    fprintf(out, "  tokens                 up to %lld: %lld micro-batches of %lld, at most %lld on a rank\n",
+            (long long)(f->blueprint.micro_batches * f->blueprint.micro_batch_tokens), (long long)f->blueprint.micro_batches,
+            (long long)f->blueprint.micro_batch_tokens, (long long)f->most_local);
     fprintf(out, "  flops                  %.4g of all ranks, %.4g of one (recomputation not counted)\n", f->flops, f->rank_flops);
-    fprintf(out, "  sent by a rank         %.1f MiB (gradients in fp32, weights in %s)\n", f->wire / 1048576.0, espl_dtype_name(f->kernels->real));
-    fprintf(out, "  at %.4g GFLOP/s a rank  %.3g s if every product ran at the %s matrix peak\n", f->peak * 1e-9, f->compute_seconds, f->request->peak > 0.0 ? "given" : "measured");
+    fprintf(out, "  sent by a rank         %.1f MiB (gradients in fp32, weights in %s)\n", f->wire / 1048576.0,
+            espl_dtype_name(f->kernels->real));
+    fprintf(out, "  at %.4g GFLOP/s a rank  %.3g s if every product ran at the %s matrix peak\n", f->peak * 1e-9, f->compute_seconds,
+            f->request->peak > 0.0 ? "given" : "measured");
     if (f->request->bandwidth > 0.0)
-        fprintf(out, "  at %.4g GB/s a rank     %.3g s of sending, behind the backward pass but for the last bucket\n", f->request->bandwidth * 1e-9, f->wire_seconds);
+        fprintf(out, "  at %.4g GB/s a rank     %.3g s of sending, behind the backward pass but for the last bucket\n",
+                f->request->bandwidth * 1e-9, f->wire_seconds);
 }
 
 static void print_tensors(const facts *f, FILE *out) {
     fprintf(out, "parameters\n");
     for (int i = 0; i < f->model->n_params; i++) {
         const espl_param *p = &f->model->params[i];
-        fprintf(out, "  %-56s %8lld x %-8lld %12.3f MiB  bucket %d%s\n", p->name, (long long)p->shape[0], (long long)(p->n_dims > 1 ? p->shape[1] : 1),
-                mib((size_t)p->numel * espl_dtype_size(f->kernels->real)), p->bucket, p->decay ? "" : "  no decay");
+        fprintf(out, "  %-56s %8lld x %-8lld %12.3f MiB  bucket %d%s\n", p->name, (long long)p->shape[0],
+                (long long)(p->n_dims > 1 ? p->shape[1] : 1), mib((size_t)p->numel * espl_dtype_size(f->kernels->real)), p->bucket,
+                p->decay ? "" : "  no decay");
     }
     fprintf(out, "buffers of the training tape (lives in calls, places in ACT)\n");
     for (int i = 0; i < f->blueprint.train.n_lives; i++) {
         const espl_life *l = &f->blueprint.train.lives[i];
-        fprintf(out, "  %-28s %s layer %3d  calls %5d .. %-5d  at %14zu  %12.3f MiB\n", l->name, l->gradient ? "gradient" : "value   ", l->layer, l->first, l->last, l->offset, mib(l->bytes));
+        fprintf(out, "  %-28s %s layer %3d  calls %5d .. %-5d  at %14zu  %12.3f MiB\n", l->name, l->gradient ? "gradient" : "value   ",
+                l->layer, l->first, l->last, l->offset, mib(l->bytes));
     }
 }
 
@@ -129,9 +147,10 @@ static void print_json(const facts *f, FILE *out) {
     json_t *arenas = json_object();
     for (int i = 0; i < ESPL_N_ARENAS; i++)
         json_object_set_new(arenas, espl_arena_name(i), json_integer((json_int_t)f->bytes[i]));
-    json_t *plan = json_pack("{s:i, s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "ranks", f->request->ranks, "arenas", arenas, "process_bytes", (json_int_t)f->process,
-                             "total_bytes", (json_int_t)f->total, "parameters", (json_int_t)espl_model_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank",
-                             f->wire, "peak_flops", f->peak, "compute_seconds", f->compute_seconds, "wire_seconds", f->wire_seconds);
+    json_t *plan = json_pack("{s:i, s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "ranks", f->request->ranks, "arenas", arenas,
+                             "process_bytes", (json_int_t)f->process, "total_bytes", (json_int_t)f->total, "parameters",
+                             (json_int_t)espl_model_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank", f->wire,
+                             "peak_flops", f->peak, "compute_seconds", f->compute_seconds, "wire_seconds", f->wire_seconds);
     json_dumpf(plan, out, JSON_INDENT(2));
     fputc('\n', out);
     json_decref(plan);
@@ -145,9 +164,10 @@ espl_status espl_plan_print(const espl_config *config, const espl_plan_request *
         print_json(&f, out);
         goto done;
     }
-    fprintf(out, "%s, %.1f M parameters, %s, %d rank%s of %d thread%s, recompute %s, reduction %s\n", f.model->family->model_type, (double)espl_model_numel(f.model) * 1e-6,
-            f.kernels->name, request->ranks, request->ranks > 1 ? "s" : "", f.threads, f.threads > 1 ? "s" : "",
-            espl_config_choice("model", "recompute", config->model_recompute), espl_config_choice("run", "reduction", config->run_reduction));
+    fprintf(out, "%s, %.1f M parameters, %s, %d rank%s of %d thread%s, recompute %s, reduction %s\n", f.model->family->model_type,
+            (double)espl_model_numel(f.model) * 1e-6, f.kernels->name, request->ranks, request->ranks > 1 ? "s" : "", f.threads,
+            f.threads > 1 ? "s" : "", espl_config_choice("model", "recompute", config->model_recompute),
+            espl_config_choice("run", "reduction", config->run_reduction));
     print_memory(&f, out);
     print_work(&f, out);
     if (request->tensors)

@@ -28,12 +28,18 @@ static espl_status check_same_config(espl_run *run) {
     return ESPL_OK;
 }
 
+/* However the two are spelled; a run folder that is not there yet is no other folder. */
+static bool same_folder(const char *a, const char *b) {
+    struct stat x, y;
+    return strcmp(a, b) == 0 || (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
+}
+
 static espl_status check_config(const espl_run *run) {
     const espl_config *c = run->config;
     int ranks = run->ranks->size;
     if (c->run_dir[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is not set: the folder that gets checkpoints, metrics and logs");
-    if (c->model_path[0] != '\0' && strcmp(c->run_dir, c->model_path) == 0)
+    if (c->model_path[0] != '\0' && same_folder(c->run_dir, c->model_path))
         ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is model.path (%s): a base model is never written to; give another run.dir", c->run_dir);
     if (c->data_train.n == 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "data.train is empty: files, folders or globs of training data are needed");

@@ -152,7 +152,7 @@ static espl_status load(espl_run *run, const char *path) {
     ESPL_TRY(espl_comm_agree(run->comm, check_record(run, path), "reading the checkpoint's record"));
     ESPL_TRY(espl_checkpoint_load(run->comm, path, run->state, run->n_state, &record));
     espl_status status = counters_from_json(json_object_get(record, "counters"), path, &run->counters);
-    if (status == ESPL_OK)
+    if (status == ESPL_OK && run->ranks->rank == 0)
         warn_of_changes(run, record);
     json_decref(record);
     return espl_comm_agree(run->comm, status, "reading the checkpoint's counters");

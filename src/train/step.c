@@ -163,8 +163,9 @@ static espl_status skip(espl_run *run, const espl_step_result *result) {
     espl_counters *c = &run->counters;
     c->skipped++;
     c->skipped_in_row++;
-    ESPL_WARN("step %lld: loss %g, gradient norm %g: not finite, the step is skipped on all ranks (%lld in a row)", (long long)c->step + 1,
-              result->loss, result->grad_norm, (long long)c->skipped_in_row);
+    if (run->ranks->rank == 0)
+        ESPL_WARN("step %lld: loss %g, gradient norm %g: not finite, the step is skipped on all ranks (%lld in a row)",
+                  (long long)c->step + 1, result->loss, result->grad_norm, (long long)c->skipped_in_row);
     if (c->skipped_in_row > run->config->train_max_nonfinite_steps)
         ESPL_FAIL(ESPL_ERR_NUMERIC,
                   "step %lld: %lld steps in a row were not finite (train.max_nonfinite_steps is %lld); lower optim.lr, or resume from an "

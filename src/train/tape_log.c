@@ -77,8 +77,12 @@ void espl_tape_log_call(espl_tape_log *log, const espl_tape *tape, int call, con
     const espl_call *c = &tape->calls[call];
     const espl_row *row = &tape->model->rows[c->row];
     bool forward = c->kind == ESPL_CALL_FORWARD;
-    fprintf(log->file, "{\"step\": %" PRId64 ", \"micro\": %u, \"call\": %d, \"op\": \"%s\", \"row\": \"%s\", \"layer\": %d, \"pass\": \"%s\"", step + 1,
-            batch->rng.micro, call, espl_ops[row->op].name, row->name, row->layer, !forward ? "backward" : c->again ? "again" : "forward");
+    fprintf(log->file,
+            "{\"step\": %" PRId64 ", \"micro\": %u, \"call\": %d, \"op\": \"%s\", \"row\": \"%s\", \"layer\": %d, \"pass\": \"%s\"",
+            step + 1, batch->rng.micro, call, espl_ops[row->op].name, row->name, row->layer,
+            !forward   ? "backward"
+            : c->again ? "again"
+                       : "forward");
     for (int i = 0; i < ESPL_MAX_OUT && (forward || (espl_ops[row->op].flags & ESPL_OP_LOSS)); i++)
         write_buffer(log->file, "out", i, tape, c->out[i], batch->n);
     for (int i = 0; i < ESPL_MAX_IN && !forward; i++)

@@ -1,8 +1,8 @@
 /* The tape log: a line for every call of the first steps, for finding where two runs part.
  *
- * run.debug_tape writes tape-RANK.jsonl into the run folder: step, micro-batch, call, op, and for each tensor that the call wrote its shape,
- * largest magnitude and checksum (XXH3 of its bytes). Nothing in a line depends on time or place, so `diff` of two files shows the first op
- * that differs. */
+ * run.debug_tape writes tape-RANK.jsonl into the run folder: step, micro-batch, call, op, and for each tensor that the call wrote its
+ * shape, largest magnitude and checksum (XXH3 of its bytes). Nothing in a line depends on time or place, so `diff` of two files shows the
+ * first op that differs. */
 #ifndef ESPL_TRAIN_TAPE_LOG_H
 #define ESPL_TRAIN_TAPE_LOG_H
 

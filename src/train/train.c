@@ -33,8 +33,12 @@ static espl_status evaluate(espl_run *run) {
     if (run->valid.n == 0)
         return ESPL_OK;
     espl_metrics_note(run->metrics, "evaluating");
-    espl_evaluation evaluation = {.comm = run->comm, .data = &run->valid, .tape = &run->blueprint.eval, .sample = &run->memory.sample,
-                                  .most = run->config->train_eval_batches, .step = run->counters.step};
+    espl_evaluation evaluation = {.comm = run->comm,
+                                  .data = &run->valid,
+                                  .tape = &run->blueprint.eval,
+                                  .sample = &run->memory.sample,
+                                  .most = run->config->train_eval_batches,
+                                  .step = run->counters.step};
     ESPL_TRY(espl_evaluate(&evaluation, &r));
     espl_metrics_note(run->metrics, NULL);
     run->counters.valid_loss = r.loss;

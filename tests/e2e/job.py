@@ -219,7 +219,7 @@ class Case:
         """A config for the run folder `run`; keyword section__name is the key section.name, None removes one."""
         rows = {**BASE, "run.dir": str(self.folder / run), "model.config": str(self.model), "data.train": [str(self.text)],
                 "data.cache": str(self.folder / "cache")}
-        rows.update({key.replace("__", "."): str(v) if isinstance(v, pathlib.Path) else v for key, v in keys.items()})
+        rows.update({key.replace("__", ".", 1): str(v) if isinstance(v, pathlib.Path) else v for key, v in keys.items()})
         self.n_configs += 1
         return write_config(self.folder / f"config-{self.n_configs}.yaml", {k: v for k, v in rows.items() if v is not None})
 
@@ -244,7 +244,8 @@ class Case:
         """Step -> folder of the committed checkpoints."""
         folder = self.folder / run / "checkpoints"
         names = os.listdir(folder) if folder.is_dir() else []
-        return {int(m.group(1)): folder / m.group(0) for m in map(re.compile(r"step-(\d+)").fullmatch, names) if m}
+        found = {int(m.group(1)): folder / m.group(0) for m in map(re.compile(r"step-(\d+)").fullmatch, names) if m}
+        return {step: path for step, path in found.items() if (path / "manifest.json").exists()}  # without, it is being deleted
 
     def metrics(self, run="run", event=None):
         """Objects of metrics.jsonl; a last line that is being written does not count."""

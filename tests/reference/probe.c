@@ -1,4 +1,5 @@
-/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64]: one forward and backward pass of a Hugging Face folder, for scripts.
+/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64]: one forward and backward pass of a Hugging Face folder, for
+ * scripts.
  *
  * INPUT holds ids, targets and positions (int64 [n]) and segments (int64 [s + 1]). OUTPUT_FOLDER gets model.safetensors with logits [n, V],
  * loss [n] and, under its name, the gradient of the mean loss for every parameter, all fp64. Dropout is off. */
@@ -50,8 +51,13 @@ static void read_batch(probe *p) {
     p->segments = read_ints(p, "segments", &n_segments);
     for (int64_t i = 0; i < n; i++)
         targets += p->targets[i] >= 0;
-    p->batch = (espl_batch){.n = n, .n_segments = (int32_t)n_segments - 1, .segments = p->segments, .ids = p->ids, .positions = p->positions,
-                            .targets = p->targets, .loss_scale = 1.0f / (float)targets};
+    p->batch = (espl_batch){.n = n,
+                            .n_segments = (int32_t)n_segments - 1,
+                            .segments = p->segments,
+                            .ids = p->ids,
+                            .positions = p->positions,
+                            .targets = p->targets,
+                            .loss_scale = 1.0f / (float)targets};
 }
 
 static void add_output(probe *p, const char *name, const void *data, espl_dtype dtype, int n_dims, int64_t rows, int64_t columns) {
@@ -93,7 +99,12 @@ static void probe_logits(probe *p) {
     void *logits = espl_malloc((size_t)(p->batch.n * attrs.n_out) * real);
     void *work = espl_malloc(p->kernels->work_bytes(ESPL_OP_LINEAR, &attrs, p->batch.n, espl_kernels_threads(), 0));
     const char *weight = (const char *)p->weights + (size_t)(espl_model_bucket_start(p->model, w->bucket, 1) + w->offset) * real;
-    espl_args args = {.attrs = &attrs, .batch = &p->batch, .in = {espl_tape_buffer(&p->eval, p->eval.hidden)}, .out = {logits}, .param = {weight}, .work = work};
+    espl_args args = {.attrs = &attrs,
+                      .batch = &p->batch,
+                      .in = {espl_tape_buffer(&p->eval, p->eval.hidden)},
+                      .out = {logits},
+                      .param = {weight},
+                      .work = work};
     p->kernels->forward[ESPL_OP_LINEAR](&args);
     add_output(p, "logits", logits, p->kernels->real, 2, p->batch.n, attrs.n_out);
     free(logits);

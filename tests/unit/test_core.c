@@ -100,9 +100,8 @@ static void status_keeps_code_and_message(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(philox_known_answers),     cmocka_unit_test(exact_sum_has_no_order),
-        cmocka_unit_test(exact_sum_is_exact),       cmocka_unit_test(arena_measures_then_binds),
-        cmocka_unit_test(status_keeps_code_and_message),
+        cmocka_unit_test(philox_known_answers),      cmocka_unit_test(exact_sum_has_no_order),        cmocka_unit_test(exact_sum_is_exact),
+        cmocka_unit_test(arena_measures_then_binds), cmocka_unit_test(status_keeps_code_and_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

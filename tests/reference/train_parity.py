@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""Twenty steps of `espalier train` against transformers and torch.optim.AdamW, and equalities between runs of the program.
+
+    python train_parity.py --espalier PROGRAM --build FOLDER
+
+Six documents of real text, each a micro-batch of its own, two micro-batches a step. In which order they come is the program's affair: of
+all pairs that the epoch has left, the reference takes the one whose loss is the reported one.
+Bounds: fp32 within 1e-5 of the same steps in fp64; bf16 by the 2x rule, against plain bf16 with fp32 master weights."""
+import collections
+import glob
+import itertools
+import json
+import math
+import sys
+import tempfile
+
+import torch
+import transformers as tf
+
+from parity_tools import ROPE, TEXT, TOKENIZER, arguments, check, error, espalier, finish, gpt2, llama, make_model, tokenize
+
+STEPS, WARMUP, END = 20, 4, 0
+SMALL = dict(vocab_size=2048, num_hidden_layers=2, bos_token_id=END, eos_token_id=END)
+Recipe = collections.namedtuple("Recipe", "schedule clip")
+MODELS = {
+    "gpt2": (gpt2(vocab_size=2048, n_layer=2, bos_token_id=END, eos_token_id=END), Recipe("linear", 2.0)),
+    "llama-gqa": (llama(**SMALL), Recipe("cosine", 1.0)),
+    "llama-gqa-tied": (llama(**{**SMALL, "tie_word_embeddings": True}), Recipe("cosine", math.inf)),
+    "llama3-rope-tied": (llama(**{**SMALL, "tie_word_embeddings": True}, rope_parameters=ROPE, num_key_value_heads=3), Recipe("constant", 2.0)),
+}
+CONFIG = """
+run: {{seed: 5, threads: 1}}
+model: {{path: {model}, dropout: 0}}
+data: {{train: {text}, document: line, tokenizer: {tokenizer}, cache: {cache}, sequence_length: 32}}
+train: {{steps: 20, micro_batch_tokens: 32, micro_batches: 2, clip_norm: {clip}}}
+optim: {{lr: 2e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, schedule: {schedule}, warmup_steps: 4}}
+log: {{tensorboard: false}}
+"""
+
+
+class Work:
+    """A folder with a model, a text and a config, and the runs made from them."""
+
+    def __init__(self, args, folder, config, recipe, lines):
+        self.args, self.folder = args, folder
+        self.model = make_model(config, f"{folder}/base")
+        with open(f"{folder}/text.txt", "w") as out:
+            out.write("".join(line + "\n" for line in lines))
+        with open(f"{folder}/config.yaml", "w") as out:
+            out.write(CONFIG.format(model=f"{folder}/base", text=f"{folder}/text.txt", tokenizer=TOKENIZER, cache=f"{folder}/cache",
+                                    schedule=recipe.schedule, clip=recipe.clip if recipe.clip < math.inf else 0))
+
+    def train(self, name, *sets):
+        """Runs; returns the step lines of metrics.jsonl."""
+        words = [w for key in (f"run.dir={self.folder}/{name}", *sets) for w in ("--set", key)]
+        espalier(self.args, "train", f"{self.folder}/config.yaml", *words)
+        with open(f"{self.folder}/{name}/metrics.jsonl") as lines:
+            return [row for row in map(json.loads, lines) if row["event"] == "step"]
+
+    def weights(self, name):
+        """Of a run, in fp32, with names and shapes as transformers loads them."""
+        espalier(self.args, "export", f"{self.folder}/{name}", f"{self.folder}/{name}-fp32", "--dtype", "fp32")
+        return type(self.model).from_pretrained(f"{self.folder}/{name}-fp32", dtype=torch.float32).state_dict()
+
+    def digest(self, name):
+        return espalier(self.args, "verify", "--digest", f"{self.folder}/{name}").strip()
+
+
+# ---- The reference.
+
+def read_documents(args):
+    """Six documents of 20 to 31 tokens, so that no two fit into 32, and their ids with the end token behind."""
+    with open(TEXT) as text:
+        rows = [row.strip() for row in itertools.islice(text, 400) if len(row.split()) > 5]
+    lines = [" ".join(pair) for pair in zip(rows[::2], rows[1::2])]
+    both = [(line, ids) for line, ids in zip(lines, tokenize(args, lines)) if 20 <= len(ids) <= 31][:6]
+    return [line for line, _ in both], [torch.tensor(ids + [END]) for _, ids in both]
+
+
+def optimizer_of(parameters, schedule):
+    groups = [{"params": [p for p in parameters if p.dim() > 1], "weight_decay": 0.1},
+              {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95), eps=1e-8)
+    name = {"constant": "constant_with_warmup"}.get(schedule, schedule)
+    return optimizer, tf.get_scheduler(name, optimizer, num_warmup_steps=WARMUP, num_training_steps=STEPS)
+
+
+def sum_loss(model, ids):
+    logits = model(input_ids=ids[None]).logits[0, :-1]
+    return torch.nn.functional.cross_entropy(logits.float() if logits.dtype == torch.bfloat16 else logits, ids[1:], reduction="sum")
+
+
+def step_loss(model, documents, chosen):
+    return sum(sum_loss(model, documents[i]) for i in chosen) / sum(len(documents[i]) - 1 for i in chosen)
+
+
+def find_pair(losses, documents, left, reported):
+    """The pair of `left` whose mean loss is the nearest to the reported one."""
+    mean = {pair: float(losses[list(pair)].sum()) / sum(len(documents[i]) - 1 for i in pair) for pair in itertools.combinations(left, 2)}
+    pair = min(mean, key=lambda p: abs(mean[p] - reported))
+    if abs(mean[pair] - reported) > 1e-5 * reported:
+        raise SystemExit(f"no two documents have the reported loss {reported}")
+    return pair
+
+
+def truth(start, documents, recipe, reported):
+    """The steps in fp64: (loss, norm, rate) of each, the order found, the final weights."""
+    model = type(start)(start.config).double().eval()
+    model.load_state_dict(start.state_dict())
+    optimizer, rate = optimizer_of(list(model.parameters()), recipe.schedule)
+    rows, order, left = [], [], []
+    for row in reported:
+        left = left or list(range(len(documents)))
+        with torch.no_grad():
+            losses = torch.stack([sum_loss(model, ids) for ids in documents])
+        pair = find_pair(losses, documents, left, row["loss"])
+        left = [i for i in left if i not in pair]
+        order.append(pair)
+        optimizer.zero_grad()
+        loss = step_loss(model, documents, pair)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        rows.append((loss.item(), norm.item(), rate.get_last_lr()[0]))
+        optimizer.step()
+        rate.step()
+    return rows, order, model.state_dict()
+
+
+def plain_bf16(start, documents, recipe, order):
+    """The usual recipe: forward and backward in bf16, master weights and AdamW in fp32."""
+    model = type(start)(start.config).to(torch.bfloat16).eval()
+    masters = {name: torch.nn.Parameter(p.detach().clone()) for name, p in start.named_parameters()}
+    optimizer, rate = optimizer_of(list(masters.values()), recipe.schedule)
+    losses = []
+    for chosen in order:
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p.copy_(masters[name])
+        model.zero_grad()
+        loss = step_loss(model, documents, chosen)
+        loss.backward()
+        for name, p in model.named_parameters():
+            masters[name].grad = p.grad.float()
+        torch.nn.utils.clip_grad_norm_(masters.values(), recipe.clip)
+        optimizer.step()
+        rate.step()
+        losses.append(loss.item())
+    return losses, {name: p.detach() for name, p in masters.items()}
+
+
+# ---- Comparing.
+
+def comparable(name, tensor):
+    """Without the biases of GPT-2's keys: softmax does not see them, their gradient is but rounding, and AdamW makes steps of that."""
+    width = tensor.numel() // 3
+    return torch.cat([tensor[:width], tensor[2 * width:]]) if name.endswith("c_attn.bias") else tensor
+
+
+def distance(found, true, start):
+    """Of all weights together, relative to how far training moved them."""
+    def squares(a, b):
+        return sum((comparable(n, a[n]).double() - comparable(n, b[n]).double()).norm() ** 2 for n in start)
+    return float(squares(found, true) / squares(start, true)) ** 0.5
+
+
+def worst_weight(found, true):
+    return max((error(comparable(n, found[n]), comparable(n, true[n])), n) for n in true)
+
+
+def compare_fp32(name, work, documents, recipe):
+    reported = work.train("fp32")
+    rows, order, weights = truth(work.model, documents, recipe, reported)
+    for key, column in (("loss", 0), ("grad_norm", 1), ("lr", 2)):
+        off = max(abs(row[key] - true[column]) / max(true[column], 1e-12) for row, true in zip(reported, rows))
+        check(off <= 1e-5 and len(reported) == STEPS, f"{name} fp32: {STEPS} steps, {key} off by at most {off:.1e}")
+    clipped = sum(true[1] > recipe.clip for true in rows)
+    found = work.weights("fp32")
+    check(set(found) == set(weights), f"{name} fp32: the same tensors")
+    worst = worst_weight(found, weights)
+    moved = distance(found, weights, work.model.state_dict())
+    check(worst[0] <= 1e-5, f"{name} fp32: {clipped} steps clipped, final weights off by at most {worst[0]:.1e} ({worst[1]}), {moved:.1e} of the way")
+    work.train("control", "optim.weight_decay=0.11")
+    worst = worst_weight(work.weights("control"), weights)
+    check(worst[0] > 1e-5, f"{name} fp32: a weight decay of 0.11 in place of 0.1 is noticed: {worst[0]:.1e} ({worst[1]})")
+    return rows, order, weights
+
+
+def compare_bf16(name, work, documents, recipe, rows, order, weights):
+    reported = work.train("bf16", "run.dtype=bf16")
+    losses, masters = plain_bf16(work.model, documents, recipe, order)
+    off = lambda values: sum((value - true[0]) ** 2 for value, true in zip(values, rows)) ** 0.5
+    ratio = off([row["loss"] for row in reported]) / off(losses)
+    check(ratio <= 2, f"{name} bf16: the error of the losses is {ratio:.2f} of the plain run's")
+    start = {n: p for n, p in work.model.state_dict().items() if n in masters}
+    found = distance(work.weights("bf16"), weights, start)
+    plain = distance(masters, weights, start)
+    check(found <= 2 * plain, f"{name} bf16: final weights are off by {found:.3f} of the way, in the plain run by {plain:.3f}")
+
+
+# ---- Equalities.
+
+def compare_recompute(name, work):
+    seen = set()
+    for dropout in (0, 0.1):
+        digests = []
+        for mode in ("none", "selective", "full"):
+            work.train(f"{mode}-{dropout}", f"model.recompute={mode}", f"model.dropout={dropout}", "train.steps=6")
+            digests.append(work.digest(f"{mode}-{dropout}"))
+        check(len(set(digests)) == 1, f"{name}: recompute none, selective, full with dropout {dropout}: digests {' '.join(digests)}")
+        seen.update(digests)
+    check(len(seen) == 2, f"{name}: dropout 0 and 0.1 differ")
+
+
+def compare_cuts(name, work):
+    """One step is always the whole text: in six micro-batches, three, or one."""
+    sets = [(f"train.micro_batch_tokens={tokens}", f"train.micro_batches={count}") for tokens, count in ((32, 6), (64, 3), (192, 1))]
+    for i, keys in enumerate(sets):
+        work.train(f"cut{i}", *keys)
+    whole = work.weights("cut0")
+    for i in (1, 2):
+        worst = worst_weight(work.weights(f"cut{i}"), whole)
+        check(worst[0] <= 1e-5, f"{name}: {STEPS} steps of {sets[i]} and of {sets[0]}: weights differ by at most {worst[0]:.1e} ({worst[1]})")
+
+
+def compare_store(name, work):
+    """The token store that a run made is data of its own."""
+    stores = glob.glob(f"{work.folder}/cache/*.h5")
+    work.train("store", f"data.train={stores[0]}", "data.format=tokens")
+    check(work.digest("store") == work.digest("fp32"), f"{name}: from the token store the same digest as from the text")
+
+
+def main():
+    args = arguments(__doc__)
+    torch.manual_seed(11)
+    lines, documents = read_documents(args)
+    for name, (config, recipe) in MODELS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            work = Work(args, folder, config, recipe, lines)
+            rows, order, weights = compare_fp32(name, work, documents, recipe)
+            if "tied" not in name:
+                compare_bf16(name, work, documents, recipe, rows, order, weights)
+                compare_recompute(name, work)
+                compare_cuts(name, work)
+                compare_store(name, work)
+    return finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -35,7 +35,7 @@ static json_t *describe(const espl_tensor_out *tensor, size_t begin) {
     for (int i = 0; i < tensor->n_dims; i++)
         json_array_append_new(shape, json_integer(tensor->shape[i]));
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", espl__safetensors_dtype_name(tensor->dtype), "shape", shape, "data_offsets",
-                     (json_int_t)begin, (json_int_t)(begin + bytes_of(tensor)));
+                     (json_int_t)begin, (json_int_t)begin + (json_int_t)bytes_of(tensor));
 }
 
 static espl_status put_name(json_t *object, const char *name, json_t *value) {

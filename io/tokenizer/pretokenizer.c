@@ -290,6 +290,7 @@ static espl_status add(const espl__where *where, json_t *json, void *context) {
 
 espl_status espl__pretokenizers_parse(const char *path, json_t *value, bool raw_bytes, espl__pretokenizers *list) {
     ESPL_TRY(espl__json_each(&(espl__where){path, "pre_tokenizer", ""}, value, "pretokenizers", add, list));
+    ESPL_ASSERT(list->n == 0 || list->at != NULL, "%zu rows", list->n);
     espl__pretokenizer *last = list->n > 0 ? &list->at[list->n - 1] : NULL;
     list->raw_bytes = raw_bytes && last && last->map_bytes;
     if (list->raw_bytes)

@@ -76,6 +76,7 @@ void espl__vocab_index(espl__vocab *vocab) {
 
 static void fill(espl__vocab *vocab, const char **tokens) {
     espl_buffer bytes = {0};
+    ESPL_ASSERT(vocab->n_ids == 0 || tokens != NULL, "%lld ids", (long long)vocab->n_ids);
     vocab->begin = espl_calloc((size_t)vocab->n_ids + 1, sizeof *vocab->begin);
     for (int64_t id = 0; id < vocab->n_ids; id++) {
         vocab->begin[id] = bytes.size;

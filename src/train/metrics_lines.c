@@ -11,7 +11,7 @@
 static double seconds_since_1970(void) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    return (double)now.tv_sec + 1e-3 * (double)(now.tv_nsec / 1000000);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 /* Whether a line (without its newline) belongs to the steps that are done; a line that is not ours does not. */
@@ -98,8 +98,8 @@ espl_status espl__lines_write(espl__lines *lines, const char *event, int64_t ste
         used += (size_t)print_value(text + used, room - used, values[i], columns[i].whole);
         ESPL_ASSERT(used + 64 < room, "a metrics line of more than %zu bytes", room);
     }
-    memcpy(text + used, "}\n", 2);
-    return append(lines, text, used + 2);
+    used += (size_t)snprintf(text + used, room - used, "}\n");
+    return append(lines, text, used);
 }
 
 espl_status espl__lines_write_object(espl__lines *lines, const char *event, int64_t step, json_t *more) {

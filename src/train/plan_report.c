@@ -115,7 +115,7 @@ static void print_memory(const facts *f, FILE *out) {
 static void print_work(const facts *f, FILE *out) {
     fprintf(out, "work of a step\n");
     fprintf(out, "  tokens                 up to %lld: %lld micro-batches of %lld, at most %lld on a rank\n",
-            (long long)(f->blueprint.micro_batches * f->blueprint.micro_batch_tokens), (long long)f->blueprint.micro_batches,
+            (long long)f->blueprint.micro_batches * (long long)f->blueprint.micro_batch_tokens, (long long)f->blueprint.micro_batches,
             (long long)f->blueprint.micro_batch_tokens, (long long)f->most_local);
     fprintf(out, "  flops                  %.4g of all ranks, %.4g of one (recomputation not counted)\n", f->flops, f->rank_flops);
     fprintf(out, "  sent by a rank         %.1f MiB (gradients in fp32, weights in %s)\n", f->wire / 1048576.0,
@@ -160,6 +160,7 @@ espl_status espl_plan_print(const espl_config *config, const espl_plan_request *
     facts f = {.config = config, .request = request};
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(gather_facts(&f));
+    ESPL_ASSERT(f.model != NULL, "facts without a model");
     if (request->json) {
         print_json(&f, out);
         goto done;

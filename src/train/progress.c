@@ -74,7 +74,8 @@ static void draw_locked(void) {
     char line[LINE_BYTES] = "\r";
     const char *note = progress.noted ? progress.note : NULL;
     espl_progress_format(line + 1, sizeof line - 8, terminal_columns() - 1, &progress.state, true, progress.utf8, note);
-    strcat(line, "\x1b[K");
+    size_t used = strlen(line);
+    snprintf(line + used, sizeof line - used, "\x1b[K");
     progress.drawn = true;
     progress.drawn_at = now();
     put(line, strlen(line));

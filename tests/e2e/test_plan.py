@@ -1,0 +1,55 @@
+# test: tier=default timeout=240
+"""The plan is the allocation: a run's peak memory is what `espalier plan` printed, and the plan holds for ranks that this machine lacks."""
+
+import json
+import subprocess
+import sys
+
+import job
+from job import ROOT, USAGE, Skipped, check, main
+
+BIG = {"model__config": str(ROOT / "configs/models/gpt2-124m/config.json"), "train__micro_batch_tokens": 256, "data__sequence_length": 256, "data__append_eos": False}
+
+
+def plan(case, run, *arguments, **keys):
+    """The plan of the config that case.train(..., run, **keys) would use, as a dictionary."""
+    config = case.config(run, **keys)
+    out = subprocess.run([job.espalier, "plan", str(config), "--json", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=job.DEADLINE)
+    check(out.returncode == 0, f"espalier plan ended with {out.returncode}: {out.stderr}")
+    return json.loads(out.stdout)
+
+
+def peak(case, run):
+    return case.metrics(run, "summary")[-1]["peak_rss_bytes"]
+
+
+def peak_is_as_planned(case):
+    """GPT-2 124M, so that weights and state, not libraries, are what counts; each way of keeping state."""
+    if b"__asan_init" in open(job.espalier, "rb").read():
+        raise Skipped("the address sanitizer's own memory is not in the plan")
+    for name, keys in {"fp32": {}, "bf16": {"run__dtype": "bf16"}, "saves": {"checkpoint__every": 1}}.items():
+        keys = {**BIG, **keys, "train__steps": 2, "train__micro_batches": 1, "checkpoint__export": False}
+        planned = plan(case, name, "--threads", "1", **keys)["total_bytes"]
+        case.train(0, name, run__threads=1, **keys)
+        found = peak(case, name)
+        check(abs(found / planned - 1.0) <= 0.02, f"{name}: peak {found / 2**20:.1f} MiB, planned {planned / 2**20:.1f} MiB ({100 * (found / planned - 1):+.2f} %)")
+
+
+def plans_for_many_ranks(case):
+    keys = {**BIG, "train__micro_batches": 4096}
+    one, many = plan(case, "one", "--ranks", "1", "--peak", "100", **keys), plan(case, "many", "--ranks", "1024", "--ranks-per-node", "8", "--peak", "100", **keys)
+    check(one["arenas"]["PARAM"] <= many["arenas"]["PARAM"] <= 1.2 * one["arenas"]["PARAM"], "every rank holds the weights, padded")
+    check(many["arenas"]["OPT"] * 1024 <= 1.2 * one["arenas"]["OPT"], f"the optimizer's state is not cut over ranks: {many['arenas']}")
+    check(one["wire_bytes_per_rank"] == 0 and many["wire_bytes_per_rank"] > 8 * 124e6, "gradients and weights, four bytes each, are sent")
+    check(abs(many["compute_seconds"] * 1024 / one["compute_seconds"] - 1) < 1e-9, "the work of a step is shared")
+
+
+def plan_refuses_what_a_run_would(case):
+    for keys, words in (({"train__micro_batches": 2}, "micro_batches"), ({"train__micro_batches": 12, "run__reduction": "tree"}, "run.reduction: tree")):
+        config = case.config("bad", **keys)
+        out = subprocess.run([job.espalier, "plan", str(config), "--ranks", "3", "--peak", "100"], cwd=ROOT, capture_output=True, text=True, timeout=job.DEADLINE)
+        check(out.returncode == USAGE and words in out.stderr, f"exit {out.returncode}: {out.stderr}")
+
+
+if __name__ == "__main__":
+    sys.exit(main([peak_is_as_planned, plans_for_many_ranks, plan_refuses_what_a_run_would]))

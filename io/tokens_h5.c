@@ -1,6 +1,7 @@
 #include "io/tokens_h5.h"
 
 #include "io/fsio.h"
+#include "io/h5.h"
 
 #include <hdf5.h>
 #include <string.h>
@@ -24,9 +25,6 @@ static hid_t file_type(int set, int64_t width) {
     default: return rows[set].is_signed ? H5T_STD_I64LE : H5T_STD_U64LE;
     }
 }
-
-/* The library prints its errors to stderr unless told not to; ours name the file and what is wrong. */
-static void be_quiet(void) { H5Eset_auto2(H5E_DEFAULT, NULL, NULL); }
 
 /* Locks fail on many cluster file systems; a store is written under a name that nobody else uses. */
 static hid_t file_access(void) {
@@ -69,9 +67,8 @@ static espl_status make_set(hid_t file, hid_t plan, const char *path, int which,
     return ESPL_OK;
 }
 
-espl_status espl__store_create(const char *path, espl_store_layout *layout) {
+static espl_status create(const char *path, espl_store_layout *layout) {
     espl_status status = ESPL_OK;
-    be_quiet();
     hid_t access = file_access(), plan = early_contiguous(), file_plan = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_obj_track_times(file_plan, false);
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, file_plan, access);
@@ -86,6 +83,13 @@ done:
     H5Pclose(file_plan);
     H5Pclose(plan);
     H5Pclose(access);
+    return status;
+}
+
+espl_status espl__store_create(const char *path, espl_store_layout *layout) {
+    espl_h5_lock();
+    espl_status status = create(path, layout);
+    espl_h5_unlock();
     return status;
 }
 
@@ -112,9 +116,8 @@ static bool seal_sets(hid_t file, const espl_store_layout *layout) {
     return good;
 }
 
-espl_status espl__store_seal(const char *path, const espl_store_layout *layout) {
+static espl_status seal(const char *path, const espl_store_layout *layout) {
     int64_t format = ESPL_STORE_FORMAT;
-    be_quiet();
     hid_t file = open_file(path, H5F_ACC_RDWR);
     if (file < 0)
         ESPL_FAIL(ESPL_ERR_IO, "%s: cannot be opened again to be finished", path);
@@ -124,6 +127,13 @@ espl_status espl__store_seal(const char *path, const espl_store_layout *layout) 
     if (!good)
         ESPL_FAIL(ESPL_ERR_IO, "%s: its attributes cannot be written", path);
     return ESPL_OK;
+}
+
+espl_status espl__store_seal(const char *path, const espl_store_layout *layout) {
+    espl_h5_lock();
+    espl_status status = seal(path, layout);
+    espl_h5_unlock();
+    return status;
 }
 
 /* ---- Reading. */
@@ -205,12 +215,11 @@ static espl_status check_sizes(const espl_store_layout *layout, const char *path
     return ESPL_OK;
 }
 
-espl_status espl__store_inspect(const char *path, espl_store_layout *layout) {
+static espl_status inspect(const char *path, espl_store_layout *layout) {
     espl_status status = ESPL_OK;
     int64_t format = 0, bytes = 0;
     *layout = (espl_store_layout){0};
     ESPL_TRY(espl_fs_path_size(path, &bytes));
-    be_quiet();
     hid_t file = open_file(path, H5F_ACC_RDONLY);
     if (file < 0)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: truncated, damaged or not an HDF5 file, expected a token store", path);
@@ -224,5 +233,12 @@ espl_status espl__store_inspect(const char *path, espl_store_layout *layout) {
     ESPL_TRY_DONE(check_sizes(layout, path));
 done:
     H5Fclose(file);
+    return status;
+}
+
+espl_status espl__store_inspect(const char *path, espl_store_layout *layout) {
+    espl_h5_lock();
+    espl_status status = inspect(path, layout);
+    espl_h5_unlock();
     return status;
 }

@@ -4,6 +4,7 @@
 
 #include "src/config/nearest.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,6 +73,7 @@ static void print_failure(espl_status status) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* beyond a limit of file sizes a write fails, which is told, and older checkpoints stay */
     espl_status status = run(argc, argv);
     if (status == ESPL_OK)
         status = flush_results();

@@ -7,9 +7,8 @@
 
 static struct {
     int number;
-    const char *name;
     struct sigaction earlier;
-} rows[] = {{.number = SIGTERM, .name = "SIGTERM"}, {.number = SIGUSR1, .name = "SIGUSR1"}, {.number = SIGINT, .name = "SIGINT"}};
+} rows[] = {{.number = SIGTERM}, {.number = SIGUSR1}, {.number = SIGINT}};
 
 enum { N_ROWS = sizeof rows / sizeof rows[0], EXIT_INTERRUPTED = 128 + SIGINT };
 
@@ -30,13 +29,6 @@ void espl_signals_install(void) {
 }
 
 int espl_signals_pending(void) { return atomic_load(&first_signal); }
-
-const char *espl_signals_name(int signal) {
-    for (int i = 0; i < N_ROWS; i++)
-        if (rows[i].number == signal)
-            return rows[i].name;
-    return "signal";
-}
 
 void espl_signals_restore(void) {
     for (int i = 0; i < N_ROWS; i++)

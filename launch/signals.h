@@ -11,9 +11,6 @@ void espl_signals_install(void);
 /* Local. The first signal noted since installing, 0 for none. */
 int espl_signals_pending(void);
 
-/* Local. "SIGTERM", "SIGUSR1", "SIGINT"; "signal" for others. */
-const char *espl_signals_name(int signal);
-
 /* Local. Puts the earlier handlers back and forgets what was noted. */
 void espl_signals_restore(void);
 

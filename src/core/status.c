@@ -25,12 +25,20 @@ static void trail_push(const char *file, int line, const char *call) {
         trail.frames[trail.n_frames++] = (frame){.file = file, .call = call, .line = line};
 }
 
+/* A message is one line, whatever libraries and files put into it. */
+static void make_one_line(char *text) {
+    for (char *c = text; *c != '\0'; c++)
+        if (*c == '\n' || *c == '\r')
+            *c = ' ';
+}
+
 espl_status espl_status_fail(espl_status code, const char *file, int line, const char *format, ...) {
     va_list args;
     va_start(args, format);
     trail.n_frames = 0;
     vsnprintf(trail.message, sizeof trail.message, format, args);
     va_end(args);
+    make_one_line(trail.message);
     trail_push(file, line, "");
     return code;
 }
@@ -48,6 +56,7 @@ void espl_status_set_message(const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    make_one_line(text);
     memcpy(trail.message, text, sizeof text);
 }
 

@@ -87,10 +87,11 @@ def send(pids, number):
 
 
 class Job:
-    """One run of the program: job(ranks, "train", ...). ranks 0: without a launcher."""
+    """One run of the program: Job(folder, ranks, "train", ...). ranks 0: without a launcher. `around` comes in front of the launcher,
+    `before` in front of the program of every rank."""
 
-    def __init__(self, folder, ranks, *arguments, before=(), environment=None):
-        self.words = [*(MPIRUN + ["-n", str(ranks)] if ranks > 0 else []), *before, str(espalier), *map(str, arguments)]
+    def __init__(self, folder, ranks, *arguments, around=(), before=(), environment=None):
+        self.words = [*around, *(MPIRUN + ["-n", str(ranks)] if ranks > 0 else []), *before, str(espalier), *map(str, arguments)]
         self.ranks = max(ranks, 1)
         self.output = tempfile.TemporaryFile(dir=folder)
         self.errors = tempfile.TemporaryFile(dir=folder)
@@ -135,10 +136,13 @@ class Job:
             check(time.monotonic() < self.until, f"nothing of '{what}' within {DEADLINE} s", self)
             time.sleep(0.005)
 
+    def seconds_left(self):
+        return max(0.1, self.until - time.monotonic())
+
     def finish(self):
         """The exit code; past the deadline everything is ended and the case fails."""
         try:
-            code = self.process.wait(max(0.1, self.until - time.monotonic()))
+            code = self.process.wait(self.seconds_left())
         except subprocess.TimeoutExpired:
             stacks = {rank: stat_of(pid) for rank, pid in self.pids().items()}
             self.end()
@@ -223,8 +227,8 @@ class Case:
         self.n_configs += 1
         return write_config(self.folder / f"config-{self.n_configs}.yaml", {k: v for k, v in rows.items() if v is not None})
 
-    def start(self, ranks, run="run", arguments=(), before=(), environment=None, **keys):
-        return Job(self.folder, ranks, "train", self.config(run, **keys), *arguments, before=before, environment=environment)
+    def start(self, ranks, run="run", arguments=(), around=(), before=(), environment=None, **keys):
+        return Job(self.folder, ranks, "train", self.config(run, **keys), *arguments, around=around, before=before, environment=environment)
 
     def train(self, ranks, run="run", code=OK, arguments=(), **keys):
         """Trains to the end and returns the job."""

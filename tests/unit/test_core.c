@@ -94,6 +94,8 @@ static void status_keeps_code_and_message(void **state) {
     assert_string_equal(espl_status_message(), "file.jsonl:17: key 'text' missing");
     espl_status_set_message("rank 3: %s", espl_status_message());
     assert_string_equal(espl_status_message(), "rank 3: file.jsonl:17: key 'text' missing");
+    espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "of a library: %s", "line\nline\r");
+    assert_string_equal(espl_status_message(), "of a library: line line ");
     espl_status_clear();
     assert_string_equal(espl_status_message(), "");
 }

@@ -5,6 +5,7 @@
 #include "src/train/threads.h"
 
 #include <math.h>
+#include <string.h>
 
 static espl_status after_call(void *context, const espl_tape *tape, int call, const espl_batch *batch) {
     const espl_evaluation *e = context;
@@ -31,15 +32,17 @@ espl_status espl_evaluate(const espl_evaluation *e, espl_eval_result *result) {
     const espl_ranks *ranks = espl_comm_ranks(e->comm);
     double start = espl_now();
     int64_t n = espl_placement_count(e->data->placement, 0), words[ESPL_EXACT_WORDS + 1] = {0};
-    espl_exact *sum = (espl_exact *)(void *)words;
+    espl_exact sum = {0};
     if (e->most > 0 && e->most < n)
         n = e->most;
     for (int64_t k = ranks->rank; k < n; k += ranks->size)
-        ESPL_TRY(one_batch(e, k, sum, &words[ESPL_EXACT_WORDS]));
-    espl_exact_normalise(sum);
+        ESPL_TRY(one_batch(e, k, &sum, &words[ESPL_EXACT_WORDS]));
+    espl_exact_normalise(&sum);
+    memcpy(words, &sum, sizeof sum);
     ESPL_TRY(espl_comm_allreduce_i64(e->comm, words, ESPL_EXACT_WORDS + 1, ESPL_SUM));
+    memcpy(&sum, words, sizeof sum);
     int64_t targets = words[ESPL_EXACT_WORDS];
-    double total = sum->n_nonfinite > 0 ? (double)NAN : espl_exact_value(sum);
+    double total = sum.n_nonfinite > 0 ? (double)NAN : espl_exact_value(&sum);
     double share = (double)targets / (double)e->data->n_tokens; /* all of the text, or the part that was looked at */
     *result = (espl_eval_result){.loss = total / (double)targets,
                                  .targets = targets,

@@ -120,14 +120,14 @@ static espl_status agree(espl_run *run, espl_exact *loss, espl_exact *squares, i
     int64_t words[N_VOTES];
     espl_exact_normalise(loss);
     espl_exact_normalise(squares);
-    *(espl_exact *)(void *)&words[0] = *loss;
-    *(espl_exact *)(void *)&words[ESPL_EXACT_WORDS] = *squares;
+    memcpy(&words[0], loss, sizeof *loss);
+    memcpy(&words[ESPL_EXACT_WORDS], squares, sizeof *squares);
     words[VOTE_STOP] = run->stop_requested != NULL && run->stop_requested();
     words[VOTE_TOKENS] = result->tokens;
     espl_comm_beat(run->comm, run->counters.step + 1, "agreeing on loss and norm");
     ESPL_TRY(espl_comm_allreduce_i64(run->comm, words, N_VOTES, ESPL_SUM));
-    *loss = *(espl_exact *)(void *)&words[0];
-    *squares = *(espl_exact *)(void *)&words[ESPL_EXACT_WORDS];
+    memcpy(loss, &words[0], sizeof *loss);
+    memcpy(squares, &words[ESPL_EXACT_WORDS], sizeof *squares);
     result->loss = loss->n_nonfinite > 0 ? NAN : espl_exact_value(loss) / (double)n_targets;
     result->grad_norm = squares->n_nonfinite > 0 ? NAN : sqrt(espl_exact_value(squares));
     result->skipped = !isfinite(result->loss) || !isfinite(result->grad_norm);

@@ -5,6 +5,7 @@
 
 Bounds: fp32 within 1e-5 of the fp64 truth, relative to the tensor's norm; bf16 by the 2x rule: the error against fp64 is at most
 twice that of transformers' own bf16 run on the same weights."""
+import glob
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ def reference(model, sequences):
     loss = total / count
     model.zero_grad()
     loss.backward()
-    return torch.cat(logits).detach().double(), float(loss), {n: p.grad.detach().double() for n, p in model.named_parameters()}
+    return torch.cat(logits).detach().double(), loss.item(), {n: p.grad.detach().double() for n, p in model.named_parameters()}
 
 
 def probe(args, folder, batch, dtype):
@@ -69,6 +70,29 @@ def compare(name, args, folder, model, batch, sequences):
         check(error(out["logits"], logits) <= bound and abs(float(out["loss"].sum()) * mean - loss) <= bound * loss,
               f"{name} {dtype}: logits {error(out['logits'], logits):.1e}, loss {abs(float(out['loss'].sum()) * mean / loss - 1):.1e}")
         check(worst[0] <= bound, f"{name} {dtype}: {len(grads)} gradients, the worst {worst[0]:.1e} ({worst[1]})")
+
+
+def same_probe(args, folder, batch, expected):
+    out = probe(args, folder, batch, "fp32")
+    return out.keys() == expected.keys() and all(torch.equal(t, out[n]) for n, t in expected.items())
+
+
+def compare_layouts(name, args, folder, model, batch):
+    """The same weights as other folders hold them: in shards with an index; without the prefix, with a head of their own, and with the
+    masks and frequencies that older files carry along."""
+    expected = probe(args, folder, batch, "fp32")
+    with tempfile.TemporaryDirectory() as other:
+        model.float().save_pretrained(other, max_shard_size="60KB")
+        shards = len(glob.glob(f"{other}/*.safetensors"))
+        check(shards > 1 and same_probe(args, other, batch, expected), f"{name}: the same from {shards} shards")
+    with tempfile.TemporaryDirectory() as other:
+        model.config.save_pretrained(other)
+        tensors = {n.removeprefix(model.base_model_prefix + "."): t.clone() for n, t in model.state_dict().items()}
+        for layer in range(model.config.num_hidden_layers):
+            tensors[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 8, 8).tril()
+            tensors[f"layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+        save_file(tensors, f"{other}/model.safetensors", {"format": "pt"})
+        check(same_probe(args, other, batch, expected), f"{name}: the same from names without prefix, among buffers")
 
 
 def compare_bf16(name, args, folder, model, batch, sequences):
@@ -95,6 +119,7 @@ def main():
             batch, sequences = make_batch(config.vocab_size)
             compare(name, args, folder, model, batch, sequences)
             compare_bf16(name, args, folder, model, batch, sequences)
+            compare_layouts(name, args, folder, model, batch)
     return finish()
 
 

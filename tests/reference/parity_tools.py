@@ -10,7 +10,7 @@ import transformers as tf
 
 tf.logging.set_verbosity_error()
 tf.utils.logging.disable_progress_bar()
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tiny matrices
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "configs/data/bpe2048"
@@ -74,6 +74,6 @@ def espalier(args, *words, text=None, seconds=120):
     return done.stdout
 
 
-def tokenize(args, lines):
-    out = espalier(args, "tokenize", TOKENIZER, text="".join(line + "\n" for line in lines))
+def tokenize(args, lines, tokenizer=TOKENIZER):
+    out = espalier(args, "tokenize", tokenizer, text="".join(line + "\n" for line in lines))
     return [[int(word) for word in row.split()] for row in out.splitlines()]

@@ -10,80 +10,144 @@
 typedef struct state {
     const attention *a;
     span segment;
-    int64_t head, q, queries;
-    float *qt, *ot, *scores, *mask, *copy; /* [d][BLOCK], [d][BLOCK], [BLOCK][BLOCK] twice, [BLOCK][d] */
+    int64_t head, q, queries, lanes; /* lanes: queries, rounded up to BLOCK_LANES */
+    float *qt, *ot, *copy;           /* [d][BLOCK], [d][BLOCK], [BLOCK][d] */
+    float *scores, *mask;            /* [BLOCK][BLOCK], [key][query] */
     float top[BLOCK], sum[BLOCK];
 } state;
 
 static int64_t floats_of(int64_t d) { return 3 * d * BLOCK + 2 * BLOCK * BLOCK; }
 
-/* Scores become probabilities (not yet over their sum); what was summed under an older maximum shrinks. */
-static void online_softmax(state *s, int64_t keys) {
-    float old[BLOCK], shrink[BLOCK];
-    float *restrict top = s->top, *restrict sum = s->sum, *restrict scores = s->scores;
-    memcpy(old, top, sizeof old);
+/* rows x d as floats: x itself where real is float and conflicts in the cache do not matter, else a packed copy. */
+static const float *view_rows(const state *s, const real *x, int64_t *ld, int64_t rows) {
+    if (REAL_DTYPE == ESPL_F32)
+        return (const float *)x;
+    CPU(pack_rows)(x, *ld, rows, s->a->d, s->a->d, 1.0f, s->copy);
+    *ld = s->a->d;
+    return s->copy;
+}
+
+/* S^T = K Q^T; on the diagonal a strip of keys has no queries before it. */
+static void multiply_keys(const state *s, int64_t k, int64_t keys, bool diagonal) {
+    const attention *a = s->a;
+    int64_t ld = a->ld, step = diagonal ? BLOCK_LANES : keys;
+    const float *key = view_rows(s, key_at(a, s->segment.start + k, s->head / a->group), &ld, keys);
+    for (int64_t j = 0; j < keys; j += step) {
+        int64_t first = diagonal ? j : 0;
+        CPU(block_multiply)
+        (&(block_product){.m = min64(step, keys - j),
+                          .n = s->lanes - first,
+                          .k = a->d,
+                          .a = key + j * ld,
+                          .a_row = ld,
+                          .a_column = 1,
+                          .b = s->qt + first,
+                          .ldb = BLOCK,
+                          .c = s->scores + j * BLOCK + first,
+                          .ldc = BLOCK});
+    }
+}
+
+/* O^T += V^T P^T; on the diagonal a strip of queries has no keys behind it. */
+static void add_values(const state *s, int64_t k, int64_t keys, bool diagonal) {
+    const attention *a = s->a;
+    int64_t step = diagonal ? BLOCK_LANES : s->lanes;
+    CPU(pack_rows)(value_at(a, s->segment.start + k, s->head / a->group), a->ld, keys, a->d, a->d, 1.0f, s->copy);
+    for (int64_t i = 0; i < s->lanes; i += step)
+        CPU(block_multiply)
+    (&(block_product){.m = a->d,
+                      .n = step,
+                      .k = diagonal ? min64(keys, i + step) : keys,
+                      .a = s->copy,
+                      .a_row = 1,
+                      .a_column = a->d,
+                      .b = s->scores + i,
+                      .ldb = BLOCK,
+                      .c = s->ot + i,
+                      .ldc = BLOCK,
+                      .add = true});
+}
+
+/* Scores of keys that a query does not see become -inf. */
+static void mask_scores(const state *s, int64_t k, int64_t keys) {
+    int64_t window = s->a->args->attrs->window > 0 ? s->a->args->attrs->window : INT32_MAX;
+    for (int64_t j = 0; j < keys; j++) {
+        float *row = s->scores + j * BLOCK;
+        int32_t from = (int32_t)max64(k + j - s->q, 0), to = (int32_t)min64(k + j - s->q + window, BLOCK); /* queries that see this key */
+#pragma omp simd
+        for (int32_t i = 0; i < BLOCK; i++)
+            row[i] = i < from || i >= to ? -INFINITY : row[i];
+    }
+}
+
+/* Scores of 16 queries become probabilities (not yet over their sum). Returns whether the maximum of one rose. */
+static bool softmax_strip(float *restrict scores, int64_t keys, float *restrict top, float *restrict sum, float *restrict shrink) {
+    float next[2][BLOCK_LANES], total[BLOCK_LANES];
+    bool rose = false;
+    memcpy(next[0], top, sizeof next[0]);
+    memcpy(next[1], top, sizeof next[1]);
     for (int64_t j = 0; j < keys; j++)
 #pragma omp simd
-        for (int i = 0; i < BLOCK; i++)
-            top[i] = scores[j * BLOCK + i] > top[i] ? scores[j * BLOCK + i] : top[i];
-#pragma omp simd
-    for (int i = 0; i < BLOCK; i++) {
-        shrink[i] = v_exp(old[i] - top[i]);
-        sum[i] *= shrink[i];
+        for (int i = 0; i < BLOCK_LANES; i++)
+            next[j & 1][i] = scores[j * BLOCK + i] > next[j & 1][i] ? scores[j * BLOCK + i] : next[j & 1][i];
+    for (int i = 0; i < BLOCK_LANES; i++) {
+        float higher = next[0][i] > next[1][i] ? next[0][i] : next[1][i];
+        shrink[i] = v_exp(top[i] - higher);
+        rose |= higher > top[i];
+        top[i] = higher;
+        total[i] = sum[i] * shrink[i];
     }
     for (int64_t j = 0; j < keys; j++)
 #pragma omp simd
-        for (int i = 0; i < BLOCK; i++) {
+        for (int i = 0; i < BLOCK_LANES; i++) {
             float p = v_exp(scores[j * BLOCK + i] - top[i]);
             scores[j * BLOCK + i] = p;
-            sum[i] += p;
+            total[i] += p;
         }
-    for (int64_t c = 0; c < s->a->d; c++)
+    memcpy(sum, total, sizeof total);
+    return rose;
+}
+
+/* What was summed under an older maximum shrinks. */
+static void online_softmax(state *s, int64_t keys, bool diagonal) {
+    float shrink[BLOCK];
+    bool rose = false;
+    for (int64_t i = 0; i < s->lanes; i += BLOCK_LANES)
+        rose |= softmax_strip(s->scores + i, diagonal ? min64(keys, i + BLOCK_LANES) : keys, s->top + i, s->sum + i, shrink + i);
+    for (int64_t c = 0; rose && c < s->a->d; c++)
 #pragma omp simd
-        for (int i = 0; i < BLOCK; i++)
+        for (int64_t i = 0; i < s->lanes; i++)
             s->ot[c * BLOCK + i] *= shrink[i];
 }
 
 static void add_keys(state *s, int64_t k, int64_t keys) {
     const attention *a = s->a;
-    int64_t d = a->d, ldk = a->ld, ldv = a->ld, token = s->segment.start + k, kv_head = s->head / a->group;
-    int64_t lanes = round_up(s->queries, BLOCK_LANES);
-    const float *key = CPU(view_rows)(key_at(a, token, kv_head), &ldk, keys, d, s->copy);
-    CPU(block_multiply)
-    (&(block_product){
-        .m = keys, .n = lanes, .k = d, .a = key, .a_row = ldk, .a_column = 1, .b = s->qt, .ldb = BLOCK, .c = s->scores, .ldc = BLOCK});
-    CPU(mask_scores)(a, s->q, s->queries, k, keys, s->scores);
-    online_softmax(s, keys);
+    bool diagonal = on_diagonal(a, s->q, k);
+    multiply_keys(s, k, keys, diagonal);
+    if (is_masked(a, s->q, s->queries, k))
+        mask_scores(s, k, keys);
+    online_softmax(s, keys, diagonal);
     if (a->drop.on) {
         CPU(attention_dropout)(a, &s->segment, s->head, s->q, k, keys, s->mask);
         for (int64_t i = 0; i < keys * BLOCK; i++)
             s->scores[i] *= s->mask[i];
     }
-    const float *value = CPU(view_rows)(value_at(a, token, kv_head), &ldv, keys, d, s->copy);
-    CPU(block_multiply)
-    (&(block_product){.m = d,
-                      .n = lanes,
-                      .k = keys,
-                      .a = value,
-                      .a_row = 1,
-                      .a_column = ldv,
-                      .b = s->scores,
-                      .ldb = BLOCK,
-                      .c = s->ot,
-                      .ldc = BLOCK,
-                      .add = true});
+    add_values(s, k, keys, diagonal);
 }
 
 static void put_block(const state *s) {
     int64_t d = s->a->d, heads = s->a->heads;
-    for (int64_t i = 0; i < s->queries; i++) {
-        int64_t at = (s->segment.start + s->q + i) * heads + s->head;
-        real *out = (real *)s->a->args->out[0] + at * d;
-        float over = 1.0f / s->sum[i];
-        for (int64_t c = 0; c < d; c++)
-            store(out + c, s->ot[c * BLOCK + i] * over);
-        ((float *)s->a->args->out[1])[at] = s->top[i] + logf(s->sum[i]);
+    for (int64_t c = 0; c < d; c += BLOCK_LANES) {
+        int64_t columns = min64(BLOCK_LANES, d - c);
+        CPU(unpack_transposed)(s->ot + c * BLOCK, columns, BLOCK_LANES, s->scores);
+        for (int64_t i = 0; i < s->queries; i++) {
+            real *out = (real *)s->a->args->out[0] + ((s->segment.start + s->q + i) * heads + s->head) * d + c;
+            for (int64_t j = 0; j < columns; j++)
+                store(out + j, s->scores[i * BLOCK_LANES + j] / s->sum[i]);
+        }
     }
+    for (int64_t i = 0; i < s->queries; i++)
+        ((float *)s->a->args->out[1])[(s->segment.start + s->q + i) * heads + s->head] = s->top[i] + logf(s->sum[i]);
 }
 
 static void forward_block(const attention *a, span segment, int64_t head, int64_t q, float *work) {
@@ -97,6 +161,7 @@ static void forward_block(const attention *a, span segment, int64_t head, int64_
                .ot = work + d * BLOCK,
                .copy = work + 2 * d * BLOCK,
                .scores = work + 3 * d * BLOCK};
+    s.lanes = round_up(s.queries, BLOCK_LANES);
     s.mask = s.scores + BLOCK * BLOCK;
     CPU(pack_transposed)(query_at(a, segment.start + q, head), a->ld, s.queries, d, a->args->attrs->scale, s.qt);
     memset(s.ot, 0, (size_t)(d * BLOCK) * sizeof(float));
@@ -111,39 +176,19 @@ static void forward_block(const attention *a, span segment, int64_t head, int64_
     put_block(&s);
 }
 
-/* Block number `block` of the micro-batch, segment by segment. */
-static span find_block(const espl_batch *batch, int64_t block, int64_t *q) {
-    for (int32_t i = 0; i < batch->n_segments; i++) {
-        int64_t start = batch->segments[i], tokens = batch->segments[i + 1] - start, count = pieces(tokens, BLOCK);
-        if (block < count) {
-            *q = (count - 1 - block) * BLOCK; /* the longest first */
-            return (span){start, tokens};
-        }
-        block -= count;
-    }
-    return (span){0, 0};
-}
-
-static int64_t count_blocks(const espl_batch *batch) {
-    int64_t count = 0;
-    for (int32_t i = 0; i < batch->n_segments; i++)
-        count += pieces(batch->segments[i + 1] - batch->segments[i], BLOCK);
-    return count;
-}
-
 void CPU(attention_forward)(const espl_args *args) {
     attention a = attention_of(args, CPU(dropout_of)(args));
-    int64_t blocks = count_blocks(args->batch);
+    int64_t blocks = CPU(attention_blocks)(args->batch);
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t unit = 0; unit < blocks * a.heads; unit++) {
-        int64_t q = 0;
-        span segment = find_block(args->batch, unit / a.heads, &q);
+        int64_t number = 0;
+        span segment = CPU(attention_find)(args->batch, unit / a.heads, &number);
+        int64_t q = (pieces(segment.tokens, BLOCK) - 1 - number) * BLOCK; /* the longest first */
         forward_block(&a, segment, unit % a.heads, q, (float *)args->work + omp_get_thread_num() * floats_of(a.d));
     }
 }
 
-/* Backward holds what one thread needs of one segment; see attention_backward.c. */
 size_t CPU(attention_work)(const espl_attrs *attrs, int64_t n, int threads, int backward) {
-    int64_t forward = floats_of(attrs->head_dim);
-    return (size_t)threads * (size_t)(backward ? CPU(attention_backward_floats)(attrs->head_dim, n) : forward) * sizeof(float);
+    return backward ? CPU(attention_backward_work)(attrs, n, threads)
+                    : (size_t)threads * (size_t)floats_of(attrs->head_dim) * sizeof(float);
 }

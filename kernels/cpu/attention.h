@@ -1,7 +1,10 @@
 /* What forward and backward of ATTENTION share: how a micro-batch is cut into blocks, and how a block is laid out.
  *
- * A block is up to BLOCK queries of one head by up to BLOCK keys. Scores are held transposed, [key][query], so that everything
- * that goes query by query (maximum, sum, mask, dropout) runs along vectors, and keys and values are read where they lie. */
+ * A block is up to BLOCK queries of one head by up to BLOCK keys, both from multiples of BLOCK in their segment. Forward takes the keys
+ * of a block of queries one block after another and holds scores as [key][query], so that everything that goes query by query (maximum,
+ * sum) runs along vectors; backward takes the queries of a block of keys and holds them as [query][key]. What a thread needs again and
+ * again is packed once: the queries in forward, the keys and values in backward. Where a block lies on the diagonal, products are cut
+ * into strips of BLOCK_LANES, each no longer than the causal mask leaves it. */
 #ifndef ESPL_KERNELS_CPU_ATTENTION_H
 #define ESPL_KERNELS_CPU_ATTENTION_H
 
@@ -57,22 +60,30 @@ static inline int64_t end_key(const attention *a, const span *s, int64_t q, int6
     return a->args->attrs->causal ? min64(q + n, s->tokens) : s->tokens;
 }
 
-/* Local. to[c][i] = scale * x[i][c], BLOCK queries wide, 0 past `rows`. */
+static inline bool on_diagonal(const attention *a, int64_t q, int64_t k) { return a->args->attrs->causal && q == k; }
+
+/* Whether some of these queries may not see some of these keys. */
+static inline bool is_masked(const attention *a, int64_t q, int64_t queries, int64_t k) {
+    const espl_attrs *attrs = a->args->attrs;
+    return attrs->causal && (q == k || (attrs->window > 0 && q + queries - 1 - k >= attrs->window));
+}
+
+/* Local. Blocks of BLOCK tokens in all segments. */
+int64_t CPU(attention_blocks)(const espl_batch *batch);
+
+/* Local. The segment of a block, counted segment by segment, and the block's number in it. */
+span CPU(attention_find)(const espl_batch *batch, int64_t block, int64_t *number);
+
+/* Local. to[c][i] = scale * x[i][c], BLOCK rows wide, 0 past `rows`. */
 void CPU(pack_transposed)(const real *x, int64_t ld, int64_t rows, int64_t d, float scale, float *to);
 
-/* Local. to[i][c] = scale * x[c][i] for all BLOCK queries, `width` a row. */
-void CPU(unpack_transposed)(const float *x, int64_t d, int64_t width, float scale, float *to);
+/* Local. to[i][c] = x[c][i] for all BLOCK rows, `width` a row. */
+void CPU(unpack_transposed)(const float *x, int64_t d, int64_t width, float *to);
 
 /* Local. to[i][c] = scale * x[i][c], `width` wide, 0 past d. */
 void CPU(pack_rows)(const real *x, int64_t ld, int64_t rows, int64_t d, int64_t width, float scale, float *to);
 
-/* Local. rows x d of x as floats: x itself where real is float (ld stays), else a copy in `to` (ld becomes d). */
-const float *CPU(view_rows)(const real *x, int64_t *ld, int64_t rows, int64_t d, float *to);
-
-/* Local. Scores [keys][BLOCK] that a query may not see become -inf. */
-void CPU(mask_scores)(const attention *a, int64_t q, int64_t queries, int64_t k, int64_t keys, float *scores);
-
-/* Local. mask[j][i] = 0 or 1 / (1 - p) of the block's probabilities; k is a multiple of 4. */
+/* Local. mask[j][i] = 0 or 1 / (1 - p) of probabilities [key][query]; k is a multiple of 4. */
 void CPU(attention_dropout)(const attention *a, const span *s, int64_t head, int64_t q, int64_t k, int64_t keys, float *mask);
 
 #endif

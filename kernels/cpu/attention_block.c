@@ -1,33 +1,69 @@
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/philox.h"
 
-#include <math.h>
+int64_t CPU(attention_blocks)(const espl_batch *batch) {
+    int64_t count = 0;
+    for (int32_t i = 0; i < batch->n_segments; i++)
+        count += pieces(batch->segments[i + 1] - batch->segments[i], BLOCK);
+    return count;
+}
 
-void CPU(pack_transposed)(const real *x, int64_t ld, int64_t rows, int64_t d, float scale, float *to) {
-    for (int64_t c = 0; c < d; c += BLOCK_LANES) {
-        int64_t width = min64(BLOCK_LANES, d - c);
-        for (int64_t i = 0; i < BLOCK; i += BLOCK_LANES) {
-            float tile[BLOCK_LANES][BLOCK_LANES] = {{0}};
-            for (int64_t r = 0; r < min64(BLOCK_LANES, rows - i); r++)
-                for (int64_t j = 0; j < width; j++)
-                    tile[r][j] = scale * load(x + (i + r) * ld + c + j);
-            for (int64_t j = 0; j < width; j++)
-                for (int64_t r = 0; r < BLOCK_LANES; r++)
-                    to[(c + j) * BLOCK + i + r] = tile[r][j];
+span CPU(attention_find)(const espl_batch *batch, int64_t block, int64_t *number) {
+    int32_t i = 0;
+    for (; block >= pieces(batch->segments[i + 1] - batch->segments[i], BLOCK); i++)
+        block -= pieces(batch->segments[i + 1] - batch->segments[i], BLOCK);
+    *number = block;
+    return (span){batch->segments[i], batch->segments[i + 1] - batch->segments[i]};
+}
+
+/* 16 x 16 in place: in each round row i is laced with row i + 8, which moves one bit of the row's number to the column's. */
+static inline void transpose(lanes16 x[16]) {
+    lanes16 y[16];
+    for (int round = 0; round < 2; round++) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            y[2 * i] = __builtin_shufflevector(x[i], x[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            y[2 * i + 1] = __builtin_shufflevector(x[i], x[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            x[2 * i] = __builtin_shufflevector(y[i], y[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            x[2 * i + 1] = __builtin_shufflevector(y[i], y[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         }
     }
 }
 
-void CPU(unpack_transposed)(const float *x, int64_t d, int64_t width, float scale, float *to) {
-    for (int64_t c = 0; c < d; c += BLOCK_LANES)
-        for (int64_t i = 0; i < BLOCK; i += BLOCK_LANES) {
-            float tile[BLOCK_LANES][BLOCK_LANES];
-            int64_t rows = min64(BLOCK_LANES, d - c);
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t j = 0; j < BLOCK_LANES; j++)
-                    tile[j][r] = scale * x[(c + r) * BLOCK + i + j];
-            for (int64_t j = 0; j < BLOCK_LANES; j++)
-                for (int64_t r = 0; r < rows; r++)
-                    to[(i + j) * width + c + r] = tile[j][r];
+/* Up to 16 of the n reals at x, 0 after them. */
+static inline void load_some(lanes16 *to, const real *x, int64_t n) {
+    real padded[LANES16] = {0};
+    if (n < LANES16)
+        memcpy(padded, x, (size_t)n * sizeof *x);
+    load_lanes(to, n < LANES16 ? padded : x);
+}
+
+void CPU(pack_transposed)(const real *x, int64_t ld, int64_t rows, int64_t d, float scale, float *to) {
+    for (int64_t c = 0; c < d; c += LANES16)
+        for (int64_t i = 0; i < BLOCK; i += LANES16) {
+            lanes16 tile[LANES16] = {{0}};
+            for (int64_t r = 0; r < min64(LANES16, rows - i); r++) {
+                load_some(&tile[r], x + (i + r) * ld + c, d - c);
+                tile[r] *= scale;
+            }
+            transpose(tile);
+            for (int64_t j = 0; j < min64(LANES16, d - c); j++)
+                *(lanes16 *)(to + (c + j) * BLOCK + i) = tile[j];
+        }
+}
+
+void CPU(unpack_transposed)(const float *x, int64_t d, int64_t width, float *to) {
+    for (int64_t c = 0; c < d; c += LANES16)
+        for (int64_t i = 0; i < BLOCK; i += LANES16) {
+            lanes16 tile[LANES16] = {{0}};
+            for (int64_t r = 0; r < min64(LANES16, d - c); r++)
+                tile[r] = *(const lanes16 *)(x + (c + r) * BLOCK + i);
+            transpose(tile);
+            for (int64_t j = 0; j < LANES16; j++)
+                *(lanes16 *)(to + (i + j) * width + c) = tile[j];
         }
 }
 
@@ -40,38 +76,15 @@ void CPU(pack_rows)(const real *x, int64_t ld, int64_t rows, int64_t d, int64_t 
     }
 }
 
-const float *CPU(view_rows)(const real *x, int64_t *ld, int64_t rows, int64_t d, float *to) {
-    if (REAL_DTYPE == ESPL_F32)
-        return (const float *)x;
-    CPU(pack_rows)(x, *ld, rows, d, d, 1.0f, to);
-    *ld = d;
-    return to;
-}
-
-void CPU(mask_scores)(const attention *a, int64_t q, int64_t queries, int64_t k, int64_t keys, float *scores) {
-    const espl_attrs *attrs = a->args->attrs;
-    int64_t window = attrs->window > 0 ? attrs->window : INT32_MAX;
-    if (!attrs->causal || (k + keys - 1 <= q && q + queries - 1 - k < window))
-        return;
-    for (int64_t j = 0; j < keys; j++) {
-        int32_t from = (int32_t)max64(k + j - q, 0), to = (int32_t)min64(k + j - q + window, BLOCK); /* queries that see this key */
-#pragma omp simd
-        for (int32_t i = 0; i < BLOCK; i++)
-            scores[j * BLOCK + i] = i < from || i >= to ? -INFINITY : scores[j * BLOCK + i];
-    }
-}
-
 void CPU(attention_dropout)(const attention *a, const span *s, int64_t head, int64_t q, int64_t k, int64_t keys, float *mask) {
     uint64_t row = (uint64_t)(head * a->args->batch->n + s->start + q);
-    uint32_t threshold = a->drop.threshold;
-    float scale = a->drop.scale;
+    philox stream = philox_of(&a->drop.key);
     for (int64_t j = 0; j < keys; j += 4)
-#pragma omp simd
-        for (int64_t i = 0; i < BLOCK; i++) {
-            espl_rng4 r = espl_rng_block(&a->drop.key, (((row + (uint64_t)i) << 20) + (uint64_t)(k + j)) >> 2);
-            mask[j * BLOCK + i] = r.v[0] >= threshold ? scale : 0.0f;
-            mask[(j + 1) * BLOCK + i] = r.v[1] >= threshold ? scale : 0.0f;
-            mask[(j + 2) * BLOCK + i] = r.v[2] >= threshold ? scale : 0.0f;
-            mask[(j + 3) * BLOCK + i] = r.v[3] >= threshold ? scale : 0.0f;
+        for (int64_t i = 0; i < BLOCK; i += PHILOX_BLOCKS) {
+            uint32_t number[4][PHILOX_BLOCKS];
+            philox_numbers(&stream, (((row + (uint64_t)i) << 20) + (uint64_t)(k + j)) >> 2, (uint64_t)1 << 18, number);
+            for (int l = 0; l < 4; l++)
+                for (int b = 0; b < PHILOX_BLOCKS; b++)
+                    mask[(j + l) * BLOCK + i + b] = number[l][b] >= a->drop.threshold ? a->drop.scale : 0.0f;
         }
 }

@@ -21,7 +21,7 @@ size_t CPU(resnorm_work)(const espl_attrs *attrs, int64_t n, int threads, int ba
 size_t CPU(linear_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
 size_t CPU(linear_xent_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
 size_t CPU(attention_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
-int64_t CPU(attention_backward_floats)(int64_t d, int64_t n);
+size_t CPU(attention_backward_work)(const espl_attrs *attrs, int64_t n, int threads);
 size_t CPU(attention_cached_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
 
 extern const espl_kernels CPU(table);

@@ -1,0 +1,61 @@
+/* The numbers of espl_rng_block (src/core/rng.h), PHILOX_BLOCKS blocks at a time in vectors. */
+#ifndef ESPL_KERNELS_CPU_PHILOX_H
+#define ESPL_KERNELS_CPU_PHILOX_H
+
+#include "kernels/cpu/real.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+enum { PHILOX_LANES = 8 };
+#define PHILOX_MULTIPLY(x, y) ((philox_words)_mm512_mul_epu32((__m512i)(x), _mm512_set1_epi64(y)))
+#elif defined(__AVX2__)
+#include <immintrin.h>
+enum { PHILOX_LANES = 4 };
+#define PHILOX_MULTIPLY(x, y) ((philox_words)_mm256_mul_epu32((__m256i)(x), _mm256_set1_epi64x(y)))
+#else
+enum { PHILOX_LANES = 2 };
+#define PHILOX_MULTIPLY(x, y) (((x)&0xFFFFFFFFu) * (uint64_t)(y))
+#endif
+
+enum { PHILOX_BLOCKS = 16 };
+
+/* Each word has 64 bits, of which only the low 32 count: the rest is left over from the products. */
+typedef uint64_t philox_words __attribute__((vector_size(PHILOX_LANES * 8)));
+typedef uint32_t philox_halves __attribute__((vector_size(PHILOX_LANES * 4), aligned(4), may_alias));
+
+typedef struct philox {
+    uint32_t k0, k1;
+    uint64_t c1, c2, c3; /* of the counter; c1 without the block's upper bits */
+} philox;
+
+static inline philox philox_of(const espl_rng_key *key) {
+    philox p = {.c1 = key->op << 8, .c2 = key->step, .c3 = key->op >> 24};
+    espl_rng_words(key, &p.k0, &p.k1);
+    return p;
+}
+
+/* number[l][b] = number l of block first + b * stride. */
+static inline void philox_numbers(const philox *p, uint64_t first, uint64_t stride, uint32_t number[4][PHILOX_BLOCKS]) {
+    for (int b = 0; b < PHILOX_BLOCKS; b += PHILOX_LANES) {
+        philox_words c0, c1, c2 = p->c2 - (philox_words){0}, c3 = p->c3 - (philox_words){0};
+        for (int i = 0; i < PHILOX_LANES; i++)
+            c0[i] = first + (uint64_t)(b + i) * stride;
+        c1 = ((c0 >> 32) & 0xFFu) | p->c1;
+        uint32_t k0 = p->k0, k1 = p->k1;
+        for (int round = 0; round < 10; round++) {
+            philox_words p0 = PHILOX_MULTIPLY(c0, 0xD2511F53u), p1 = PHILOX_MULTIPLY(c2, 0xCD9E8D57u);
+            c0 = (p1 >> 32) ^ c1 ^ (uint64_t)k0;
+            c1 = p1;
+            c2 = (p0 >> 32) ^ c3 ^ (uint64_t)k1;
+            c3 = p0;
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+        *(philox_halves *)(number[0] + b) = __builtin_convertvector(c0, philox_halves);
+        *(philox_halves *)(number[1] + b) = __builtin_convertvector(c1, philox_halves);
+        *(philox_halves *)(number[2] + b) = __builtin_convertvector(c2, philox_halves);
+        *(philox_halves *)(number[3] + b) = __builtin_convertvector(c3, philox_halves);
+    }
+}
+
+#endif

@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = ROOT / "configs" / "data"
 TOKENIZER = DATA / "bpe2048"
 OK, USAGE, IN_DATA, NUMERIC, IO, STOPPED = 0, 2, 3, 4, 5, 75
-DEADLINE = 60  # seconds for one job; a sanitized program on a busy machine needs most of it
+DEADLINE = 90  # seconds for one job; a sanitized program on a busy machine needs most of it
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "btl", "self,vader", "--mca", "btl_vader_single_copy_mechanism", "none",
           "--mca", "mpi_yield_when_idle", "1"]
 PR_SET_CHILD_SUBREAPER = 36

@@ -1,4 +1,4 @@
-# test: tier=default timeout=180
+# test: tier=default timeout=420
 """A damaged checkpoint is told from a good one: the newest good one is used, with a line about what was skipped, or the run is refused."""
 
 import json

@@ -1,4 +1,4 @@
-# test: tier=default timeout=240
+# test: tier=default timeout=420
 """What is wrong with a config, a model folder, a tokenizer or data is said in one line, with its exit code, on one rank and on several."""
 
 import json

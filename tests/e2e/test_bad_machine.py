@@ -1,4 +1,4 @@
-# test: tier=default timeout=180
+# test: tier=default timeout=420
 """What machines do: folders that cannot be written, disks that fill up during a save, ranks that stop or die. The job always ends by itself,
 with a line that says why, and what was saved before is there."""
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 
 from job import IO, OK, STOPPED, Job, Skipped, check, main, session_members
 
@@ -90,6 +91,10 @@ def started(case, run, ranks, **keys):
 
 
 def gone(job):
+    """mpirun may end a moment before the last of its ranks does."""
+    until = time.monotonic() + 10
+    while session_members(job.process.pid) and time.monotonic() < until:
+        time.sleep(0.05)
     check(not session_members(job.process.pid), "processes of the job are left", job)
 
 

@@ -1,4 +1,4 @@
-# test: tier=default timeout=180
+# test: tier=default timeout=420
 """A small run on Shakespeare really learns, and what it exports is what it measured."""
 
 import collections

@@ -1,4 +1,4 @@
-# test: tier=default timeout=240
+# test: tier=default timeout=420
 """Any number of ranks gives the same bits with run.reduction: tree; fast gives the same bits on the same number of ranks."""
 
 import json

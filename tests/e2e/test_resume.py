@@ -1,4 +1,4 @@
-# test: tier=default timeout=240
+# test: tier=default timeout=420
 """A run that was stopped and resumed, on whatever ranks, ends in the bits of one that was not; signals stop it with a checkpoint."""
 
 import os

@@ -3,7 +3,6 @@
 
 #include "comm/comm.h"
 #include "io/checkpoint.h"
-#include "src/config/config.h"
 #include "src/core/buffer.h"
 #include "src/train/weights.h"
 
@@ -32,33 +31,17 @@ done:
     return status;
 }
 
-/* The tokenizer that the run used, from the config in the checkpoint's record. */
-static espl_status tokenizer_of(const char *checkpoint, char **tokenizer) {
-    json_t *record = NULL;
-    espl_config config;
-    ESPL_TRY(espl_checkpoint_record(checkpoint, &record));
-    const char *yaml = json_string_value(json_object_get(record, "config"));
-    espl_config_make(&config);
-    espl_status status = yaml != NULL ? espl_config_read_text(&config, yaml, strlen(yaml), checkpoint) : ESPL_OK;
-    *tokenizer = espl_strdup(config.data_tokenizer[0] != '\0' ? config.data_tokenizer : config.model_path);
-    espl_config_free(&config);
-    json_decref(record);
-    return status;
-}
-
 static espl_status export_to(const char *path, const char *dtype, const char *folder) {
-    char *checkpoint = NULL, *tokenizer = NULL;
+    char *checkpoint = NULL;
     espl_status status = ESPL_OK;
     bool bf16 = strcmp(dtype, "bf16") == 0;
     if (!bf16 && strcmp(dtype, "fp32") != 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "--dtype is '%s': fp32 or bf16 is expected", dtype);
     ESPL_TRY_DONE(find_checkpoint(path, &checkpoint));
-    ESPL_TRY_DONE(tokenizer_of(checkpoint, &tokenizer));
-    ESPL_TRY_DONE(espl_weights_export(checkpoint, bf16 ? ESPL_BF16 : ESPL_F32, tokenizer, folder));
+    ESPL_TRY_DONE(espl_weights_export(checkpoint, bf16 ? ESPL_BF16 : ESPL_F32, folder));
     printf("%s\n", folder);
 done:
     free(checkpoint);
-    free(tokenizer);
     return status;
 }
 

@@ -2,6 +2,8 @@
 
 #include "io/checkpoint.h"
 #include "src/core/buffer.h"
+#include "src/core/log.h"
+#include "src/train/companions.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -68,43 +70,6 @@ static espl_status write_provenance(const json_t *record, const char *checkpoint
     return status;
 }
 
-static espl_status copy_file(const char *from, const char *to) {
-    char block[65536];
-    size_t n;
-    espl_status status = ESPL_OK;
-    FILE *in = fopen(from, "rb"), *out = NULL;
-    if (in == NULL)
-        return ESPL_OK; /* these files are optional */
-    out = fopen(to, "wb");
-    if (out == NULL)
-        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", to, strerror(errno));
-    while ((n = fread(block, 1, sizeof block, in)) > 0)
-        if (fwrite(block, 1, n, out) != n)
-            ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", to, strerror(errno));
-done:
-    fclose(in);
-    if (out != NULL && fclose(out) != 0 && status == ESPL_OK)
-        status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", to, strerror(errno));
-    return status;
-}
-
-static espl_status copy_tokenizer(const char *tokenizer, const char *folder) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-                                        "merges.txt",     "tokenizer.model",       "chat_template.jinja",     "generation_config.json"};
-    struct stat info;
-    if (tokenizer[0] == '\0' || stat(tokenizer, &info) != 0)
-        return ESPL_OK;
-    for (size_t i = 0; i < (S_ISDIR(info.st_mode) ? sizeof names / sizeof names[0] : 1); i++) {
-        char *from = S_ISDIR(info.st_mode) ? espl_format("%s/%s", tokenizer, names[i]) : espl_strdup(tokenizer);
-        char *to = espl_format("%s/%s", folder, names[i]);
-        espl_status status = copy_file(from, to);
-        free(from);
-        free(to);
-        ESPL_TRY(status);
-    }
-    return ESPL_OK;
-}
-
 /* ---- The whole. */
 
 /* A folder that holds a model without espalier.json was not made by an export: it is somebody's base model. */
@@ -121,9 +86,10 @@ static espl_status check_target(const char *folder) {
     return ESPL_OK;
 }
 
-espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const char *tokenizer, const char *folder) {
+espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const char *folder) {
     collection all = {.dtype = dtype};
     json_t *record = NULL;
+    char *companions = espl_companions_of(checkpoint);
     espl_status status = ESPL_OK;
     const size_t shard_bytes = (size_t)5 << 30;
     ESPL_TRY_DONE(check_target(folder));
@@ -132,8 +98,12 @@ espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const 
     ESPL_TRY_DONE(write_provenance(record, checkpoint, folder));
     ESPL_TRY_DONE(espl_safetensors_write(folder, all.items, all.n, shard_bytes));
     ESPL_TRY_DONE(write_config(record, dtype, folder));
-    ESPL_TRY_DONE(copy_tokenizer(tokenizer, folder));
+    if (companions != NULL)
+        ESPL_TRY_DONE(espl_companions_copy(companions, "", folder));
+    else
+        ESPL_WARN("%s: no tokenizer lies beside this checkpoint's folder, so none is exported", checkpoint);
 done:
+    free(companions);
     json_decref(record);
     free_collection(&all);
     return status;

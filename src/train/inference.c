@@ -2,6 +2,7 @@
 
 #include "io/checkpoint.h"
 #include "src/core/buffer.h"
+#include "src/train/companions.h"
 #include "src/train/weights.h"
 
 #include <stdlib.h>
@@ -77,19 +78,16 @@ static espl_status find_source(espl_comm *comm, const char *path, char **checkpo
     return ESPL_OK;
 }
 
-static espl_status open_tokenizer(const char *path, const char *checkpoint, const json_t *record, const espl_config *config,
-                                  espl_inference *in) {
+static espl_status open_tokenizer(const char *path, const char *checkpoint, const espl_config *config, espl_inference *in) {
     if (config->data_tokenizer[0] != '\0')
         return espl_tokenizer_open(config->data_tokenizer, &in->tokenizer);
     if (checkpoint == NULL)
         return espl_tokenizer_open(path, &in->tokenizer);
-    espl_config trained;
-    const char *text = json_string_value(json_object_get(record, "config"));
-    espl_config_make(&trained);
-    espl_status status = text != NULL ? espl_config_read_text(&trained, text, strlen(text), checkpoint) : ESPL_OK;
-    if (status == ESPL_OK)
-        status = espl_tokenizer_open(trained.data_tokenizer[0] != '\0' ? trained.data_tokenizer : trained.model_path, &in->tokenizer);
-    espl_config_free(&trained);
+    char *companions = espl_companions_of(checkpoint);
+    if (companions == NULL)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: no tokenizer lies beside this checkpoint's folder; give --set data.tokenizer=PATH", checkpoint);
+    espl_status status = espl_tokenizer_open(companions, &in->tokenizer);
+    free(companions);
     return status;
 }
 
@@ -121,7 +119,7 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     ESPL_TRY_DONE(bind_weights(in));
     espl_weights weights = {.flat = in->weights, .real = in->kernels->real, .owner = {.ranks = 1}};
     ESPL_TRY_DONE(checkpoint != NULL ? fill_from_checkpoint(checkpoint, in) : espl_weights_read(in->model, path, &weights));
-    ESPL_TRY_DONE(open_tokenizer(path, checkpoint, record, config, in));
+    ESPL_TRY_DONE(open_tokenizer(path, checkpoint, config, in));
 done:
     json_decref(record);
     free(checkpoint);

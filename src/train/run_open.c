@@ -4,6 +4,7 @@
 #include "src/core/log.h"
 #include "src/plan/costs.h"
 #include "src/plan/peak.h"
+#include "src/train/companions.h"
 #include "src/train/runinfo.h"
 #include "src/train/threads.h"
 #include "src/train/weights.h"
@@ -133,6 +134,14 @@ static espl_status open_model(espl_run *run) {
         ESPL_FAIL(ESPL_ERR_DATA, "%s: the tokenizer has %lld entries, the model's vocab_size is %lld: they do not belong together",
                   tokenizer, (long long)espl_tokenizer_size(run->tokenizer), (long long)run->model->dims.vocab);
     return ESPL_OK;
+}
+
+static espl_status keep_companions(const espl_run *run) {
+    const espl_config *c = run->config;
+    char *folder = espl_format("%s/tokenizer", c->run_dir);
+    espl_status status = espl_companions_copy(c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path, c->model_path, folder);
+    free(folder);
+    return status;
 }
 
 /* ---- Data. */
@@ -277,6 +286,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(espl_comm_agree(comm, open_folder(run), "opening the run folder"));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &run->threads));
     ESPL_TRY(espl_comm_agree(comm, open_model(run), "opening the model"));
+    ESPL_TRY(espl_comm_agree(comm, run->ranks->rank == 0 ? keep_companions(run) : ESPL_OK, "copying the tokenizer"));
     ESPL_TRY(open_data(run));
     ESPL_TRY(espl_comm_watch(comm, config->run_watchdog)); /* not before: tokenising may take long, and ranks wait for the slowest */
     ESPL_TRY(espl_comm_agree(comm, open_memory(run), "taking memory"));

@@ -106,8 +106,7 @@ static espl_status export_model(const espl_run *run) {
         return ESPL_OK;
     char *checkpoint = espl_format("%s/checkpoints/step-%08lld", c->run_dir, (long long)run->counters.step),
          *folder = espl_format("%s/model", c->run_dir);
-    const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
-    espl_status status = espl_weights_export(checkpoint, run->kernels->real, tokenizer, folder);
+    espl_status status = espl_weights_export(checkpoint, run->kernels->real, folder);
     if (status == ESPL_OK)
         ESPL_INFO("the model is in %s", folder);
     free(checkpoint);

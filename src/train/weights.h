@@ -27,8 +27,8 @@ void espl_weights_init(const espl_model *model, uint64_t seed, const espl_weight
 void espl_weights_from_master(const espl_model *model, const espl_weights *weights);
 
 /* Local. Writes a Hugging Face folder from the weights of a checkpoint: safetensors in `dtype`, config.json as it was (with the new dtype),
- * and the tokenizer's files from `tokenizer` (its folder or tokenizer.json; "": none). Whatever model was in `folder` before is replaced
- * file by file; a base model's folder is refused. */
-espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const char *tokenizer, const char *folder);
+ * and the companions (tokenizer) of its run. Whatever model was exported to `folder` before is replaced file by file; a base model's
+ * folder is refused. */
+espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const char *folder);
 
 #endif

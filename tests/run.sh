@@ -43,7 +43,7 @@ build() {
     say "building $1"
     local log=$root/build/$1.log targets=
     if cmake --preset "$1" > "$log" 2>&1; then
-        [ -n "${2:-}" ] && targets="--target $(ctest --test-dir "build/$1" -N -R "$2" | awk '/Test +#/ {print $NF}')"
+        [ -n "${2:-}" ] && targets="--target $(ctest --test-dir "build/$1" -N -R "$2" | awk '/Test +#/ {sub(/_np[0-9]+$/, "", $NF); print $NF}' | sort -u)"
         cmake --build --preset "$1" -j "$jobs" $targets >> "$log" 2>&1 && return 0
     fi
     grep -v '^\[' "$log" | tail -40

@@ -18,28 +18,19 @@ typedef struct state {
 
 static int64_t floats_of(int64_t d) { return 3 * d * BLOCK + 2 * BLOCK * BLOCK; }
 
-/* rows x d as floats: x itself where real is float and conflicts in the cache do not matter, else a packed copy. */
-static const float *view_rows(const state *s, const real *x, int64_t *ld, int64_t rows) {
-    if (REAL_DTYPE == ESPL_F32)
-        return (const float *)x;
-    CPU(pack_rows)(x, *ld, rows, s->a->d, s->a->d, 1.0f, s->copy);
-    *ld = s->a->d;
-    return s->copy;
-}
-
 /* S^T = K Q^T; on the diagonal a strip of keys has no queries before it. */
 static void multiply_keys(const state *s, int64_t k, int64_t keys, bool diagonal) {
     const attention *a = s->a;
-    int64_t ld = a->ld, step = diagonal ? BLOCK_LANES : keys;
-    const float *key = view_rows(s, key_at(a, s->segment.start + k, s->head / a->group), &ld, keys);
+    int64_t step = diagonal ? BLOCK_LANES : keys;
+    CPU(pack_rows)(key_at(a, s->segment.start + k, s->head / a->group), a->ld, keys, a->d, a->d, 1.0f, s->copy);
     for (int64_t j = 0; j < keys; j += step) {
         int64_t first = diagonal ? j : 0;
         CPU(block_multiply)
         (&(block_product){.m = min64(step, keys - j),
                           .n = s->lanes - first,
                           .k = a->d,
-                          .a = key + j * ld,
-                          .a_row = ld,
+                          .a = s->copy + j * a->d,
+                          .a_row = a->d,
                           .a_column = 1,
                           .b = s->qt + first,
                           .ldb = BLOCK,
@@ -178,13 +169,11 @@ static void forward_block(const attention *a, span segment, int64_t head, int64_
 
 void CPU(attention_forward)(const espl_args *args) {
     attention a = attention_of(args, CPU(dropout_of)(args));
-    int64_t blocks = CPU(attention_blocks)(args->batch);
+    int64_t units = CPU(attention_blocks)(args->batch) * a.heads;
 #pragma omp parallel for schedule(dynamic, 1)
-    for (int64_t unit = 0; unit < blocks * a.heads; unit++) {
-        int64_t number = 0;
-        span segment = CPU(attention_find)(args->batch, unit / a.heads, &number);
-        int64_t q = (pieces(segment.tokens, BLOCK) - 1 - number) * BLOCK; /* the longest first */
-        forward_block(&a, segment, unit % a.heads, q, (float *)args->work + omp_get_thread_num() * floats_of(a.d));
+    for (int64_t i = 0; i < units; i++) {
+        block_unit unit = CPU(attention_unit)(args->batch, i, a.heads);
+        forward_block(&a, unit.segment, unit.head, unit.first, (float *)args->work + omp_get_thread_num() * floats_of(a.d));
     }
 }
 

@@ -26,6 +26,11 @@ typedef struct span {
     int64_t start, tokens; /* of a segment in the micro-batch */
 } span;
 
+typedef struct block_unit {
+    span segment;
+    int64_t head, first; /* first: token of the block, from the start of the segment */
+} block_unit;
+
 static inline attention attention_of(const espl_args *args, dropout drop) {
     const espl_attrs *attrs = args->attrs;
     int64_t d = attrs->head_dim;
@@ -71,8 +76,8 @@ static inline bool is_masked(const attention *a, int64_t q, int64_t queries, int
 /* Local. Blocks of BLOCK tokens in all segments. */
 int64_t CPU(attention_blocks)(const espl_batch *batch);
 
-/* Local. The segment of a block, counted segment by segment, and the block's number in it. */
-span CPU(attention_find)(const espl_batch *batch, int64_t block, int64_t *number);
+/* Local. Unit number `unit` of blocks x heads: segment by segment, in it head by head, so that a head stays in cache. */
+block_unit CPU(attention_unit)(const espl_batch *batch, int64_t unit, int64_t heads);
 
 /* Local. to[c][i] = scale * x[i][c], BLOCK rows wide, 0 past `rows`. */
 void CPU(pack_transposed)(const real *x, int64_t ld, int64_t rows, int64_t d, float scale, float *to);

@@ -260,10 +260,11 @@ void CPU(attention_backward)(const espl_args *args) {
     {
         state s = {.a = &a, .shared = &sh};
         lay_out(&s, sh.threads + omp_get_thread_num() * thread_floats(a.d));
-        for (int64_t unit; (unit = atomic_fetch_add(sh.next, 1)) < units;) {
-            s.segment = CPU(attention_find)(args->batch, unit / a.kv_heads, &s.k);
-            s.k *= BLOCK;
-            s.kv_head = unit % a.kv_heads;
+        for (int64_t i; (i = atomic_fetch_add(sh.next, 1)) < units;) {
+            block_unit unit = CPU(attention_unit)(args->batch, i, a.kv_heads);
+            s.segment = unit.segment;
+            s.kv_head = unit.head;
+            s.k = unit.first;
             backward_keys(&s);
         }
     }

@@ -8,12 +8,14 @@ int64_t CPU(attention_blocks)(const espl_batch *batch) {
     return count;
 }
 
-span CPU(attention_find)(const espl_batch *batch, int64_t block, int64_t *number) {
+block_unit CPU(attention_unit)(const espl_batch *batch, int64_t unit, int64_t heads) {
     int32_t i = 0;
-    for (; block >= pieces(batch->segments[i + 1] - batch->segments[i], BLOCK); i++)
-        block -= pieces(batch->segments[i + 1] - batch->segments[i], BLOCK);
-    *number = block;
-    return (span){batch->segments[i], batch->segments[i + 1] - batch->segments[i]};
+    int64_t count;
+    for (; unit >= (count = pieces(batch->segments[i + 1] - batch->segments[i], BLOCK) * heads); i++)
+        unit -= count;
+    return (block_unit){.segment = {batch->segments[i], batch->segments[i + 1] - batch->segments[i]},
+                        .head = unit / (count / heads),
+                        .first = unit % (count / heads) * BLOCK};
 }
 
 /* 16 x 16 in place: in each round row i is laced with row i + 8, which moves one bit of the row's number to the column's. */
@@ -33,6 +35,12 @@ static inline void transpose(lanes16 x[16]) {
     }
 }
 
+/* A row of the next head lies behind that of this one, and rows are too far apart for the hardware to foresee: it is asked for here. */
+static inline void prefetch_next(const real *x, int64_t d) {
+    for (int64_t c = 0; c < d; c += 64 / (int64_t)sizeof(real))
+        __builtin_prefetch(x + d + c, 0, 2);
+}
+
 /* Up to 16 of the n reals at x, 0 after them. */
 static inline void load_some(lanes16 *to, const real *x, int64_t n) {
     real padded[LANES16] = {0};
@@ -42,6 +50,8 @@ static inline void load_some(lanes16 *to, const real *x, int64_t n) {
 }
 
 void CPU(pack_transposed)(const real *x, int64_t ld, int64_t rows, int64_t d, float scale, float *to) {
+    for (int64_t i = 0; i < rows; i++)
+        prefetch_next(x + i * ld, d);
     for (int64_t c = 0; c < d; c += LANES16)
         for (int64_t i = 0; i < BLOCK; i += LANES16) {
             lanes16 tile[LANES16] = {{0}};
@@ -69,6 +79,7 @@ void CPU(unpack_transposed)(const float *x, int64_t d, int64_t width, float *to)
 
 void CPU(pack_rows)(const real *x, int64_t ld, int64_t rows, int64_t d, int64_t width, float scale, float *to) {
     for (int64_t i = 0; i < rows; i++) {
+        prefetch_next(x + i * ld, d);
         for (int64_t c = 0; c < d; c++)
             to[i * width + c] = scale * load(x + i * ld + c);
         for (int64_t c = d; c < width; c++)
@@ -84,7 +95,6 @@ void CPU(attention_dropout)(const attention *a, const span *s, int64_t head, int
             uint32_t number[4][PHILOX_BLOCKS];
             philox_numbers(&stream, (((row + (uint64_t)i) << 20) + (uint64_t)(k + j)) >> 2, (uint64_t)1 << 18, number);
             for (int l = 0; l < 4; l++)
-                for (int b = 0; b < PHILOX_BLOCKS; b++)
-                    mask[(j + l) * BLOCK + i + b] = number[l][b] >= a->drop.threshold ? a->drop.scale : 0.0f;
+                dropout_keep(&a->drop, number[l], mask + (j + l) * BLOCK + i, PHILOX_BLOCKS);
         }
 }

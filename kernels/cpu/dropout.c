@@ -10,17 +10,21 @@ dropout CPU(dropout_of)(const espl_args *args) {
 }
 
 void CPU(dropout_mask)(const dropout *drop, uint64_t first, int64_t n, float *to) {
+    enum { NUMBERS = 4 * PHILOX_BLOCKS };
     philox stream = philox_of(&drop->key);
     uint32_t number[4][PHILOX_BLOCKS];
-    float whole[4 * PHILOX_BLOCKS];
+    float keep[4][PHILOX_BLOCKS], whole[NUMBERS];
     for (int64_t done = 0; done < n;) {
         uint64_t element = first + (uint64_t)done;
-        int64_t lead = (int64_t)(element & 3), count = min64(n - done, 4 * PHILOX_BLOCKS - lead);
+        int64_t lead = (int64_t)(element & 3), count = min64(n - done, NUMBERS - lead);
+        float *out = count == NUMBERS ? to + done : whole;
         philox_numbers(&stream, element >> 2, 1, number);
+        dropout_keep(drop, number[0], keep[0], NUMBERS);
         for (int64_t b = 0; b < PHILOX_BLOCKS; b++)
             for (int l = 0; l < 4; l++)
-                whole[4 * b + l] = number[l][b] >= drop->threshold ? drop->scale : 0.0f;
-        memcpy(to + done, whole + lead, (size_t)count * sizeof *to);
+                out[4 * b + l] = keep[l][b];
+        if (out == whole)
+            memcpy(to + done, whole + lead, (size_t)count * sizeof *to);
         done += count;
     }
 }

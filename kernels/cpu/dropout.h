@@ -11,6 +11,15 @@ typedef struct dropout {
     bool on;
 } dropout;
 
+/* Local. to[i] = scale or 0 by n numbers of the stream. */
+static inline void dropout_keep(const dropout *drop, const uint32_t *number, float *to, int64_t n) {
+    uint32_t threshold = drop->threshold;
+    float scale = drop->scale;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        to[i] = number[i] >= threshold ? scale : 0.0f;
+}
+
 /* Local. The dropout of a row of the tape; off when p = 0 or not training. */
 dropout CPU(dropout_of)(const espl_args *args);
 

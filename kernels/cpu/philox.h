@@ -6,22 +6,30 @@
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
-enum { PHILOX_LANES = 8 };
+#define PHILOX_LANES 8
 #define PHILOX_MULTIPLY(x, y) ((philox_words)_mm512_mul_epu32((__m512i)(x), _mm512_set1_epi64(y)))
 #elif defined(__AVX2__)
 #include <immintrin.h>
-enum { PHILOX_LANES = 4 };
+#define PHILOX_LANES 4
 #define PHILOX_MULTIPLY(x, y) ((philox_words)_mm256_mul_epu32((__m256i)(x), _mm256_set1_epi64x(y)))
 #else
-enum { PHILOX_LANES = 2 };
+#define PHILOX_LANES 2
 #define PHILOX_MULTIPLY(x, y) (((x)&0xFFFFFFFFu) * (uint64_t)(y))
 #endif
 
 enum { PHILOX_BLOCKS = 16 };
 
 /* Each word has 64 bits, of which only the low 32 count: the rest is left over from the products. */
-typedef uint64_t philox_words __attribute__((vector_size(PHILOX_LANES * 8)));
-typedef uint32_t philox_halves __attribute__((vector_size(PHILOX_LANES * 4), aligned(4), may_alias));
+typedef uint64_t philox_words __attribute__((vector_size(PHILOX_LANES * 8), aligned(8), may_alias));
+typedef uint32_t philox_halves __attribute__((vector_size(PHILOX_LANES * 8), aligned(4), may_alias));
+
+#if PHILOX_LANES == 8
+#define PHILOX_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#elif PHILOX_LANES == 4
+#define PHILOX_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#else
+#define PHILOX_EVEN 0, 2, 4, 6
+#endif
 
 typedef struct philox {
     uint32_t k0, k1;
@@ -34,27 +42,34 @@ static inline philox philox_of(const espl_rng_key *key) {
     return p;
 }
 
+/* word[l] = number l of blocks c0. */
+static inline __attribute__((always_inline)) void philox_rounds(const philox *p, philox_words c0, philox_words word[4]) {
+    philox_words c1 = ((c0 >> 32) & 0xFFu) | p->c1, c2 = p->c2 - (philox_words){0}, c3 = p->c3 - (philox_words){0};
+    uint32_t k0 = p->k0, k1 = p->k1;
+    for (int round = 0; round < 10; round++) {
+        philox_words p0 = PHILOX_MULTIPLY(c0, 0xD2511F53u), p1 = PHILOX_MULTIPLY(c2, 0xCD9E8D57u);
+        c0 = (p1 >> 32) ^ c1 ^ (uint64_t)k0;
+        c1 = p1;
+        c2 = (p0 >> 32) ^ c3 ^ (uint64_t)k1;
+        c3 = p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    word[0] = c0;
+    word[1] = c1;
+    word[2] = c2;
+    word[3] = c3;
+}
+
 /* number[l][b] = number l of block first + b * stride. */
 static inline void philox_numbers(const philox *p, uint64_t first, uint64_t stride, uint32_t number[4][PHILOX_BLOCKS]) {
-    for (int b = 0; b < PHILOX_BLOCKS; b += PHILOX_LANES) {
-        philox_words c0, c1, c2 = p->c2 - (philox_words){0}, c3 = p->c3 - (philox_words){0};
-        for (int i = 0; i < PHILOX_LANES; i++)
-            c0[i] = first + (uint64_t)(b + i) * stride;
-        c1 = ((c0 >> 32) & 0xFFu) | p->c1;
-        uint32_t k0 = p->k0, k1 = p->k1;
-        for (int round = 0; round < 10; round++) {
-            philox_words p0 = PHILOX_MULTIPLY(c0, 0xD2511F53u), p1 = PHILOX_MULTIPLY(c2, 0xCD9E8D57u);
-            c0 = (p1 >> 32) ^ c1 ^ (uint64_t)k0;
-            c1 = p1;
-            c2 = (p0 >> 32) ^ c3 ^ (uint64_t)k1;
-            c3 = p0;
-            k0 += 0x9E3779B9u;
-            k1 += 0xBB67AE85u;
-        }
-        *(philox_halves *)(number[0] + b) = __builtin_convertvector(c0, philox_halves);
-        *(philox_halves *)(number[1] + b) = __builtin_convertvector(c1, philox_halves);
-        *(philox_halves *)(number[2] + b) = __builtin_convertvector(c2, philox_halves);
-        *(philox_halves *)(number[3] + b) = __builtin_convertvector(c3, philox_halves);
+    static const uint64_t lane[PHILOX_BLOCKS] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (uint64_t b = 0; b < PHILOX_BLOCKS; b += 2 * PHILOX_LANES) {
+        philox_words low[4], high[4];
+        philox_rounds(p, (*(const philox_words *)lane + b) * stride + first, low);
+        philox_rounds(p, (*(const philox_words *)(lane + PHILOX_LANES) + b) * stride + first, high);
+        for (int l = 0; l < 4; l++)
+            *(philox_halves *)(number[l] + b) = __builtin_shufflevector((philox_halves)low[l], (philox_halves)high[l], PHILOX_EVEN);
     }
 }
 

@@ -1,7 +1,7 @@
 /* Times every kernel of the CPU backend on the shapes of GPT-2 124M (4 segments of 256 tokens), beside the rate of one large
  * sgemm and of a copy on the same threads in the same run. With one thread times are CPU time, so that other programs count less.
  *
- *   bench_kernels [threads] [fp32|bf16] [avx512|avx2|portable] */
+ *   bench_kernels [threads] [fp32|bf16] [avx512|avx2|portable] [part of a label] */
 #include "kernels/kernels.h"
 
 #include <cblas.h>
@@ -278,8 +278,10 @@ int main(int argc, char **argv) {
     double peak = sgemm_peak(), copy = copy_rate();
     printf("%s: %s\nsgemm %.0f GFLOP/s, copy %.1f GB/s\n", k->name, espl_kernels_describe(), peak * 1e-9, copy * 1e-9);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        bench(k, &rows[i], &cache, peak, copy);
-    bench_adamw(k, copy);
+        if (argc < 5 || strstr(rows[i].label, argv[4]))
+            bench(k, &rows[i], &cache, peak, copy);
+    if (argc < 5)
+        bench_adamw(k, copy);
     free(cache.data);
     return 0;
 }

@@ -3,6 +3,7 @@
 #include "src/core/status.h"
 
 #include <dnnl.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,13 +21,18 @@ typedef struct entry {
     dnnl_memory_t memory[3];
 } entry;
 
-enum { MAX_ENTRIES = 256 };
+enum { MAX_ENTRIES = 256, MAX_THREADS = 4096 };
 
-/* Each thread has its own: no locks, and its memory objects can be pointed elsewhere. oneDNN shares the compiled code. */
-static _Thread_local entry *table;
-static _Thread_local int n_entries;
+/* Each thread has its own: no locks, and its memory objects can be pointed elsewhere. oneDNN shares the compiled code. Threads are known
+ * by their number in the team, so that what one made serves the next team too. */
+typedef struct cache {
+    entry entries[MAX_ENTRIES];
+    int n_entries;
+    dnnl_stream_t stream;
+} cache;
+
+static cache *caches[MAX_THREADS];
 static dnnl_engine_t engine;
-static _Thread_local dnnl_stream_t stream;
 
 static void must(dnnl_status_t status, const char *what) {
     ESPL_ASSERT(status == dnnl_success, "oneDNN: %s failed with status %d", what, (int)status);
@@ -37,13 +43,18 @@ static void matrix(dnnl_memory_desc_t *md, int64_t rows, int64_t columns, dnnl_d
     must(dnnl_memory_desc_init_by_strides(md, 2, dims, type, strides), "a matrix");
 }
 
-static void open_thread(void) {
+static cache *cache_of_thread(void) {
+    int thread = omp_get_thread_num();
+    ESPL_ASSERT(thread < MAX_THREADS, "thread %d of at most %d", thread, MAX_THREADS);
+    if (caches[thread] != NULL)
+        return caches[thread];
 #pragma omp critical(espl_onednn)
     if (!engine)
         must(dnnl_engine_create(&engine, dnnl_cpu, 0), "the CPU engine");
-    must(dnnl_stream_create(&stream, engine, dnnl_stream_default_flags), "a stream");
-    table = calloc(MAX_ENTRIES, sizeof *table);
-    ESPL_ASSERT(table != NULL, "out of memory");
+    cache *c = calloc(1, sizeof *c);
+    ESPL_ASSERT(c != NULL, "out of memory");
+    must(dnnl_stream_create(&c->stream, engine, dnnl_stream_default_flags), "a stream");
+    return caches[thread] = c;
 }
 
 static dnnl_primitive_attr_t attributes(const shape *s) {
@@ -85,24 +96,23 @@ static void unmake(entry *e) {
     dnnl_primitive_destroy(e->primitive);
 }
 
-static entry *find(const shape *s) {
-    for (int i = 0; i < n_entries; i++)
-        if (memcmp(&table[i].shape, s, sizeof *s) == 0)
-            return &table[i];
-    if (n_entries == MAX_ENTRIES) { /* a program of very many shapes (generation): start again */
-        for (int i = 0; i < n_entries; i++)
-            unmake(&table[i]);
-        n_entries = 0;
+static entry *find(cache *c, const shape *s) {
+    for (int i = 0; i < c->n_entries; i++)
+        if (memcmp(&c->entries[i].shape, s, sizeof *s) == 0)
+            return &c->entries[i];
+    if (c->n_entries == MAX_ENTRIES) { /* a program of very many shapes (generation): start again */
+        for (int i = 0; i < c->n_entries; i++)
+            unmake(&c->entries[i]);
+        c->n_entries = 0;
     }
-    entry *e = &table[n_entries++];
+    entry *e = &c->entries[c->n_entries++];
     e->shape = *s;
     make(e);
     return e;
 }
 
 void espl__matmul_onednn(const espl_matmul *t) {
-    if (!table)
-        open_thread();
+    cache *c = cache_of_thread();
     shape s = {.m = t->m,
                .n = t->n,
                .k = t->k,
@@ -114,10 +124,10 @@ void espl__matmul_onednn(const espl_matmul *t) {
                .add = t->add,
                .c_dtype = (int32_t)t->c_dtype,
                .alpha = t->alpha};
-    entry *e = find(&s);
+    entry *e = find(c, &s);
     must(dnnl_memory_set_data_handle(e->memory[0], (void *)(uintptr_t)t->a), "an address");
     must(dnnl_memory_set_data_handle(e->memory[1], (void *)(uintptr_t)t->b), "an address");
     must(dnnl_memory_set_data_handle(e->memory[2], t->c), "an address");
     dnnl_exec_arg_t run[3] = {{DNNL_ARG_SRC, e->memory[0]}, {DNNL_ARG_WEIGHTS, e->memory[1]}, {DNNL_ARG_DST, e->memory[2]}};
-    must(dnnl_primitive_execute(e->primitive, stream, 3, run), "a product");
+    must(dnnl_primitive_execute(e->primitive, c->stream, 3, run), "a product");
 }

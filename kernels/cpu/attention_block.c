@@ -1,5 +1,6 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/philox.h"
+#include "kernels/cpu/transpose.h"
 
 int64_t CPU(attention_blocks)(const espl_batch *batch) {
     int64_t count = 0;
@@ -18,35 +19,10 @@ block_unit CPU(attention_unit)(const espl_batch *batch, int64_t unit, int64_t he
                         .first = unit % (count / heads) * BLOCK};
 }
 
-/* 16 x 16 in place: in each round row i is laced with row i + 8, which moves one bit of the row's number to the column's. */
-static inline void transpose(lanes16 x[16]) {
-    lanes16 y[16];
-    for (int round = 0; round < 2; round++) {
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) {
-            y[2 * i] = __builtin_shufflevector(x[i], x[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            y[2 * i + 1] = __builtin_shufflevector(x[i], x[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) {
-            x[2 * i] = __builtin_shufflevector(y[i], y[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            x[2 * i + 1] = __builtin_shufflevector(y[i], y[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-        }
-    }
-}
-
 /* A row of the next head lies behind that of this one, and rows are too far apart for the hardware to foresee: it is asked for here. */
 static inline void prefetch_next(const real *x, int64_t d) {
     for (int64_t c = 0; c < d; c += 64 / (int64_t)sizeof(real))
         __builtin_prefetch(x + d + c, 0, 2);
-}
-
-/* Up to 16 of the n reals at x, 0 after them. */
-static inline void load_some(lanes16 *to, const real *x, int64_t n) {
-    real padded[LANES16] = {0};
-    if (n < LANES16)
-        memcpy(padded, x, (size_t)n * sizeof *x);
-    load_lanes(to, n < LANES16 ? padded : x);
 }
 
 void CPU(pack_transposed)(const real *x, int64_t ld, int64_t rows, int64_t d, float scale, float *to) {

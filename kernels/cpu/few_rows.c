@@ -1,9 +1,15 @@
+#include "kernels/cpu/blocks.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/transpose.h"
+#include "kernels/matmul.h"
 
-/* B^T: [n,k], a row of it with up to 4 rows of A at a time. B: [k,n], a panel of columns, summed in cache. */
-enum { PANEL = 512, TRANS_LIMIT = 16, PLAIN_LIMIT = 4 };
+/* Up to DIRECT rows B goes by as it lies: B^T [n,k] row by row with all rows of A; B [k,n] by panels of columns, summed in cache. From
+ * there to LIMIT rows B is packed as floats, DEPTH deep, and goes through block_multiply: C^T = B^T A^T with the rows of A as lanes,
+ * or C = A B with columns as lanes. */
+enum { DIRECT = 4, LIMIT = 16, PANEL = 64, DEPTH = 128, GROUP = 8 /* rows of B^T packed at a time */ };
 
-int64_t CPU(few_rows_limit)(bool trans_b) { return trans_b ? TRANS_LIMIT : PLAIN_LIMIT; }
+/* Where bf16 is multiplied in hardware, the library is faster from two rows on. */
+int64_t CPU(few_rows_limit)(void) { return REAL_DTYPE == ESPL_BF16 && espl__matmul_native_bf16() ? 1 : LIMIT; }
 
 static void put_c(const gemm *g, int64_t row, int64_t column, float value) {
     int64_t at = row * g->ldc + column;
@@ -34,24 +40,20 @@ static inline __attribute__((always_inline)) void dots(const real *const *a, con
 }
 
 static void column_of_bt(const gemm *g, int64_t column) {
-    const real *b = g->b + column * g->ldb;
-    for (int64_t row = 0; row < g->m; row += 4) {
-        const real *a[4];
-        float sum[4];
-        int64_t rows = min64(4, g->m - row);
-        for (int64_t r = 0; r < 4; r++)
-            a[r] = g->a + (row + min64(r, rows - 1)) * g->lda;
-        if (rows == 1)
-            dots(a, b, g->k, 1, sum);
-        else
-            dots(a, b, g->k, 4, sum);
-        for (int64_t r = 0; r < rows; r++)
-            put_c(g, row + r, column, sum[r]);
-    }
+    const real *a[DIRECT], *b = g->b + column * g->ldb;
+    float sum[DIRECT];
+    for (int64_t r = 0; r < DIRECT; r++)
+        a[r] = g->a + min64(r, g->m - 1) * g->lda;
+    if (g->m == 1)
+        dots(a, b, g->k, 1, sum);
+    else
+        dots(a, b, g->k, DIRECT, sum);
+    for (int64_t r = 0; r < g->m; r++)
+        put_c(g, r, column, sum[r]);
 }
 
 static void panel_of_b(const gemm *g, int64_t column, int64_t width) {
-    float sum[PLAIN_LIMIT][PANEL] = {{0}};
+    float sum[DIRECT][PANEL] = {{0}};
     for (int64_t i = 0; i < g->k; i++) {
         const real *b = g->b + i * g->ldb + column;
         for (int64_t row = 0; row < g->m; row++) {
@@ -66,15 +68,98 @@ static void panel_of_b(const gemm *g, int64_t column, int64_t width) {
             put_c(g, row, column + j, sum[row][j]);
 }
 
+/* to[i][c] = x[i][c], `width` a row, 0 past `columns`; what lies `ahead` is asked for. */
+static void widen(const real *x, int64_t ld, int64_t rows, int64_t columns, int64_t width, int64_t ahead, float *to) {
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t c = 0; c < columns; c += 64 / (int64_t)sizeof(real))
+            __builtin_prefetch(x + i * ld + c + ahead, 0, 3);
+        for (int64_t c = 0; c < columns; c++)
+            to[i * width + c] = load(x + i * ld + c);
+        for (int64_t c = columns; c < width; c++)
+            to[i * width + c] = 0.0f;
+    }
+}
+
+/* to[c][r] = a[r][c] of up to 16 rows, 0 past them. */
+static void transpose_rows(const gemm *g, int64_t first, int64_t depth, float *to) {
+    for (int64_t c = 0; c < depth; c += LANES16) {
+        lanes16 tile[LANES16] = {{0}};
+        for (int64_t r = 0; r < g->m; r++)
+            load_some(&tile[r], g->a + r * g->lda + first + c, depth - c);
+        transpose(tile);
+        for (int64_t j = 0; j < min64(LANES16, depth - c); j++)
+            *(lanes16 *)(to + (c + j) * LANES16) = tile[j];
+    }
+}
+
+static void block_of_bt(const gemm *g, int64_t column, int64_t width) {
+    float sum[PANEL * LIMIT] = {0}, at[DEPTH * LIMIT], b[GROUP * DEPTH];
+    for (int64_t k = 0; k < g->k; k += DEPTH) {
+        int64_t depth = min64(DEPTH, g->k - k);
+        transpose_rows(g, k, depth, at);
+        for (int64_t j = 0; j < width; j += GROUP) {
+            int64_t rows = min64(GROUP, width - j);
+            widen(g->b + (column + j) * g->ldb + k, g->ldb, rows, depth, depth, GROUP * g->ldb, b);
+            CPU(block_multiply)
+            (&(block_product){.m = rows,
+                              .n = LIMIT,
+                              .k = depth,
+                              .a = b,
+                              .a_row = depth,
+                              .a_column = 1,
+                              .b = at,
+                              .ldb = LIMIT,
+                              .c = sum + j * LIMIT,
+                              .ldc = LIMIT,
+                              .add = true});
+        }
+    }
+    for (int64_t row = 0; row < g->m; row++)
+        for (int64_t j = 0; j < width; j++)
+            put_c(g, row, column + j, sum[j * LIMIT + row]);
+}
+
+static void block_of_b(const gemm *g, int64_t column, int64_t width) {
+    float sum[LIMIT * PANEL] = {0}, a[LIMIT * DEPTH] = {0}, b[DEPTH * PANEL];
+    int64_t lanes = round_up(width, BLOCK_LANES);
+    for (int64_t k = 0; k < g->k; k += DEPTH) {
+        int64_t depth = min64(DEPTH, g->k - k);
+        widen(g->a + k, g->lda, g->m, depth, DEPTH, 0, a);
+        widen(g->b + k * g->ldb + column, g->ldb, depth, width, PANEL, DEPTH * g->ldb, b);
+        CPU(block_multiply)
+        (&(block_product){.m = round_up(g->m, 4),
+                          .n = lanes,
+                          .k = depth,
+                          .a = a,
+                          .a_row = DEPTH,
+                          .a_column = 1,
+                          .b = b,
+                          .ldb = PANEL,
+                          .c = sum,
+                          .ldc = PANEL,
+                          .add = true});
+    }
+    for (int64_t row = 0; row < g->m; row++)
+        for (int64_t j = 0; j < width; j++)
+            put_c(g, row, column + j, sum[row * PANEL + j]);
+}
+
+static void panel(const gemm *g, int64_t column, int64_t width) {
+    if (g->m > DIRECT)
+        (g->trans_b ? block_of_bt : block_of_b)(g, column, width);
+    else if (!g->trans_b)
+        panel_of_b(g, column, width);
+    for (int64_t j = column; g->m <= DIRECT && g->trans_b && j < column + width; j++)
+        column_of_bt(g, j);
+}
+
 void CPU(few_rows)(const gemm *g) {
-    int64_t width = round_up(64, max64(g->unit, 1));
+    int64_t width = round_up(PANEL, max64(g->unit, 1));
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t c = 0; c < g->n; c += width) {
         int64_t columns = min64(width, g->n - c);
-        for (int64_t j = c; g->trans_b && j < c + columns; j++)
-            column_of_bt(g, j);
-        if (!g->trans_b)
-            panel_of_b(g, c, columns);
+        for (int64_t j = 0; j < columns; j += PANEL)
+            panel(g, c + j, min64(PANEL, columns - j));
         if (g->finish)
             g->finish(g, 0, g->m, c, columns);
     }

@@ -45,7 +45,7 @@ static void tile(const gemm *g, int64_t row, int64_t rows, int64_t column, int64
 void CPU(gemm)(const gemm *g) {
     if (g->m == 0 || g->n == 0)
         return;
-    if (!g->trans_a && !g->add && g->m <= CPU(few_rows_limit)(g->trans_b)) {
+    if (!g->trans_a && !g->add && g->m <= CPU(few_rows_limit)()) {
         CPU(few_rows)(g);
         return;
     }

@@ -28,8 +28,8 @@ void CPU(gemm)(const gemm *g);
 /* Local. Bytes of work of any product by `threads` threads. */
 size_t CPU(gemm_work)(int threads);
 
-/* Local. The products of few rows: A not transposed, C overwritten, m <= few_rows_limit(trans_b). */
+/* Local. The products of few rows: A not transposed, C overwritten, m <= few_rows_limit(). */
 void CPU(few_rows)(const gemm *g);
-int64_t CPU(few_rows_limit)(bool trans_b);
+int64_t CPU(few_rows_limit)(void);
 
 #endif

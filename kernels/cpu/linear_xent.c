@@ -66,6 +66,7 @@ static float finish_row(float *x, int64_t V, int32_t target, const float *weight
 typedef struct pass {
     const espl_args *args;
     int64_t first, rows; /* tokens of the chunk */
+    bool add;            /* to dP0 */
     float *logits;
     void *gemm_work;
 } pass;
@@ -130,20 +131,46 @@ static void gradients_of(const pass *p) {
              .ldc = D,
              .c_dtype = ESPL_F32,
              .alpha = 1.0f,
-             .add = args->dparam_add[0] || p->first > 0,
+             .add = p->add,
              .work = p->gemm_work});
 }
 
+/* The first token from `token` on that has a target, or n. */
+static int64_t next_target(const espl_batch *batch, int64_t token) {
+    while (token < batch->n && batch->targets[token] < 0)
+        token++;
+    return token;
+}
+
+/* Tokens first .. end - 1 have no targets. */
+static void skip(const espl_args *args, int64_t first, int64_t end, bool backward) {
+    int64_t D = args->attrs->n_in;
+    memset((float *)args->out[0] + first, 0, (size_t)(end - first) * sizeof(float));
+    if (backward && args->din[0] && !args->din_add[0])
+        CPU(zero)((real *)args->din[0] + first * D, (size_t)((end - first) * D) * sizeof(real));
+}
+
+/* A chunk begins and ends with a token that has a target: prompts that are not learned cost nothing. */
 static void run(const espl_args *args, bool backward) {
-    int64_t n = args->batch->n, V = args->attrs->vocab;
-    float weight = args->attrs->scale * args->batch->loss_scale;
-    for (int64_t first = 0; first < n; first += CHUNK) {
-        pass p = {args, first, min64(CHUNK, n - first), args->work, (float *)args->work + min64(CHUNK, n) * V};
+    const espl_batch *batch = args->batch;
+    int64_t n = batch->n, V = args->attrs->vocab, done = 0;
+    float weight = args->attrs->scale * batch->loss_scale;
+    bool add = args->dparam_add[0];
+    for (int64_t first; (first = next_target(batch, done)) < n; add = true) {
+        int64_t end = min64(first + CHUNK, n);
+        while (batch->targets[end - 1] < 0)
+            end--;
+        pass p = {args, first, end - first, add, args->work, (float *)args->work + min64(CHUNK, n) * V};
+        skip(args, done, first, backward);
         logits_of(&p);
         losses_of(&p, backward ? &weight : NULL);
         if (backward)
             gradients_of(&p);
+        done = end;
     }
+    skip(args, done, n, backward);
+    if (backward && args->dparam[0] && !add)
+        CPU(zero)(args->dparam[0], (size_t)(V * args->attrs->n_in) * sizeof(float));
 }
 
 void CPU(linear_xent_forward)(const espl_args *args) { run(args, false); }

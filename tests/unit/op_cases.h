@@ -34,17 +34,18 @@ static const char *const op_slot_names[OP_SLOTS] = {"in0",  "in1",  "out0",  "ou
                                                     "din0", "din1", "dout0", "dout1", "dout2", "dparam0", "dparam1"};
 
 enum {
-    OP_BIAS = 1,     /* P1 is there */
-    OP_FIRST = 2,    /* RESNORM: in1 NULL */
-    OP_LAST = 4,     /* RESNORM: dout0 NULL */
-    OP_ALIAS = 8,    /* RESNORM: out0 is in0, din0 is dout0; ACT: din0 is dout0 */
-    OP_SHARED = 16,  /* RESNORM: din1 NULL, it is din0 */
-    OP_ADD = 32,     /* din_add and dparam_add */
-    OP_EVAL = 64,    /* not training */
-    OP_IGNORE = 128, /* LINEAR_XENT: every third target is -1 */
-    OP_NO_DIN = 256, /* din0 NULL */
-    OP_FROZEN = 512, /* dparam NULL */
-    OP_LARGE = 1024  /* too large for finite differences of single elements */
+    OP_BIAS = 1,       /* P1 is there */
+    OP_FIRST = 2,      /* RESNORM: in1 NULL */
+    OP_LAST = 4,       /* RESNORM: dout0 NULL */
+    OP_ALIAS = 8,      /* RESNORM: out0 is in0, din0 is dout0; ACT: din0 is dout0 */
+    OP_SHARED = 16,    /* RESNORM: din1 NULL, it is din0 */
+    OP_ADD = 32,       /* din_add and dparam_add */
+    OP_EVAL = 64,      /* not training */
+    OP_IGNORE = 128,   /* LINEAR_XENT: every third target is -1 */
+    OP_NO_DIN = 256,   /* din0 NULL */
+    OP_FROZEN = 512,   /* dparam NULL */
+    OP_LARGE = 1024,   /* too large for finite differences of single elements */
+    OP_PROMPTS = 2048, /* LINEAR_XENT: of every 150 tokens only number 100 and 120 to 139 have targets */
 };
 
 typedef struct op_case {
@@ -264,6 +265,11 @@ static inline double op_number(const op_case *c, int slot, int64_t element, espl
     return rounded;
 }
 
+static inline bool op_has_target(const op_case *c, int64_t t) {
+    bool learned = t % 150 == 100 || (t % 150 >= 120 && t % 150 < 140);
+    return c->flags & OP_PROMPTS ? learned : !(c->flags & OP_IGNORE && t % 3 == 1);
+}
+
 /* Positions count in each segment, as in packed documents; ids and targets are random. */
 static inline void op_fill_tokens(const op_case *c, op_values *v) {
     espl_rng_key key = {.seed = op_case_seed(c), .purpose = ESPL_RNG_TEST, .op = OP_SLOTS};
@@ -272,7 +278,7 @@ static inline void op_fill_tokens(const op_case *c, op_values *v) {
     for (int64_t t = 0; t < n; t++) {
         segment += t == c->segments[segment + 1];
         ids[t] = (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * t)) % vocab);
-        targets[t] = c->flags & OP_IGNORE && t % 3 == 1 ? -1 : (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * t + 1)) % vocab);
+        targets[t] = op_has_target(c, t) ? (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * t + 1)) % vocab) : -1;
         positions[t] = (int32_t)t - c->segments[segment];
     }
     v->batch.ids = ids;

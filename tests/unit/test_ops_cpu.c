@@ -32,6 +32,8 @@ static const op_case more_cases[] = {
     OP_LINEAR_ROW("linear in-out one token", OP_BIAS, OP_ONE_TOKEN, 75, 150, ESPL_IN_OUT),
     OP_LINEAR_ROW("linear in-out four tokens", OP_BIAS, OP_FOUR_TOKENS, 75, 150, ESPL_IN_OUT),
     OP_LINEAR_ROW("linear out-in sixteen tokens", OP_BIAS, OP_SIXTEEN_TOKENS, 75, 150, ESPL_OUT_IN),
+    OP_LINEAR_ROW("linear in-out sixteen tokens", OP_BIAS, OP_SIXTEEN_TOKENS, 275, 150, ESPL_IN_OUT),
+    OP_LINEAR_ROW("linear out-in five tokens", 0, OP_LONE_TOKENS, 275, 150, ESPL_OUT_IN),
     OP_LINEAR_ROW("linear out-in tiles", OP_BIAS | OP_ADD, OP_MANY_TOKENS, 600, 700, ESPL_OUT_IN),
     OP_LINEAR_ROW("linear in-out tiles", OP_BIAS, OP_MANY_TOKENS, 600, 700, ESPL_IN_OUT),
     OP_QKV_ROW("qkv rope one token", OP_BIAS, OP_ONE_TOKEN, 40, 4, 2, 24, ESPL_OUT_IN, 24),
@@ -40,6 +42,9 @@ static const op_case more_cases[] = {
     OP_ATTENTION_ROW("attention full d80", 0, OP_MANY_TOKENS, 2, 1, 80, 0, 0, 0),
     OP_ATTENTION_ROW("attention window 100", 0, OP_MANY_TOKENS, 2, 2, 16, 1, 100, 0),
     OP_RESNORM_ROW("resnorm many", OP_BIAS, OP_MANY_TOKENS, 130, ESPL_NORM_LAYER, 0.1f),
+    OP_XENT_ROW("xent prompts", OP_PROMPTS, OP_MANY_TOKENS, 72, 211, 1),
+    OP_XENT_ROW("xent prompts add", OP_PROMPTS | OP_ADD, OP_MANY_TOKENS, 72, 211, 1),
+    OP_XENT_ROW("xent prompts alone", OP_PROMPTS, OP_ONE_SEGMENT, 72, 211, 1),
     OP_XENT_ROW("xent chunks", OP_IGNORE, OP_MANY_TOKENS, 72, 2100, 1),
 };
 

@@ -3,7 +3,7 @@
 
 #include <omp.h>
 
-enum { KEYS = 128 /* scored at a time */ };
+enum { KEYS = 128 /* scored at a time */, AHEAD = 12 /* tokens asked for before they are read: they lie too far apart for the hardware */ };
 
 typedef struct layout {
     int64_t d, heads, kv_heads, group, ld, token; /* ld: of qkv; token: reals of one token in the cache */
@@ -44,6 +44,11 @@ static void append(const espl_args *args, const layout *l, int64_t token) {
     memcpy(row + number * l->token, (const real *)args->in[0] + token * l->ld + l->heads * l->d, (size_t)l->token * sizeof(real));
 }
 
+static inline void prefetch_row(const real *x, int64_t d) {
+    for (int64_t c = 0; c < d; c += 64 / (int64_t)sizeof(real))
+        __builtin_prefetch(x + c, 0, 3);
+}
+
 static float dot(const float *q, const real *k, int64_t d) {
     lanes16 sum = {0}, x;
     int64_t i = 0;
@@ -66,6 +71,8 @@ static void attend(const layout *l, const float *q, const real *keys, int64_t fr
         int64_t n = min64(KEYS, to - k);
         float next = top;
         for (int64_t j = 0; j < n; j++) {
+            prefetch_row(keys + (k + j + AHEAD) * l->token, d);
+            prefetch_row(keys + (k + j) * l->token + l->kv_heads * d, d);
             p[j] = dot(q, keys + (k + j) * l->token, l->d);
             next = p[j] > next ? p[j] : next;
         }

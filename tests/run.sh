@@ -13,8 +13,8 @@ jobs=${JOBS:-$(nproc)}
 tier=${1:-default}
 tally=$root/build/tally-${tier#--}.txt
 script_seconds=420
-# Tests of code that starts threads of its own, one process each: Open MPI itself is not clean under TSan.
-threaded='^test_(checkpoint.*|comm|core|log|tokenizer.*|tokens.*)$'
+# Tests of code that starts threads of its own, mostly on one rank: Open MPI itself is not clean under TSan.
+threaded='^test_(checkpoint|comm|core|metrics|progress|tokens|watchdog)$'
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 if [ -z "${ESPL_SHARED_DATA:-}" ] && [ -d "$root/../shared/data" ]; then

@@ -143,7 +143,7 @@ static void merge_piece(const espl__bpe *bpe, espl__bpe_work *work, const char *
     ESPL__RESERVE(out, work->nodes.n);
     for (size_t i = 0; i < work->nodes.n; i++)
         if (work->nodes.at[i].size > 0)
-            out->at[out->n++] = (espl__symbol){work->nodes.at[i].id, work->nodes.at[i].size};
+            out->at[out->n++] = (espl__symbol){work->nodes.at[i].id, work->nodes.at[i].size, false};
 }
 
 static bool recall(const espl__bpe_memo *memo, uint32_t hash, const char *piece, size_t n, espl__symbols *out) {
@@ -151,7 +151,7 @@ static bool recall(const espl__bpe_memo *memo, uint32_t hash, const char *piece,
         return false;
     ESPL__RESERVE(out, memo->n_ids);
     for (int i = 0; i < memo->n_ids; i++)
-        out->at[out->n++] = (espl__symbol){memo->ids[i], memo->sizes[i]};
+        out->at[out->n++] = (espl__symbol){memo->ids[i], memo->sizes[i], false};
     return true;
 }
 
@@ -199,7 +199,7 @@ static void tokenize(const void *model, void *model_work, const char *piece, siz
     if (bpe->ignore_merges) {
         int32_t whole = espl__vocab_id(bpe->raw_bytes ? &bpe->raw_vocab : bpe->vocab, piece, n);
         if (whole >= 0) {
-            ESPL__PUSH(out, (espl__symbol){whole, (int32_t)n});
+            ESPL__PUSH(out, (espl__symbol){whole, (int32_t)n, false});
             return;
         }
     }
@@ -229,6 +229,7 @@ static void work_free(void *model_work) {
 
 const espl__model_kind espl__bpe_kind = {
     .type = "BPE",
+    .telling_key = "merges",
     .parse = espl__bpe_parse,
     .free = espl__bpe_free,
     .takes_bytes = espl__bpe_takes_bytes,

@@ -14,10 +14,11 @@ typedef struct decoder_kind {
 struct espl__decoder {
     const decoder_kind *kind;
     espl__pattern *pattern;
-    char *content; /* Replace: what a match becomes; Strip, Metaspace: the character */
+    char *content; /* Replace: what a match becomes; Strip, Metaspace: the character; WordPiece: the prefix */
     size_t n_content;
     int64_t start, stop; /* Strip: at most so many are taken off each end */
     bool drop_first;     /* Metaspace: marks of the first token vanish */
+    bool cleanup;        /* WordPiece: no space before punctuation and contractions */
 };
 
 void espl__strings_end(espl__strings *list) { ESPL__PUSH(list, list->bytes.size); }
@@ -66,6 +67,11 @@ static espl_status parse_metaspace(const espl__where *where, json_t *json, espl_
     const char *scheme = json_string_value(json_object_get(json, "prepend_scheme"));
     row->drop_first = !(scheme && strcmp(scheme, "never") == 0) && !json_is_false(json_object_get(json, "add_prefix_space"));
     return parse_character(where, json, "replacement", row);
+}
+
+static espl_status parse_wordpiece(const espl__where *where, json_t *json, espl__decoder *row) {
+    ESPL_TRY(parse_content(where, json, "prefix", row));
+    return espl__json_bool(where, json, "cleanup", -1, &row->cleanup);
 }
 
 static void repair(const char *text, size_t n, espl_buffer *out) {
@@ -190,9 +196,47 @@ static espl_status apply_metaspace(const espl__decoder *row, espl__scratch *scra
     return ESPL_OK;
 }
 
+/* What the reference's cleanup replaces, in this order. */
+static const char *const cleanups[][2] = {
+    {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},    {" n't", "n't"},
+    {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+};
+
+/* Replaces in the string that begins at `begin`, the last of `bytes`; replacements are never longer. */
+static void replace_all(espl_buffer *bytes, size_t begin, const char *from, const char *to) {
+    size_t n_from = strlen(from), n_to = strlen(to), write = begin;
+    for (size_t read = begin; read < bytes->size;) {
+        bool found = bytes->size - read >= n_from && memcmp(bytes->data + read, from, n_from) == 0;
+        memmove(bytes->data + write, found ? to : bytes->data + read, found ? n_to : 1);
+        write += found ? n_to : 1;
+        read += found ? n_from : 1;
+    }
+    bytes->size = write;
+}
+
+static espl_status apply_wordpiece(const espl__decoder *row, espl__scratch *scratch, const espl__strings *in, espl__strings *out) {
+    (void)scratch;
+    for (size_t i = 0; i < in->n; i++) {
+        espl__slice t = string_at(in, i);
+        size_t begin = out->bytes.size, skipped = i > 0 && begins(row, t.data, t.n) ? row->n_content : 0;
+        if (i > 0 && !begins(row, t.data, t.n))
+            put(out, " ", 1);
+        put(out, t.data + skipped, t.n - skipped);
+        for (size_t k = 0; row->cleanup && k < sizeof cleanups / sizeof *cleanups; k++)
+            replace_all(&out->bytes, begin, cleanups[k][0], cleanups[k][1]);
+        espl__strings_end(out);
+    }
+    return ESPL_OK;
+}
+
 static const decoder_kind kinds[] = {
-    {"ByteLevel", NULL, apply_byte_level},       {"Replace", parse_replace, apply_replace}, {"Fuse", NULL, apply_fuse},
-    {"ByteFallback", NULL, apply_byte_fallback}, {"Strip", parse_strip, apply_strip},       {"Metaspace", parse_metaspace, apply_metaspace},
+    {"ByteLevel", NULL, apply_byte_level},
+    {"Replace", parse_replace, apply_replace},
+    {"Fuse", NULL, apply_fuse},
+    {"ByteFallback", NULL, apply_byte_fallback},
+    {"Strip", parse_strip, apply_strip},
+    {"Metaspace", parse_metaspace, apply_metaspace},
+    {"WordPiece", parse_wordpiece, apply_wordpiece},
 };
 
 static espl_status add(const espl__where *where, json_t *json, void *context) {

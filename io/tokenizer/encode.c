@@ -153,7 +153,7 @@ static void emit_piece(encoder *e, const espl__piece *piece) {
     for (size_t i = 0; i < s->symbols.n; i++) {
         espl__symbol symbol = s->symbols.at[i];
         emit(e, piece, symbol.id, at, at + (size_t)symbol.size);
-        at += (size_t)symbol.size;
+        at += symbol.stays ? 0 : (size_t)symbol.size;
     }
 }
 

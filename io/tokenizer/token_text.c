@@ -59,13 +59,6 @@ bool espl__is_space(int32_t code) {
            (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
-bool espl__is_punctuation(int32_t code) {
-    if (code < 0x80)
-        return code > 0x20 && code < 0x7F && !((code | 32) >= 'a' && (code | 32) <= 'z') && !(code >= '0' && code <= '9');
-    int category = utf8proc_category(code);
-    return (category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO) || (category == 0 && espl__unicode_newer('P', code));
-}
-
 bool espl__is_numeric(int32_t code) {
     int category = utf8proc_category(code);
     return (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO) ||

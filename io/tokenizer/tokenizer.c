@@ -7,7 +7,8 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
-static const espl__model_kind *const model_kinds[] = {&espl__bpe_kind};
+static const espl__model_kind *const model_kinds[] = {&espl__bpe_kind, &espl__wordpiece_kind, &espl__unigram_kind};
+enum { N_MODEL_KINDS = sizeof model_kinds / sizeof *model_kinds };
 
 static espl_status read_file(const char *path, espl_buffer *out) {
     espl_status status = ESPL_OK;
@@ -35,17 +36,25 @@ static espl_status parse_json(const char *path, const espl_buffer *text, json_t 
     return ESPL_OK;
 }
 
-/* Old files leave the type out; BPE is the kind that has merges. */
+static espl_status unknown_model(const char *path, const char *type) {
+    espl_status status = ESPL_OK;
+    espl_buffer known = {0};
+    for (size_t i = 0; i < N_MODEL_KINDS; i++)
+        espl_buffer_printf(&known, "%s%s", i ? ", " : "", model_kinds[i]->type);
+    ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: model '%s' is not supported; the kinds known are %s", path, type, known.data);
+done:
+    espl_buffer_free(&known);
+    return status;
+}
+
 static espl_status parse_model(const char *path, json_t *json, espl_tokenizer *t) {
     const char *type = json_string_value(json_object_get(json, "type"));
-    type = type ? type : json_object_get(json, "merges") ? "BPE" : "(none)";
-    espl__where where = {path, "model", type};
-    for (size_t i = 0; i < sizeof model_kinds / sizeof *model_kinds; i++)
-        if (strcmp(model_kinds[i]->type, type) == 0)
+    for (size_t i = 0; i < N_MODEL_KINDS; i++)
+        if (type ? strcmp(model_kinds[i]->type, type) == 0 : json_object_get(json, model_kinds[i]->telling_key) != NULL)
             t->kind = model_kinds[i];
     if (!t->kind)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: model '%s' is not supported", path, type);
-    return t->kind->parse(&where, json, &t->vocab, &t->model);
+        return unknown_model(path, type ? type : "(none)");
+    return t->kind->parse(&(espl__where){path, "model", t->kind->type}, json, &t->vocab, &t->model);
 }
 
 static espl_status parse_parts(const char *path, json_t *json, espl_tokenizer *t) {
@@ -54,8 +63,8 @@ static espl_status parse_parts(const char *path, json_t *json, espl_tokenizer *t
     json_t *model = json_object_get(json, "model");
     ESPL_TRY_DONE(parse_model(path, model, t));
     ESPL_TRY_DONE(espl__normalizers_parse(path, json_object_get(json, "normalizer"), &t->normalizers));
-    ESPL_TRY_DONE(
-        espl__pretokenizers_parse(path, json_object_get(json, "pre_tokenizer"), t->kind->takes_bytes(t->model), &t->pretokenizers));
+    bool takes_bytes = t->kind->takes_bytes && t->kind->takes_bytes(t->model);
+    ESPL_TRY_DONE(espl__pretokenizers_parse(path, json_object_get(json, "pre_tokenizer"), takes_bytes, &t->pretokenizers));
     if (t->pretokenizers.raw_bytes)
         t->kind->use_bytes(t->model);
     ESPL_TRY_DONE(espl__post_parse(path, json_object_get(json, "post_processor"), &t->post));
@@ -130,7 +139,7 @@ espl__scratch *espl__tokenizer_borrow(const espl_tokenizer *tokenizer) {
     pthread_mutex_unlock(&t->lock);
     if (!scratch) {
         scratch = espl_calloc(1, sizeof *scratch);
-        scratch->model_work = t->kind->work_make(t->model);
+        scratch->model_work = t->kind->work_make ? t->kind->work_make(t->model) : NULL;
     }
     return scratch;
 }

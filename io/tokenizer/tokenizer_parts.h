@@ -58,6 +58,7 @@ typedef struct espl__matches {
 typedef struct espl__symbol {
     int32_t id;
     int32_t size; /* bytes of the piece it covers */
+    bool stays;   /* the next symbol covers the same bytes */
 } espl__symbol;
 
 typedef struct espl__symbols {
@@ -89,10 +90,19 @@ int espl__byte_of(int32_t code);
 /* Local. The byte-level character of `byte`, 1 or 2 bytes into `out`; returns how many. */
 int espl__byte_char(unsigned char byte, char out[4]);
 
-/* Local. Is `code` white space (Unicode property White_Space), punctuation (ASCII or category P), a number (category N)? */
+/* Local. Is `code` white space (Unicode property White_Space), a number (category N)? */
 bool espl__is_space(int32_t code);
-bool espl__is_punctuation(int32_t code);
 bool espl__is_numeric(int32_t code);
+
+/* Local. Is `code` by Unicode 8 punctuation (ASCII's, or category P), a mark without width (Mn), a control, format or private character
+ * (Cc, Cf, Co)? */
+bool espl__is_punctuation(int32_t code);
+bool espl__is_mark(int32_t code);
+bool espl__is_other(int32_t code);
+
+/* Local. Did `code` come to a category after Unicode 8: M (Mn), P or C (Cf); or after Unicode 9 to a combining class (O) or a decomposition
+ * (D)? Asked only of characters that have it, or are not known. */
+bool espl__unicode_later(char category, int32_t code);
 
 /* Local. Was `code` assigned after Unicode 14, in a category: L, M, P, S, D (decimal digit) or N (other number)? */
 bool espl__unicode_newer(char category, int32_t code);
@@ -175,8 +185,35 @@ espl_status espl__normalizers_apply(const espl__normalizers *list, espl__scratch
 
 typedef enum espl__form { ESPL__NFC, ESPL__NFD, ESPL__NFKC, ESPL__NFKD } espl__form;
 
+typedef struct espl__change {
+    int32_t code;
+    int32_t change; /* above 0: comes in addition; 0: replaces a character; -k: replaces one and the k after it */
+    int32_t order;  /* canonical combining class */
+} espl__change;
+
+typedef struct espl__changes {
+    espl__change *at;
+    size_t n, capacity;
+} espl__changes;
+
 /* Local. Appends a Unicode normalisation form of `in` (UAX 15), each character with the span it came from. */
 void espl__unicode_form(espl__form form, espl__scratch *scratch, espl__slice in, espl__text *out);
+
+/* Local. Appends what a list of changes makes of `in`: each character with the span of what it stands for. */
+void espl__changes_write(const espl__changes *changes, espl__slice in, espl__text *out);
+
+/* Local. What a character becomes, or -1 where it vanishes. */
+int32_t espl__map_clean(int32_t code); /* BERT's clean_text */
+int32_t espl__map_marks(int32_t code); /* BERT's strip_accents, after NFD */
+int32_t espl__map_nmt(int32_t code);
+bool espl__is_ideograph(int32_t code);
+
+typedef struct espl__charmap espl__charmap;
+
+/* Local. sentencepiece's character map, from "precompiled_charsmap". */
+espl_status espl__charmap_parse(const espl__where *where, json_t *json, espl__charmap **map);
+void espl__charmap_free(espl__charmap **map);
+espl_status espl__charmap_apply(const espl__charmap *map, espl__scratch *scratch, espl__slice in, espl__text *out);
 
 typedef struct espl__pretokenizer espl__pretokenizer;
 typedef struct espl__pretokenizers {
@@ -207,25 +244,49 @@ typedef struct espl__vocab {
 
 /* Local. From {"token": id, ...}. Errors: data, when an id is no number, is taken twice, or leaves more holes than there are tokens. */
 espl_status espl__vocab_parse(const espl__where *where, json_t *object, espl__vocab *vocab);
+
+/* Local. From [["token", score], ...], whose places are the ids; of equal tokens the last one counts. Errors: data, when it is no such
+ * list. */
+espl_status espl__vocab_list(const espl__where *where, json_t *list, espl__vocab *vocab);
 void espl__vocab_index(espl__vocab *vocab); /* makes slots from begin and bytes */
 void espl__vocab_free(espl__vocab *vocab);
 int32_t espl__vocab_id(const espl__vocab *vocab, const char *token, size_t n);  /* -1: none */
 const char *espl__vocab_token(const espl__vocab *vocab, int32_t id, size_t *n); /* NULL: none */
 
-/* ---- models: one row a kind in model.c ---- */
+typedef struct espl__trie_edge {
+    int32_t from, to; /* to 0: free, as the root is nobody's child */
+    unsigned char byte;
+} espl__trie_edge;
+
+typedef struct espl__trie { /* node 0 is the root */
+    espl__trie_edge *edges; /* open addressing, linear probing */
+    uint64_t mask;
+    struct {
+        int32_t *at;
+        size_t n, capacity;
+    } ids; /* of the token that ends at a node, or -1 */
+} espl__trie;
+
+/* Local. The vocabulary's tokens as a tree of bytes. */
+void espl__trie_make(const espl__vocab *vocab, espl__trie *trie);
+void espl__trie_free(espl__trie *trie);
+int32_t espl__trie_step(const espl__trie *trie, int32_t node, unsigned char byte); /* -1: no such child */
+
+/* ---- models: one row a kind in tokenizer.c ---- */
 
 typedef struct espl__model_kind {
     const char *type;
+    const char *telling_key; /* what only this kind has, for old files that leave the type out */
     espl_status (*parse)(const espl__where *where, json_t *json, espl__vocab *vocab, void **model); /* fills the vocabulary too */
     void (*free)(void *model);
-    bool (*takes_bytes)(const void *model); /* pieces may come as raw bytes in place of byte-level characters */
+    bool (*takes_bytes)(const void *model); /* pieces may come as raw bytes in place of byte-level characters; NULL: never */
     void (*use_bytes)(void *model);         /* they will */
-    void *(*work_make)(const void *model);  /* what one call needs, kept in the scratch */
+    void *(*work_make)(const void *model);  /* what one call needs, kept in the scratch; NULL: nothing */
     void (*work_free)(void *work);
     void (*tokenize)(const void *model, void *work, const char *piece, size_t n, espl__symbols *out);
 } espl__model_kind;
 
-extern const espl__model_kind espl__bpe_kind;
+extern const espl__model_kind espl__bpe_kind, espl__wordpiece_kind, espl__unigram_kind;
 
 /* ---- added tokens ---- */
 
@@ -285,17 +346,6 @@ void espl__decoders_free(espl__decoders *list);
 espl_status espl__decoders_apply(const espl__decoders *list, espl__scratch *scratch, espl__strings *tokens);
 
 /* ---- scratch ---- */
-
-typedef struct espl__change {
-    int32_t code;
-    int32_t change; /* 1: comes in addition; 0: replaces a character; -k: replaces one and the k after it */
-    int32_t order;  /* canonical combining class */
-} espl__change;
-
-typedef struct espl__changes {
-    espl__change *at;
-    size_t n, capacity;
-} espl__changes;
 
 typedef struct espl__regex_work espl__regex_work;
 

@@ -7,6 +7,11 @@
 
 #include <utf8proc.h>
 
+static int32_t order_of(int32_t code) {
+    int32_t order = (int32_t)utf8proc_get_property(code)->combining_class;
+    return order > 0 && espl__unicode_later('O', code) ? 0 : order;
+}
+
 static void decompose(espl__slice in, bool compatible, espl__changes *out) {
     int size;
     out->n = 0;
@@ -15,8 +20,12 @@ static void decompose(espl__slice in, bool compatible, espl__changes *out) {
         int last_boundclass = 0;
         utf8proc_option_t options = UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0);
         utf8proc_ssize_t n = utf8proc_decompose_char(code, codes, 32, options, &last_boundclass);
+        if (n > 0 && codes[0] != code && espl__unicode_later('D', code)) {
+            codes[0] = code;
+            n = 1;
+        }
         for (utf8proc_ssize_t k = 0; k < n && k < 32; k++)
-            ESPL__PUSH(out, (espl__change){codes[k], k > 0, (int32_t)utf8proc_get_property(codes[k])->combining_class});
+            ESPL__PUSH(out, (espl__change){codes[k], k > 0, order_of(codes[k])});
     }
 }
 
@@ -60,7 +69,8 @@ static int32_t compose_pair(int32_t a, int32_t b) {
     if (a >= S_BASE && a < S_BASE + S_COUNT && (a - S_BASE) % T_COUNT == 0 && b > T_BASE && b < T_BASE + T_COUNT)
         return a + (b - T_BASE);
     utf8proc_int32_t pair[2] = {a, b};
-    return utf8proc_normalize_utf32(pair, 2, UTF8PROC_STABLE | UTF8PROC_COMPOSE) == 1 ? pair[0] : -1;
+    bool one = utf8proc_normalize_utf32(pair, 2, UTF8PROC_STABLE | UTF8PROC_COMPOSE) == 1;
+    return one && !espl__unicode_later('D', pair[0]) ? pair[0] : -1;
 }
 
 /* UAX 15, canonical composition: a mark joins the last starter unless one of its own or a higher class stands between. */
@@ -88,7 +98,7 @@ static void compose(const espl__changes *in, espl__changes *out) {
     }
 }
 
-static void write(const espl__changes *changes, espl__slice in, espl__text *out) {
+void espl__changes_write(const espl__changes *changes, espl__slice in, espl__text *out) {
     size_t at = 0;
     int size;
     for (size_t i = 0; i < changes->n; i++) {
@@ -111,5 +121,5 @@ void espl__unicode_form(espl__form form, espl__scratch *scratch, espl__slice in,
         compose(changes, composed);
         changes = composed;
     }
-    write(changes, in, out);
+    espl__changes_write(changes, in, out);
 }

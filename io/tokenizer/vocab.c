@@ -69,7 +69,7 @@ void espl__vocab_index(espl__vocab *vocab) {
     vocab->mask = n_slots - 1;
     vocab->slots = espl_malloc(n_slots * sizeof *vocab->slots);
     memset(vocab->slots, 0xFF, n_slots * sizeof *vocab->slots);
-    for (int64_t id = 0; id < vocab->n_ids; id++)
+    for (int64_t id = vocab->n_ids - 1; id >= 0; id--) /* the last of equal ones is found first */
         if (vocab->begin[id + 1] > vocab->begin[id])
             insert(vocab, (int32_t)id);
 }
@@ -98,6 +98,27 @@ espl_status espl__vocab_parse(const espl__where *where, json_t *object, espl__vo
 done:
     free(tokens);
     return status;
+}
+
+espl_status espl__vocab_list(const espl__where *where, json_t *list, espl__vocab *vocab) {
+    espl_buffer bytes = {0};
+    size_t i, n = json_array_size(list);
+    json_t *entry;
+    if (n == 0 || n > INT32_MAX)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: %s %s: 'vocab' must be a list of [token, score]", where->path, where->section, where->type);
+    vocab->begin = espl_calloc(n + 1, sizeof *vocab->begin);
+    json_array_foreach(list, i, entry) {
+        json_t *token = json_array_get(entry, 0);
+        if (json_is_string(token))
+            espl_buffer_append(&bytes, json_string_value(token), json_string_length(token));
+        vocab->begin[i + 1] = bytes.size;
+        vocab->bytes = bytes.data;
+        if (!json_is_string(token) || json_array_size(entry) != 2)
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: %s %s: vocab[%zu] must be [token, score]", where->path, where->section, where->type, i);
+    }
+    vocab->n_ids = vocab->n_entries = (int64_t)n;
+    espl__vocab_index(vocab);
+    return ESPL_OK;
 }
 
 void espl__vocab_free(espl__vocab *vocab) {

@@ -2,12 +2,15 @@
 """Writes tests/goldens/tokenizers/cases.json: small tokenizers that use every supported component, and what the package `tokenizers` makes of
 some texts with them: ids with and without special tokens, byte offsets, decoded text.
 
-    tokenizer_golden.py OUT.json BYTE_LEVEL_TOKENIZER.json
+    tokenizer_golden.py OUT.json BYTE_LEVEL_TOKENIZER.json TEXT
 
-The byte-level model is the alphabet and the first merges of the given tokenizer (configs/data/bpe2048/tokenizer.json).
+The byte-level model is the alphabet and the first merges of the given tokenizer (configs/data/bpe2048/tokenizer.json). WordPiece and Unigram
+are trained on the given text (configs/data/shakespeare.txt).
 """
+import base64
 import json
 import random
+import struct
 import sys
 
 import tokenizers
@@ -52,14 +55,71 @@ def models(byte_level):
     }
 
 
-def added(vocab):
+def trained(model, trainer, normalizer, path):
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace() if normalizer is None else tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.train([path], trainer)
+    return json.loads(tokenizer.to_str())["model"]
+
+
+def encoder_models(path):
+    quiet, specials = dict(show_progress=False), ["[UNK]", "[CLS]", "[SEP]", "<0x41>"]
+    pieces = tokenizers.trainers.WordPieceTrainer(vocab_size=220, special_tokens=specials, **quiet)
+    wordpiece = trained(tokenizers.models.WordPiece(unk_token="[UNK]"), pieces, tokenizers.normalizers.BertNormalizer(), path)
+    scored = tokenizers.trainers.UnigramTrainer(vocab_size=220, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", **quiet)
+    unigram = trained(tokenizers.models.Unigram(), scored, None, path)
+    unigram["vocab"] = [[token, round(score, 4)] for token, score in unigram["vocab"]]
+    odd = [["<unk>", 0], ["a", -1], ["b", -2.5], ["ab", -3.5], ["x", -2], ["xx", -4], ["a", -1.25], ["中文", -9], ["th", 3], ["the", 2.5], ["t", -1], ["he", 1], ["▁", -1]]
+    letters = [[letter, -4 - i / 8] for i, letter in enumerate("abcdehinorstyü ▁")]
+    words = vocabulary(["[UNK]", "[CLS]", "[SEP]", *"abcdehinorsty#", "##e", "the", "to", "be", "中", "é"])
+    made = dict(type="Unigram", unk_id=0, byte_fallback=False, vocab=odd)
+    return {
+        "wordpiece": wordpiece,
+        "short_words": wordpiece | dict(max_input_chars_per_word=5, continuing_subword_prefix="", unk_token="[SEP]", vocab=words),
+        "no_pieces": wordpiece | dict(continuing_subword_prefix="@@", vocab=words),
+        "unigram": unigram,
+        "odd_scores": made,
+        "some_bytes": made | dict(byte_fallback=True, vocab=odd[:1] + letters + [[f"<0x{b:02X}>", -20] for b in range(256) if b != 0xE4]),
+    }
+
+
+def place(units, bases, position, children):
+    """Puts the children of the unit at `position` of a double array; a number under 0 is the unit's value."""
+    base = next(b for b in range(1, 1 << 20) if b not in bases and not any(b ^ c in units for c in children))
+    bases.add(base)
+    units[position] = units[position] | (position ^ base) << 10 | (0 in children) << 8
+    units.update({base ^ c: c for c in children})
+    for c, below in children.items():
+        if c == 0:
+            units[base] = below
+        else:
+            place(units, bases, base ^ c, below)
+
+
+def charmap(pairs):
+    """A precompiled_charsmap as sentencepiece writes it: size of the trie, trie, texts."""
+    root, texts = {}, b""
+    for source, target in pairs.items():
+        node = root
+        for byte in source.encode("utf-8"):
+            node = node.setdefault(byte, {})
+        node[0] = len(texts)
+        texts += target.encode("utf-8") + b"\0"
+    units = {0: 0}
+    place(units, set(), 0, root)
+    trie = struct.pack(f"<{max(units) + 256}I", *(units.get(i, 0) for i in range(max(units) + 256)))
+    return dict(type="Precompiled", precompiled_charsmap=base64.b64encode(struct.pack("<I", len(trie)) + trie + texts).decode())
+
+
+def added(vocab, size):
     rows = [
         ("<unk>", {}), ("<s>", dict(lstrip=True)), ("</s>", dict(rstrip=True)), ("[w]", dict(single_word=True)), ("<s", dict(special=False)),
         ("Day", dict(normalized=True, special=False)), ("Zoo bar", dict(normalized=True, special=False, lstrip=True, rstrip=True)),
         ("the", dict(normalized=True, special=False, single_word=True)),
     ]
     plain = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-    tokens, free = [], len(vocab)
+    tokens, free = [], size
     for content, flags in rows:
         tokens.append(dict(id=vocab.get(content, free), content=content) | plain | flags)
         free += content not in vocab
@@ -184,6 +244,47 @@ def cases():
         yield f"decoder {name}", "fallback", None, metaspace("always"), None, row
 
 
+def bert(**options):
+    return dict(type="BertNormalizer", clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=True) | options
+
+
+ENCODER_NORMALIZERS = {
+    "bert": bert(),
+    "bert_cased": bert(lowercase=False),
+    "bert_accents": bert(strip_accents=False),
+    "bert_only_accents": bert(strip_accents=True, lowercase=False, clean_text=False, handle_chinese_chars=False),
+    "nmt": dict(type="Nmt"),
+    "precompiled": charmap({
+        "\n": " ", "\t": " ", "\r": " ", "\u3000": " ", "\u00a0": " ", "\u200b": "", "\u200d": "", "\u0301": "", "½": "1/2", "ﬁ": "fi", "Ω": "Ω", "Ｆ": "F",
+        "ｕ": "u", "e\u0301": "é", "e\u0301\u0323": "ẹ́", "a\u0323": "ạ", "ſ": "s", "xx": "y", "中": "middle", "가": "가", "文": "",
+    }),
+}
+T5 = sequence("normalizers", ENCODER_NORMALIZERS["precompiled"], dict(type="Strip", strip_left=False, strip_right=True), replace(" {2,}", "▁", "Regex"))
+
+ENCODER_TEXTS = TEXTS[3:] + [
+    "To be, or not to be: that is the question.", "I don't know; do not ask! It's the king's 'tis we've they're I'm ' ok", "naïve CAFÉ Ünïcödé señor", "speak speaks speaking unspeakable",
+    "a\u0000b\u0007c\ufffdd\u200be\u00adf\u0085g\u180eh", "a" * 101 + " " + "b" * 100, "abxxx thethe <unk>x中文<unk> xax", "½\u0301½\u0323 \u200bab\u200b\r\n \u0301é", "$5 + 3^2=~`|x|` «a» ¿b? c۔",
+]
+
+
+def encoder_cases():
+    pieces = {clean: dict(type="WordPiece", prefix="##", cleanup=clean) for clean in (True, False)}
+    words, marks, ends = dict(type="BertPreTokenizer"), metaspace("always"), template("A", "</s>", **{"</s>": [1]})
+    for name, row in ENCODER_NORMALIZERS.items():
+        yield f"normalizer {name}", "plain", row, None, None, DECODERS["metaspace"]
+    yield "pre-tokenizer bert", "plain", None, words, None, None
+    yield "model wordpiece, bert", "wordpiece", bert(), words, template("[CLS]", "A", "[SEP]", **{"[CLS]": [1], "[SEP]": [2]}), pieces[True]
+    yield "model wordpiece, cased", "wordpiece", bert(lowercase=False), words, dict(type="BertProcessing", sep=["[SEP]", 2], cls=["[CLS]", 1]), pieces[False]
+    yield "model wordpiece, lines", "wordpiece", None, None, None, pieces[True]
+    yield "model short_words", "short_words", bert(), words, None, pieces[True] | dict(prefix="")
+    yield "model no_pieces", "no_pieces", bert(), words, None, pieces[True] | dict(prefix="e")
+    yield "model unigram, t5", "unigram", T5, marks, ends, marks
+    yield "model unigram, lines", "unigram", None, None, ends, None
+    yield "model unigram, first", "unigram", dict(type="Nmt"), metaspace("first", False), None, metaspace("first")
+    yield "model odd_scores", "odd_scores", None, None, None, marks
+    yield "model some_bytes", "some_bytes", None, marks, ends, DECODERS["llama2"]
+
+
 def answer(reference, text):
     decoded, spans = spans_of(text)
     begins, ends = [begin for begin, _ in spans] + [len(text)], [0] + [end for _, end in spans]
@@ -195,12 +296,14 @@ def answer(reference, text):
 
 
 def main():
-    made, rows = models(sys.argv[2]), []
+    made, rows = models(sys.argv[2]) | encoder_models(sys.argv[3]), []
     chance = random.Random(11)
-    for name, model, normalizer, pretokenizer, post, decoder in cases():
-        parts = dict(normalizer=normalizer, pre_tokenizer=pretokenizer, post_processor=post, decoder=decoder, added_tokens=added(made[model]["vocab"]))
+    for (name, model, normalizer, pretokenizer, post, decoder), known in [(case, TEXTS) for case in cases()] + [(case, ENCODER_TEXTS) for case in encoder_cases()]:
+        vocab = made[model]["vocab"]
+        vocab = vocab if isinstance(vocab, dict) else {token: i for i, (token, _) in enumerate(vocab)}
+        parts = dict(normalizer=normalizer, pre_tokenizer=pretokenizer, post_processor=post, decoder=decoder, added_tokens=added(vocab, len(made[model]["vocab"])))
         reference = tokenizers.Tokenizer.from_str(json.dumps(parts | dict(version="1.0", truncation=None, padding=None, model=made[model])))
-        texts = [text.encode("utf-8") for text in chance.sample(TEXTS, 7)] + chance.sample(BROKEN, 1)
+        texts = [text.encode("utf-8") for text in chance.sample(known, 7 if known is TEXTS else 3)] + chance.sample(BROKEN, 1)
         rows.append(dict(name=name, model=model) | parts | dict(texts=[answer(reference, text) for text in texts]))
     with open(sys.argv[1], "w", encoding="utf-8") as out:
         source = f"tests/reference/tokenizer_golden.py with tokenizers {tokenizers.__version__}"

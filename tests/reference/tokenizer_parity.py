@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares `espalier tokenize` with the package `tokenizers`, text by text: ids of all, offsets of some, and the text of the ids.
 
-    tokenizer_parity.py ESPALIER DATA [--offsets-every N] [--tokenizers NAME,...] [--quick]
+    tokenizer_parity.py ESPALIER DATA [--offsets-every N] [--tokenizers NAME,...] [--every N] [--quick]
 
 DATA is a folder with tokenizers/*/tokenizer.json and texts as .jsonl, .jsonl.gz, .json, .csv and .txt anywhere else below it; every string
 value and every line is a text. A hostile corpus comes on top. Prints counts; exits with 1 when anything differs.
@@ -19,7 +19,7 @@ import sys
 
 import tokenizers
 
-NAMES = "gpt2,llama2-32k,llama3,tok512-tinystories"
+NAMES = "gpt2,llama2-32k,llama3,tok512-tinystories,bert-base-uncased,t5"
 
 
 def strings(value):
@@ -44,13 +44,13 @@ def texts_of(path):
             yield whole
 
 
-def corpora(data, quick):
+def corpora(data, every):
     for path in sorted(data.rglob("*")):
         inside = path.relative_to(data).parts
         if path.suffix not in (".jsonl", ".gz", ".json", ".csv", ".txt") or inside[0] in ("tokenizers", "models"):
             continue
         texts = (text.encode("utf-8") for text in texts_of(path))
-        yield "/".join(inside), itertools.islice(texts, 0, None, 97 if quick else 1)
+        yield "/".join(inside), itertools.islice(texts, 0, None, every)
 
 
 def runs():
@@ -181,14 +181,15 @@ def main():
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("--tokenizers", default=NAMES)
     parser.add_argument("--offsets-every", type=int, default=50)
-    parser.add_argument("--quick", action="store_true", help="one text in 97")
+    parser.add_argument("--every", type=int, help="one text in N of the data; 1, or 97 with --quick")
+    parser.add_argument("--quick", action="store_true", help="a part of the hostile corpus; offsets and decoding of every text")
     options = parser.parse_args()
     wrong = 0
     for name in options.tokenizers.split(","):
         comparison = Comparison(options.espalier, options.data / "tokenizers" / name)
         print(f"{name}: tokenizers {tokenizers.__version__}")
         comparison.corpus("hostile", hostile(options.quick), 1)
-        for corpus, texts in corpora(options.data, options.quick):
+        for corpus, texts in corpora(options.data, options.every or (97 if options.quick else 1)):
             comparison.corpus(corpus, texts, 1 if options.quick else options.offsets_every)
         print(f"{name}: {comparison.texts} texts, {comparison.ids} ids, {comparison.offsets} offsets, {comparison.decoded} decoded, {comparison.wrong} differences")
         wrong += comparison.wrong

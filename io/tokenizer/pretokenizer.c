@@ -270,7 +270,7 @@ static espl_status parse_whitespace(const espl__where *where, json_t *json, espl
     return espl__pattern_regex(where, words, sizeof words - 1, &row->pattern);
 }
 
-static const pretokenizer_kind split_kind = {"BertPreTokenizer", NULL, split_all};
+static const pretokenizer_kind bert_kind = {"BertPreTokenizer", NULL, split_all};
 
 static const pretokenizer_kind kinds[] = {
     {"ByteLevel", parse_byte_level, apply_byte_level}, {"Split", parse_split, split_all},
@@ -281,7 +281,7 @@ static const pretokenizer_kind kinds[] = {
 
 /* White space goes, punctuation stands alone. */
 static espl_status add_bert(const espl__where *where, json_t *json, espl__pretokenizers *list) {
-    espl__pretokenizer words = {.kind = &split_kind}, marks = {.kind = &split_kind, .behavior = ISOLATED};
+    espl__pretokenizer words = {.kind = &bert_kind}, marks = {.kind = &bert_kind, .behavior = ISOLATED};
     ESPL_TRY(parse_whitespace_split(where, json, &words));
     marks.pattern = espl__pattern_class(espl__is_punctuation);
     ESPL__PUSH(list, words);
@@ -291,7 +291,7 @@ static espl_status add_bert(const espl__where *where, json_t *json, espl__pretok
 
 static espl_status add(const espl__where *where, json_t *json, void *context) {
     espl__pretokenizers *list = context;
-    if (strcmp(where->type, split_kind.type) == 0)
+    if (strcmp(where->type, bert_kind.type) == 0)
         return add_bert(where, json, list);
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(kinds[i].type, where->type) != 0)

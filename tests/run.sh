@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # run.sh [--short | --long | --reference]: installs what is missing, builds, tests; the last line is "N passed, N failed, N skipped".
 #   --short      tests of tier short, release build
-#   (none)       tiers short and default, release and ASan + UBSan builds; threaded tests under TSan; every fuzzer for a fixed number of inputs
-#   --long       all of that, tier long, clang-format and clang-tidy
+#   (none)       tiers short and default, release and ASan + UBSan builds; threaded tests under TSan; every fuzzer for a fixed number of inputs;
+#                clang-format and clang-tidy
+#   --long       all of that and tier long
 #   --reference  the check scripts of tests/reference against torch, transformers, peft, tokenizers in an environment of their own
 # Data and models too large or too restricted for the tree are looked for in ESPL_SHARED_DATA (default ../shared/data beside the checkout);
 # tests that need them say so and count as skipped where they are absent. JOBS: processes at once.
@@ -87,10 +88,22 @@ reference_checks() {
     local release=$root/build/release
     cat << END
 model_parity --espalier $release/espalier --build $release
+train_parity --espalier $release/espalier --build $release
+export_parity --espalier $release/espalier --build $release
+generate_parity --espalier $release/espalier --build $release
 safetensors_roundtrip $release/tests/test_safetensors
 checkpoint_h5py $release/tests/test_checkpoint
 END
+    echo "tensorboard_read $root/build/reference-run"
     [ -n "$ESPL_SHARED_DATA" ] && echo "tokenizer_parity $release/espalier $ESPL_SHARED_DATA --quick"
+}
+
+# A run that was stopped and resumed, for the checks that read one.
+make_reference_run() {
+    local train="build/release/espalier train configs/quickstart.yaml --set run.dir=build/reference-run --set train.steps=8 --set train.eval_every=3"
+    rm -rf build/reference-run
+    $train --set train.stop_after=5 > build/reference-run.log 2>&1
+    [ $? = 75 ] && $train >> build/reference-run.log 2>&1
 }
 
 run_reference() {
@@ -102,6 +115,7 @@ run_reference() {
         count one reference/environment fail
         return
     fi
+    check reference/run make_reference_run
     while read -r name arguments; do
         say "reference $name"
         log=$root/build/reference-$name.log
@@ -134,13 +148,15 @@ main() {
         ;;
     default)
         build release && run_tests release -L '^(short|default)$'
+        check clang-format format_check
+        check clang-tidy tidy_check
         run_sanitizers '^(short|default)$'
         ;;
     --long)
         build release && run_tests release -L '^(short|default|long)$'
-        run_sanitizers '^(short|default|long)$'
         check clang-format format_check
         check clang-tidy tidy_check
+        run_sanitizers '^(short|default|long)$'
         ;;
     --reference)
         build release && run_reference

@@ -4,7 +4,7 @@
     python3 tests/bench/ranks.py --espalier build/release/espalier [--rounds 3] [--part scaling checkpoints start]
 
 scaling      GPT-2 124M, 2 micro-batches of 4 x 256 a step: one rank of one thread against two ranks of one thread (2.0 is ideal)
-checkpoints  the same on one rank of all cores: a checkpoint every 10 steps against none
+checkpoints  one micro-batch a step on one rank of all cores: a checkpoint every 10 steps against none
 start        GPT-2 124M from safetensors in the page cache: seconds from exec to the end of the first step, and that step's own"""
 import argparse, json, os, statistics, subprocess, sys, tempfile, time
 
@@ -56,8 +56,8 @@ def whole(steps):
 def checkpoints(args, folder):
     with_, without = [], []
     for _ in range(args.rounds):
-        without.append(whole(train(args, folder, 1, **{"train.steps": 31})[1]))
-        with_.append(whole(train(args, folder, 1, **{"train.steps": 31, "checkpoint.every": 10})[1]))
+        without.append(whole(train(args, folder, 1, **{"train.steps": 21, "train.micro_batches": 1})[1]))
+        with_.append(whole(train(args, folder, 1, **{"train.steps": 21, "train.micro_batches": 1, "checkpoint.every": 10})[1]))
     print(f"| checkpoint every 10 steps | {statistics.median(without):.3f} s a step without, {statistics.median(with_):.3f} s with (1.5 GB each) | "
           f"{100 * (statistics.median(b / a for a, b in zip(without, with_)) - 1):+.1f} % |")
 

@@ -131,7 +131,7 @@ static espl_status read_tensors(const char *path, const espl_manifest *manifest,
     espl_status status = ESPL_OK;
     espl_shards_open(path, manifest, &shards);
     for (int64_t i = 0; i < n; i++) {
-        const espl_manifest_tensor *t;
+        const espl_manifest_tensor *t = NULL;
         ESPL_TRY_DONE(match(path, manifest, &tensors[i], &t));
         if (tensors[i].begin < tensors[i].end)
             ESPL_TRY_DONE(espl_shards_read(shards, t, tensors[i].begin, tensors[i].end, tensors[i].data));

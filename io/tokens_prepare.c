@@ -149,8 +149,8 @@ static espl_status prepare_cache(espl_comm *comm, const char *cache, const char 
 static espl_status prepare_text(espl_comm *comm, const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe,
                                 const espl_inputs *inputs, char **path) {
     espl_status status = ESPL_OK;
-    uint64_t key;
-    bool usable;
+    uint64_t key = 0;
+    bool usable = false;
     char *name = NULL, *file = NULL;
     if (recipe->append_eos && (recipe->eos < 0 || recipe->eos >= espl_tokenizer_size(tokenizer)))
         ESPL_FAIL(ESPL_ERR_USAGE,

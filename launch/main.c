@@ -5,7 +5,6 @@
 #include "src/config/nearest.h"
 
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct verb {
@@ -64,20 +63,12 @@ static espl_status flush_results(void) {
     return ESPL_OK;
 }
 
-static void print_failure(espl_status status) {
-    const char *trace = getenv("ESPL_TRACE");
-    if (trace != NULL && strcmp(trace, "0") != 0)
-        espl_status_print_trail(stderr);
-    else if (espl_session_speaks(status) && espl_status_message()[0] != '\0')
-        fprintf(stderr, "espalier: %s\n", espl_status_message());
-}
-
 int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* beyond a limit of file sizes a write fails, which is told, and older checkpoints stay */
     espl_status status = run(argc, argv);
     if (status == ESPL_OK)
         status = flush_results();
     if (status != ESPL_OK)
-        print_failure(status);
+        espl_session_tell(status);
     return status;
 }

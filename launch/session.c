@@ -1,17 +1,24 @@
 #include "launch/session.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 static int rank_of_session = -1; /* -1: no session was opened */
+static bool told;
 
 espl_status espl_session_run(int use_mpi, espl_session_body *body, void *context) {
     espl_comm *comm = NULL;
     ESPL_TRY(espl_comm_open(&comm, use_mpi));
     rank_of_session = espl_comm_ranks(comm)->rank;
     espl_status status = body(comm, context);
-    if (status != ESPL_OK)
+    if (status != ESPL_OK) {
         espl_status_frame(status, __FILE__, __LINE__, "body");
+        espl_session_tell(status); /* now: a launcher ends all ranks when the first one leaves with a failure */
+    }
     espl_comm_close(&comm);
     return status;
 }
@@ -44,8 +51,22 @@ static int launched_as(void) {
     return 0;
 }
 
-int espl_session_speaks(espl_status status) {
+/* Whether this process tells the job's failure: rank 0, or one that failed before its ranks were open. */
+static bool speaks(espl_status status) {
     if (rank_of_session >= 0)
         return rank_of_session == 0;
     return status != ESPL_ERR_USAGE || launched_as() == 0; /* a command line is the same on all ranks */
+}
+
+void espl_session_tell(espl_status status) {
+    if (told)
+        return;
+    told = true;
+    const char *trace = getenv("ESPL_TRACE");
+    if (trace != NULL && strcmp(trace, "0") != 0)
+        espl_status_print_trail(stderr);
+    else if (!speaks(status) && rank_of_session < 0)
+        sleep(1); /* rank 0 tells the same, and the launcher ends it as soon as we leave */
+    else if (speaks(status) && espl_status_message()[0] != '\0')
+        fprintf(stderr, "espalier: %s\n", espl_status_message());
 }

@@ -16,7 +16,8 @@ espl_status espl_session_run(int use_mpi, espl_session_body *body, void *context
 /* Collective. espl_comm_agree, but a failure that all ranks met with the same message keeps it, without "rank 0:" in front. */
 espl_status espl_session_agree(espl_comm *comm, espl_status mine, const char *where);
 
-/* Local. Whether this process prints the job's failure: rank 0, or one that failed before its ranks were open. */
-int espl_session_speaks(espl_status status);
+/* Local. Prints the failure once, in one line, from one process: rank 0, or each one that failed before its ranks were open.
+ * With ESPL_TRACE every process prints its trail. espl_session_run calls it while the ranks are still open. */
+void espl_session_tell(espl_status status);
 
 #endif

@@ -80,9 +80,8 @@ typedef struct espl_attrs {
     int32_t kind;   /* norm or activation */
     int32_t layout; /* of the weight */
     float scale, eps, dropout;
-    int32_t rope_dim;  /* 0: no rope */
-    const float *rope; /* [positions, rope_dim]: cos in the first half, sin in the second; borrowed */
-    uint32_t rng_op;   /* the row's number, for dropout */
+    int32_t rope_dim; /* 0: no rope */
+    uint32_t rng_op;  /* the row's number, for dropout */
 } espl_attrs;
 
 /* Key/value cache of generation; borrowed. */
@@ -117,6 +116,7 @@ typedef struct espl_args {
     void *dparam[ESPL_MAX_PARAM];    /* NULL: frozen */
     bool dparam_add[ESPL_MAX_PARAM]; /* add to what is there; else overwrite it all */
     bool din_add[ESPL_MAX_IN];       /* add to what is there (an input with a second user); else overwrite */
+    const float *rope;               /* QKV: [positions, rope_dim], cos in the first half, sin in the second; NULL: no rope */
     int32_t layer;                   /* ATTENTION_CACHED: which layer of the cache */
     void *work;                      /* work_bytes(...) bytes */
 } espl_args;
@@ -165,8 +165,11 @@ typedef struct espl_kernels {
      * that non-finite values are counted. `x` must start at a multiple of 256 in the caller's numbering: then cuts do not change bits,
      * and every backend gives the same. */
     void (*sum_squares)(const float *x, int64_t n, espl_exact *sum);
+    /* Adds n floats, each by itself, to the exact sum. `sum` lies where tensors lie, here and in sum_squares. */
+    void (*sum)(const float *x, int64_t n, espl_exact *sum);
     void (*add)(float *to, const float *from, int64_t n); /* to += from */
     void (*zero)(void *to, size_t bytes);
+    void (*copy)(void *to, const void *from, size_t bytes);
 } espl_kernels;
 
 /* Local. The CPU backend for fp32 or bf16, its instruction set chosen by what this machine has. NULL for another dtype. */

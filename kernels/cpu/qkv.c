@@ -15,7 +15,7 @@ static void rotate_head(real *x, const float *angle, int64_t half, float sign) {
 static void rotate_row(const espl_args *args, real *row, int64_t token, int64_t column, int64_t columns, float sign) {
     const espl_attrs *attrs = args->attrs;
     int64_t d = attrs->head_dim, end = min64(column + columns, (attrs->heads + attrs->kv_heads) * d);
-    const float *angle = attrs->rope + (int64_t)args->batch->positions[token] * attrs->rope_dim;
+    const float *angle = args->rope + (int64_t)args->batch->positions[token] * attrs->rope_dim;
     for (int64_t c = column; c < end; c += d)
         rotate_head(row + c, angle, attrs->rope_dim / 2, sign);
 }
@@ -25,13 +25,13 @@ static void rotate_tile(const espl_args *args, int64_t row, int64_t rows, int64_
         rotate_row(args, (real *)args->out[0] + i * args->attrs->n_out, i, column, columns, 1.0f);
 }
 
-static bool rotates(const espl_attrs *attrs) { return attrs->rope && attrs->rope_dim > 0; }
+static bool rotates(const espl_args *args) { return args->rope && args->attrs->rope_dim > 0; }
 
-void CPU(qkv_forward)(const espl_args *args) { CPU(linear_apply)(args, args->attrs->head_dim, rotates(args->attrs) ? rotate_tile : NULL); }
+void CPU(qkv_forward)(const espl_args *args) { CPU(linear_apply)(args, args->attrs->head_dim, rotates(args) ? rotate_tile : NULL); }
 
 void CPU(qkv_backward)(const espl_args *args) {
     int64_t M = args->attrs->n_out;
-    if (rotates(args->attrs)) {
+    if (rotates(args)) {
 #pragma omp parallel for
         for (int64_t i = 0; i < args->batch->n; i++)
             rotate_row(args, (real *)args->dout[0] + i * M, i, 0, M, -1.0f);

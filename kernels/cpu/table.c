@@ -29,6 +29,8 @@ const espl_kernels CPU(table) = {
     .work_bytes = work_bytes,
     .adamw = CPU(adamw),
     .sum_squares = CPU(sum_squares),
+    .sum = CPU(sum),
     .add = CPU(add),
     .zero = CPU(zero),
+    .copy = CPU(copy),
 };

@@ -15,6 +15,8 @@ void CPU(adamw)(const espl_adamw *step);
 void CPU(sum_squares)(const float *x, int64_t n, espl_exact *sum);
 void CPU(add)(float *to, const float *from, int64_t n);
 void CPU(zero)(void *to, size_t bytes);
+void CPU(copy)(void *to, const void *from, size_t bytes);
+void CPU(sum)(const float *x, int64_t n, espl_exact *sum);
 
 /* Local. Bytes of work of one op. */
 size_t CPU(resnorm_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);

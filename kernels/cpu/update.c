@@ -59,6 +59,11 @@ void CPU(sum_squares)(const float *x, int64_t n, espl_exact *sum) {
     }
 }
 
+void CPU(sum)(const float *x, int64_t n, espl_exact *sum) {
+    for (int64_t i = 0; i < n; i++)
+        espl_exact_add(sum, x[i]);
+}
+
 void CPU(add)(float *to, const float *from, int64_t n) {
 #pragma omp parallel for
     for (int64_t c = 0; c < n; c += CPU_CHUNK)
@@ -70,4 +75,10 @@ void CPU(zero)(void *to, size_t bytes) {
 #pragma omp parallel for
     for (size_t at = 0; at < bytes; at += 1 << 18)
         memset((char *)to + at, 0, bytes - at < 1 << 18 ? bytes - at : 1 << 18);
+}
+
+void CPU(copy)(void *to, const void *from, size_t bytes) {
+#pragma omp parallel for
+    for (size_t at = 0; at < bytes; at += 1 << 18)
+        memcpy((char *)to + at, (const char *)from + at, bytes - at < 1 << 18 ? bytes - at : 1 << 18);
 }

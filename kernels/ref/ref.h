@@ -33,6 +33,7 @@ size_t REF(work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threa
 /* Local. The rows of the table that are not ops; see espl_kernels. */
 void REF(adamw)(const espl_adamw *step);
 void REF(sum_squares)(const float *x, int64_t n, espl_exact *sum);
+void REF(sum)(const float *x, int64_t n, espl_exact *sum);
 void REF(add)(float *to, const float *from, int64_t n);
 
 /* Local. f(x) of an ESPL_ACT_* kind, and f'(x). */

@@ -17,7 +17,7 @@ static void rotate(const espl_args *args, real *qkv, real sign) {
     if (attrs->rope_dim == 0)
         return;
     for (int64_t t = 0; t < args->batch->n; t++) {
-        const float *table = attrs->rope + (int64_t)args->batch->positions[t] * attrs->rope_dim;
+        const float *table = args->rope + (int64_t)args->batch->positions[t] * attrs->rope_dim;
         for (int64_t h = 0; h < attrs->heads + attrs->kv_heads; h++)
             rotate_head(qkv + t * attrs->n_out + h * attrs->head_dim, table, attrs->rope_dim, sign);
     }

@@ -10,6 +10,8 @@ size_t REF(work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threa
 
 static void zero(void *to, size_t bytes) { memset(to, 0, bytes); }
 
+static void copy(void *to, const void *from, size_t bytes) { memcpy(to, from, bytes); }
+
 const espl_kernels REF(table) = {
     .name = sizeof(real) == 8 ? "ref fp64" : "ref fp32",
     .real = sizeof(real) == 8 ? ESPL_F64 : ESPL_F32,
@@ -21,6 +23,8 @@ const espl_kernels REF(table) = {
     .work_bytes = REF(work_bytes),
     .adamw = REF(adamw),
     .sum_squares = REF(sum_squares),
+    .sum = REF(sum),
     .add = REF(add),
     .zero = zero,
+    .copy = copy,
 };

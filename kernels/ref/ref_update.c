@@ -29,6 +29,11 @@ void REF(sum_squares)(const float *x, int64_t n, espl_exact *sum) {
     }
 }
 
+void REF(sum)(const float *x, int64_t n, espl_exact *sum) {
+    for (int64_t i = 0; i < n; i++)
+        espl_exact_add(sum, x[i]);
+}
+
 void REF(add)(float *to, const float *from, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         to[i] += from[i];

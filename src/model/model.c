@@ -222,7 +222,6 @@ espl_status espl_model_reach(espl_model *model, int64_t positions) {
     espl_rope_fill(d, positions, model->rope);
     for (int i = 0; i < model->n_rows; i++)
         if (model->rows[i].op == ESPL_OP_QKV) {
-            model->rows[i].attrs.rope = model->rope;
             model->rows[i].attrs.rope_dim = d->head_dim;
             model->rows[i].attrs.positions = positions;
         }

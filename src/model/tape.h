@@ -55,6 +55,7 @@ typedef struct espl_places {
     void *gradients; /* the same places, stat; NULL outside training */
     int ranks;       /* for the padding of buckets */
     void *act, *work;
+    const float *rope; /* the model's table where kernels can read it; NULL: the model's own */
 } espl_places;
 
 /* Local. Resolves every buffer and parameter to a pointer. */

@@ -296,7 +296,6 @@ static inline void op_fill_rope(op_values *v) {
             v->rope[p * dim + i] = (float)cos(angle);
             v->rope[p * dim + dim / 2 + i] = (float)sin(angle);
         }
-    v->attrs.rope = dim > 0 ? v->rope : NULL;
 }
 
 /* The inputs of a case, and what gradients are added to, on the grid of `format`; results are NaN. Free with op_values_free. */

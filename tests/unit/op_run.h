@@ -73,7 +73,7 @@ static inline void op_buffers_collect(const op_backend *backend, const op_case *
 }
 
 static inline espl_args op_args(const op_case *c, const op_values *v, void *const buffer[OP_SLOTS]) {
-    espl_args args = {.attrs = &v->attrs, .batch = &v->batch};
+    espl_args args = {.attrs = &v->attrs, .batch = &v->batch, .rope = v->attrs.rope_dim > 0 ? v->rope : NULL};
     for (int i = 0; i < 2; i++) {
         args.in[i] = buffer[OP_IN0 + i];
         args.din[i] = buffer[OP_DIN0 + i];

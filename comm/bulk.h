@@ -1,0 +1,33 @@
+/* Bulk operations over memory of a device: what NCCL does, in the place of MPI's. A backend brings the table; espl_comm_use_bulk puts it
+ * under espl_comm_reduce_scatter_start, _allgather_start, _progress and _wait. Nothing here waits on the host: an operation starts behind
+ * what is enqueued on the compute stream (or behind a mark, device.h), and `wait` makes the compute stream wait for it. */
+#ifndef ESPL_COMM_BULK_H
+#define ESPL_COMM_BULK_H
+
+#include "comm/comm.h"
+
+enum { ESPL_BULK_IDENTITY = 128 };
+
+typedef struct espl_bulk espl_bulk;
+
+typedef struct espl_bulk_calls {
+    const char *name; /* "NCCL 2.32.3" */
+    /* Local, on rank 0. Bytes by which the ranks will find each other. */
+    espl_status (*identity)(void *identity);
+    /* Collective. `device`: an open espl_device. Errors: io, when a rank does not come within `seconds`; names what the library said. */
+    espl_status (*open)(void *device, const void *identity, int rank, int size, double seconds, espl_bulk **bulk);
+    espl_status (*reduce_scatter_start)(espl_bulk *bulk, float *data, float *stage, size_t n, int tree, espl_request *request);
+    espl_status (*allgather_start)(espl_bulk *bulk, void *data, size_t bytes, espl_request *request);
+    espl_status (*progress)(espl_bulk *bulk); /* Local. Errors: io, when the library found one: the operation, and the rank it knows of */
+    espl_status (*wait)(espl_bulk *bulk, espl_request request);
+    /* Local. Since opening: milliseconds operations took, and milliseconds of them in which compute was waiting. Waits for all. */
+    espl_status (*timings)(espl_bulk *bulk, double *busy_ms, double *exposed_ms);
+    int64_t (*bytes_sent)(const espl_bulk *bulk);
+    void (*abort)(espl_bulk *bulk); /* callable from the watchdog's thread */
+    void (*close)(espl_bulk **bulk);
+} espl_bulk_calls;
+
+/* Collective. From now on bulk operations of `comm` are those of the table (borrowed); comm closes `bulk` with itself. */
+espl_status espl_comm_use_bulk(espl_comm *comm, const espl_bulk_calls *calls, void *device);
+
+#endif

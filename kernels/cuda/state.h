@@ -1,0 +1,55 @@
+/* What the files of the backend share: the open device, its streams, the micro-batch on it. Host code in C or in .cu files. */
+#ifndef ESPL_KERNELS_CUDA_STATE_H
+#define ESPL_KERNELS_CUDA_STATE_H
+
+#include "kernels/backend.h"
+
+#include <cuda_runtime.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The micro-batch as kernels see it, in device memory at an address that never changes. */
+typedef struct espl__batch {
+    int32_t n, n_segments; /* real tokens */
+    int32_t training;
+    float loss_scale;
+    espl_rng_key rng; /* the row's op number is filled in by the kernel */
+} espl__batch;
+
+struct espl_device {
+    int ordinal;
+    cudaStream_t compute, communication;
+    int64_t capacity;   /* tokens reserved */
+    int64_t tokens;     /* rows that kernels work on: capacity, or those of a batch with a cache */
+    int64_t max_seqlen; /* longest segment of a batch with a cache; else capacity */
+    /* Of the micro-batch under way, in device memory. */
+    espl__batch *batch;
+    int32_t *ids, *positions, *targets; /* [tokens] */
+    int32_t *row_begin, *row_end;       /* [tokens] the segment a token belongs to, as token offsets; both 0 for padding */
+    int32_t *segments;                  /* [n_segments + 1] */
+    int32_t *cache_row, *cache_length;  /* [n_segments], of a batch with a cache */
+    struct espl__device_private *own;   /* staging, events, marks: device.c */
+};
+
+/* The open device of this process; NULL before. */
+extern espl_device *espl__cuda;
+
+/* Local. Notes the first failure of a kernel launch or library call, to be returned by the next read or sync. */
+void espl__cuda_note(cudaError_t error, const char *what);
+void espl__cuda_note_text(const char *what, const char *text);
+
+/* Local. What a bulk operation must wait for on the communication stream: makes `stream` wait for the mark given by `after`, or for all
+ * that is on the compute stream. */
+espl_status espl__cuda_follow(espl_device *device, cudaStream_t stream);
+
+/* Local. The status of a call of the runtime; the message names the call. */
+espl_status espl__cuda_check(cudaError_t error, const char *call);
+#define ESPL__CUDA(call) ESPL_TRY(espl__cuda_check((call), #call))
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,76 @@
+/* A device: where arenas lie and where kernels run.
+ *
+ * The host is one (device_host.c): memory is mapped, copies are memcpy, a kernel has run when it returns. GPUs are others, behind a backend
+ * (backend.h): kernels and copies are put on the compute stream, in order, and nothing waits for them but `read` and `sync`. A kernel that
+ * fails on a GPU is found by the next of these two.
+ *
+ * One device a process. Not thread-safe: the thread that trains calls; a writer thread reads snapshots on the host, never the device.
+ *
+ * A GPU works on whole micro-batches of the reserved size, whatever they hold: `begin` fills rows batch->n .. tokens-1 with token 0,
+ * position 0, target -1 and no segment. Attention gives such rows 0, the loss gives them no gradient, so they add nothing to any gradient,
+ * and shapes never change, which is what lets a tape be recorded once and replayed. (A batch with a cache, generation, is taken as it is.)
+ */
+#ifndef ESPL_KERNELS_DEVICE_H
+#define ESPL_KERNELS_DEVICE_H
+
+#include "kernels/kernels.h"
+#include "src/core/status.h"
+
+enum { ESPL_DEVICE_VERSION = 1, ESPL_MAX_MARKS = 1024 };
+
+typedef struct espl_device espl_device;
+typedef struct espl_graph espl_graph; /* a recorded list of kernels */
+
+typedef struct espl_device_info {
+    char name[96];       /* "NVIDIA H200", the host's CPU */
+    char libraries[160]; /* versions in use, for logs and provenance */
+    int ordinal, n_devices;
+    size_t bytes_total, bytes_free;
+} espl_device_info;
+
+typedef struct espl_device_calls {
+    int version;      /* ESPL_DEVICE_VERSION */
+    const char *kind; /* "cpu", "cuda", "emu" */
+    bool remote;      /* the host cannot address its memory */
+
+    /* Local. How many there are. Errors: usage, when there can be none: no driver, one too old, a library missing; says which. */
+    espl_status (*count)(int *n);
+    /* Local. Opens device `ordinal`. Errors: usage, when it is busy, absent or too old. */
+    espl_status (*open)(int ordinal, espl_device **device);
+    void (*close)(espl_device **device); /* takes the address, nulls it, accepts NULL */
+    void (*info)(const espl_device *device, espl_device_info *info);
+
+    /* Local. Zeroed memory for arena `name`, aligned to 256. Errors: usage, when it does not fit; says by how much. */
+    espl_status (*alloc)(espl_device *device, const char *name, size_t bytes, void **memory);
+    void (*release)(espl_device *device, void *memory, size_t bytes);
+    /* Local. Makes room for micro-batches of up to `tokens` tokens and n_segments segments; again with more replaces it. */
+    espl_status (*reserve)(espl_device *device, int64_t tokens, int64_t n_segments);
+
+    /* Local. Host to device, behind everything enqueued so far; `from` may change when it returns. */
+    espl_status (*write)(espl_device *device, void *to, const void *from, size_t bytes);
+    /* Local. Device to host; waits for everything enqueued so far. */
+    espl_status (*read)(espl_device *device, void *to, const void *from, size_t bytes);
+    /* Local. Waits for everything enqueued so far. Errors: what a kernel failed with, naming it. */
+    espl_status (*sync)(espl_device *device);
+
+    /* Local. The kernels that follow, recorded ones too, work on this micro-batch. Copies what it points to; never waits for compute
+     * unless two earlier micro-batches are still under way. */
+    espl_status (*begin)(espl_device *device, const espl_batch *batch);
+
+    /* Local. Between record and recorded, kernels and marks are written down instead of run. The host cannot: NULL in its table, and
+     * callers run the tape itself each time. */
+    espl_status (*record)(espl_device *device);
+    espl_status (*recorded)(espl_device *device, espl_graph **graph);
+    espl_status (*replay)(espl_device *device, espl_graph *graph);
+    void (*forget)(espl_device *device, espl_graph **graph); /* takes the address, nulls it, accepts NULL */
+
+    /* Local. Sets mark 0 <= mark < ESPL_MAX_MARKS behind what is enqueued (or recorded) so far; set again by every replay. */
+    espl_status (*mark)(espl_device *device, int mark);
+    /* Local. The next bulk operation (comm/bulk.h) starts when this mark is reached, instead of behind all that is enqueued so far. */
+    void (*after)(espl_device *device, int mark);
+} espl_device_calls;
+
+/* Local. The host as a device. */
+const espl_device_calls *espl_device_host(void);
+
+#endif

@@ -24,8 +24,6 @@ static inline void espl_launch(void (*kernel)(P...), dim3 grid, dim3 block, size
 #define ESPL_LAUNCH(kernel, grid, block, shared, stream, ...) espl_launch(kernel, grid, block, shared, stream, __VA_ARGS__)
 #define ESPL_ALLOW_SHARED(kernel, bytes)                                                                                                   \
     cudaFuncSetAttribute((const void *)(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
-#else
-#include "tests/emu/simt/simt.h"
-#endif
+#endif /* else the emulator's cuda_runtime.h has brought its own */
 
 #endif

@@ -21,7 +21,7 @@ static size_t round_up(size_t bytes) { return (bytes + ESPL_ALIGN - 1) / ESPL_AL
 espl_arena espl_arena_measure(const char *name) { return (espl_arena){.name = name}; }
 
 espl_status espl_arena_bind(espl_arena *arena, const char *name, size_t capacity) {
-    *arena = (espl_arena){.name = name, .capacity = capacity};
+    *arena = (espl_arena){.name = name, .capacity = capacity, .mapped = true};
     if (capacity == 0)
         return ESPL_OK;
     void *base = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -34,20 +34,27 @@ espl_status espl_arena_bind(espl_arena *arena, const char *name, size_t capacity
     return ESPL_OK;
 }
 
+void espl_arena_adopt(espl_arena *arena, const char *name, void *memory, size_t capacity, bool mapped) {
+    *arena = (espl_arena){.name = name, .base = memory, .capacity = capacity, .adopted = true, .mapped = mapped};
+    if (mapped && capacity > 0)
+        POISON(memory, capacity);
+}
+
 void *espl_arena_take(espl_arena *arena, size_t bytes) {
     size_t start = arena->used;
     arena->used = start + round_up(bytes) + RED_ZONE;
     if (arena->base == NULL)
         return NULL;
     ESPL_ASSERT(arena->used <= arena->capacity, "arena %s overflows: %zu of %zu bytes", arena->name, arena->used, arena->capacity);
-    UNPOISON(arena->base + start, bytes);
+    if (arena->mapped)
+        UNPOISON(arena->base + start, bytes);
     return arena->base + start;
 }
 
 void espl_arena_free(espl_arena *arena) {
-    if (arena->base != NULL) {
+    if (arena->base != NULL && arena->mapped)
         UNPOISON(arena->base, arena->capacity);
+    if (arena->base != NULL && !arena->adopted)
         munmap(arena->base, arena->capacity);
-    }
     *arena = (espl_arena){.name = arena->name};
 }

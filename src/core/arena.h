@@ -9,6 +9,7 @@
 
 #include "src/core/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { ESPL_ALIGN = 64 }; /* bytes; a cache line and an AVX-512 register */
@@ -18,6 +19,8 @@ typedef struct espl_arena {
     char *base;       /* NULL while measuring */
     size_t used;      /* bytes taken so far, including padding */
     size_t capacity;  /* bytes behind base; 0 while measuring */
+    bool adopted;     /* the memory is somebody else's */
+    bool mapped;      /* this process can address it */
 } espl_arena;
 
 /* Local. A measuring arena: takes succeed, return NULL, and only `used` grows. */
@@ -26,10 +29,14 @@ espl_arena espl_arena_measure(const char *name);
 /* Local. Takes `capacity` bytes of zeroed, page-aligned memory (huge pages are asked for) for a real pass. */
 espl_status espl_arena_bind(espl_arena *arena, const char *name, size_t capacity);
 
+/* Local. An arena of `capacity` bytes that somebody else took: zeroed, aligned to ESPL_ALIGN. They are his again after espl_arena_free.
+ * `mapped`: this process can address them, so that red zones can be set. */
+void espl_arena_adopt(espl_arena *arena, const char *name, void *memory, size_t capacity, bool mapped);
+
 /* Local. Returns the next `bytes` aligned to ESPL_ALIGN (NULL while measuring); asserts on overflow. */
 void *espl_arena_take(espl_arena *arena, size_t bytes);
 
-/* Local. Gives the memory back and nulls the arena; accepts an arena never bound. */
+/* Local. Gives the memory back, unless it was adopted, and nulls the arena; accepts an arena never bound. */
 void espl_arena_free(espl_arena *arena);
 
 #endif

@@ -8,7 +8,13 @@
 #ifndef ESPL_CORE_STATUS_H
 #define ESPL_CORE_STATUS_H
 
+#include "src/core/export.h"
+
 #include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef enum espl_status {
     ESPL_OK = 0,
@@ -21,29 +27,34 @@ typedef enum espl_status {
 } espl_status;
 
 /* Local. Starts a new trail with one message and returns `code`; use ESPL_FAIL. */
-espl_status espl_status_fail(espl_status code, const char *file, int line, const char *format, ...) __attribute__((format(printf, 4, 5)));
+ESPL_EXPORT espl_status espl_status_fail(espl_status code, const char *file, int line, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 
 /* Local. Adds the frame file:line to the trail and returns `status`; use ESPL_TRY. */
-espl_status espl_status_frame(espl_status status, const char *file, int line, const char *call);
+ESPL_EXPORT espl_status espl_status_frame(espl_status status, const char *file, int line, const char *call);
 
 /* Local. The message of the failure in hand, without a newline; "" when there is none. */
-const char *espl_status_message(void);
+ESPL_EXPORT const char *espl_status_message(void);
 
 /* Local. Replaces the message in hand (a failure of another rank, a wider context). */
-void espl_status_set_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
+ESPL_EXPORT void espl_status_set_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Local. Prints the message and all frames, innermost first. */
-void espl_status_print_trail(FILE *out);
+ESPL_EXPORT void espl_status_print_trail(FILE *out);
 
 /* Local. Forgets the failure in hand (it was handled). */
-void espl_status_clear(void);
+ESPL_EXPORT void espl_status_clear(void);
 
 /* Local. Installs what ESPL_ASSERT calls after printing (MPI_Abort); default abort(3). */
-void espl_status_set_abort(void (*abort_job)(int code));
+ESPL_EXPORT void espl_status_set_abort(void (*abort_job)(int code));
 
 /* Local. Prints a failed assertion and its trail, aborts the job; use ESPL_ASSERT. */
-void espl_status_assert_failed(const char *file, int line, const char *condition, const char *format, ...)
+ESPL_EXPORT void espl_status_assert_failed(const char *file, int line, const char *condition, const char *format, ...)
     __attribute__((noreturn, format(printf, 4, 5)));
+
+#ifdef __cplusplus
+}
+#endif
 
 #define ESPL_FAIL(code, ...) return espl_status_fail((code), __FILE__, __LINE__, __VA_ARGS__)
 

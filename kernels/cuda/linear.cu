@@ -1,0 +1,128 @@
+#include "kernels/cuda/dialect.cuh"
+#include "kernels/cuda/entries.h"
+#include "kernels/cuda/gemm_lt.h"
+#include "kernels/cuda/linear_lt.h"
+#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/state.h"
+
+static espl__gemm product(const espl_args *args, espl_dtype real) {
+    espl__gemm g = {};
+    g.in = g.out = real;
+    g.alpha = 1.0f;
+    g.work = args->work;
+    return g;
+}
+
+void espl__cuda_linear_apply(const espl_args *args, espl_dtype real) {
+    int64_t K = args->attrs->n_in, M = args->attrs->n_out;
+    espl__gemm g = product(args, real);
+    g.m = espl__cuda->tokens, g.n = M, g.k = K;
+    g.a = args->in[0], g.lda = K;
+    g.b = args->param[0], g.trans_b = args->attrs->layout == ESPL_OUT_IN, g.ldb = g.trans_b ? K : M;
+    g.c = args->out[0], g.ldc = M;
+    g.epilogue = args->param[1] ? ESPL__BIAS : ESPL__PLAIN, g.bias = args->param[1];
+    espl__cuda_gemm(&g);
+}
+
+/* dx = dy W^T, in the terms of the layout. */
+static void input_gradient(const espl_args *args, espl_dtype real) {
+    int64_t K = args->attrs->n_in, M = args->attrs->n_out;
+    espl__gemm g = product(args, real);
+    g.m = espl__cuda->tokens, g.n = K, g.k = M;
+    g.a = args->dout[0], g.lda = M;
+    g.b = args->param[0], g.trans_b = args->attrs->layout == ESPL_IN_OUT, g.ldb = g.trans_b ? M : K;
+    g.c = args->din[0], g.ldc = K, g.add = args->din_add[0];
+    espl__cuda_gemm(&g);
+}
+
+/* dW = dy^T x as [M,K], or x^T dy as [K,M]. */
+static void weight_gradient(const espl_args *args, espl_dtype real) {
+    int64_t K = args->attrs->n_in, M = args->attrs->n_out;
+    bool out_in = args->attrs->layout == ESPL_OUT_IN;
+    espl__gemm g = product(args, real);
+    g.out = ESPL_F32;
+    g.m = out_in ? M : K, g.n = out_in ? K : M, g.k = espl__cuda->tokens;
+    g.a = out_in ? args->dout[0] : args->in[0], g.trans_a = true, g.lda = g.m;
+    g.b = out_in ? args->in[0] : args->dout[0], g.ldb = g.n;
+    g.c = args->dparam[0], g.ldc = g.n, g.add = args->dparam_add[0];
+    espl__cuda_gemm(&g);
+}
+
+constexpr int SUM_WARPS = 8;
+
+/* sums[p][c] = the sum over rows p rows_a_piece .. of x[row][c]. A lane has W columns, a warp of the block every eighth row of the piece.
+ */
+template <class R, int W>
+__global__ void __launch_bounds__(32 * SUM_WARPS)
+    column_sums(const R *x, int64_t rows, int64_t columns, int64_t rows_a_piece, float *sums) {
+    ESPL_SHARED(float, of_warps, [SUM_WARPS * 32 * W]);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int64_t column = ((int64_t)blockIdx.x * 32 + lane) * W, first = blockIdx.y * rows_a_piece, end = min(first + rows_a_piece, rows);
+    float sum[W] = {};
+    if (column < columns) {
+#pragma unroll 4
+        for (int64_t row = first + warp; row < end; row += SUM_WARPS) {
+            float value[W];
+            load_stretch(x + row * columns + column, value);
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                sum[j] += value[j];
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < W; j++)
+        of_warps[(warp * W + j) * 32 + lane] = sum[j];
+    __syncthreads();
+    if (warp == 0 && column < columns)
+#pragma unroll
+        for (int j = 0; j < W; j++) {
+            float total = 0.0f;
+            for (int w = 0; w < SUM_WARPS; w++)
+                total += of_warps[(w * W + j) * 32 + lane];
+            sums[blockIdx.y * columns + column + j] = total;
+        }
+}
+
+/* to[c] (+)= the sums of the pieces, in order. */
+__global__ void __launch_bounds__(128) sum_pieces(const float *sums, int pieces, int64_t columns, float *to, bool add) {
+    int64_t column = (int64_t)blockIdx.x * 128 + threadIdx.x;
+    if (column >= columns)
+        return;
+    float total = 0.0f;
+    for (int p = 0; p < pieces; p++)
+        total += sums[p * columns + column];
+    to[column] = add ? to[column] + total : total;
+}
+
+template <class R, int W> static void sum_columns(const espl_args *args) {
+    int64_t rows = espl__cuda->tokens, columns = args->attrs->n_out, rows_a_piece = espl__sum_rows(rows);
+    int pieces = (int)pieces_of(rows, rows_a_piece);
+    float *sums = (float *)args->work;
+    dim3 grid((unsigned)pieces_of(columns, 32 * W), (unsigned)pieces);
+    ESPL_LAUNCH((column_sums<R, W>), grid, dim3(32 * SUM_WARPS), 0, espl__cuda->compute, (const R *)args->dout[0], rows, columns,
+                rows_a_piece, sums);
+    ESPL_LAUNCH(sum_pieces, dim3((unsigned)pieces_of(columns, 128)), dim3(128), 0, espl__cuda->compute, (const float *)sums, pieces,
+                columns, (float *)args->dparam[1], args->dparam_add[1]);
+    espl__cuda_note(cudaGetLastError(), "linear: the gradient of the bias");
+}
+
+template <class R> static void bias_gradient(const espl_args *args) {
+    if (whole_stretches<R>(args->attrs->n_out) && aligned16((const R *)args->dout[0]))
+        sum_columns<R, reals<R>::vector>(args);
+    else
+        sum_columns<R, 1>(args);
+}
+
+void espl__cuda_linear_gradients(const espl_args *args, espl_dtype real) {
+    if (args->din[0])
+        input_gradient(args, real);
+    if (args->dparam[0])
+        weight_gradient(args, real);
+    if (args->dparam[1])
+        (real == ESPL_F32 ? bias_gradient<float> : bias_gradient<__nv_bfloat16>)(args);
+}
+
+void espl__cuda_fp32_linear_forward(const espl_args *args) { espl__cuda_linear_apply(args, ESPL_F32); }
+void espl__cuda_bf16_linear_forward(const espl_args *args) { espl__cuda_linear_apply(args, ESPL_BF16); }
+void espl__cuda_fp32_linear_backward(const espl_args *args) { espl__cuda_linear_gradients(args, ESPL_F32); }
+void espl__cuda_bf16_linear_backward(const espl_args *args) { espl__cuda_linear_gradients(args, ESPL_BF16); }

@@ -1,0 +1,21 @@
+/* LINEAR for whoever adds something to it. */
+#ifndef ESPL_KERNELS_CUDA_LINEAR_LT_H
+#define ESPL_KERNELS_CUDA_LINEAR_LT_H
+
+#include "kernels/kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Local. out0 = in0 W (+ b) over all rows of the micro-batch. */
+void espl__cuda_linear_apply(const espl_args *args, espl_dtype real);
+
+/* Local. din0, dP0 and dP1 from dout0. */
+void espl__cuda_linear_gradients(const espl_args *args, espl_dtype real);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

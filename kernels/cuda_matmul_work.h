@@ -1,0 +1,57 @@
+/* Work that LINEAR, QKV and LINEAR_XENT need on a GPU, and the shapes it follows from; shared by the kernels and by who plans for them. */
+#ifndef ESPL_KERNELS_CUDA_MATMUL_WORK_H
+#define ESPL_KERNELS_CUDA_MATMUL_WORK_H
+
+#include "kernels/kernels.h"
+
+enum {
+    ESPL_GEMM_WORK = 32 << 20,  /* what cuBLASLt may use; NVIDIA advises 32 MiB for Hopper */
+    ESPL_SUM_PIECES = 128,      /* a sum over tokens is cut into at most so many pieces */
+    ESPL_SUM_ROWS = 64,         /* of at least so many tokens */
+    ESPL_XENT_MOST_ROWS = 4096, /* tokens whose logits are held at a time: more makes products no faster */
+    ESPL_XENT_LEAST_ROWS = 128,
+    ESPL_XENT_UNIT = 64, /* chunks begin at multiples of it */
+    ESPL_LOGITS_PAD = 8  /* rows of logits begin at multiples of it, so that they can be read by 16 bytes */
+};
+
+/* Bytes of logits held at a time, where ESPL_XENT_LEAST_ROWS rows are not more. Each chunk reads and writes all of the weight's gradient,
+ * so few large chunks: at 1024 tokens (V = 128k) that traffic takes half the time of the product it belongs to. */
+#define ESPL_XENT_BYTES ((int64_t)512 << 20)
+
+static inline int64_t espl__least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t espl__most(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t espl__round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+/* Local. Tokens a piece of a sum over n tokens. */
+static inline int64_t espl__sum_rows(int64_t n) { return espl__most((n + ESPL_SUM_PIECES - 1) / ESPL_SUM_PIECES, ESPL_SUM_ROWS); }
+
+/* Local. Work of LINEAR and QKV: the product's, and (not at the same time) sums of pieces of the bias gradient. */
+static inline size_t espl__linear_work(const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
+    (void)real, (void)n;
+    int64_t sums = backward ? ESPL_SUM_PIECES * attrs->n_out * (int64_t)sizeof(float) : 0;
+    return (size_t)espl__round_up(espl__most(sums, ESPL_GEMM_WORK), 256);
+}
+
+/* Local. From one row of logits to the next, in floats. */
+static inline int64_t espl__logits_ld(const espl_attrs *attrs) { return espl__round_up(attrs->vocab, ESPL_LOGITS_PAD); }
+
+/* Local. Most tokens of a chunk. */
+static inline int64_t espl__xent_most_rows(const espl_attrs *attrs) {
+    int64_t fit = ESPL_XENT_BYTES / (espl__logits_ld(attrs) * (int64_t)sizeof(float)) / ESPL_XENT_UNIT * ESPL_XENT_UNIT;
+    return espl__least(espl__most(fit, ESPL_XENT_LEAST_ROWS), ESPL_XENT_MOST_ROWS);
+}
+
+/* Local. Tokens of a chunk of n tokens: as few chunks as fit, about equal. */
+static inline int64_t espl__xent_rows(const espl_attrs *attrs, int64_t n) {
+    int64_t most = espl__xent_most_rows(attrs), chunks = (n + most - 1) / most;
+    return chunks > 1 ? espl__round_up((n + chunks - 1) / chunks, ESPL_XENT_UNIT) : n;
+}
+
+/* Local. Work of LINEAR_XENT for up to n tokens: the product's, then the logits. */
+static inline size_t espl__xent_work(const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
+    (void)real, (void)backward;
+    int64_t logits = espl__least(n, espl__xent_most_rows(attrs)) * espl__logits_ld(attrs);
+    return (size_t)espl__round_up(ESPL_GEMM_WORK + logits * (int64_t)sizeof(float), 256);
+}
+
+#endif

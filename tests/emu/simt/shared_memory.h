@@ -1,0 +1,16 @@
+/* Shared memory of the block that runs: one arena, arrays with red zones between them, poisoned at the start of every block. */
+#ifndef ESPL_TESTS_EMU_SIMT_SHARED_MEMORY_H
+#define ESPL_TESTS_EMU_SIMT_SHARED_MEMORY_H
+
+#include <stddef.h>
+
+namespace emu {
+
+/* Begins a block with that much dynamic shared memory. */
+void shared_begin(size_t dynamic_bytes);
+/* Faults: a red zone was written to. */
+void shared_end();
+
+} // namespace emu
+
+#endif

@@ -3,11 +3,11 @@
 #include "tests/emu/simt/block.h"
 #include "tests/emu/simt/checker.h"
 #include "tests/emu/simt/fault.h"
-#include "tests/emu/simt/schedule.h"
+#include "tests/emu/simt/simt_schedule.h"
 
 #include <string.h>
 
-namespace emu {
+namespace simt {
 
 constexpr size_t copy_bytes = 16;
 
@@ -59,4 +59,4 @@ void async_wait(int groups_left) {
     }
 }
 
-} // namespace emu
+} // namespace simt

@@ -2,12 +2,12 @@
 #include "tests/emu/simt/block.h"
 #include "tests/emu/simt/checker.h"
 #include "tests/emu/simt/fault.h"
-#include "tests/emu/simt/schedule.h"
+#include "tests/emu/simt/simt_schedule.h"
 
 #include <algorithm>
 #include <string.h>
 
-namespace emu {
+namespace simt {
 
 static uint32_t existing_lanes(unsigned warp) {
     int lanes = running.n - (int)warp * warp_size;
@@ -114,4 +114,4 @@ void barrier_without_me() {
         open_barrier();
 }
 
-} // namespace emu
+} // namespace simt

@@ -1,14 +1,14 @@
 #include "tests/emu/simt/block.h"
 #include "tests/emu/simt/checker.h"
 #include "tests/emu/simt/fault.h"
-#include "tests/emu/simt/schedule.h"
+#include "tests/emu/simt/simt_schedule.h"
 
 #include <algorithm>
 #include <map>
 #include <stdio.h>
 #include <string>
 
-namespace emu {
+namespace simt {
 
 position now;
 counters counted;
@@ -169,4 +169,4 @@ void run_block(void (*body)(void *arguments), void *arguments) {
         fiber_drop(&running.strands[i].context);
 }
 
-} // namespace emu
+} // namespace simt

@@ -7,7 +7,7 @@
 
 #include <vector>
 
-namespace emu {
+namespace simt {
 
 struct copy16 {
     void *to;
@@ -85,6 +85,6 @@ void wait_for_turn(meeting kind, place at, uint32_t mask);
 /* The thread has left the kernel: barriers no longer wait for it. */
 void barrier_without_me();
 
-} // namespace emu
+} // namespace simt
 
 #endif

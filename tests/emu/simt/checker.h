@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-namespace emu {
+namespace simt {
 
 enum class access { read, write, atomic };
 
@@ -36,6 +36,6 @@ inline void check_undefined(void *, size_t) {}
 #define EMU_CALLER nullptr
 #endif
 
-} // namespace emu
+} // namespace simt
 
 #endif

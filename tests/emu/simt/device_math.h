@@ -8,21 +8,21 @@
 #include <string.h>
 #include <type_traits>
 
-namespace emu {
+namespace simt {
 template <class To, class From> inline To bits_as(From from) {
     static_assert(sizeof(To) == sizeof(From), "as many bits");
     To to;
     memcpy(&to, &from, sizeof to);
     return to;
 }
-} // namespace emu
+} // namespace simt
 
-inline int __float_as_int(float x) { return emu::bits_as<int>(x); }
-inline unsigned __float_as_uint(float x) { return emu::bits_as<unsigned>(x); }
-inline float __int_as_float(int x) { return emu::bits_as<float>(x); }
-inline float __uint_as_float(unsigned x) { return emu::bits_as<float>(x); }
-inline long long __double_as_longlong(double x) { return emu::bits_as<long long>(x); }
-inline double __longlong_as_double(long long x) { return emu::bits_as<double>(x); }
+inline int __float_as_int(float x) { return simt::bits_as<int>(x); }
+inline unsigned __float_as_uint(float x) { return simt::bits_as<unsigned>(x); }
+inline float __int_as_float(int x) { return simt::bits_as<float>(x); }
+inline float __uint_as_float(unsigned x) { return simt::bits_as<float>(x); }
+inline long long __double_as_longlong(double x) { return simt::bits_as<long long>(x); }
+inline double __longlong_as_double(long long x) { return simt::bits_as<double>(x); }
 
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline double rsqrt(double x) { return 1.0 / sqrt(x); }

@@ -14,17 +14,17 @@ void emu_fault(cudaError_t error, const char *format, ...) {
         sticky = error;
     if (++printed > MOST_PRINTED)
         return;
-    const emu::position &now = emu::now;
+    const simt::position &now = simt::now;
     char text[1024];
     va_list values;
     va_start(values, format);
     vsnprintf(text, sizeof text, format, values);
     va_end(values);
     if (now.thread)
-        fprintf(stderr, "emu: %s, block (%u, %u, %u), thread (%u, %u, %u): %s\n", emu::kernel_name(), now.block.x, now.block.y, now.block.z,
-                now.thread->index.x, now.thread->index.y, now.thread->index.z, text);
+        fprintf(stderr, "emu: %s, block (%u, %u, %u), thread (%u, %u, %u): %s\n", simt::kernel_name(), now.block.x, now.block.y,
+                now.block.z, now.thread->index.x, now.thread->index.y, now.thread->index.z, text);
     else
-        fprintf(stderr, "emu: %s: %s\n", emu::kernel_name(), text);
+        fprintf(stderr, "emu: %s: %s\n", simt::kernel_name(), text);
     if (printed == MOST_PRINTED)
         fprintf(stderr, "emu: further faults are not printed\n");
 }

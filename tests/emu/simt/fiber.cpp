@@ -11,7 +11,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-namespace emu {
+namespace simt {
 
 constexpr size_t stack_bytes = 256 * 1024, guard_bytes = 4096;
 /* Stacks begin at different cache sets: all threads run the same code, so the same depth of all stacks is in use at once. */
@@ -145,4 +145,4 @@ void fiber_leave(fiber *from, fiber *to) {
     abort();
 }
 
-} // namespace emu
+} // namespace simt

@@ -9,7 +9,7 @@
 #include <ucontext.h>
 #endif
 
-namespace emu {
+namespace simt {
 
 struct fiber {
     char *stack; /* lowest byte */
@@ -38,6 +38,6 @@ void fiber_drop(fiber *self);
 /* Whether an address lies in a stack of fiber_stacks. */
 bool fiber_owns(const void *memory);
 
-} // namespace emu
+} // namespace simt
 
 #endif

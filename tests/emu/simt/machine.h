@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-namespace emu {
+namespace simt {
 
 constexpr int warp_size = 32, max_threads = 1024, max_warps = max_threads / warp_size;
 constexpr uint32_t full_mask = 0xffffffffu;
@@ -27,7 +27,7 @@ struct thread {
 };
 
 struct position {
-    emu::thread *thread; /* NULL outside kernels */
+    simt::thread *thread; /* NULL outside kernels */
     uint3 block;
     dim3 block_dim, grid_dim;
 };
@@ -73,6 +73,6 @@ struct counters {
 };
 extern counters counted;
 
-} // namespace emu
+} // namespace simt
 
 #endif

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <string.h>
 
-namespace emu {
+namespace simt {
 
 constexpr int side = 8, row_bytes = 16;
 
@@ -105,4 +105,4 @@ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, p
     memcpy(d, mine.d, sizeof d);
 }
 
-} // namespace emu
+} // namespace simt

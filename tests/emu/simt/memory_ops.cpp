@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace emu {
+namespace simt {
 
 void note_read(const void *memory, size_t bytes) { check_access(memory, bytes, access::read, EMU_CALLER); }
 
@@ -36,4 +36,4 @@ template int atomic_compare_and_swap(int *, int, int);
 template unsigned atomic_compare_and_swap(unsigned *, unsigned, unsigned);
 template unsigned long long atomic_compare_and_swap(unsigned long long *, unsigned long long, unsigned long long);
 
-} // namespace emu
+} // namespace simt

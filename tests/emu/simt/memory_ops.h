@@ -7,20 +7,26 @@
 
 #include <type_traits>
 
-template <class T> inline T atomicAdd(T *memory, std::common_type_t<T> value) { return emu::atomic(emu::atomic_kind::add, memory, value); }
-template <class T> inline T atomicMin(T *memory, std::common_type_t<T> value) { return emu::atomic(emu::atomic_kind::min, memory, value); }
-template <class T> inline T atomicMax(T *memory, std::common_type_t<T> value) { return emu::atomic(emu::atomic_kind::max, memory, value); }
+template <class T> inline T atomicAdd(T *memory, std::common_type_t<T> value) {
+    return simt::atomic(simt::atomic_kind::add, memory, value);
+}
+template <class T> inline T atomicMin(T *memory, std::common_type_t<T> value) {
+    return simt::atomic(simt::atomic_kind::min, memory, value);
+}
+template <class T> inline T atomicMax(T *memory, std::common_type_t<T> value) {
+    return simt::atomic(simt::atomic_kind::max, memory, value);
+}
 template <class T> inline T atomicAnd(T *memory, std::common_type_t<T> value) {
-    return emu::atomic(emu::atomic_kind::bit_and, memory, value);
+    return simt::atomic(simt::atomic_kind::bit_and, memory, value);
 }
 template <class T> inline T atomicOr(T *memory, std::common_type_t<T> value) {
-    return emu::atomic(emu::atomic_kind::bit_or, memory, value);
+    return simt::atomic(simt::atomic_kind::bit_or, memory, value);
 }
 template <class T> inline T atomicExch(T *memory, std::common_type_t<T> value) {
-    return emu::atomic(emu::atomic_kind::exchange, memory, value);
+    return simt::atomic(simt::atomic_kind::exchange, memory, value);
 }
 template <class T> inline T atomicCAS(T *memory, std::common_type_t<T> expected, std::common_type_t<T> value) {
-    return emu::atomic_compare_and_swap(memory, expected, value);
+    return simt::atomic_compare_and_swap(memory, expected, value);
 }
 
 inline void __threadfence() {}

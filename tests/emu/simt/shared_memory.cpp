@@ -19,7 +19,7 @@ constexpr bool asan = true;
 constexpr bool asan = false;
 #endif
 
-namespace emu {
+namespace simt {
 
 constexpr size_t arena_bytes = 512 * 1024, red_zone = 256, dynamic_alignment = 128;
 constexpr unsigned char red = 0xa5;
@@ -108,4 +108,4 @@ bool is_shared(const void *memory, size_t bytes) {
                        [=](const array &array) { return first >= array.memory && first + bytes <= array.memory + array.bytes; });
 }
 
-} // namespace emu
+} // namespace simt

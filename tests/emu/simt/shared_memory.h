@@ -4,13 +4,13 @@
 
 #include <stddef.h>
 
-namespace emu {
+namespace simt {
 
 /* Begins a block with that much dynamic shared memory. */
 void shared_begin(size_t dynamic_bytes);
 /* Faults: a red zone was written to. */
 void shared_end();
 
-} // namespace emu
+} // namespace simt
 
 #endif

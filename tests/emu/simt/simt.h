@@ -19,10 +19,10 @@
 #include "tests/emu/simt/vector_types.h"
 #include "tests/emu/simt/warp_ops.h"
 
-#define threadIdx (emu::now.thread->index)
-#define blockIdx (emu::now.block)
-#define blockDim (emu::now.block_dim)
-#define gridDim (emu::now.grid_dim)
+#define threadIdx (simt::now.thread->index)
+#define blockIdx (simt::now.block)
+#define blockDim (simt::now.block_dim)
+#define gridDim (simt::now.grid_dim)
 #define warpSize 32
 
 #endif

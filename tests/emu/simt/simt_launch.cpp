@@ -2,7 +2,7 @@
 #include "tests/emu/simt/block.h"
 #include "tests/emu/simt/checker.h"
 #include "tests/emu/simt/fault.h"
-#include "tests/emu/simt/schedule.h"
+#include "tests/emu/simt/simt_schedule.h"
 #include "tests/emu/simt/shared_memory.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <unordered_map>
 
-namespace emu {
+namespace simt {
 
 static const char *running_kernel = "no kernel";
 
@@ -83,4 +83,4 @@ void run(const launch_shape &shape, void (*body)(void *arguments), void *argumen
     }
 }
 
-} // namespace emu
+} // namespace simt

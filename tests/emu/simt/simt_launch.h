@@ -8,7 +8,7 @@
 #include <tuple>
 #include <type_traits>
 
-namespace emu {
+namespace simt {
 
 /* Of one block, as on sm_80: without asking, and at most. */
 constexpr size_t shared_default = 48 * 1024, shared_most = 163 * 1024;
@@ -48,14 +48,14 @@ inline void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block
     emu_enqueue(stream, name, [shape, copied]() mutable { run(shape, call::body, &copied, sizeof copied); });
 }
 
-} // namespace emu
+} // namespace simt
 
 #define ESPL_SHARED(T, name, dims)                                                                                                         \
     using name##_array = T dims;                                                                                                           \
     static char name##_key;                                                                                                                \
-    name##_array &name = *static_cast<name##_array *>(emu::shared_array(&name##_key, sizeof(name##_array), alignof(name##_array), #name))
-#define ESPL_SHARED_DYN(T, name) T *name = static_cast<T *>(emu::shared_dynamic())
-#define ESPL_LAUNCH(kernel, grid, block, shared, stream, ...) emu::launch(#kernel, kernel, grid, block, shared, stream, __VA_ARGS__)
-#define ESPL_ALLOW_SHARED(kernel, bytes) emu::allow_shared(reinterpret_cast<const void *>(kernel), (bytes))
+    name##_array &name = *static_cast<name##_array *>(simt::shared_array(&name##_key, sizeof(name##_array), alignof(name##_array), #name))
+#define ESPL_SHARED_DYN(T, name) T *name = static_cast<T *>(simt::shared_dynamic())
+#define ESPL_LAUNCH(kernel, grid, block, shared, stream, ...) simt::launch(#kernel, kernel, grid, block, shared, stream, __VA_ARGS__)
+#define ESPL_ALLOW_SHARED(kernel, bytes) simt::allow_shared(reinterpret_cast<const void *>(kernel), (bytes))
 
 #endif

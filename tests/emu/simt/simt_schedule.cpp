@@ -1,10 +1,10 @@
-#include "tests/emu/simt/schedule.h"
+#include "tests/emu/simt/simt_schedule.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-namespace emu {
+namespace simt {
 
 static schedule_choice chosen;
 static bool was_chosen;
@@ -56,4 +56,4 @@ uint32_t schedule_random() {
     return (uint32_t)((x ^ (x >> 31)) >> 32);
 }
 
-} // namespace emu
+} // namespace simt

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace emu {
+namespace simt {
 
 struct shuffled {
     uint64_t brought, got;
@@ -105,4 +105,4 @@ uint32_t match_any(uint32_t mask, uint64_t value, place at) {
     return mine.lanes;
 }
 
-} // namespace emu
+} // namespace simt

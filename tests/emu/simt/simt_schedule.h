@@ -7,12 +7,12 @@
 
 #include <stdint.h>
 
-namespace emu {
+namespace simt {
 
 enum class order { forward, reverse, random };
 
 struct schedule_choice {
-    emu::order order;
+    simt::order order;
     bool copies_early;
     uint64_t random;
 };
@@ -23,6 +23,6 @@ schedule_choice &schedule();
 bool set_schedule(const char *order, const char *copies);
 uint32_t schedule_random();
 
-} // namespace emu
+} // namespace simt
 
 #endif

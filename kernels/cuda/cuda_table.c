@@ -5,7 +5,7 @@
     .forward[ESPL_OP_##ID] = espl__cuda_fp32_##name##_forward,                                                                             \
     .backward[ESPL_OP_##ID] = (flags)&ESPL_OP_FORWARD ? NULL : espl__cuda_fp32_##name##_backward,
 const espl_kernels espl__cuda_fp32 = {
-    .name = "cuda fp32",
+    .name = ESPL_BACKEND_KIND " fp32",
     .real = ESPL_F32,
     .stat = ESPL_F32,
 #include "kernels/ops.def"
@@ -23,7 +23,7 @@ const espl_kernels espl__cuda_fp32 = {
     .forward[ESPL_OP_##ID] = espl__cuda_bf16_##name##_forward,                                                                             \
     .backward[ESPL_OP_##ID] = (flags)&ESPL_OP_FORWARD ? NULL : espl__cuda_bf16_##name##_backward,
 const espl_kernels espl__cuda_bf16 = {
-    .name = "cuda bf16",
+    .name = ESPL_BACKEND_KIND " bf16",
     .real = ESPL_BF16,
     .stat = ESPL_F32,
 #include "kernels/ops.def"

@@ -29,6 +29,7 @@ void espl__cuda_add_on(float *to, const float *from, int64_t n, cudaStream_t str
 
 extern const espl_kernels espl__cuda_fp32, espl__cuda_bf16;
 extern const espl_device_calls espl__cuda_device;
+const char *espl__cuda_bulk_version(void); /* "NCCL 2.32.3" */
 struct espl_bulk_calls;
 extern const struct espl_bulk_calls espl__cuda_bulk; /* comm/nccl.c */
 

@@ -21,7 +21,7 @@ typedef struct espl__batch {
 struct espl_device {
     int ordinal;
     cudaStream_t compute, communication;
-    int64_t capacity;   /* tokens reserved */
+    int64_t capacity;   /* tokens of a micro-batch, as reserved last */
     int64_t tokens;     /* rows that kernels work on: capacity, or those of a batch with a cache */
     int64_t max_seqlen; /* longest segment of a batch with a cache; else capacity */
     /* Of the micro-batch under way, in device memory. */
@@ -43,6 +43,10 @@ void espl__cuda_note_text(const char *what, const char *text);
 /* Local. What a bulk operation must wait for on the communication stream: makes `stream` wait for the mark given by `after`, or for all
  * that is on the compute stream. */
 espl_status espl__cuda_follow(espl_device *device, cudaStream_t stream);
+
+/* Local. What is called again and again while the host waits for the GPU, so that a failure of a library is seen where compute waits for it
+ * and would wait for ever; NULL: nothing. */
+void espl__cuda_while_waiting(espl_device *device, espl_status (*look)(void *state), void *state);
 
 /* Local. The status of a call of the runtime; the message names the call. */
 espl_status espl__cuda_check(cudaError_t error, const char *call);

@@ -30,8 +30,8 @@ __global__ void __launch_bounds__(DIGEST_THREADS)
     }
 }
 
-void espl__cuda_digest(const void *x, size_t element, int64_t rows, int64_t columns, int64_t ld, uint64_t *partial) {
-    if (element == sizeof(uint16_t))
+void espl__cuda_digest(const void *x, int64_t element, int64_t rows, int64_t columns, int64_t ld, uint64_t *partial) {
+    if (element == 2)
         ESPL_LAUNCH(digest_blocks<uint16_t>, dim3(ESPL_DIGEST_BLOCKS), dim3(DIGEST_THREADS), 0, espl__cuda->compute, (const uint16_t *)x,
                     rows, columns, ld, (unsigned long long *)partial);
     else

@@ -18,6 +18,8 @@ typedef struct shape {
     uint8_t in, out, trans_a, trans_b, epilogue, unused;
 } shape;
 
+_Static_assert(sizeof(shape) == 7 * 8 + 5 * 2 + 6, "shapes have no padding");
+
 typedef struct entry {
     bool used, settled; /* settled: not to be timed any more */
     shape shape;
@@ -221,7 +223,7 @@ typedef struct digest {
 static bool digest_of(const espl__gemm *g, digest *d) {
     uint64_t partial[2 * ESPL_DIGEST_BLOCKS];
     *d = (digest){0};
-    espl__cuda_digest(g->c, espl_dtype_size(g->out), g->m, g->n, g->ldc, g->work);
+    espl__cuda_digest(g->c, espl__real_size(g->out), g->m, g->n, g->ldc, g->work);
     if (cudaMemcpyAsync(partial, g->work, sizeof partial, cudaMemcpyDeviceToHost, espl__cuda->compute) != cudaSuccess ||
         cudaStreamSynchronize(espl__cuda->compute) != cudaSuccess)
         return false;
@@ -251,7 +253,7 @@ static void show(const shape *s, int candidate, const char *what, float ms) {
     if (lt.show)
         fprintf(stderr, "product [%lld,%lld] k %lld%s%s, %d to %d bytes, epilogue %d: candidate %d %s %.4f ms\n", (long long)s->m,
                 (long long)s->n, (long long)s->k, s->trans_a ? " A^T" : "", s->trans_b ? " B^T" : "",
-                (int)espl_dtype_size((espl_dtype)s->in), (int)espl_dtype_size((espl_dtype)s->out), s->epilogue, candidate, what,
+                (int)espl__real_size((espl_dtype)s->in), (int)espl__real_size((espl_dtype)s->out), s->epilogue, candidate, what,
                 (double)ms);
 }
 

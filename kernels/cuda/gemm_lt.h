@@ -39,6 +39,9 @@ typedef struct espl__gemm {
     void *work; /* ESPL_GEMM_WORK bytes, 256-aligned */
 } espl__gemm;
 
+/* Local. Bytes of an element of fp32 or bf16. */
+static inline int64_t espl__real_size(espl_dtype real) { return real == ESPL_F32 ? 4 : 2; }
+
 /* Local. Puts the product on the compute stream; what fails is noted (state.h). */
 void espl__cuda_gemm(const espl__gemm *g);
 
@@ -60,7 +63,7 @@ enum { ESPL_DIGEST_BLOCKS = 256 };
 
 /* Local. For every block b, partial[2 b]: a sum over elements of a hash of value and place, partial[2 b + 1]: elements that are not zero.
  * X [rows, columns] of 2 or 4 bytes, rows ld elements apart. */
-void espl__cuda_digest(const void *x, size_t element, int64_t rows, int64_t columns, int64_t ld, uint64_t *partial);
+void espl__cuda_digest(const void *x, int64_t element, int64_t rows, int64_t columns, int64_t ld, uint64_t *partial);
 
 #ifdef __cplusplus
 }

@@ -110,7 +110,7 @@ static espl__gemm product(const xent_pass *p) {
 }
 
 static const void *row_of(const void *x, int64_t row, int64_t width, espl_dtype real) {
-    return (const char *)x + (size_t)(row * width) * espl_dtype_size(real);
+    return (const char *)x + row * width * espl__real_size(real);
 }
 
 static void logits_of(const xent_pass *p) {
@@ -130,7 +130,7 @@ static void input_gradient(const xent_pass *p) {
     espl__gemm g = product(p);
     g.out = p->real;
     g.m = p->rows, g.n = D, g.k = p->args->attrs->vocab;
-    g.a = p->logits, g.lda = espl__logits_ld(p->args->attrs) * (int64_t)(sizeof(float) / espl_dtype_size(p->real));
+    g.a = p->logits, g.lda = espl__logits_ld(p->args->attrs) * 4 / espl__real_size(p->real);
     g.b = p->args->param[0], g.ldb = D;
     g.c = (void *)row_of(p->args->din[0], p->first, D, p->real), g.ldc = D, g.add = p->args->din_add[0];
     espl__cuda_gemm(&g);
@@ -142,7 +142,7 @@ static void weight_gradient(const xent_pass *p) {
     espl__gemm g = product(p);
     g.m = p->args->attrs->vocab, g.n = D, g.k = p->rows;
     g.a = p->logits, g.trans_a = true;
-    g.lda = espl__logits_ld(p->args->attrs) * (int64_t)(sizeof(float) / espl_dtype_size(p->real));
+    g.lda = espl__logits_ld(p->args->attrs) * 4 / espl__real_size(p->real);
     g.b = row_of(p->args->in[0], p->first, D, p->real), g.ldb = D;
     g.c = p->args->dparam[0], g.ldc = D, g.add = p->args->dparam_add[0] || p->first > 0;
     espl__cuda_gemm(&g);

@@ -1,10 +1,12 @@
 #include "kernels/cuda_work.h"
 
 #include "kernels/cuda_matmul_work.h"
+#include "kernels/cuda_rows_work.h"
 
 /* Ops without a function take none. */
 static espl__cuda_work_fn *const work_of[ESPL_N_OPS] = {
-    [ESPL_OP_EMBED] = NULL,
+    [ESPL_OP_EMBED] = espl__embed_work,
+    [ESPL_OP_RESNORM] = espl__resnorm_work,
     [ESPL_OP_LINEAR] = espl__linear_work,
     [ESPL_OP_QKV] = espl__linear_work,
     [ESPL_OP_LINEAR_XENT] = espl__xent_work,

@@ -1,26 +1,16 @@
 #include "src/core/exact_sum.h"
 
 #include <math.h>
-#include <string.h>
 
 void espl_exact_add(espl_exact *sum, double x) {
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    int exponent = (int)(bits >> 52 & 0x7FF);
-    uint64_t mantissa = bits & 0xFFFFFFFFFFFFFull;
-    if (exponent == 0x7FF) {
+    int limb;
+    int64_t part[3];
+    if (!espl_exact_split(x, &limb, part)) {
         sum->n_nonfinite++;
         return;
     }
-    if (exponent != 0)
-        mantissa |= 1ull << 52;
-    int position = exponent != 0 ? exponent - 1 : 0; /* of the lowest mantissa bit above 2^-1074 */
-    int limb = position / 32;
-    unsigned __int128 wide = (unsigned __int128)mantissa << (position % 32);
-    int64_t sign = bits >> 63 ? -1 : 1;
-    sum->limb[limb] += sign * (int64_t)(uint32_t)wide;
-    sum->limb[limb + 1] += sign * (int64_t)(uint32_t)(wide >> 32);
-    sum->limb[limb + 2] += sign * (int64_t)(uint32_t)(wide >> 64);
+    for (int i = 0; i < 3; i++)
+        sum->limb[limb + i] += part[i];
 }
 
 void espl_exact_merge(espl_exact *sum, const espl_exact *other) {

@@ -7,7 +7,15 @@
 #ifndef ESPL_CORE_EXACT_SUM_H
 #define ESPL_CORE_EXACT_SUM_H
 
+#include "src/core/export.h"
+
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum { ESPL_EXACT_LIMBS = 68 };
 
@@ -17,6 +25,27 @@ typedef struct espl_exact {
 } espl_exact;
 
 enum { ESPL_EXACT_WORDS = ESPL_EXACT_LIMBS + 1 }; /* an accumulator as a vector of int64 */
+
+/* Local. What x adds: part[i] to limb[*limb + i] for i = 0, 1, 2. False where x is not finite: it counts in n_nonfinite. */
+static inline ESPL_ANYWHERE bool espl_exact_split(double x, int *limb, int64_t part[3]) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int exponent = (int)(bits >> 52 & 0x7FF);
+    uint64_t mantissa = bits & 0xFFFFFFFFFFFFFull;
+    if (exponent == 0x7FF)
+        return false;
+    if (exponent != 0)
+        mantissa |= 1ull << 52;
+    int position = exponent != 0 ? exponent - 1 : 0; /* of the lowest mantissa bit above 2^-1074 */
+    int shift = position % 32;
+    uint64_t low = mantissa << shift, high = mantissa >> 1 >> (63 - shift);
+    int64_t sign = bits >> 63 ? -1 : 1;
+    *limb = position / 32;
+    part[0] = sign * (int64_t)(uint32_t)low;
+    part[1] = sign * (int64_t)(low >> 32);
+    part[2] = sign * (int64_t)high;
+    return true;
+}
 
 /* Local. Adds x exactly. Up to 2^29 additions between two normalisations are safe. */
 void espl_exact_add(espl_exact *sum, double x);
@@ -29,5 +58,9 @@ void espl_exact_normalise(espl_exact *sum);
 
 /* Local. The value rounded to double (within one unit in the last place, the same on every machine). */
 double espl_exact_value(const espl_exact *sum);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -1,0 +1,276 @@
+#include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/attention_simt.cuh"
+#include "kernels/cuda/attention_tile.cuh"
+
+/* FlashAttention-2, algorithm 2 (Dao 2023). With P = e^(scale S - lse), M the dropout mask and r = rowsum(dO * O):
+ *   dV = (P * M)^T dO;  dS = P * (M * (dO V^T) - r);  dQ = scale dS K;  dK = scale dS^T Q.
+ * Two passes, each of which owns what it sums, so that there is one order of every sum and no atomics: a block of the first has a tile of
+ * keys and goes over the queries that see it, of all heads that share it; a block of the second has a tile of queries. Both compute the
+ * scores again. The next tile arrives while one is worked on. */
+struct backward_tensors {
+    const bf16 *qkv, *dout;
+    const float *lse2, *delta; /* [H, padded] */
+    bf16 *din;
+    int padded;
+    int add;
+};
+
+/* Pass 1. Scores are held transposed, [key][query], so that they are left factors of dV and dK as they stand. With `split` warps to a
+ * slab of keys each has that part of the columns of dK and dV; the scores they compute each for itself. */
+template <int D> struct keys_shape {
+    static constexpr int mt = D <= 64 ? 2 : 1, split = D <= 128 ? 1 : 2, warps = D <= 128 ? 4 : 8, threads = 32 * warps;
+    static constexpr int keys = 16 * mt * warps / split, queries = D == 80 || D == 96 ? 64 : 32, columns = D / split;
+    static constexpr int stage_bytes = 2 * queries * tile_of<D>::stride * 2 + 2 * queries * 4 + queries * (keys / 32) * 4;
+    static constexpr int shared_bytes = 2 * keys * tile_of<D>::stride * 2 + 2 * stage_bytes;
+};
+
+/* One tile of queries of one head, as it lies in shared memory. */
+template <int D> struct query_stage {
+    bf16 *queries, *douts;
+    float *lse2, *delta;
+    uint32_t *kept; /* bits of [query][keys] */
+};
+
+template <int D> static __device__ __forceinline__ query_stage<D> query_stage_at(unsigned char *at) {
+    typedef keys_shape<D> shape;
+    query_stage<D> stage;
+    stage.queries = reinterpret_cast<bf16 *>(at);
+    stage.douts = stage.queries + shape::queries * tile_of<D>::stride;
+    stage.lse2 = reinterpret_cast<float *>(stage.douts + shape::queries * tile_of<D>::stride);
+    stage.delta = stage.lse2 + shape::queries;
+    stage.kept = reinterpret_cast<uint32_t *>(stage.delta + shape::queries);
+    return stage;
+}
+
+template <int D>
+static __device__ __forceinline__ void load_stage(const attention &a, const backward_tensors &t, const query_stage<D> &stage, int head,
+                                                  int row, int n) {
+    typedef keys_shape<D> shape;
+    load_tile<D, shape::queries, shape::threads>(stage.queries, t.qkv + query_column(a, head), a.width, row, n, a.d);
+    load_tile<D, shape::queries, shape::threads>(stage.douts, t.dout + head * a.d, a.heads * a.d, row, n, a.d);
+    int piece = threadIdx.x;
+    if (piece < shape::queries / 2) { /* both statistics, four queries a piece; padded rows are there */
+        const float *from = (piece < shape::queries / 4 ? t.lse2 : t.delta) + (size_t)head * t.padded + row;
+        cp_async16(stage.lse2 + piece * 4, from + piece % (shape::queries / 4) * 4, true);
+    }
+    cp_async_commit();
+}
+
+/* s: S^T becomes drop(P^T); dp: (dO V^T)^T becomes dS^T. `kept`: the word of this warp's keys in the first row, `words` a row; `bit` of key
+ * 0. */
+template <int D, bool DROP, int MT, int QT>
+static __device__ __forceinline__ void score_gradients(float (&s)[MT][QT][4], float (&dp)[MT][QT][4], const query_stage<D> &stage,
+                                                       const lane_stretches<MT> &seen, int q, bool masked, float scale_log2, float factor,
+                                                       int key) {
+    constexpr int words = keys_shape<D>::keys / 32;
+#pragma unroll
+    for (int i = 0; i < QT; i++)
+#pragma unroll
+        for (int side = 0; side < 2; side++) {
+            int column = 8 * i + lane_column() + side;
+            float lse2 = stage.lse2[column], delta = stage.delta[column];
+            uint32_t kept = DROP ? stage.kept[column * words + key / 32] >> (key % 32 + lane_row()) : 0;
+#pragma unroll
+            for (int m = 0; m < MT; m++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    float &score = s[m][i][2 * half + side], &slope = dp[m][i][2 * half + side];
+                    float p = exp2f(fmaf(score, scale_log2, -lse2));
+                    if (masked && !holds(seen.of[m][half], q + column))
+                        p = 0.0f;
+                    float keep = !DROP ? 1.0f : kept >> (16 * m + 8 * half) & 1 ? factor : 0.0f;
+                    score = DROP ? p * keep : p;
+                    slope = p * (DROP ? fmaf(keep, slope, -delta) : slope - delta);
+                }
+        }
+}
+
+template <int D, bool DROP>
+__global__ void __launch_bounds__(keys_shape<D>::threads) attention_backward_keys(attention a, backward_tensors t) {
+    typedef keys_shape<D> shape;
+    constexpr int mt = shape::mt, nt = shape::columns / 8, qt = shape::queries / 8, stride = tile_of<D>::stride;
+    ESPL_SHARED_DYN(bf16, keys);
+    bf16 *values = keys + shape::keys * stride;
+    unsigned char *stages = reinterpret_cast<unsigned char *>(values + shape::keys * stride);
+    int kv_head = blockIdx.y, n = a.batch->n, first = (int)blockIdx.x * shape::keys, warp = threadIdx.x >> 5;
+    int warp_key = warp / shape::split * 16 * mt, column = warp % shape::split * shape::columns;
+    stretch all = stretch_of_rows(a, queries_of, first, shape::keys);
+    lane_stretches<mt> seen = lane_stretches_of<mt>(a, queries_of, first + warp_key);
+    int from = all.first / shape::queries * shape::queries, tiles = (all.last - from + shape::queries - 1) / shape::queries;
+    int steps = all.first < all.last ? tiles * a.group : 0, head = kv_head * a.group;
+    dropout drop = {};
+    if (DROP)
+        drop = dropout_begin(a.drop, a.batch);
+    float dk[mt][nt][4], dv[mt][nt][4];
+    clear(dk);
+    clear(dv);
+    load_tile<D, shape::keys, shape::threads>(keys, t.qkv + key_column(a, kv_head), a.width, first, n, a.d);
+    load_tile<D, shape::keys, shape::threads>(values, t.qkv + value_column(a, kv_head), a.width, first, n, a.d);
+    load_stage<D>(a, t, query_stage_at<D>(stages), head, from, n);
+    for (int step = 0; step < steps; step++) {
+        query_stage<D> stage = query_stage_at<D>(stages + step % 2 * shape::stage_bytes);
+        int q = from + step % tiles * shape::queries;
+        if (DROP)
+            for (int w = threadIdx.x; w < shape::queries * (shape::keys / 32); w += shape::threads)
+                stage.kept[w] = kept_keys(a, drop, head + step / tiles, q + w / (shape::keys / 32), first + w % (shape::keys / 32) * 32);
+        cp_async_wait<0>();
+        __syncthreads(); /* this stage is here; nobody reads the other one */
+        if (step + 1 < steps)
+            load_stage<D>(a, t, query_stage_at<D>(stages + (step + 1) % 2 * shape::stage_bytes), head + (step + 1) / tiles,
+                          from + (step + 1) % tiles * shape::queries, n);
+        if (!meets(seen.all, q, shape::queries))
+            continue;
+        float s[mt][qt][4], dp[mt][qt][4];
+        clear(s);
+        multiply_rows<D>(s, keys + warp_key * stride, stage.queries);
+        clear(dp);
+        multiply_rows<D>(dp, values + warp_key * stride, stage.douts);
+        score_gradients<D, DROP>(s, dp, stage, seen, q, !covers(seen.every, q, shape::queries), a.scale_log2,
+                                 DROP && drop.on ? drop.scale : 1.0f, warp_key);
+        multiply_columns<D>(dv, s, stage.douts + column);
+        multiply_columns<D>(dk, dp, stage.queries + column);
+    }
+    cp_async_wait<0>();
+    int row = first + warp_key;
+    float ones[mt][2], scale[mt][2];
+    for (int m = 0; m < 2 * mt; m++) {
+        ones[m / 2][m % 2] = 1.0f;
+        scale[m / 2][m % 2] = a.scale;
+    }
+    bf16 *to = t.din + (size_t)row * a.width + column;
+    put_rows(to + key_column(a, kv_head), a.width, a.tokens - row, a.d - column, dk, scale, t.add);
+    put_rows(to + value_column(a, kv_head), a.width, a.tokens - row, a.d - column, dv, ones, t.add);
+}
+
+/* Pass 2: scores as in forward, [query][key]. */
+template <int D> struct queries_shape {
+    static constexpr int mt = D <= 64 ? 2 : 1, warps = 4, threads = 32 * warps, queries = 16 * mt * warps;
+    static constexpr int keys = D == 80 || D == 96 ? 64 : 32;
+    static constexpr int stage_bytes = 2 * keys * tile_of<D>::stride * 2 + queries * (keys / 32) * 4;
+    static constexpr int shared_bytes = 2 * queries * tile_of<D>::stride * 2 + 2 * stage_bytes;
+};
+
+template <int D>
+static __device__ __forceinline__ void load_keys(const attention &a, const backward_tensors &t, bf16 *keys, int kv_head, int k, int n) {
+    typedef queries_shape<D> shape;
+    load_tile<D, shape::keys, shape::threads>(keys, t.qkv + key_column(a, kv_head), a.width, k, n, a.d);
+    load_tile<D, shape::keys, shape::threads>(keys + shape::keys * tile_of<D>::stride, t.qkv + value_column(a, kv_head), a.width, k, n,
+                                              a.d);
+    cp_async_commit();
+}
+
+/* s: S; dp: dO V^T becomes dS. `kept`: bits of [query][keys], from the warp's first query. */
+template <bool DROP, int MT, int KT>
+static __device__ __forceinline__ void score_gradients(const float (&s)[MT][KT][4], float (&dp)[MT][KT][4], const float (&lse2)[MT][2],
+                                                       const float (&delta)[MT][2], const uint32_t *kept, const lane_stretches<MT> &seen,
+                                                       int k, bool masked, float scale_log2, float factor) {
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+#pragma unroll
+            for (int i = 0; i < KT; i++) {
+                int column = 8 * i + lane_column();
+                uint32_t bits = DROP ? kept[(16 * m + 8 * half + lane_row()) * (KT / 4) + i / 4] >> column % 32 : 0;
+#pragma unroll
+                for (int side = 0; side < 2; side++) {
+                    float &slope = dp[m][i][2 * half + side];
+                    float p = exp2f(fmaf(s[m][i][2 * half + side], scale_log2, -lse2[m][half]));
+                    if (masked && !holds(seen.of[m][half], k + column + side))
+                        p = 0.0f;
+                    float keep = bits >> side & 1 ? factor : 0.0f;
+                    slope = p * (DROP ? fmaf(keep, slope, -delta[m][half]) : slope - delta[m][half]);
+                }
+            }
+}
+
+template <int D, bool DROP>
+__global__ void __launch_bounds__(queries_shape<D>::threads) attention_backward_queries(attention a, backward_tensors t) {
+    typedef queries_shape<D> shape;
+    constexpr int mt = shape::mt, nt = D / 8, kt = shape::keys / 8, stride = tile_of<D>::stride;
+    ESPL_SHARED_DYN(bf16, queries);
+    bf16 *douts = queries + shape::queries * stride;
+    unsigned char *stages = reinterpret_cast<unsigned char *>(douts + shape::queries * stride);
+    int head = blockIdx.y, kv_head = head / a.group, n = a.batch->n;
+    int first = (int)(gridDim.x - 1 - blockIdx.x) * shape::queries, warp_row = (int)(threadIdx.x >> 5) * 16 * mt; /* longest rows first */
+    stretch all = stretch_of_rows(a, keys_of, first, shape::queries);
+    lane_stretches<mt> seen = lane_stretches_of<mt>(a, keys_of, first + warp_row);
+    dropout drop = {};
+    if (DROP)
+        drop = dropout_begin(a.drop, a.batch);
+    float dq[mt][nt][4], lse2[mt][2], delta[mt][2], scale[mt][2];
+    clear(dq);
+    for (int m = 0; m < 2 * mt; m++) {
+        size_t at = (size_t)head * t.padded + first + warp_row + 8 * m + lane_row();
+        lse2[m / 2][m % 2] = t.lse2[at];
+        delta[m / 2][m % 2] = t.delta[at];
+        scale[m / 2][m % 2] = a.scale;
+    }
+    int from = all.first / shape::keys * shape::keys;
+    load_tile<D, shape::queries, shape::threads>(queries, t.qkv + query_column(a, head), a.width, first, n, a.d);
+    load_tile<D, shape::queries, shape::threads>(douts, t.dout + head * a.d, a.heads * a.d, first, n, a.d);
+    load_keys<D>(a, t, reinterpret_cast<bf16 *>(stages), kv_head, from, n);
+    for (int k = from; k < all.last; k += shape::keys) {
+        int now = (k - from) / shape::keys % 2;
+        bf16 *keys = reinterpret_cast<bf16 *>(stages + now * shape::stage_bytes), *values = keys + shape::keys * stride;
+        uint32_t *kept = reinterpret_cast<uint32_t *>(values + shape::keys * stride);
+        if (DROP)
+            for (int w = threadIdx.x; w < shape::queries * (shape::keys / 32); w += shape::threads)
+                kept[w] = kept_keys(a, drop, head, first + w / (shape::keys / 32), k + w % (shape::keys / 32) * 32);
+        cp_async_wait<0>();
+        __syncthreads(); /* this stage is here; nobody reads the other one */
+        if (k + shape::keys < all.last)
+            load_keys<D>(a, t, reinterpret_cast<bf16 *>(stages + (1 - now) * shape::stage_bytes), kv_head, k + shape::keys, n);
+        if (!meets(seen.all, k, shape::keys))
+            continue;
+        float s[mt][kt][4], dp[mt][kt][4];
+        clear(s);
+        multiply_rows<D>(s, queries + warp_row * stride, keys);
+        clear(dp);
+        multiply_rows<D>(dp, douts + warp_row * stride, values);
+        score_gradients<DROP>(s, dp, lse2, delta, kept + warp_row * (shape::keys / 32), seen, k, !covers(seen.every, k, shape::keys),
+                              a.scale_log2, DROP && drop.on ? drop.scale : 1.0f);
+        multiply_columns<D>(dq, dp, keys);
+    }
+    cp_async_wait<0>();
+    int row = first + warp_row;
+    put_rows(t.din + (size_t)row * a.width + query_column(a, head), a.width, a.tokens - row, a.d, dq, scale, t.add);
+}
+
+template <int D, bool DROP> static void launch_backward(const attention &a, const backward_tensors &t) {
+    typedef keys_shape<D> by_keys;
+    typedef queries_shape<D> by_queries;
+    auto keys = attention_backward_keys<D, DROP>;
+    auto queries = attention_backward_queries<D, DROP>;
+    ESPL_ALLOW_SHARED(keys, by_keys::shared_bytes);
+    ESPL_ALLOW_SHARED(queries, by_queries::shared_bytes);
+    ESPL_LAUNCH(keys, dim3((unsigned)(a.tokens + by_keys::keys - 1) / by_keys::keys, (unsigned)a.kv_heads), dim3(by_keys::threads),
+                (size_t)by_keys::shared_bytes, espl__cuda->compute, a, t);
+    ESPL_LAUNCH(queries, dim3((unsigned)(a.tokens + by_queries::queries - 1) / by_queries::queries, (unsigned)a.heads),
+                dim3(by_queries::threads), (size_t)by_queries::shared_bytes, espl__cuda->compute, a, t);
+}
+
+extern "C" void espl__cuda_bf16_attention_backward(const espl_args *args) {
+    attention a = attention_of(args);
+    if (!attention_is_tiled(args->attrs)) {
+        attention_simt_backward<bf16>(args);
+        return;
+    }
+    attention_row_statistics<bf16, 8>(a, args);
+    backward_tensors t = {};
+    t.qkv = (const bf16 *)args->in[0];
+    t.dout = (const bf16 *)args->dout[0];
+    t.padded = (int)espl__attention_padded_rows(a.tokens);
+    t.lse2 = (const float *)args->work;
+    t.delta = t.lse2 + (size_t)a.heads * t.padded;
+    t.din = (bf16 *)args->din[0];
+    t.add = args->din_add[0];
+    with_head_size(a.d, [&](auto size) {
+        if (a.drop.on)
+            launch_backward<decltype(size)::value, true>(a, t);
+        else
+            launch_backward<decltype(size)::value, false>(a, t);
+    });
+}
+
+extern "C" void espl__cuda_fp32_attention_backward(const espl_args *args) { attention_simt_backward<float>(args); }

@@ -1,0 +1,172 @@
+/* Tiles of bf16 in shared memory and their products by tensor cores (mma.m16n8k16: bf16 factors, fp32 sums).
+ *
+ * A tile holds rows of D elements. Rows lie an odd number of 16-byte pieces apart, so that the eight rows of a matrix that ldmatrix reads
+ * lie in different banks. Accumulators of MT x NT fragments cover 16 MT rows and 8 NT columns: lane 4 g + t holds, in elements 0 and 1 of a
+ * fragment, columns 2 t and 2 t + 1 of row g, in elements 2 and 3 those of row g + 8. */
+#ifndef ESPL_KERNELS_CUDA_ATTENTION_TILE_CUH
+#define ESPL_KERNELS_CUDA_ATTENTION_TILE_CUH
+
+#include "kernels/cuda/attention.cuh"
+
+typedef __nv_bfloat16 bf16;
+
+template <int D> struct tile_of { static constexpr int pieces = D / 8, stride = (pieces | 1) * 8; };
+
+static __device__ __forceinline__ int lane_row() { return (threadIdx.x & 31) >> 2; }
+static __device__ __forceinline__ int lane_column() { return (threadIdx.x & 3) * 2; }
+
+/* Starts the copy of rows [row, row + ROWS) of a head, `d` wide, `from` being its place in row 0; zeros past n and past d. */
+template <int D, int ROWS, int THREADS>
+static __device__ __forceinline__ void load_tile(bf16 *to, const bf16 *from, int ld, int row, int n, int d) {
+    constexpr int pieces = tile_of<D>::pieces, stride = tile_of<D>::stride, step = THREADS / pieces;
+    int piece = (int)threadIdx.x % pieces, first = (int)threadIdx.x / pieces;
+    if (first >= step)
+        return;
+    const bf16 *at = from + (size_t)(row + first) * ld + piece * 8;
+    bf16 *place = to + first * stride + piece * 8;
+#pragma unroll
+    for (int i = 0; i < (ROWS + step - 1) / step; i++) {
+        bool valid = row + first + i * step < n && piece * 8 < d;
+        if (ROWS % step == 0 || first + i * step < ROWS)
+            cp_async16(place + i * step * stride, valid ? at + (size_t)i * step * ld : from, valid);
+    }
+}
+
+template <int MT, int NT> static __device__ __forceinline__ void clear(float (&sums)[MT][NT][4]) {
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int i = 0; i < NT; i++)
+#pragma unroll
+            for (int c = 0; c < 4; c++)
+                sums[m][i][c] = 0.0f;
+}
+
+/* sums += A B^T over D columns. `a`: the 16 MT rows of this warp; `b`: 8 NT rows. */
+template <int D, int MT, int NT>
+static __device__ __forceinline__ void multiply_rows(float (&sums)[MT][NT][4], const bf16 *a, const bf16 *b) {
+    constexpr int stride = tile_of<D>::stride;
+    int lane = threadIdx.x & 31;
+    a += (lane & 15) * stride + (lane >> 4) * 8;
+    b += ((lane & 7) + (lane >> 4) * 8) * stride + (lane >> 3 & 1) * 8;
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+        uint32_t left[MT][4];
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+            ldmatrix_x4(left[m], a + m * 16 * stride + k * 16);
+#pragma unroll
+        for (int i = 0; i < NT / 2; i++) {
+            uint32_t right[4];
+            ldmatrix_x4(right, b + i * 16 * stride + k * 16);
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+                mma_m16n8k16(sums[m][2 * i], left[m], right[0], right[1]);
+                mma_m16n8k16(sums[m][2 * i + 1], left[m], right[2], right[3]);
+            }
+        }
+    }
+}
+
+/* sums += P B over 8 KT rows of B, from column 0 of `b`. P: accumulators, rounded to bf16; two of their fragments are one left factor. */
+template <int D, int MT, int NT, int KT>
+static __device__ __forceinline__ void multiply_columns(float (&sums)[MT][NT][4], const float (&p)[MT][KT][4], const bf16 *b) {
+    constexpr int stride = tile_of<D>::stride;
+    int lane = threadIdx.x & 31;
+    b += (lane & 15) * stride + (lane >> 4) * 8;
+#pragma unroll
+    for (int k = 0; k < KT / 2; k++) {
+        uint32_t left[MT][4];
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int c = 0; c < 4; c++)
+                left[m][c] = bf16_pack(p[m][2 * k + c / 2][c % 2 * 2], p[m][2 * k + c / 2][c % 2 * 2 + 1]);
+#pragma unroll
+        for (int i = 0; i < NT / 2; i++) {
+            uint32_t right[4];
+            ldmatrix_x4_trans(right, b + k * 16 * stride + i * 16);
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+                mma_m16n8k16(sums[m][2 * i], left[m], right[0], right[1]);
+                mma_m16n8k16(sums[m][2 * i + 1], left[m], right[2], right[3]);
+            }
+        }
+    }
+}
+
+/* The rows of each lane's elements: [m][half] is row 16 m + 8 half + g of the warp. */
+template <int MT> struct lane_stretches {
+    stretch of[MT][2];
+    stretch all;   /* seen by any row of the warp; none: first = last */
+    stretch every; /* seen by every row */
+};
+
+/* Local to a warp. `row`: its first. */
+template <int MT>
+static __device__ __forceinline__ lane_stretches<MT> lane_stretches_of(const attention &a, stretch (*of)(const attention &, int), int row) {
+    lane_stretches<MT> s;
+    s.all = {INT32_MAX, 0};
+    s.every = {0, INT32_MAX};
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            stretch one = s.of[m][half] = of(a, row + 16 * m + 8 * half + lane_row());
+            if (one.first < one.last)
+                s.all = {min(s.all.first, one.first), max(s.all.last, one.last)};
+            s.every = {max(s.every.first, one.first), min(s.every.last, one.last)};
+        }
+#pragma unroll
+    for (int lanes = 4; lanes < 32; lanes *= 2) {
+        s.all.first = min(s.all.first, __shfl_xor_sync(ALL_LANES, s.all.first, lanes));
+        s.all.last = max(s.all.last, __shfl_xor_sync(ALL_LANES, s.all.last, lanes));
+        s.every.first = max(s.every.first, __shfl_xor_sync(ALL_LANES, s.every.first, lanes));
+        s.every.last = min(s.every.last, __shfl_xor_sync(ALL_LANES, s.every.last, lanes));
+    }
+    return s;
+}
+
+/* Whether rows [row, row + rows) meet this stretch; whether they lie in it. */
+static __device__ __forceinline__ bool meets(stretch s, int row, int rows) { return row < s.last && row + rows > s.first; }
+static __device__ __forceinline__ bool covers(stretch s, int row, int rows) { return row >= s.first && row + rows <= s.last; }
+
+/* Writes a warp's sums times `scale[m][half]`, or adds them, as rows of `ld` elements from `to`, rows before `rows` and columns before d.
+ */
+template <int MT, int NT>
+static __device__ __forceinline__ void put_rows(bf16 *to, size_t ld, int rows, int d, const float (&sums)[MT][NT][4],
+                                                const float (&scale)[MT][2], bool add) {
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int row = 16 * m + 8 * half + lane_row();
+            bf16 *line = to + (size_t)row * ld + lane_column();
+#pragma unroll
+            for (int i = 0; i < NT; i++) {
+                if (row >= rows || 8 * i >= d)
+                    continue;
+                uint32_t *place = reinterpret_cast<uint32_t *>(line + 8 * i);
+                float x = sums[m][i][2 * half] * scale[m][half], y = sums[m][i][2 * half + 1] * scale[m][half];
+                *place = add ? bf16_pack(bf16_low(*place) + x, bf16_high(*place) + y) : bf16_pack(x, y);
+            }
+        }
+}
+
+/* The instantiation that takes head size d: the next of 64, 80, 96, 128, 256. Calls f with it as a type. */
+template <int D> struct head_size { static constexpr int value = D; };
+
+template <class F> static inline void with_head_size(int d, F &&f) {
+    if (d <= 64)
+        f(head_size<64>());
+    else if (d <= 80)
+        f(head_size<80>());
+    else if (d <= 96)
+        f(head_size<96>());
+    else if (d <= 128)
+        f(head_size<128>());
+    else
+        f(head_size<256>());
+}
+
+#endif

@@ -1,5 +1,6 @@
 #include "kernels/cuda_work.h"
 
+#include "kernels/cuda_attention_work.h"
 #include "kernels/cuda_matmul_work.h"
 #include "kernels/cuda_rows_work.h"
 
@@ -9,6 +10,7 @@ static espl__cuda_work_fn *const work_of[ESPL_N_OPS] = {
     [ESPL_OP_RESNORM] = espl__resnorm_work,
     [ESPL_OP_LINEAR] = espl__linear_work,
     [ESPL_OP_QKV] = espl__linear_work,
+    [ESPL_OP_ATTENTION] = espl__attention_work,
     [ESPL_OP_LINEAR_XENT] = espl__xent_work,
 };
 

@@ -1,6 +1,6 @@
 #include "kernels/cuda/dialect.cuh"
 #include "kernels/cuda/gemm_lt.h"
-#include "kernels/cuda/prims.cuh"
+#include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/state.h"
 
 constexpr int DIGEST_THREADS = 256;
@@ -30,12 +30,17 @@ __global__ void __launch_bounds__(DIGEST_THREADS)
     }
 }
 
-void espl__cuda_digest(const void *x, int64_t element, int64_t rows, int64_t columns, int64_t ld, uint64_t *partial) {
-    if (element == 2)
-        ESPL_LAUNCH(digest_blocks<uint16_t>, dim3(ESPL_DIGEST_BLOCKS), dim3(DIGEST_THREADS), 0, espl__cuda->compute, (const uint16_t *)x,
-                    rows, columns, ld, (unsigned long long *)partial);
-    else
-        ESPL_LAUNCH(digest_blocks<uint32_t>, dim3(ESPL_DIGEST_BLOCKS), dim3(DIGEST_THREADS), 0, espl__cuda->compute, (const uint32_t *)x,
-                    rows, columns, ld, (unsigned long long *)partial);
+template <class Bits> static void digest(const void *x, int64_t rows, int64_t columns, int64_t ld, int blocks, uint64_t *partial) {
+    ESPL_LAUNCH(digest_blocks<Bits>, dim3((unsigned)blocks), dim3(DIGEST_THREADS), 0, espl__cuda->compute, (const Bits *)x, rows, columns,
+                ld, (unsigned long long *)partial);
     espl__cuda_note(cudaGetLastError(), "digest of a product");
+}
+
+int espl__cuda_digest(const void *x, int64_t element, int64_t rows, int64_t columns, int64_t ld, uint64_t *partial) {
+    int blocks = (int)espl__least(pieces_of(rows * columns, 4 * DIGEST_THREADS), ESPL_DIGEST_BLOCKS);
+    if (element == 2)
+        digest<uint16_t>(x, rows, columns, ld, blocks, partial);
+    else
+        digest<uint32_t>(x, rows, columns, ld, blocks, partial);
+    return blocks;
 }

@@ -223,11 +223,11 @@ typedef struct digest {
 static bool digest_of(const espl__gemm *g, digest *d) {
     uint64_t partial[2 * ESPL_DIGEST_BLOCKS];
     *d = (digest){0};
-    espl__cuda_digest(g->c, espl__real_size(g->out), g->m, g->n, g->ldc, g->work);
+    int blocks = espl__cuda_digest(g->c, espl__real_size(g->out), g->m, g->n, g->ldc, g->work);
     if (cudaMemcpyAsync(partial, g->work, sizeof partial, cudaMemcpyDeviceToHost, espl__cuda->compute) != cudaSuccess ||
         cudaStreamSynchronize(espl__cuda->compute) != cudaSuccess)
         return false;
-    for (int b = 0; b < ESPL_DIGEST_BLOCKS; b++) {
+    for (int b = 0; b < blocks; b++) {
         d->sum += partial[2 * b];
         d->not_zero += partial[2 * b + 1];
     }

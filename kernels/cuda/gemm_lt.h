@@ -12,6 +12,7 @@
 
 #include "kernels/cuda_matmul_work.h"
 #include "kernels/kernels.h"
+#include "src/core/export.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,8 +43,8 @@ typedef struct espl__gemm {
 /* Local. Bytes of an element of fp32 or bf16. */
 static inline int64_t espl__real_size(espl_dtype real) { return real == ESPL_F32 ? 4 : 2; }
 
-/* Local. Puts the product on the compute stream; what fails is noted (state.h). */
-void espl__cuda_gemm(const espl__gemm *g);
+/* Local. Puts the product on the compute stream; what fails is noted (state.h). Exported, as the counts are, for tests. */
+ESPL_EXPORT void espl__cuda_gemm(const espl__gemm *g);
 
 /* Local. Frees what was kept, for the device that closes; the next product begins anew. */
 void espl__cuda_gemm_close(void);
@@ -57,13 +58,13 @@ typedef struct espl__gemm_counts {
 } espl__gemm_counts;
 
 /* Local. Since the device was opened. */
-espl__gemm_counts espl__cuda_gemm_counts(void);
+ESPL_EXPORT espl__gemm_counts espl__cuda_gemm_counts(void);
 
 enum { ESPL_DIGEST_BLOCKS = 256 };
 
-/* Local. For every block b, partial[2 b]: a sum over elements of a hash of value and place, partial[2 b + 1]: elements that are not zero.
- * X [rows, columns] of 2 or 4 bytes, rows ld elements apart. */
-void espl__cuda_digest(const void *x, int64_t element, int64_t rows, int64_t columns, int64_t ld, uint64_t *partial);
+/* Local. For every block b of those that it takes (it returns how many), partial[2 b]: a sum over elements of a hash of value and place,
+ * partial[2 b + 1]: elements that are not zero. X [rows, columns] of 2 or 4 bytes, rows ld elements apart. */
+int espl__cuda_digest(const void *x, int64_t element, int64_t rows, int64_t columns, int64_t ld, uint64_t *partial);
 
 #ifdef __cplusplus
 }

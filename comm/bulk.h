@@ -11,7 +11,7 @@ enum { ESPL_BULK_IDENTITY = 128 };
 typedef struct espl_bulk espl_bulk;
 
 typedef struct espl_bulk_calls {
-    const char *name; /* "NCCL 2.32.3" */
+    const char *(*version)(void); /* "NCCL 2.32.3" */
     /* Local, on rank 0. Bytes by which the ranks will find each other. */
     espl_status (*identity)(void *identity);
     /* Collective. `device`: an open espl_device. Errors: io, when a rank does not come within `seconds`; names what the library said. */
@@ -20,14 +20,19 @@ typedef struct espl_bulk_calls {
     espl_status (*allgather_start)(espl_bulk *bulk, void *data, size_t bytes, espl_request *request);
     espl_status (*progress)(espl_bulk *bulk); /* Local. Errors: io, when the library found one: the operation, and the rank it knows of */
     espl_status (*wait)(espl_bulk *bulk, espl_request request);
-    /* Local. Since opening: milliseconds operations took, and milliseconds of them in which compute was waiting. Waits for all. */
+    /* Local. Since opening: milliseconds operations took, and milliseconds of them in which compute was waiting. Those not known to be
+     * done are not in it yet: nothing is waited for. */
     espl_status (*timings)(espl_bulk *bulk, double *busy_ms, double *exposed_ms);
     int64_t (*bytes_sent)(const espl_bulk *bulk);
     void (*abort)(espl_bulk *bulk); /* callable from the watchdog's thread */
     void (*close)(espl_bulk **bulk);
 } espl_bulk_calls;
 
-/* Collective. From now on bulk operations of `comm` are those of the table (borrowed); comm closes `bulk` with itself. */
+/* Collective. From now on bulk operations of `comm` are those of the table (borrowed), on memory of `device`. One rank needs none and goes
+ * on as before. Errors: io, the same on all ranks. */
 espl_status espl_comm_use_bulk(espl_comm *comm, const espl_bulk_calls *calls, void *device);
+
+/* Collective when the job is healthy. Ends that, before the device is closed; espl_comm_close does it, too. */
+void espl_comm_end_bulk(espl_comm *comm);
 
 #endif

@@ -74,6 +74,7 @@ void espl_comm_close(espl_comm **address) {
     *address = NULL;
     if (comm == NULL)
         return;
+    espl_comm_end_bulk(comm);
     espl__watchdog_stop(&comm->watchdog);
     espl_status_set_abort(NULL);
     if (comm->transport != NULL)
@@ -130,25 +131,33 @@ espl_status espl_comm_reduce_scatter_start(espl_comm *comm, float *data, float *
     ESPL_ASSERT(!tree || (size & (size - 1)) == 0, "a tree over %d ranks", size);
     ESPL_ASSERT(n % (size_t)size == 0, "%zu elements do not divide over %d ranks", n, size);
     count_bulk(comm, n * sizeof(float));
+    if (comm->bulk != NULL)
+        return comm->bulk_calls->reduce_scatter_start(comm->bulk, data, stage, n, tree, request);
     return comm->transport->reduce_scatter_start(comm, data, stage, n, tree, request);
 }
 
 espl_status espl_comm_allgather_start(espl_comm *comm, void *data, size_t bytes, espl_request *request) {
     count_bulk(comm, bytes);
+    if (comm->bulk != NULL)
+        return comm->bulk_calls->allgather_start(comm->bulk, data, bytes, request);
     return comm->transport->allgather_start(comm, data, bytes, request);
 }
 
-espl_status espl_comm_progress(espl_comm *comm) { return comm->transport->progress(comm); }
+espl_status espl_comm_progress(espl_comm *comm) {
+    return comm->bulk != NULL ? comm->bulk_calls->progress(comm->bulk) : comm->transport->progress(comm);
+}
 
 espl_status espl_comm_wait(espl_comm *comm, espl_request request) {
+    if (comm->bulk != NULL)
+        return comm->bulk_calls->wait(comm->bulk, request); /* the device waits, not this thread */
     double start = espl__seconds();
     espl_status status = comm->transport->wait(comm, request);
     comm->wait_seconds += espl__seconds() - start;
     return status;
 }
 
-double espl_comm_wait_seconds(const espl_comm *comm) { return comm->wait_seconds; }
+double espl_comm_wait_seconds(const espl_comm *comm) { return comm->wait_seconds + espl__bulk_seconds(comm).waiting; }
 
-double espl_comm_busy_seconds(const espl_comm *comm) { return comm->busy_seconds; }
+double espl_comm_busy_seconds(const espl_comm *comm) { return comm->busy_seconds + espl__bulk_seconds(comm).busy; }
 
 int64_t espl_comm_bytes_sent(const espl_comm *comm) { return comm->bytes_sent; }

@@ -1,6 +1,339 @@
-/* Bulk operations by NCCL. */
+/* Bulk operations by NCCL, on the communication stream: part of the backend libraries (kernels/cuda/CMakeLists.txt).
+ *
+ * The communicator is non-blocking: every call of NCCL may return before it is done, and is asked after until it is, so that a rank that
+ * never comes is a message after a deadline and not a hang. Once an operation is on the stream the host goes on; what fails later is found
+ * by `progress`, by whoever waits for the device (espl__cuda_while_waiting), or by the watchdog. fast    ncclReduceScatter in place tree
+ * every rank sends shard q to rank q; each adds the parts of its own shard in the order of the fixed binary tree gather  ncclAllGather in
+ * place */
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/tree_sum.h"
 
 #include "comm/bulk.h"
+#include "src/core/buffer.h"
+#include "src/core/clock.h"
 
-const espl_bulk_calls espl__cuda_bulk = {.name = "NCCL"};
+#include <nccl.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(sizeof(ncclUniqueId) <= ESPL_BULK_IDENTITY, "NCCL's identity has grown");
+_Static_assert(NCCL_VERSION_CODE >= NCCL_VERSION(2, 18, 0), "NCCL 2.18 or newer is needed");
+
+/* An operation may take so long to be put on the stream: the first between two ranks makes their connection. */
+#define START_SECONDS 120.0
+#define CLOSE_SECONDS 10.0
+
+typedef enum state { UNUSED, UNDER_WAY, WAITED_FOR } state;
+
+/* From start to done on the communication stream; compute waited for it from idle to awake. */
+typedef struct operation {
+    state state;
+    cudaEvent_t start, done, idle, awake;
+} operation;
+
+typedef struct registered {
+    char *data;
+    size_t bytes;
+    void *handle;
+} registered;
+
+struct espl_bulk {
+    espl_device *device;
+    ncclComm_t comm;
+    atomic_bool aborted;
+    bool failed;
+    int rank, size;
+    char what[96]; /* the operation started last */
+    operation operations[ESPL_MAX_REQUESTS];
+    registered *registered;
+    int n_registered;
+    double busy_ms, exposed_ms;
+    int64_t bytes_sent;
+};
+
+static const char *bulk_name(void) {
+    static char name[32];
+    int version = 0;
+    ncclGetVersion(&version);
+    snprintf(name, sizeof name, "NCCL %d.%d.%d", version / 10000, version / 100 % 100, version % 100);
+    return name;
+}
+
+const char *espl__cuda_bulk_version(void) { return bulk_name(); }
+
+/* ---- Failures. */
+
+static espl_status fail(espl_bulk *bulk, ncclResult_t error, const char *what) {
+    const char *more = ncclGetLastError(bulk->comm);
+    bulk->failed = true;
+    ESPL_FAIL(ESPL_ERR_IO, "NCCL failed in %s: %s%s%s; the job cannot go on, see the messages of other ranks (NCCL_DEBUG=INFO says more)",
+              what, ncclGetErrorString(error), more != NULL && more[0] != '\0' ? ": " : "", more != NULL ? more : "");
+}
+
+static espl_status check_aborted(const espl_bulk *bulk) {
+    if (atomic_load(&bulk->aborted))
+        ESPL_FAIL(ESPL_ERR_IO, "NCCL was ended by the watchdog in %s", bulk->what);
+    return ESPL_OK;
+}
+
+/* Asks until the call whose result is `result` is done, or the time is over. */
+static ncclResult_t ask(espl_bulk *bulk, ncclResult_t result, double seconds) {
+    const double until = espl_now() + seconds;
+    while (result == ncclInProgress && !atomic_load(&bulk->aborted) && espl_now() < until) {
+        sched_yield();
+        ncclResult_t asked = ncclCommGetAsyncError(bulk->comm, &result);
+        if (asked != ncclSuccess)
+            result = asked;
+    }
+    return result;
+}
+
+static espl_status settle(espl_bulk *bulk, ncclResult_t result, const char *what, double seconds) {
+    result = ask(bulk, result, seconds);
+    ESPL_TRY(check_aborted(bulk));
+    if (result == ncclInProgress) {
+        bulk->failed = true;
+        ESPL_FAIL(ESPL_ERR_IO,
+                  "rank %d of %d waited %.0f s for the other ranks in NCCL's %s; a rank is missing, or the network between the nodes does "
+                  "not let NCCL through (NCCL_DEBUG=INFO says more, NCCL_SOCKET_IFNAME chooses the interface)",
+                  bulk->rank, bulk->size, seconds, what);
+    }
+    return result == ncclSuccess ? ESPL_OK : fail(bulk, result, what);
+}
+
+static espl_status nccl_progress(espl_bulk *bulk) {
+    ncclResult_t error = ncclSuccess;
+    ESPL_TRY(check_aborted(bulk));
+    ncclResult_t asked = ncclCommGetAsyncError(bulk->comm, &error);
+    if (asked != ncclSuccess)
+        error = asked;
+    return error == ncclSuccess || error == ncclInProgress ? ESPL_OK : fail(bulk, error, bulk->what);
+}
+
+static espl_status look(void *state) { return nccl_progress(state); }
+
+/* ---- Opening and closing. */
+
+static espl_status nccl_identity(void *identity) {
+    ncclUniqueId id;
+    ncclResult_t error = ncclGetUniqueId(&id);
+    if (error != ncclSuccess)
+        ESPL_FAIL(ESPL_ERR_IO, "NCCL cannot begin: %s: %s (NCCL_SOCKET_IFNAME chooses the network interface)", ncclGetErrorString(error),
+                  ncclGetLastError(NULL));
+    memset(identity, 0, ESPL_BULK_IDENTITY);
+    memcpy(identity, &id, sizeof id);
+    return ESPL_OK;
+}
+
+static void nccl_abort(espl_bulk *bulk) {
+    if (bulk->comm != NULL && !atomic_exchange(&bulk->aborted, true))
+        ncclCommAbort(bulk->comm);
+}
+
+static void forget_registered(espl_bulk *bulk) {
+#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 19, 0)
+    for (int i = 0; i < bulk->n_registered; i++)
+        if (!bulk->failed)
+            ncclCommDeregister(bulk->comm, bulk->registered[i].handle);
+#endif
+    free(bulk->registered);
+}
+
+/* In peace with all ranks; a communicator that has failed, or whose ranks do not come, is torn down alone. */
+static void leave(espl_bulk *bulk) {
+    if (!bulk->failed && ask(bulk, ncclCommFinalize(bulk->comm), CLOSE_SECONDS) == ncclSuccess)
+        ncclCommDestroy(bulk->comm);
+    else
+        nccl_abort(bulk);
+}
+
+static void nccl_close(espl_bulk **address) {
+    espl_bulk *bulk = *address;
+    *address = NULL;
+    if (bulk == NULL)
+        return;
+    espl__cuda_while_waiting(bulk->device, NULL, NULL);
+    forget_registered(bulk);
+    if (bulk->comm != NULL && !atomic_load(&bulk->aborted))
+        leave(bulk);
+    for (int i = 0; i < ESPL_MAX_REQUESTS; i++) {
+        cudaEvent_t events[] = {bulk->operations[i].start, bulk->operations[i].done, bulk->operations[i].idle, bulk->operations[i].awake};
+        for (int e = 0; e < 4; e++)
+            if (events[e] != NULL)
+                cudaEventDestroy(events[e]);
+    }
+    free(bulk);
+}
+
+static espl_status join(espl_bulk *bulk, const void *identity, double seconds) {
+    ncclUniqueId id;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    memcpy(&id, identity, sizeof id);
+    ncclResult_t result = ncclCommInitRankConfig(&bulk->comm, bulk->size, id, bulk->rank, &config);
+    return settle(bulk, result, "start", seconds);
+}
+
+static espl_status nccl_open(void *device, const void *identity, int rank, int size, double seconds, espl_bulk **opened) {
+    espl_bulk *bulk = espl_calloc(1, sizeof *bulk);
+    *bulk = (espl_bulk){.device = device, .rank = rank, .size = size, .what = "start"};
+    *opened = NULL;
+    espl_status status = join(bulk, identity, seconds);
+    if (status != ESPL_OK) {
+        nccl_close(&bulk);
+        return espl_status_frame(status, __FILE__, __LINE__, "join");
+    }
+    espl__cuda_while_waiting(device, look, bulk);
+    *opened = bulk;
+    return ESPL_OK;
+}
+
+/* ---- Times. What is done is counted and its place is free; nothing is waited for. */
+
+static espl_status count_done(espl_bulk *bulk, operation *o) {
+    float busy, exposed;
+    if (o->state != WAITED_FOR || cudaEventQuery(o->awake) != cudaSuccess)
+        return ESPL_OK;
+    ESPL__CUDA(cudaEventElapsedTime(&busy, o->start, o->done));
+    ESPL__CUDA(cudaEventElapsedTime(&exposed, o->idle, o->awake));
+    bulk->busy_ms += (double)busy;
+    bulk->exposed_ms += (double)exposed;
+    o->state = UNUSED;
+    return ESPL_OK;
+}
+
+static espl_status nccl_timings(espl_bulk *bulk, double *busy_ms, double *exposed_ms) {
+    for (int i = 0; i < ESPL_MAX_REQUESTS; i++)
+        ESPL_TRY(count_done(bulk, &bulk->operations[i]));
+    *busy_ms = bulk->busy_ms;
+    *exposed_ms = bulk->exposed_ms;
+    return ESPL_OK;
+}
+
+/* ---- Operations. */
+
+/* A place nobody uses; else one whose time is not counted yet is taken, and its time is lost. */
+static espl_request free_place(espl_bulk *bulk) {
+    espl_request uncounted = -1;
+    for (int i = 0; i < ESPL_MAX_REQUESTS; i++) {
+        if (bulk->operations[i].state == UNUSED)
+            return i;
+        if (bulk->operations[i].state == WAITED_FOR)
+            uncounted = i;
+    }
+    ESPL_ASSERT(uncounted >= 0, "more than %d bulk operations under way", ESPL_MAX_REQUESTS);
+    return uncounted;
+}
+
+static espl_status make_events(operation *o) {
+    if (o->start != NULL)
+        return ESPL_OK;
+    ESPL__CUDA(cudaEventCreate(&o->start));
+    ESPL__CUDA(cudaEventCreate(&o->done));
+    ESPL__CUDA(cudaEventCreate(&o->idle));
+    ESPL__CUDA(cudaEventCreate(&o->awake));
+    return ESPL_OK;
+}
+
+/* Memory that NCCL knows can be sent from and received into without a copy. The same arrays come again every step, so they are registered
+ * when they are first seen. Where NCCL declines, it copies. */
+static espl_status know(espl_bulk *bulk, void *data, size_t bytes) {
+#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 19, 0)
+    for (int i = 0; i < bulk->n_registered; i++)
+        if (bulk->registered[i].data == (char *)data && bulk->registered[i].bytes == bytes)
+            return ESPL_OK;
+    void *handle = NULL;
+    ESPL_TRY(settle(bulk, ncclCommRegister(bulk->comm, data, bytes, &handle), "registering memory", START_SECONDS));
+    bulk->registered = espl_realloc(bulk->registered, (size_t)(bulk->n_registered + 1) * sizeof *bulk->registered);
+    bulk->registered[bulk->n_registered++] = (registered){.data = data, .bytes = bytes, .handle = handle};
+#else
+    (void)bulk, (void)data, (void)bytes;
+#endif
+    return ESPL_OK;
+}
+
+static espl_status start(espl_bulk *bulk, const char *name, void *data, size_t bytes, espl_request *request) {
+    ESPL_TRY(check_aborted(bulk));
+    *request = -1;
+    ESPL_TRY(know(bulk, data, bytes));
+    snprintf(bulk->what, sizeof bulk->what, "%s of %.3f MiB", name, (double)bytes / 1048576.0);
+    int place = free_place(bulk);
+    operation *o = &bulk->operations[place];
+    ESPL_TRY(count_done(bulk, o));
+    ESPL_TRY(make_events(o));
+    ESPL_TRY(espl__cuda_follow(bulk->device, bulk->device->communication));
+    ESPL__CUDA(cudaEventRecord(o->start, bulk->device->communication));
+    bulk->bytes_sent += (int64_t)(bytes / (size_t)bulk->size * (size_t)(bulk->size - 1));
+    o->state = UNDER_WAY;
+    *request = place;
+    return ESPL_OK;
+}
+
+static espl_status finish_start(espl_bulk *bulk, espl_request request) {
+    ESPL__CUDA(cudaEventRecord(bulk->operations[request].done, bulk->device->communication));
+    return ESPL_OK;
+}
+
+static ncclResult_t exchange(espl_bulk *bulk, const float *data, float *stage, size_t shard) {
+    ncclResult_t error = ncclGroupStart();
+    for (int i = 1; i < bulk->size && error == ncclSuccess; i++) {
+        size_t to = (size_t)((bulk->rank + i) % bulk->size), from = (size_t)((bulk->rank + bulk->size - i) % bulk->size);
+        error = ncclSend(data + to * shard, shard, ncclFloat32, (int)to, bulk->comm, bulk->device->communication);
+        if (error == ncclSuccess)
+            error = ncclRecv(stage + from * shard, shard, ncclFloat32, (int)from, bulk->comm, bulk->device->communication);
+    }
+    ncclResult_t ended = ncclGroupEnd();
+    return error == ncclSuccess ? ended : error;
+}
+
+static espl_status nccl_reduce_scatter_start(espl_bulk *bulk, float *data, float *stage, size_t n, int tree, espl_request *request) {
+    const size_t shard = n / (size_t)bulk->size;
+    float *own = data + (size_t)bulk->rank * shard;
+    cudaStream_t stream = bulk->device->communication;
+    ESPL_TRY(start(bulk, tree ? "tree reduce-scatter" : "reduce-scatter", data, n * sizeof *data, request));
+    ncclResult_t result =
+        tree ? exchange(bulk, data, stage, shard) : ncclReduceScatter(data, own, shard, ncclFloat32, ncclSum, bulk->comm, stream);
+    ESPL_TRY(settle(bulk, result, bulk->what, START_SECONDS));
+    if (tree)
+        espl__cuda_tree_sum(own, stage, (int64_t)shard, bulk->rank, bulk->size, stream);
+    return finish_start(bulk, *request);
+}
+
+static espl_status nccl_allgather_start(espl_bulk *bulk, void *data, size_t bytes, espl_request *request) {
+    const size_t shard = bytes / (size_t)bulk->size;
+    const char *own = (const char *)data + (size_t)bulk->rank * shard;
+    ESPL_TRY(start(bulk, "all-gather", data, bytes, request));
+    ncclResult_t result = ncclAllGather(own, data, shard, ncclUint8, bulk->comm, bulk->device->communication);
+    ESPL_TRY(settle(bulk, result, bulk->what, START_SECONDS));
+    return finish_start(bulk, *request);
+}
+
+static espl_status nccl_wait(espl_bulk *bulk, espl_request request) {
+    if (request < 0)
+        return ESPL_OK;
+    operation *o = &bulk->operations[request];
+    ESPL_ASSERT(o->state == UNDER_WAY, "request %d is not under way", request);
+    ESPL__CUDA(cudaEventRecord(o->idle, bulk->device->compute));
+    ESPL__CUDA(cudaStreamWaitEvent(bulk->device->compute, o->done, 0));
+    ESPL__CUDA(cudaEventRecord(o->awake, bulk->device->compute));
+    o->state = WAITED_FOR;
+    return nccl_progress(bulk);
+}
+
+static int64_t nccl_bytes_sent(const espl_bulk *bulk) { return bulk->bytes_sent; }
+
+const espl_bulk_calls espl__cuda_bulk = {
+    .version = bulk_name,
+    .identity = nccl_identity,
+    .open = nccl_open,
+    .reduce_scatter_start = nccl_reduce_scatter_start,
+    .allgather_start = nccl_allgather_start,
+    .progress = nccl_progress,
+    .wait = nccl_wait,
+    .timings = nccl_timings,
+    .bytes_sent = nccl_bytes_sent,
+    .abort = nccl_abort,
+    .close = nccl_close,
+};

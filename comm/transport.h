@@ -2,7 +2,7 @@
 #ifndef ESPL_COMM_TRANSPORT_H
 #define ESPL_COMM_TRANSPORT_H
 
-#include "comm/comm.h"
+#include "comm/bulk.h"
 
 typedef struct espl__watchdog espl__watchdog;
 
@@ -28,6 +28,8 @@ struct espl_comm {
     double wait_seconds, busy_seconds;
     int64_t bytes_sent;
     espl__watchdog *watchdog; /* NULL: not watched */
+    const espl_bulk_calls *bulk_calls;
+    _Atomic(espl_bulk *) bulk; /* NULL: bulk operations are the transport's; the watchdog reads it */
 };
 
 /* Local. A monotonic clock. */
@@ -38,6 +40,13 @@ void espl__self_open(espl_comm *comm);
 
 /* Collective. Initialises MPI and fills ranks, transport and state. */
 espl_status espl__mpi_open(espl_comm *comm);
+
+typedef struct espl__seconds_of_bulk {
+    double busy, waiting;
+} espl__seconds_of_bulk;
+
+/* Local. Since espl_comm_use_bulk, by the device's clock; zero without. */
+espl__seconds_of_bulk espl__bulk_seconds(const espl_comm *comm);
 
 /* Local. Stops the thread and frees; takes the address, nulls it, accepts NULL. */
 void espl__watchdog_stop(espl__watchdog **watchdog);

@@ -17,7 +17,7 @@ struct espl__watchdog {
     _Atomic int64_t step;
     _Atomic(const char *) op;
     atomic_ulong beats;
-    const espl_comm *comm; /* borrowed: ranks and transport do not change */
+    const espl_comm *comm; /* borrowed: ranks and transport do not change, bulk is atomic */
     double seconds;
     pthread_t thread;
     pthread_mutex_t mutex;
@@ -39,6 +39,9 @@ static void end_job(const espl__watchdog *dog, double idle) {
     fflush(stderr);
     pthread_t thread;
     pthread_create(&thread, NULL, leave_anyway, NULL);
+    espl_bulk *bulk = dog->comm->bulk;
+    if (bulk != NULL)
+        dog->comm->bulk_calls->abort(bulk); /* lets go of what the network holds, on all nodes */
     dog->comm->transport->abort(ESPL_ERR_BUG);
     _exit(ESPL_ERR_BUG);
 }

@@ -24,6 +24,7 @@ typedef struct espl_graph espl_graph; /* a recorded list of kernels */
 typedef struct espl_device_info {
     char name[96];       /* "NVIDIA H200", the host's CPU */
     char libraries[160]; /* versions in use, for logs and provenance */
+    char address[32];    /* of a GPU: PCI domain:bus:device.function; "" for the host */
     int ordinal, n_devices;
     size_t bytes_total, bytes_free;
 } espl_device_info;

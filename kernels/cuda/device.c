@@ -113,8 +113,9 @@ static void cuda_info(const espl_device *device, espl_device_info *info) {
     *info = (espl_device_info){.ordinal = device->ordinal};
     memcpy(info->name, device->own->name, sizeof info->name);
     describe_libraries(info->libraries, sizeof info->libraries);
-    if (cudaGetDeviceCount(&info->n_devices) != cudaSuccess || cudaMemGetInfo(&info->bytes_free, &info->bytes_total) != cudaSuccess)
-        espl__cuda_note(cudaGetLastError(), "asking for the GPU's memory");
+    espl__cuda_note(cudaGetDeviceCount(&info->n_devices), "cudaGetDeviceCount");
+    espl__cuda_note(cudaMemGetInfo(&info->bytes_free, &info->bytes_total), "cudaMemGetInfo");
+    espl__cuda_note(cudaDeviceGetPCIBusId(info->address, sizeof info->address, device->ordinal), "cudaDeviceGetPCIBusId");
 }
 
 static espl_status out_of_memory(const espl_device *device, const char *name, size_t bytes) {

@@ -24,9 +24,6 @@ void espl__cuda_add(float *to, const float *from, int64_t n);
 void espl__cuda_zero(void *to, size_t bytes);
 void espl__cuda_copy(void *to, const void *from, size_t bytes);
 
-/* Local. to += from behind what is on `stream`; what the tree of comm/nccl.c adds with. */
-void espl__cuda_add_on(float *to, const float *from, int64_t n, cudaStream_t stream);
-
 extern const espl_kernels espl__cuda_fp32, espl__cuda_bf16;
 extern const espl_device_calls espl__cuda_device;
 const char *espl__cuda_bulk_version(void); /* "NCCL 2.32.3" */

@@ -2,6 +2,7 @@
 #include "tests/emu/runtime/engine.h"
 
 #include "tests/emu/simt/device_memory.h"
+#include "tests/emu/simt/device_memory.h"
 #include "tests/emu/simt/fault.h"
 
 #include <csignal>

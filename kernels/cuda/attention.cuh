@@ -10,6 +10,7 @@
 #include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/prims.cuh"
+#include "kernels/cuda/rows.cuh"
 #include "kernels/cuda_attention_work.h"
 
 #include <math.h>
@@ -97,7 +98,10 @@ static __device__ __forceinline__ uint32_t kept_keys(const attention &a, const d
     return (uint32_t)(bits >> skipped);
 }
 
-/* Whether the tensor cores take this: whole 16-byte pieces of a head, and a head that a tile holds. Else attention_simt.cuh. */
-static inline bool attention_is_tiled(const espl_attrs *attrs) { return attrs->head_dim % 8 == 0 && attrs->head_dim <= 256; }
+/* Whether the tensor cores take this: heads of whole 16-byte pieces that a tile holds. Else attention_simt.cuh. */
+static inline bool attention_is_tiled(const espl_args *args) {
+    int d = args->attrs->head_dim;
+    return d % 8 == 0 && d <= 256 && aligned16(args->in[0], args->out[0], args->dout[0], args->din[0]);
+}
 
 #endif

@@ -252,7 +252,7 @@ template <int D, bool DROP> static void launch_backward(const attention &a, cons
 
 extern "C" void espl__cuda_bf16_attention_backward(const espl_args *args) {
     attention a = attention_of(args);
-    if (!attention_is_tiled(args->attrs)) {
+    if (!attention_is_tiled(args)) {
         attention_simt_backward<bf16>(args);
         return;
     }

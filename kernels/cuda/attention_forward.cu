@@ -159,7 +159,7 @@ template <int D, bool DROP> static void launch_forward(const attention &a, const
 
 extern "C" void espl__cuda_bf16_attention_forward(const espl_args *args) {
     attention a = attention_of(args);
-    if (!attention_is_tiled(args->attrs)) {
+    if (!attention_is_tiled(args)) {
         attention_simt_forward<bf16>(args);
         return;
     }

@@ -10,10 +10,13 @@
 #include <cstring>
 #include <mutex>
 #include <sched.h>
+#include <unistd.h>
 
 namespace rt {
 
 namespace {
+
+constexpr int turns_awake = 200;
 
 enum class schedule { early, late, random };
 
@@ -80,8 +83,10 @@ bool run_head(queue &q) {
         open_memory();
         if (fails_by_order(head))
             emu_fault(cudaErrorIllegalAddress, "%s fails, as EMU_LAUNCH_FAIL says", head.what);
-        else if (head.work && !head.work())
+        else if (head.work && !head.work()) {
+            head.tried = true;
             return false;
+        }
     }
     q.items.pop_front();
     q.done++;
@@ -141,6 +146,15 @@ bool run_towards(const position &until) {
         if (!run_random_one())
             return false;
     return true;
+}
+
+/* Others may be on the same core. */
+void rest(int *turns) {
+    constexpr useconds_t sleep_us = 100;
+    if ((*turns)++ < turns_awake)
+        sched_yield();
+    else
+        usleep(sleep_us);
 }
 
 } // namespace
@@ -214,15 +228,24 @@ position put(const std::shared_ptr<queue> &on, const char *what, attempt work, p
 }
 
 void wait(const position &until) {
-    while (!until.reached() && !run_towards(until) && !until.reached()) {
+    for (int turns = 0; !until.reached() && !run_towards(until) && !until.reached();) {
+        if (turns > turns_awake)
+            run_all(); /* even when late: what is waited for may in turn need work of other streams on other ranks */
         close_memory();
         all().depth--;
         lock.unlock(); /* for the thread that aborts */
-        sched_yield();
+        rest(&turns);
         lock.lock();
         all().depth++;
     }
 }
+
+void run_everything() {
+    run_all();
+    close_memory();
+}
+
+bool try_to_reach(const position &until) { return until.reached() || run_towards(until); }
 
 bool look(const position &until) {
     if (until.reached())
@@ -238,13 +261,19 @@ void wait_for_all() {
             wait(end_of(q));
 }
 
-bool run_from_outside() {
+void run_from_outside(bool (*all_of_it)()) {
     if (!lock.try_lock())
-        return false;
-    run_all();
-    close_memory();
+        return;
+    if (all().depth == 0) {
+        if (all_of_it())
+            run_all();
+        else
+            for (const auto &q : with_runnable_heads())
+                if (q->items.front().tried)
+                    run_head(*q);
+        close_memory();
+    }
     lock.unlock();
-    return true;
 }
 
 cudaError_t forbidden_in_capture() {

@@ -31,6 +31,7 @@ struct item {
     const char *what;
     attempt work;
     position after; /* its stream NULL: nothing to wait for */
+    bool tried = false;
 };
 
 struct recording {
@@ -78,11 +79,16 @@ position end_of(const std::shared_ptr<queue> &on);
 
 /* Runs work until `until` is reached, as little else as the schedule says. */
 void wait(const position &until);
+/* As wait, but comes back when it cannot go on; false then. */
+bool try_to_reach(const position &until);
 /* Somebody looks whether it is there: runs a little. */
 bool look(const position &until);
 void wait_for_all();
-/* Runs all that may run now; for the helper thread. False when the lock is taken. */
-bool run_from_outside();
+/* Runs all that may run now, whatever the schedule. */
+void run_everything();
+/* For the helper thread, when nobody is in a call: goes on with what has been tried already, and with all that may run if `all_of_it` says
+ * so under the lock. */
+void run_from_outside(bool (*all_of_it)());
 /* Changes with every call of the API. */
 uint64_t calls_so_far();
 

@@ -114,7 +114,7 @@ cudaError_t release(void *p, kind what) {
     blocks().erase(found);
     if (what == kind::device) {
         used -= b.bytes;
-        emu_memory_ends(p);
+        emu_memory_ends(p, b.mapped ? b.mapped : b.bytes);
     }
     if (what == kind::registered)
         return cudaSuccess;

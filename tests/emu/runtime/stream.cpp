@@ -23,6 +23,12 @@ std::shared_ptr<queue> queue_of(cudaStream_t stream) {
     return found == streams().end() ? nullptr : found->second;
 }
 
+/* Nobody has a handle of it, but it still has work. */
+static void leave_behind(const std::shared_ptr<queue> &q) {
+    static auto *left = new std::vector<std::shared_ptr<queue>>;
+    left->push_back(q);
+}
+
 } // namespace rt
 
 using rt::result;
@@ -59,7 +65,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *pStream, unsigned int fla
     return cudaSuccess;
 }
 
-/* A GPU lets the work finish by itself; here nobody would run it later, so it is run now. */
+/* A GPU lets the work finish by itself. Here it is run now; what waits for other ranks is left behind. */
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     rt::call call;
     if (call.error() != cudaSuccess)
@@ -67,7 +73,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     std::shared_ptr<rt::queue> q = stream ? rt::queue_of(stream) : nullptr;
     if (!q || q->capture)
         return result(cudaErrorInvalidResourceHandle);
-    rt::wait(rt::end_of(q));
+    if (!rt::try_to_reach(rt::end_of(q)))
+        rt::leave_behind(q);
     rt::streams().erase(stream);
     delete stream;
     return cudaSuccess;

@@ -1,11 +1,36 @@
 #!/usr/bin/env bash
 # install_deps.sh [--tests]: installs what a build of Espalier needs (with --tests also what its tests need), as far as it is missing.
+# install_deps.sh --cuda FOLDER: NVIDIA's Python wheels of cuBLASLt and NCCL, and of the tools that read compiled kernels, into a Python environment
+#   in FOLDER (1 GB), for a machine that has nvcc but not these. CMake takes them from there: -DESPL_CUDA_WHEELS="$(install_deps.sh --cuda FOLDER)".
 # Debian and Ubuntu, as root or through sudo. On a cluster load the site's modules instead; CMake names what it does not find.
 set -eu
 
+# Prints the folder that CMake wants. The versions are those that PyTorch 2.11 brings: a library built with these runs with newer ones too.
+install_cuda() {
+    local folder=$1 major
+    major=$(nvcc --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p')
+    if [ "$major" != 13 ]; then
+        echo "install_deps: --cuda is for nvcc 13, here is nvcc ${major:-of no known release}: use the toolkit's own libraries" >&2
+        exit 1
+    fi
+    if [ ! -f "$folder/complete" ]; then
+        python3 -m venv "$folder" >&2
+        "$folder/bin/pip" install -q --disable-pip-version-check --no-deps nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9 nvidia-cuda-cuobjdump \
+            nvidia-cuda-nvdisasm >&2
+        : > "$folder/complete"
+    fi
+    echo "$(cd "$folder" && pwd)"/lib/python3*/site-packages/nvidia
+}
+
+if [ "${1:-}" = --cuda ]; then
+    command -v nvcc > /dev/null || { echo "install_deps: no nvcc here" >&2 && exit 1; }
+    install_cuda "${2:?install_deps.sh --cuda FOLDER}"
+    exit 0
+fi
+
 build_packages="gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libopenblas-dev libdnnl-dev libyaml-dev libjansson-dev
     libutf8proc-dev libpcre2-dev libxxhash-dev libzstd-dev zlib1g-dev libprotobuf-c-dev protobuf-c-compiler libcmocka-dev python3"
-test_packages="clang-14 libclang-rt-14-dev libomp-14-dev clang-tidy-14 clang-format-14 hdf5-tools strace python3-venv"
+test_packages="g++ clang-14 libclang-rt-14-dev libomp-14-dev clang-tidy-14 clang-format-14 hdf5-tools strace python3-venv"
 
 packages=$build_packages
 [ "${1:-}" = --tests ] && packages="$build_packages $test_packages"

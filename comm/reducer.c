@@ -16,10 +16,10 @@ struct espl_reducer {
     float *stage;          /* where the parts of other ranks arrive */
     int64_t stage_divisor; /* a bucket's staging starts at offset / stage_divisor */
     int64_t micro;         /* the one under way; -1 between steps */
-    int64_t n_ready;
+    int64_t n_started;
     espl_request *requests;            /* [n_buckets] */
-    bool *ready;                       /* [n_buckets] */
-    double busy_before, waited_before; /* the comm's clocks when the first bucket of the step was ready */
+    bool *started;                     /* [n_buckets] */
+    double busy_before, waited_before; /* the comm's clocks when the first bucket of the step was started */
     double hidden, waited;
 };
 
@@ -89,7 +89,7 @@ espl_status espl_reducer_make(const espl_reducer_plan *plan, espl_comm *comm, fl
     reducer->gradients = gradients;
     reducer->micro = -1;
     reducer->requests = espl_calloc((size_t)plan->n_buckets, sizeof *reducer->requests);
-    reducer->ready = espl_calloc((size_t)plan->n_buckets, sizeof *reducer->ready);
+    reducer->started = espl_calloc((size_t)plan->n_buckets, sizeof *reducer->started);
     take_memory(reducer, arena);
     *made = reducer;
     return ESPL_OK;
@@ -113,16 +113,21 @@ static void merge_stack(espl_reducer *reducer, const espl_bucket *bucket) {
         add_bucket(reducer, reducer->gradients, reducer->stack[i], bucket);
 }
 
-espl_status espl_reducer_ready(espl_reducer *reducer, int64_t b) {
-    const espl_bucket *bucket = &reducer->plan.buckets[b];
-    ESPL_ASSERT(reducer->micro == reducer->plan.n_local - 1 && !reducer->ready[b], "bucket %lld is ready in micro-batch %lld", (long long)b,
+void espl_reducer_merge(espl_reducer *reducer, int64_t b) {
+    ESPL_ASSERT(reducer->micro == reducer->plan.n_local - 1, "bucket %lld is merged in micro-batch %lld", (long long)b,
                 (long long)reducer->micro);
-    if (reducer->n_ready++ == 0) {
+    merge_stack(reducer, &reducer->plan.buckets[b]);
+}
+
+espl_status espl_reducer_start(espl_reducer *reducer, int64_t b) {
+    const espl_bucket *bucket = &reducer->plan.buckets[b];
+    ESPL_ASSERT(reducer->micro == reducer->plan.n_local - 1 && !reducer->started[b], "bucket %lld is summed in micro-batch %lld",
+                (long long)b, (long long)reducer->micro);
+    if (reducer->n_started++ == 0) {
         reducer->busy_before = espl_comm_busy_seconds(reducer->comm);
         reducer->waited_before = espl_comm_wait_seconds(reducer->comm);
     }
-    reducer->ready[b] = true;
-    merge_stack(reducer, bucket);
+    reducer->started[b] = true;
     float *stage = reducer->stage != NULL ? reducer->stage + bucket->offset / reducer->stage_divisor : NULL;
     return espl_comm_reduce_scatter_start(reducer->comm, reducer->gradients + bucket->offset, stage, (size_t)bucket->n, reducer->plan.tree,
                                           &reducer->requests[b]);
@@ -132,7 +137,8 @@ espl_status espl_reducer_ready(espl_reducer *reducer, int64_t b) {
 static void push_leaf(espl_reducer *reducer, const espl_bucket *bucket, int merges) {
     int top = reducer->depth - 1;
     if (merges == 0)
-        memcpy(reducer->stack[top + 1] + bucket->offset, reducer->gradients + bucket->offset, (size_t)bucket->n * sizeof(float));
+        reducer->plan.copy(reducer->stack[top + 1] + bucket->offset, reducer->gradients + bucket->offset,
+                           (size_t)bucket->n * sizeof(float));
     else
         add_bucket(reducer, reducer->stack[top], reducer->gradients, bucket);
     for (int i = 1; i < merges; i++, top--)
@@ -172,12 +178,12 @@ static void end_step(espl_reducer *reducer) {
     reducer->waited += waited;
     reducer->micro = -1;
     reducer->depth = 0;
-    reducer->n_ready = 0;
-    memset(reducer->ready, 0, (size_t)reducer->plan.n_buckets * sizeof *reducer->ready);
+    reducer->n_started = 0;
+    memset(reducer->started, 0, (size_t)reducer->plan.n_buckets * sizeof *reducer->started);
 }
 
 espl_status espl_reducer_finish(espl_reducer *reducer) {
-    ESPL_ASSERT(reducer->n_ready == reducer->plan.n_buckets, "%lld of %lld buckets are ready", (long long)reducer->n_ready,
+    ESPL_ASSERT(reducer->n_started == reducer->plan.n_buckets, "%lld of %lld buckets are started", (long long)reducer->n_started,
                 (long long)reducer->plan.n_buckets);
     espl_comm_point(reducer->comm, "sum of gradients over ranks");
     ESPL_TRY(wait_all(reducer));
@@ -198,6 +204,6 @@ void espl_reducer_free(espl_reducer **address) {
     if (reducer == NULL)
         return;
     free(reducer->requests);
-    free(reducer->ready);
+    free(reducer->started);
     free(reducer);
 }

@@ -3,15 +3,16 @@
  * A step, on every rank:
  *
  *     for i = 0 .. n_local-1:  espl_reducer_begin(i);  forward and backward;  espl_reducer_done(i)
- *     in the backward of the last one, as soon as a bucket's gradients are complete: espl_reducer_ready(bucket),
- *     between ops: espl_comm_progress
+ *     in the backward of the last one, as soon as a bucket's gradients are complete: espl_reducer_merge(bucket), then
+ *     espl_reducer_start(bucket); between ops: espl_comm_progress
  *     espl_reducer_finish: this rank's shard of each bucket holds the sum over all micro-batches of all ranks
  *
- * fast: backward assigns in micro-batch 0 and adds in the later ones (espl_reducer_accumulates says which); ready starts the sum over
+ * fast: backward assigns in micro-batch 0 and adds in the later ones (espl_reducer_accumulates says which); start begins the sum over
  * ranks. tree: backward assigns in every micro-batch. Node [a, b) of the tree over the global micro-batch index [0, n_local * size) is [a,
  * mid) + [mid, b), mid = a + (b - a) / 2. size is a power of two, so a rank's micro-batches are exactly one node, and the bits of the
  * result are the same for every such size. Finished left siblings wait on a stack of at most ceil(log2(n_local)) copies of the gradients;
- * the merges of the last micro-batch happen bucket by bucket, so they overlap, too. One rank sends nothing and (fast) copies nothing.
+ * the merges of the last micro-batch happen bucket by bucket, so they overlap, too. They are kernels alone, so a device can record them
+ * with the tape and start the sums afterwards. One rank sends nothing and (fast) copies nothing.
  * Memory is planned: make runs once with a measuring arena, without a comm. */
 #ifndef ESPL_COMM_REDUCER_H
 #define ESPL_COMM_REDUCER_H
@@ -28,8 +29,10 @@ typedef struct espl_reducer_plan {
     int rank, size;
     int64_t n_local; /* micro-batches of a step on this rank */
     bool tree;
-    bool replicated;                                      /* every rank gets the whole sum, not its shard alone */
-    void (*add)(float *to, const float *from, int64_t n); /* to += from; a kernel, handed in because comm knows none */
+    bool replicated; /* every rank gets the whole sum, not its shard alone */
+    /* Kernels, handed in because comm knows none: to += from, to = from. */
+    void (*add)(float *to, const float *from, int64_t n);
+    void (*copy)(void *to, const void *from, size_t bytes);
 } espl_reducer_plan;
 
 typedef struct espl_reducer espl_reducer;
@@ -44,13 +47,16 @@ bool espl_reducer_accumulates(const espl_reducer *reducer, int64_t i);
 /* Local. Micro-batch i = 0, 1, ... of the step begins; 0 begins a step. */
 void espl_reducer_begin(espl_reducer *reducer, int64_t i);
 
-/* Collective, in the last micro-batch, in the same order on all ranks. All gradients of the bucket are there: merges and starts the sum. */
-espl_status espl_reducer_ready(espl_reducer *reducer, int64_t bucket);
+/* Local, in the last micro-batch. All gradients of the bucket are there: adds what waits on the stack to them. */
+void espl_reducer_merge(espl_reducer *reducer, int64_t bucket);
+
+/* Collective, in the same order on all ranks, after the bucket's merge: starts the sum over ranks. */
+espl_status espl_reducer_start(espl_reducer *reducer, int64_t bucket);
 
 /* Local. Micro-batch i has finished its backward. */
 void espl_reducer_done(espl_reducer *reducer, int64_t i);
 
-/* Collective. Waits for all buckets, every one of which has been ready. */
+/* Collective. Waits for all buckets, every one of which has been started. */
 espl_status espl_reducer_finish(espl_reducer *reducer);
 
 /* Local. Seconds since make in which sums were under way behind other work, and seconds spent in finish with nothing else to do. */

@@ -22,12 +22,20 @@ typedef struct espl_state_tensor {
     void *data;         /* end - begin elements; borrowed: read by save, written by load */
 } espl_state_tensor;
 
+/* How the data of tensors is reached where the host cannot address it: copies between it and host memory, done when they return. */
+typedef struct espl_state_memory {
+    void *context;
+    espl_status (*read)(void *context, void *to, const void *data, size_t bytes);
+    espl_status (*write)(void *context, void *data, const void *from, size_t bytes);
+} espl_state_memory;
+
 typedef struct espl_checkpoint_options {
     const char *folder; /* run.dir/checkpoints */
     int writers;        /* 0: one a node */
     int keep_last, keep_every;
     bool keep_best;
-    bool background; /* write in a thread, from a snapshot */
+    bool background;                 /* write in a thread, from a snapshot */
+    const espl_state_memory *memory; /* of the tensors; borrowed; NULL: plain memory. Else there is always a snapshot. */
 } espl_checkpoint_options;
 
 typedef struct espl_checkpoints espl_checkpoints; /* the saver: owns snapshot memory and the writer thread */
@@ -44,7 +52,8 @@ espl_status espl_checkpoints_open(espl_comm *comm, const espl_checkpoint_options
 espl_status espl_checkpoints_begin(espl_checkpoints *saver, int64_t step);
 
 /* Local. Bytes of snapshot memory that a saver with these tensors will hold on this rank (part of the plan): its own alone in its
- * group, exactly; else as if each rank of the group had as much, the others 0; 0 in the foreground without a group. */
+ * group, exactly; else as if each rank of the group had as much, the others what they send from; 0 in the foreground without a group, of
+ * plain memory. */
 size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkpoint_options *options, const espl_state_tensor *tensors,
                                       int64_t n);
 
@@ -75,8 +84,9 @@ void espl_checkpoints_close(espl_checkpoints **saver);
 espl_status espl_checkpoint_find(espl_comm *comm, const char *folder, const char *path, char **found);
 
 /* Collective. Reads this rank's ranges of all tensors, verifying checksums of what it reads, and the record (caller: json_decref).
- * A tensor absent from the checkpoint, or with another shape, is an error that names it. */
-espl_status espl_checkpoint_load(espl_comm *comm, const char *path, const espl_state_tensor *tensors, int64_t n, json_t **record);
+ * `memory`: of the tensors; NULL: plain. A tensor absent from the checkpoint, or with another shape, is an error that names it. */
+espl_status espl_checkpoint_load(espl_comm *comm, const char *path, const espl_state_memory *memory, const espl_state_tensor *tensors,
+                                 int64_t n, json_t **record);
 
 /* Local. Reads whole tensors of one group in order of name and calls `visit` for each; used by export, inspect and verify. */
 typedef espl_status espl_tensor_visit(const espl_tensor_out *tensor, void *context);

@@ -126,14 +126,37 @@ static espl_status match(const char *path, const espl_manifest *manifest, const 
     return ESPL_OK;
 }
 
-static espl_status read_tensors(const char *path, const espl_manifest *manifest, const espl_state_tensor *tensors, int64_t n) {
+/* Through the host, in bounded pieces. */
+static espl_status read_far(espl_shards *shards, const espl_manifest_tensor *t, const espl_state_tensor *want,
+                            const espl_state_memory *memory) {
+    enum { PIECE_BYTES = 16 << 20 };
+    const int64_t size = (int64_t)espl_dtype_size(want->dtype), piece = PIECE_BYTES / size;
+    const int64_t room = want->end - want->begin < piece ? want->end - want->begin : piece;
+    char *buffer = espl_malloc((size_t)(room * size));
+    espl_status status = ESPL_OK;
+    for (int64_t at = want->begin; at < want->end; at += piece) {
+        int64_t end = want->end - at < piece ? want->end : at + piece;
+        ESPL_TRY_DONE(espl_shards_read(shards, t, at, end, buffer));
+        ESPL_TRY_DONE(memory->write(memory->context, (char *)want->data + (at - want->begin) * size, buffer, (size_t)((end - at) * size)));
+    }
+done:
+    free(buffer);
+    return status;
+}
+
+static espl_status read_tensors(const char *path, const espl_manifest *manifest, const espl_state_memory *memory,
+                                const espl_state_tensor *tensors, int64_t n) {
     espl_shards *shards;
     espl_status status = ESPL_OK;
     espl_shards_open(path, manifest, &shards);
     for (int64_t i = 0; i < n; i++) {
         const espl_manifest_tensor *t = NULL;
         ESPL_TRY_DONE(match(path, manifest, &tensors[i], &t));
-        if (tensors[i].begin < tensors[i].end)
+        if (tensors[i].begin == tensors[i].end)
+            continue;
+        if (memory != NULL)
+            ESPL_TRY_DONE(read_far(shards, t, &tensors[i], memory));
+        else
             ESPL_TRY_DONE(espl_shards_read(shards, t, tensors[i].begin, tensors[i].end, tensors[i].data));
     }
 done:
@@ -141,11 +164,12 @@ done:
     return status;
 }
 
-espl_status espl_checkpoint_load(espl_comm *comm, const char *path, const espl_state_tensor *tensors, int64_t n, json_t **record) {
+espl_status espl_checkpoint_load(espl_comm *comm, const char *path, const espl_state_memory *memory, const espl_state_tensor *tensors,
+                                 int64_t n, json_t **record) {
     espl_manifest *manifest = NULL;
     *record = NULL;
     ESPL_TRY(share_manifest(comm, path, &manifest));
-    espl_status status = read_tensors(path, manifest, tensors, n);
+    espl_status status = read_tensors(path, manifest, memory, tensors, n);
     status = espl_comm_agree(comm, status, "loading a checkpoint");
     if (status == ESPL_OK)
         *record = json_incref(manifest->record);

@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SNAPSHOT_TAG = 700 };
+/* Tensors that the host cannot address go to their writer in pieces. */
+enum { SNAPSHOT_TAG = 700, SENT_BYTES = 4 << 20 };
 
 static int count_writers(const espl_ranks *ranks, int asked) {
     int n = asked > 0 ? asked : ranks->n_nodes;
@@ -72,14 +73,16 @@ static espl_status share_bounds(espl_checkpoints *s) {
     return ESPL_OK;
 }
 
-/* A rank that writes its own tensors before training goes on needs no copy of them. */
+/* A rank that writes its own tensors before training goes on needs no copy of them, if it can address them. */
 static bool needs_snapshot(const espl_checkpoints *s) {
     int members = espl__group_first(s->group + 1, s->n_writers, s->ranks.size) - espl__group_first(s->group, s->n_writers, s->ranks.size);
-    return s->options.background || members > 1;
+    return s->options.background || s->options.memory != NULL || members > 1;
 }
 
 /* Run twice: to measure, and to bind. */
 static void lay_snapshot(espl_checkpoints *s, espl_arena *arena) {
+    if (!espl__is_writer(s))
+        s->sent = espl_arena_take(arena, SENT_BYTES);
     for (int64_t k = 0; k < s->n_ranges; k++) {
         espl_shard_range *r = &s->ranges[k];
         r->data = espl_arena_take(arena, (size_t)(r->end - r->begin) * espl_dtype_size(r->tensor->dtype));
@@ -100,10 +103,9 @@ espl_status espl__plan_make(espl_checkpoints *s) {
     s->n_writers = count_writers(&s->ranks, s->options.writers);
     s->group = group_of(s->ranks.rank, s->n_writers, s->ranks.size);
     ESPL_TRY(share_bounds(s));
-    if (!espl__is_writer(s))
-        return ESPL_OK;
-    make_ranges(s);
-    if (!needs_snapshot(s))
+    if (espl__is_writer(s))
+        make_ranges(s);
+    if (espl__is_writer(s) ? !needs_snapshot(s) : s->options.memory == NULL)
         return ESPL_OK;
     espl_arena measure = espl_arena_measure("snapshot");
     lay_snapshot(s, &measure);
@@ -116,7 +118,9 @@ size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkp
                                       int64_t n) {
     int n_writers = count_writers(ranks, options->writers), group = group_of(ranks->rank, n_writers, ranks->size);
     int first = espl__group_first(group, n_writers, ranks->size), members = espl__group_first(group + 1, n_writers, ranks->size) - first;
-    if (ranks->rank != first || (members == 1 && !options->background))
+    if (ranks->rank != first)
+        return options->memory != NULL ? SENT_BYTES : 0;
+    if (members == 1 && !options->background && options->memory == NULL)
         return 0;
     espl_arena measure = espl_arena_measure("snapshot");
     for (int64_t i = 0; i < n; i++)
@@ -125,12 +129,42 @@ size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkp
     return measure.used;
 }
 
+static size_t piece_at(const espl_checkpoints *s, size_t at, size_t bytes) {
+    return s->options.memory != NULL && bytes - at > SENT_BYTES ? SENT_BYTES : bytes - at;
+}
+
+static espl_status send_tensor(espl_checkpoints *s, const char *data, size_t bytes, int writer) {
+    const espl_state_memory *memory = s->options.memory;
+    for (size_t at = 0, n; at < bytes; at += n) {
+        n = piece_at(s, at, bytes);
+        if (memory != NULL)
+            ESPL_TRY(memory->read(memory->context, s->sent, data + at, n));
+        ESPL_TRY(espl_comm_send(s->comm, memory != NULL ? s->sent : data + at, n, writer, SNAPSHOT_TAG));
+    }
+    return ESPL_OK;
+}
+
 static espl_status send_mine(espl_checkpoints *s, int writer) {
     for (int64_t i = 0; i < s->n_tensors; i++) {
         const espl_state_tensor *t = &s->tensors[i];
-        if (t->begin < t->end)
-            ESPL_TRY(espl_comm_send(s->comm, t->data, (size_t)(t->end - t->begin) * espl_dtype_size(t->dtype), writer, SNAPSHOT_TAG));
+        ESPL_TRY(send_tensor(s, t->data, (size_t)(t->end - t->begin) * espl_dtype_size(t->dtype), writer));
     }
+    return ESPL_OK;
+}
+
+static espl_status receive(espl_checkpoints *s, char *to, size_t bytes, int rank) {
+    for (size_t at = 0, n; at < bytes; at += n) {
+        n = piece_at(s, at, bytes);
+        ESPL_TRY(espl_comm_recv(s->comm, to + at, n, rank, SNAPSHOT_TAG));
+    }
+    return ESPL_OK;
+}
+
+static espl_status copy_own(const espl_checkpoints *s, char *to, const void *data, size_t bytes) {
+    const espl_state_memory *memory = s->options.memory;
+    if (memory != NULL)
+        return memory->read(memory->context, to, data, bytes);
+    memcpy(to, data, bytes);
     return ESPL_OK;
 }
 
@@ -143,10 +177,7 @@ static espl_status fill_range(espl_checkpoints *s, const espl_shard_range *r) {
             continue;
         char *to = (char *)r->data + (size_t)(b[0] - r->begin) * size;
         size_t bytes = (size_t)(b[1] - b[0]) * size;
-        if (rank == s->ranks.rank)
-            memcpy(to, t->data, bytes);
-        else
-            ESPL_TRY(espl_comm_recv(s->comm, to, bytes, rank, SNAPSHOT_TAG));
+        ESPL_TRY(rank == s->ranks.rank ? copy_own(s, to, t->data, bytes) : receive(s, to, bytes, rank));
     }
     return ESPL_OK;
 }

@@ -3,6 +3,7 @@
 
 #include "src/core/buffer.h"
 #include "src/eval/generate.h"
+#include "src/train/choose_device.h"
 #include "src/train/inference.h"
 #include "src/train/threads.h"
 
@@ -137,8 +138,9 @@ static espl_status generate(const espl_config *config, const espl_inference *mod
     espl_decoder *decoder = NULL;
     espl_generated *results = espl_calloc((size_t)p->n, sizeof *results);
     espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(
-        espl_decoder_make(model->model, model->kernels, model->weights, rows, p->longest + options.max_new, 512, model->threads, &decoder));
+    const espl_decoder_use use = {
+        .engine = model->engine, .model = model->model, .weights = model->weights, .rope = model->rope, .threads = model->threads};
+    ESPL_TRY_DONE(espl_decoder_make(&use, rows, p->longest + options.max_new, 512, &decoder));
     if (streams)
         fputs(p->texts[0], stdout);
     ESPL_TRY_DONE(espl_generate(decoder, &options, p->n, p->items, model->model->dims.vocab, streams ? show_token : NULL, &s, results));
@@ -173,10 +175,12 @@ static void gather_prompts(const job *job, const espl_config *config, prompts *p
 }
 
 static espl_status run(const job *job) {
+    espl_engine engine = {0};
     espl_inference model = {0};
     prompts p = {0};
     espl_config config;
     espl_comm *self = NULL;
+    char why[512];
     int threads;
     espl_status status = ESPL_OK;
     espl_config_make(&config);
@@ -186,7 +190,8 @@ static espl_status run(const job *job) {
         ESPL_FAIL_DONE(ESPL_ERR_USAGE, "no prompt: give --prompt TEXT, generate.prompts, or lines on stdin");
     ESPL_TRY_DONE(espl_comm_open(&self, 0));
     ESPL_TRY_DONE(espl_threads_choose(self, config.run_threads, &threads));
-    ESPL_TRY_DONE(espl_inference_open(self, job->operands.items[0], &config, 0, threads, &model));
+    ESPL_TRY_DONE(espl_choose_device(self, &config, &engine, why));
+    ESPL_TRY_DONE(espl_inference_open(self, job->operands.items[0], &config, &engine, 0, threads, &model));
     ESPL_TRY_DONE(encode_prompts(&p, &model));
     if (p.longest + config.generate_max_new_tokens > model.model->dims.positions)
         ESPL_FAIL_DONE(ESPL_ERR_USAGE, "a prompt of %lld tokens and generate.max_new_tokens %lld exceed the model's %lld positions",
@@ -195,6 +200,7 @@ static espl_status run(const job *job) {
 done:
     espl_comm_close(&self);
     espl_inference_close(&model);
+    espl_engine_close(&engine);
     free_prompts(&p);
     espl_config_free(&config);
     return status;

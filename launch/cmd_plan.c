@@ -5,7 +5,7 @@
 
 static const char text[] =
     "Prints what a run of the config will take: bytes by arena (the plan is the allocation), flops, bytes on the wire, and a step's time\n"
-    "at the matrix peak, for any number of ranks. Needs neither data nor ranks nor a GPU.\n";
+    "at the matrix peak, for any number of ranks, on the CPU or on GPUs. Needs neither data nor ranks nor a GPU.\n";
 
 static espl_status print_plan(const char *path, const espl_words *sets, const espl_plan_request *request) {
     espl_config config;
@@ -24,6 +24,7 @@ espl_status espl_cmd_plan(int argc, char **argv) {
     int64_t ranks = 1, per_node = 0, threads = 0;
     double peak = 0.0, bandwidth = 0.0;
     const espl_option options[] = {
+        {"device", "NAME", "cpu, cuda or emu (default: run.device; auto: cpu); needs no such device", ESPL_OPTION_TEXT, &request.device},
         {"ranks", "N", "number of ranks (default 1)", ESPL_OPTION_INT, &ranks},
         {"ranks-per-node", "N", "ranks of one node (default: all)", ESPL_OPTION_INT, &per_node},
         {"threads", "N", "CPU threads of a rank", ESPL_OPTION_INT, &threads},

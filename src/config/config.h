@@ -37,7 +37,7 @@ typedef struct espl_config {
 } espl_config;
 
 /* Choices of the enum keys, in the order of their rows. */
-enum { ESPL_DEVICE_AUTO, ESPL_DEVICE_CPU, ESPL_DEVICE_CUDA };
+enum { ESPL_DEVICE_AUTO, ESPL_DEVICE_CPU, ESPL_DEVICE_CUDA, ESPL_DEVICE_EMU };
 enum { ESPL_RUN_FP32, ESPL_RUN_BF16 };
 enum { ESPL_REDUCTION_FAST, ESPL_REDUCTION_TREE };
 enum { ESPL_SHARDED, ESPL_REPLICATED };

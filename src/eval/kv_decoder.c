@@ -7,41 +7,44 @@
 #include <string.h>
 
 struct espl_decoder {
+    const espl_engine *engine;
     const espl_model *model;
-    const espl_kernels *kernels;
     espl_tape tape;
-    espl_arena arena;
+    espl_arena arena, host; /* tensors on the device; lists of a pass on the host */
     int rows;
     int64_t capacity, tokens;
     size_t row_bytes;          /* of one row of one layer's cache */
     char *cache, *spare;       /* [layers, rows, capacity, 2 G d]; the spare takes reordered rows, then they swap */
-    int32_t *length;           /* [rows] */
     char *act, *work, *hidden; /* hidden: [rows, D] gathered */
     char *logits;              /* [rows, V] real */
     espl_attrs head;
     const void *head_weight;
-    /* the batch of one pass */
-    int32_t *segments, *positions, *pass_rows, *pass_lengths;
+    /* on the host: tokens of each row; the batch of one pass; logits brought from a remote device */
+    int32_t *length, *segments, *positions, *targets, *pass_rows, *pass_lengths;
+    char *brought;
 };
 
 static size_t head_work(const espl_decoder *d, int threads) {
-    return d->kernels->work_bytes(ESPL_OP_LINEAR, &d->head, d->rows, threads, 0);
+    return d->engine->kernels->work_bytes(ESPL_OP_LINEAR, &d->head, d->rows, threads, 0);
 }
 
 static void layout(espl_decoder *d, int threads) {
-    size_t rows = (size_t)d->rows, real = espl_dtype_size(d->kernels->real), layers = (size_t)d->model->dims.layers;
+    size_t rows = (size_t)d->rows, real = espl_dtype_size(d->engine->kernels->real), layers = (size_t)d->model->dims.layers;
     size_t work = head_work(d, threads) > d->tape.work_bytes ? head_work(d, threads) : d->tape.work_bytes;
+    size_t tokens = (size_t)d->tokens * sizeof(int32_t), logits = rows * (size_t)d->model->dims.vocab * real;
+    d->work = espl_arena_take(&d->arena, work);
     d->cache = espl_arena_take(&d->arena, layers * rows * d->row_bytes);
     d->spare = espl_arena_take(&d->arena, rows > 1 ? layers * rows * d->row_bytes : 0);
-    d->length = espl_arena_take(&d->arena, rows * sizeof(int32_t));
     d->act = espl_arena_take(&d->arena, d->tape.act_bytes);
-    d->work = espl_arena_take(&d->arena, work);
     d->hidden = espl_arena_take(&d->arena, rows * (size_t)d->model->dims.width * real);
-    d->logits = espl_arena_take(&d->arena, rows * (size_t)d->model->dims.vocab * real);
-    d->segments = espl_arena_take(&d->arena, (rows + 1) * sizeof(int32_t));
-    d->positions = espl_arena_take(&d->arena, (size_t)d->tokens * sizeof(int32_t));
-    d->pass_rows = espl_arena_take(&d->arena, rows * sizeof(int32_t));
-    d->pass_lengths = espl_arena_take(&d->arena, rows * sizeof(int32_t));
+    d->logits = espl_arena_take(&d->arena, logits);
+    d->length = espl_arena_take(&d->host, rows * sizeof(int32_t));
+    d->segments = espl_arena_take(&d->host, (rows + 1) * sizeof(int32_t));
+    d->positions = espl_arena_take(&d->host, tokens);
+    d->targets = espl_arena_take(&d->host, tokens);
+    d->pass_rows = espl_arena_take(&d->host, rows * sizeof(int32_t));
+    d->pass_lengths = espl_arena_take(&d->host, rows * sizeof(int32_t));
+    d->brought = d->engine->calls->remote ? espl_arena_take(&d->host, logits) : NULL;
 }
 
 static void find_head(espl_decoder *d, const void *weights) {
@@ -50,31 +53,39 @@ static void find_head(espl_decoder *d, const void *weights) {
     const espl_param *p = &m->params[loss->param[0]];
     d->head = (espl_attrs){.n_in = loss->attrs.n_in, .n_out = loss->attrs.vocab, .layout = ESPL_OUT_IN, .scale = loss->attrs.scale};
     d->head_weight =
-        (const char *)weights + (size_t)(espl_model_bucket_start(m, p->bucket, 1) + p->offset) * espl_dtype_size(d->kernels->real);
+        (const char *)weights + (size_t)(espl_model_bucket_start(m, p->bucket, 1) + p->offset) * espl_dtype_size(d->engine->kernels->real);
 }
 
-espl_status espl_decoder_make(const espl_model *model, const espl_kernels *kernels, const void *weights, int rows, int64_t capacity,
-                              int64_t tokens, int threads, espl_decoder **decoder) {
+static espl_status take_memory(espl_decoder *d, const espl_decoder_use *use) {
+    const espl_engine *e = d->engine;
+    layout(d, use->threads);
+    ESPL_TRY(espl_engine_take(e, &d->arena, "GENERATE", d->arena.used));
+    ESPL_TRY(espl_arena_bind(&d->host, "GENERATE on the host", d->host.used));
+    layout(d, use->threads);
+    for (int64_t i = 0; i < d->tokens; i++)
+        d->targets[i] = -1;
+    espl_places places = {.weights = (void *)(uintptr_t)use->weights, .ranks = 1, .act = d->act, .work = d->work, .rope = use->rope};
+    espl_tape_bind(&d->tape, &places);
+    return e->calls->reserve(e->device, d->tokens, d->rows);
+}
+
+espl_status espl_decoder_make(const espl_decoder_use *use, int rows, int64_t capacity, int64_t tokens, espl_decoder **decoder) {
+    const espl_kernels *kernels = use->engine->kernels;
+    const espl_dims *dims = &use->model->dims;
     espl_decoder *d = espl_calloc(1, sizeof *d);
-    espl_status status = ESPL_OK;
     if (tokens < rows)
         tokens = rows;
-    *d = (espl_decoder){.model = model,
-                        .kernels = kernels,
+    *d = (espl_decoder){.engine = use->engine,
+                        .model = use->model,
                         .rows = rows,
                         .capacity = capacity,
                         .tokens = tokens,
                         .arena = espl_arena_measure("GENERATE"),
-                        .row_bytes = (size_t)(2 * capacity * model->dims.kv_heads * model->dims.head_dim) * espl_dtype_size(kernels->real)};
-    espl_tape_make(model, kernels, ESPL_USE_GENERATE, 0, tokens, threads, &d->tape);
-    find_head(d, weights);
-    layout(d, threads);
-    size_t bytes = d->arena.used;
-    ESPL_TRY_DONE(espl_arena_bind(&d->arena, "GENERATE", bytes));
-    layout(d, threads);
-    espl_places places = {.weights = (void *)(uintptr_t)weights, .ranks = 1, .act = d->act, .work = d->work};
-    espl_tape_bind(&d->tape, &places);
-done:
+                        .host = espl_arena_measure("GENERATE on the host"),
+                        .row_bytes = (size_t)(2 * capacity * dims->kv_heads * dims->head_dim) * espl_dtype_size(kernels->real)};
+    espl_tape_make(use->model, kernels, ESPL_USE_GENERATE, 0, tokens, use->threads, &d->tape);
+    find_head(d, use->weights);
+    espl_status status = take_memory(d, use);
     if (status != ESPL_OK)
         espl_decoder_free(&d);
     *decoder = d;
@@ -86,7 +97,8 @@ void espl_decoder_free(espl_decoder **decoder) {
     if (d == NULL)
         return;
     espl_tape_free(&d->tape);
-    espl_arena_free(&d->arena);
+    espl_engine_give_back(d->engine, &d->arena);
+    espl_arena_free(&d->host);
     free(d);
     *decoder = NULL;
 }
@@ -106,12 +118,27 @@ void espl_decoder_reorder(espl_decoder *d, int n, const int32_t *source) {
     for (int64_t layer = 0; layer < d->model->dims.layers; layer++)
         for (int r = 0; r < d->rows; r++) {
             size_t base = (size_t)(layer * d->rows) * d->row_bytes, from = (size_t)(r < n ? source[r] : r);
-            memcpy(d->spare + base + (size_t)r * d->row_bytes, d->cache + base + from * d->row_bytes, (size_t)lengths[r] * token_bytes);
+            d->engine->kernels->copy(d->spare + base + (size_t)r * d->row_bytes, d->cache + base + from * d->row_bytes,
+                                     (size_t)lengths[r] * token_bytes);
         }
     memcpy(d->length, lengths, (size_t)d->rows * sizeof *lengths);
     char *cache = d->cache;
     d->cache = d->spare;
     d->spare = cache;
+}
+
+static espl_cache cache_of(const espl_decoder *d) {
+    return (espl_cache){.data = d->cache, .rows = d->rows, .capacity = d->capacity, .row = d->pass_rows, .length = d->pass_lengths};
+}
+
+static espl_batch batch_of(const espl_decoder *d, int64_t n, int32_t n_segments, const int32_t *ids, const espl_cache *cache) {
+    return (espl_batch){.n = n,
+                        .n_segments = n_segments,
+                        .segments = d->segments,
+                        .ids = ids,
+                        .positions = d->positions,
+                        .targets = d->targets,
+                        .cache = cache};
 }
 
 /* One pass: `n` sequences whose tokens fit the plan. Leaves the last hidden value of sequence s in hidden row s. */
@@ -125,24 +152,38 @@ static espl_status pass(espl_decoder *d, int n, const int32_t *rows, const int32
             d->positions[at++] = d->length[rows[s]] + i;
     }
     d->segments[n] = at;
-    espl_cache cache = {.data = d->cache, .rows = d->rows, .capacity = d->capacity, .row = d->pass_rows, .length = d->pass_lengths};
-    espl_batch batch = {.n = at, .n_segments = n, .segments = d->segments, .ids = ids, .positions = d->positions, .cache = &cache};
+    espl_cache cache = cache_of(d);
+    espl_batch batch = batch_of(d, at, n, ids, &cache);
+    ESPL_TRY(d->engine->calls->begin(d->engine->device, &batch));
     ESPL_TRY(espl_tape_run(&d->tape, &batch, true, NULL));
-    size_t bytes = (size_t)d->model->dims.width * espl_dtype_size(d->kernels->real);
+    size_t bytes = (size_t)d->model->dims.width * espl_dtype_size(d->engine->kernels->real);
     const char *hidden = espl_tape_buffer(&d->tape, d->tape.hidden);
     for (int s = 0; s < n; s++) {
-        memcpy(d->hidden + (size_t)s * bytes, hidden + (size_t)(d->segments[s + 1] - 1) * bytes, bytes);
+        d->engine->kernels->copy(d->hidden + (size_t)s * bytes, hidden + (size_t)(d->segments[s + 1] - 1) * bytes, bytes);
         d->length[rows[s]] += counts[s];
     }
     return ESPL_OK;
 }
 
-static void compute_logits(espl_decoder *d, int n, float *logits) {
-    espl_batch batch = {.n = n, .n_segments = n, .segments = d->segments};
+/* The head's product over the gathered rows: a micro-batch of its own, one token a sequence (which tokens does not matter to it). */
+static espl_status compute_logits(espl_decoder *d, int n, float *logits) {
+    const espl_engine *e = d->engine;
+    for (int s = 0; s <= n; s++)
+        d->segments[s] = s;
+    espl_cache cache = cache_of(d);
+    espl_batch batch = batch_of(d, n, n, d->positions, &cache);
     espl_args args = {
         .attrs = &d->head, .batch = &batch, .in = {d->hidden}, .out = {d->logits}, .param = {d->head_weight}, .work = d->work};
-    d->kernels->forward[ESPL_OP_LINEAR](&args);
-    espl_dtype_convert(logits, ESPL_F32, d->logits, d->kernels->real, (size_t)n * (size_t)d->head.n_out);
+    size_t count = (size_t)n * (size_t)d->head.n_out;
+    const char *found = d->logits;
+    ESPL_TRY(e->calls->begin(e->device, &batch));
+    e->kernels->forward[ESPL_OP_LINEAR](&args);
+    if (e->calls->remote) {
+        ESPL_TRY(e->calls->read(e->device, d->brought, d->logits, count * espl_dtype_size(e->kernels->real)));
+        found = d->brought;
+    }
+    espl_dtype_convert(logits, ESPL_F32, found, e->kernels->real, count);
+    return ESPL_OK;
 }
 
 /* A prompt that is longer than a pass: all but its last piece, whose hidden values nobody needs. */
@@ -173,7 +214,7 @@ espl_status espl_decoder_feed(espl_decoder *d, int n, const int32_t *rows, const
         used += rest[s];
     }
     ESPL_TRY_DONE(pass(d, n, rows, rest, tail));
-    compute_logits(d, n, logits);
+    ESPL_TRY_DONE(compute_logits(d, n, logits));
 done:
     free(rest);
     free(tail);

@@ -6,16 +6,24 @@
 #define ESPL_EVAL_KV_DECODER_H
 
 #include "src/model/tape.h"
+#include "src/plan/engine.h"
 
 typedef struct espl_decoder espl_decoder;
 
-/* Local. `weights`: the flat space (one rank), real, borrowed. `rows` sequences of at most `capacity` tokens; `tokens`: most tokens of one
- * pass. */
-espl_status espl_decoder_make(const espl_model *model, const espl_kernels *kernels, const void *weights, int rows, int64_t capacity,
-                              int64_t tokens, int threads, espl_decoder **decoder);
+/* What it runs on; borrowed. */
+typedef struct espl_decoder_use {
+    const espl_engine *engine;
+    const espl_model *model;
+    const void *weights; /* the flat space (one rank), real, on the engine's device */
+    const float *rope;   /* as espl_places.rope */
+    int threads;
+} espl_decoder_use;
+
+/* Local. `rows` sequences of at most `capacity` tokens; `tokens`: most tokens of one pass. Errors: usage, when it does not fit. */
+espl_status espl_decoder_make(const espl_decoder_use *use, int rows, int64_t capacity, int64_t tokens, espl_decoder **decoder);
 
 /* Local. Appends counts[s] tokens of ids (one sequence after another) to cache row rows[s], for n sequences, and writes the logits behind
- * each sequence's last token to logits [n, V]. Errors: usage, when a row would exceed its capacity. */
+ * each sequence's last token to logits [n, V]. Errors: usage, when a row would exceed its capacity; what a kernel failed with. */
 espl_status espl_decoder_feed(espl_decoder *decoder, int n, const int32_t *rows, const int32_t *counts, const int32_t *ids, float *logits);
 
 /* Local. Row r becomes what row source[r] was, for the first n rows (beams). */

@@ -218,7 +218,8 @@ espl_status espl_model_reach(espl_model *model, int64_t positions) {
                       (long long)positions, model->family->model_type, (long long)d->positions);
         return ESPL_OK;
     }
-    model->rope = espl_malloc((size_t)(positions * d->head_dim) * sizeof *model->rope);
+    model->rope_numel = positions * d->head_dim;
+    model->rope = espl_malloc((size_t)model->rope_numel * sizeof *model->rope);
     espl_rope_fill(d, positions, model->rope);
     for (int i = 0; i < model->n_rows; i++)
         if (model->rows[i].op == ESPL_OP_QKV) {

@@ -54,6 +54,7 @@ typedef struct espl_model {
     int n_buckets;
     int64_t *bucket_numel; /* [n_buckets] without the padding that depends on ranks */
     float *rope;           /* [positions, rope_dim] or NULL */
+    int64_t rope_numel;    /* its elements */
     json_t *config;        /* config.json as it was read */
 } espl_model;
 

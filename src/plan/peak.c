@@ -1,37 +1,78 @@
 #include "src/plan/peak.h"
 
-#include "src/core/buffer.h"
 #include "src/core/clock.h"
 
 #include <math.h>
-#include <stdlib.h>
+#include <string.h>
 
-enum { SIDE = 2048 };
+enum { HOST_SIDE = 2048, GPU_SIDE = 4096, EMULATED_SIDE = 64, GPU_REPEATS = 8 };
 
-/* The fastest run: a peak is what is reached when nothing disturbs. */
-static double least_seconds(const espl_kernels *kernels, const espl_args *args, double seconds) {
-    double least = INFINITY;
-    kernels->forward[ESPL_OP_LINEAR](args);
-    for (double start = espl_now(); !isfinite(least) || espl_now() - start < seconds;) {
-        double before = espl_now();
-        kernels->forward[ESPL_OP_LINEAR](args);
-        least = fmin(least, espl_now() - before);
-    }
-    return least;
+/* One product and what it works on. */
+typedef struct product {
+    espl_attrs attrs;
+    int64_t rows;
+    int repeats; /* of one measurement: a GPU's launches take their time, too */
+    espl_args args;
+    espl_batch batch;
+    int32_t segments[2];
+    espl_arena arena;
+} product;
+
+static product choose(const espl_engine *engine, int64_t tokens) {
+    int64_t side = !engine->calls->remote ? HOST_SIDE : strcmp(engine->name, "emu") == 0 ? EMULATED_SIDE : GPU_SIDE;
+    return (product){.attrs = {.n_in = side, .n_out = side, .layout = ESPL_OUT_IN},
+                     .rows = engine->calls->remote ? tokens : side,
+                     .repeats = engine->calls->remote ? GPU_REPEATS : 1};
 }
 
-double espl_peak_measure(const espl_kernels *kernels, int threads, double seconds) {
-    espl_attrs attrs = {.n_in = SIDE, .n_out = SIDE, .layout = ESPL_OUT_IN};
-    int32_t segments[2] = {0, SIDE};
-    espl_batch batch = {.n = SIDE, .n_segments = 1, .segments = segments};
-    size_t bytes = (size_t)SIDE * SIDE * espl_dtype_size(kernels->real);
-    char *x = espl_calloc(1, bytes), *w = espl_calloc(1, bytes), *y = espl_calloc(1, bytes);
-    void *work = espl_malloc(kernels->work_bytes(ESPL_OP_LINEAR, &attrs, SIDE, threads, 0));
-    espl_args args = {.attrs = &attrs, .batch = &batch, .in = {x}, .out = {y}, .param = {w}, .work = work};
-    double flops = espl_op_flops(ESPL_OP_LINEAR, &attrs, SIDE, 0.0) / least_seconds(kernels, &args, seconds);
-    free(x);
-    free(w);
-    free(y);
-    free(work);
-    return flops;
+static void layout(const espl_engine *engine, int threads, product *p) {
+    const espl_kernels *k = engine->kernels;
+    size_t real = espl_dtype_size(k->real), width = (size_t)p->attrs.n_in, rows = (size_t)p->rows;
+    p->args.work = espl_arena_take(&p->arena, k->work_bytes(ESPL_OP_LINEAR, &p->attrs, p->rows, threads, 0));
+    p->args.in[0] = espl_arena_take(&p->arena, rows * width * real);
+    p->args.out[0] = espl_arena_take(&p->arena, rows * width * real);
+    p->args.param[0] = espl_arena_take(&p->arena, width * width * real);
+}
+
+static espl_status run_once(const espl_engine *engine, const product *p, double *seconds) {
+    double before = espl_now();
+    for (int i = 0; i < p->repeats; i++)
+        engine->kernels->forward[ESPL_OP_LINEAR](&p->args);
+    ESPL_TRY(engine->calls->sync(engine->device));
+    *seconds = (espl_now() - before) / p->repeats;
+    return ESPL_OK;
+}
+
+/* The fastest run: a peak is what is reached when nothing disturbs. */
+static espl_status least_seconds(const espl_engine *engine, product *p, double seconds, double *least) {
+    double now;
+    p->segments[1] = (int32_t)p->rows;
+    p->batch = (espl_batch){.n = p->rows, .n_segments = 1, .segments = p->segments};
+    p->args.attrs = &p->attrs;
+    p->args.batch = &p->batch;
+    ESPL_TRY(run_once(engine, p, &now)); /* the first one is slow */
+    *least = INFINITY;
+    for (double start = espl_now(); !isfinite(*least) || espl_now() - start < seconds;) {
+        ESPL_TRY(run_once(engine, p, &now));
+        *least = fmin(*least, now);
+    }
+    return ESPL_OK;
+}
+
+espl_status espl_peak_measure(const espl_engine *engine, int threads, int64_t tokens, double seconds, double *flops) {
+    product p = choose(engine, tokens);
+    double least = INFINITY;
+    *flops = 0.0;
+    p.arena = espl_arena_measure("PEAK");
+    layout(engine, threads, &p);
+    if (espl_engine_take(engine, &p.arena, "PEAK", p.arena.used) != ESPL_OK) {
+        espl_status_clear();
+        return ESPL_OK;
+    }
+    layout(engine, threads, &p);
+    espl_status status = least_seconds(engine, &p, seconds, &least);
+    espl_engine_give_back(engine, &p.arena);
+    if (status == ESPL_OK)
+        *flops = espl_op_flops(ESPL_OP_LINEAR, &p.attrs, (double)p.rows, 0.0) / least;
+    return status;
 }

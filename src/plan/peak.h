@@ -1,10 +1,12 @@
-/* What this machine's matrix product reaches, measured through the same kernels that training uses. */
+/* What the matrix product of a device reaches, measured through the same kernels that training uses. */
 #ifndef ESPL_PLAN_PEAK_H
 #define ESPL_PLAN_PEAK_H
 
-#include "kernels/kernels.h"
+#include "src/plan/engine.h"
 
-/* Local. Flops a second of the fastest forward LINEAR of 2048 x 2048 x 2048 within about `seconds`; takes its own memory for the while. */
-double espl_peak_measure(const espl_kernels *kernels, int threads, double seconds);
+/* Local. Flops a second of the fastest forward LINEAR within about `seconds`: 2048 x 2048 x 2048 on the host; on a GPU `tokens` rows, which
+ * is what was reserved there, by 4096 x 4096. Takes its own memory for the while; *flops is 0 where a GPU has none left. An emulator is
+ * given a tiny product: its speed means nothing. Errors: what a kernel failed with. */
+espl_status espl_peak_measure(const espl_engine *engine, int threads, int64_t tokens, double seconds, double *flops);
 
 #endif

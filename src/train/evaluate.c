@@ -1,6 +1,7 @@
 #include "src/train/evaluate.h"
 
 #include "src/core/clock.h"
+#include "src/train/choose_device.h"
 #include "src/train/inference.h"
 #include "src/train/threads.h"
 
@@ -14,30 +15,39 @@ static espl_status after_call(void *context, const espl_tape *tape, int call, co
     return ESPL_OK;
 }
 
-static espl_status one_batch(const espl_evaluation *e, int64_t k, espl_exact *sum, int64_t *targets) {
+static espl_status one_batch(const espl_evaluation *e, int64_t k, int64_t *targets) {
     espl_sample *s = e->sample;
     const espl_hooks hooks = {.context = (void *)(uintptr_t)e, .after_call = after_call};
     espl_placement_fill(e->data->placement, 0, k, s);
     espl_batch batch = {
         .n = s->n, .n_segments = s->n_segments, .segments = s->segments, .ids = s->ids, .positions = s->positions, .targets = s->targets};
+    ESPL_TRY(e->engine->calls->begin(e->engine->device, &batch));
     ESPL_TRY(espl_tape_run(e->tape, &batch, true, &hooks));
-    const float *loss = espl_tape_buffer(e->tape, e->tape->loss);
-    for (int64_t i = 0; i < s->n; i++)
-        espl_exact_add(sum, loss[i]);
+    e->engine->kernels->sum(espl_tape_buffer(e->tape, e->tape->loss), espl_engine_rows(e->engine, s->n, e->tape->n_tokens), e->sum);
     *targets += s->n_targets;
     return ESPL_OK;
 }
 
-espl_status espl_evaluate(const espl_evaluation *e, espl_eval_result *result) {
+/* This rank's micro-batches, and their sum, brought to the host by the only wait for the device. */
+static espl_status own_batches(const espl_evaluation *e, int64_t n, espl_exact *sum, int64_t *targets) {
     const espl_ranks *ranks = espl_comm_ranks(e->comm);
+    e->engine->kernels->zero(e->sum, sizeof *e->sum);
+    for (int64_t k = ranks->rank; k < n; k += ranks->size)
+        ESPL_TRY(one_batch(e, k, targets));
+    espl_comm_beat(e->comm, e->step, "waiting for the device");
+    ESPL_TRY(e->engine->calls->read(e->engine->device, sum, e->sum, sizeof *sum));
+    espl_exact_normalise(sum);
+    return ESPL_OK;
+}
+
+espl_status espl_evaluate(const espl_evaluation *e, espl_eval_result *result) {
     double start = espl_now();
     int64_t n = espl_placement_count(e->data->placement, 0), words[ESPL_EXACT_WORDS + 1] = {0};
     espl_exact sum = {0};
     if (e->most > 0 && e->most < n)
         n = e->most;
-    for (int64_t k = ranks->rank; k < n; k += ranks->size)
-        ESPL_TRY(one_batch(e, k, &sum, &words[ESPL_EXACT_WORDS]));
-    espl_exact_normalise(&sum);
+    espl_status status = own_batches(e, n, &sum, &words[ESPL_EXACT_WORDS]);
+    ESPL_TRY(espl_comm_agree(e->comm, status, "evaluating"));
     memcpy(words, &sum, sizeof sum);
     ESPL_TRY(espl_comm_allreduce_i64(e->comm, words, ESPL_EXACT_WORDS + 1, ESPL_SUM));
     memcpy(&sum, words, sizeof sum);
@@ -54,16 +64,43 @@ espl_status espl_evaluate(const espl_evaluation *e, espl_eval_result *result) {
 /* ---- A model by its path. */
 
 /* The memory of an evaluation alone: activations, scratch, one micro-batch. */
-static espl_status bind(const espl_inference *model, espl_tape *tape, espl_arena *arena, espl_sample *sample, int64_t budget) {
-    espl_arena measure = espl_arena_measure("ACT");
-    espl_arena_take(&measure, tape->act_bytes);
-    espl_arena_take(&measure, tape->work_bytes);
-    ESPL_TRY(espl_arena_bind(arena, "ACT", measure.used));
-    void *act = espl_arena_take(arena, tape->act_bytes);
-    espl_places places = {.weights = model->weights, .ranks = 1, .act = act, .work = espl_arena_take(arena, tape->work_bytes)};
+typedef struct own_memory {
+    const espl_engine *engine;
+    espl_arena act, work;
+    espl_exact *sum;
+    espl_sample sample;
+} own_memory;
+
+static espl_status take_one(const espl_engine *engine, espl_arena *arena, const char *name, size_t bytes, size_t more) {
+    espl_arena measure = espl_arena_measure(name);
+    espl_arena_take(&measure, bytes);
+    espl_arena_take(&measure, more);
+    return espl_engine_take(engine, arena, name, measure.used);
+}
+
+static espl_status take_memory(const espl_inference *model, espl_tape *tape, int64_t budget, own_memory *m) {
+    const espl_engine *engine = model->engine;
+    m->engine = engine;
+    ESPL_TRY(take_one(engine, &m->act, "ACT", tape->act_bytes, 0));
+    ESPL_TRY(take_one(engine, &m->work, "WORK", tape->work_bytes, sizeof *m->sum));
+    ESPL_TRY(engine->calls->reserve(engine->device, budget, budget));
+    espl_places places = {.weights = model->weights,
+                          .ranks = 1,
+                          .act = espl_arena_take(&m->act, tape->act_bytes),
+                          .work = espl_arena_take(&m->work, tape->work_bytes),
+                          .rope = model->rope};
+    m->sum = espl_arena_take(&m->work, sizeof *m->sum);
     espl_tape_bind(tape, &places);
-    espl_sample_make(budget, sample);
+    espl_sample_make(budget, &m->sample);
     return ESPL_OK;
+}
+
+static void free_memory(own_memory *m) {
+    espl_sample_free(&m->sample);
+    if (m->engine == NULL)
+        return;
+    espl_engine_give_back(m->engine, &m->act);
+    espl_engine_give_back(m->engine, &m->work);
 }
 
 static int64_t length_of(const espl_config *config, int64_t positions) {
@@ -72,29 +109,37 @@ static int64_t length_of(const espl_config *config, int64_t positions) {
 }
 
 espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const char *path, espl_eval_result *result) {
+    espl_engine engine = {0};
     espl_inference model = {0};
     espl_dataset data = {0};
     espl_tape tape = {0};
-    espl_arena arena = {0};
-    espl_sample sample = {0};
+    own_memory memory = {0};
     espl_status status = ESPL_OK;
+    char why[512];
     int threads;
     if (config->data_valid.n == 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "data.valid is empty: files, folders or globs to evaluate on are needed");
+    ESPL_TRY_DONE(espl_choose_device(comm, config, &engine, why));
     ESPL_TRY_DONE(espl_threads_choose(comm, config->run_threads, &threads));
-    ESPL_TRY_DONE(
-        espl_comm_agree(comm, espl_inference_open(comm, path, config, config->data_sequence_length, threads, &model), "opening the model"));
+    ESPL_TRY_DONE(espl_comm_agree(comm, espl_inference_open(comm, path, config, &engine, config->data_sequence_length, threads, &model),
+                                  "opening the model"));
     espl_dataset_use use = {.budget = config->train_micro_batch_tokens, .length = length_of(config, model.model->dims.positions)};
     ESPL_TRY_DONE(espl_dataset_open(comm, config, model.tokenizer, model.model->dims.eos, &config->data_valid, &use, &data));
-    espl_tape_make(model.model, model.kernels, ESPL_USE_EVAL, 0, use.budget, threads, &tape);
-    ESPL_TRY_DONE(espl_comm_agree(comm, bind(&model, &tape, &arena, &sample, use.budget), "taking memory"));
-    espl_evaluation evaluation = {.comm = comm, .data = &data, .tape = &tape, .sample = &sample, .most = config->train_eval_batches};
+    espl_tape_make(model.model, engine.kernels, ESPL_USE_EVAL, 0, use.budget, threads, &tape);
+    ESPL_TRY_DONE(espl_comm_agree(comm, take_memory(&model, &tape, use.budget, &memory), "taking memory"));
+    espl_evaluation evaluation = {.comm = comm,
+                                  .engine = &engine,
+                                  .data = &data,
+                                  .tape = &tape,
+                                  .sample = &memory.sample,
+                                  .sum = memory.sum,
+                                  .most = config->train_eval_batches};
     ESPL_TRY_DONE(espl_evaluate(&evaluation, result));
 done:
-    espl_sample_free(&sample);
+    free_memory(&memory);
     espl_tape_free(&tape);
-    espl_arena_free(&arena);
     espl_dataset_close(&data);
     espl_inference_close(&model);
+    espl_engine_close(&engine);
     return status;
 }

@@ -3,6 +3,7 @@
 #define ESPL_TRAIN_EVALUATE_H
 
 #include "src/model/tape.h"
+#include "src/plan/engine.h"
 #include "src/train/dataset.h"
 
 /* What an evaluation found; the same on all ranks, whatever their number. */
@@ -16,11 +17,13 @@ typedef struct espl_eval_result {
 /* What it runs on; borrowed. */
 typedef struct espl_evaluation {
     espl_comm *comm;
+    const espl_engine *engine;
     const espl_dataset *data;
     const espl_tape *tape; /* ESPL_USE_EVAL, bound */
     espl_sample *sample;
-    int64_t most; /* micro-batches at most; 0: all */
-    int64_t step; /* for the watchdog */
+    espl_exact *sum; /* on the device; overwritten */
+    int64_t most;    /* micro-batches at most; 0: all */
+    int64_t step;    /* for the watchdog */
 } espl_evaluation;
 
 /* Collective. Each rank takes every size-th micro-batch; losses are added exactly. */

@@ -19,29 +19,28 @@ static bool has(const char *folder, const char *name) {
 /* ---- From a checkpoint. */
 
 typedef struct filler {
-    const espl_model *model;
-    void *weights;
-    espl_dtype real;
+    const espl_inference *in;
     int filled;
 } filler;
 
 static espl_status fill(const espl_tensor_out *tensor, void *context) {
     filler *f = context;
-    for (int i = 0; i < f->model->n_params; i++) {
-        const espl_param *p = &f->model->params[i];
+    const espl_model *model = f->in->model;
+    espl_dtype real = f->in->engine->kernels->real;
+    for (int i = 0; i < model->n_params; i++) {
+        const espl_param *p = &model->params[i];
         if (strcmp(p->name, tensor->name) != 0)
             continue;
-        int64_t start = espl_model_bucket_start(f->model, p->bucket, 1) + p->offset;
-        espl_dtype_convert((char *)f->weights + (size_t)start * espl_dtype_size(f->real), f->real, tensor->data, tensor->dtype,
-                           (size_t)p->numel);
+        int64_t start = espl_model_bucket_start(model, p->bucket, 1) + p->offset;
         f->filled++;
-        return ESPL_OK;
+        return espl_engine_put(f->in->engine, (char *)f->in->weights + (size_t)start * espl_dtype_size(real), real, tensor->data,
+                               tensor->dtype, (size_t)p->numel);
     }
     ESPL_FAIL(ESPL_ERR_DATA, "tensor '%s' of the checkpoint is not this model's", tensor->name);
 }
 
 static espl_status fill_from_checkpoint(const char *path, espl_inference *in) {
-    filler f = {.model = in->model, .weights = in->weights, .real = in->kernels->real};
+    filler f = {.in = in};
     ESPL_TRY(espl_checkpoint_visit(path, "model", fill, &f));
     if (f.filled != in->model->n_params)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: %d of the model's %d tensors are there", path, f.filled, in->model->n_params);
@@ -92,21 +91,26 @@ static espl_status open_tokenizer(const char *path, const char *checkpoint, cons
 }
 
 static espl_status bind_weights(espl_inference *in) {
-    size_t bytes = (size_t)espl_model_flat_size(in->model, 1) * espl_dtype_size(in->kernels->real);
+    const espl_model *m = in->model;
+    size_t bytes = (size_t)espl_model_flat_size(m, 1) * espl_dtype_size(in->engine->kernels->real);
+    size_t rope = in->engine->calls->remote ? (size_t)m->rope_numel * sizeof(float) : 0;
     espl_arena measure = espl_arena_measure("PARAM");
     espl_arena_take(&measure, bytes);
-    ESPL_TRY(espl_arena_bind(&in->arena, "PARAM", measure.used));
+    espl_arena_take(&measure, rope);
+    ESPL_TRY(espl_engine_take(in->engine, &in->arena, "PARAM", measure.used));
     in->weights = espl_arena_take(&in->arena, bytes);
-    return ESPL_OK;
+    if (rope == 0)
+        return ESPL_OK;
+    in->rope = espl_arena_take(&in->arena, rope);
+    return espl_engine_put(in->engine, in->rope, ESPL_F32, m->rope, ESPL_F32, (size_t)m->rope_numel);
 }
 
-espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, int64_t positions, int threads,
-                                espl_inference *in) {
+espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, const espl_engine *engine, int64_t positions,
+                                int threads, espl_inference *in) {
     char *checkpoint = NULL;
     json_t *record = NULL;
     espl_status status = ESPL_OK;
-    *in = (espl_inference){.kernels = espl_kernels_cpu(config->run_dtype == ESPL_RUN_BF16 ? ESPL_BF16 : ESPL_F32)};
-    in->threads = threads;
+    *in = (espl_inference){.engine = engine, .threads = threads};
     espl_kernels_set_threads(in->threads);
     ESPL_TRY_DONE(find_source(comm, path, &checkpoint));
     if (checkpoint != NULL) {
@@ -117,7 +121,7 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     }
     ESPL_TRY_DONE(espl_model_reach(in->model, positions > 0 ? positions : in->model->dims.positions));
     ESPL_TRY_DONE(bind_weights(in));
-    espl_weights weights = {.flat = in->weights, .real = in->kernels->real, .owner = {.ranks = 1}};
+    espl_weights weights = {.flat = in->weights, .real = engine->kernels->real, .owner = {.ranks = 1}, .engine = engine};
     ESPL_TRY_DONE(checkpoint != NULL ? fill_from_checkpoint(checkpoint, in) : espl_weights_read(in->model, path, &weights));
     ESPL_TRY_DONE(open_tokenizer(path, checkpoint, config, in));
 done:
@@ -128,7 +132,8 @@ done:
 
 void espl_inference_close(espl_inference *in) {
     espl_tokenizer_close(&in->tokenizer);
-    espl_arena_free(&in->arena);
+    if (in->engine != NULL)
+        espl_engine_give_back(in->engine, &in->arena);
     espl_model_free(&in->model);
     *in = (espl_inference){0};
 }

@@ -7,20 +7,22 @@
 #include "src/config/config.h"
 #include "src/core/arena.h"
 #include "src/model/model.h"
+#include "src/plan/engine.h"
 
 typedef struct espl_inference {
     espl_model *model;
     espl_tokenizer *tokenizer;
-    const espl_kernels *kernels;
+    const espl_engine *engine; /* borrowed */
     espl_arena arena;
-    void *weights; /* the flat space, one rank */
+    void *weights; /* the flat space, one rank, on the engine's device */
+    float *rope;   /* the model's table there; NULL where kernels can read the model's own */
     int threads;
 } espl_inference;
 
-/* Collective. Opens `path` on every rank; run.dtype and data.tokenizer come from the config. A run folder means its newest checkpoint.
- * `positions` > 0: the longest sequence; 0: the model's own. Errors: data, usage. */
-espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, int64_t positions, int threads,
-                                espl_inference *inference);
+/* Collective. Opens `path` on every rank, for the kernels of the engine; data.tokenizer comes from the config. A run folder means its
+ * newest checkpoint. `positions` > 0: the longest sequence; 0: the model's own. Errors: data, usage. */
+espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, const espl_engine *engine, int64_t positions,
+                                int threads, espl_inference *inference);
 
 /* Local. Closes and zeroes; accepts one that failed to open. */
 void espl_inference_close(espl_inference *inference);

@@ -8,10 +8,11 @@ static const char *const names[ESPL_N_ARENAS] = {"PARAM", "GRAD", "OPT", "ACT", 
 
 const char *espl_arena_name(espl_arena_id id) { return names[id]; }
 
-void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, int rank, int ranks, int threads,
-                         espl_blueprint *b) {
+void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
+                         int threads, espl_blueprint *b) {
     *b = (espl_blueprint){.model = model,
                           .kernels = kernels,
+                          .remote = remote,
                           .owner = {.rank = rank, .ranks = ranks, .replicated = config->run_optimizer_sharding == ESPL_REPLICATED},
                           .threads = threads,
                           .micro_batch_tokens = config->train_micro_batch_tokens,
@@ -61,7 +62,8 @@ static espl_status take_reducer(const espl_blueprint *b, espl_comm *comm, espl_m
                               .n_local = count,
                               .tree = b->tree,
                               .replicated = b->owner.replicated,
-                              .add = b->kernels->add};
+                              .add = b->kernels->add,
+                              .copy = b->kernels->copy};
     return espl_reducer_make(&plan, comm, m->gradients, &m->arenas[ESPL_ARENA_GRAD], &m->reducer);
 }
 
@@ -71,12 +73,15 @@ static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory 
            state = (size_t)espl_owner_state_size(b->model, &b->owner) * sizeof(float);
     espl_arena *a = m->arenas;
     m->weights = espl_arena_take(&a[ESPL_ARENA_PARAM], flat * espl_dtype_size(b->kernels->real));
+    if (b->remote && b->model->rope != NULL)
+        m->rope = espl_arena_take(&a[ESPL_ARENA_PARAM], (size_t)b->model->rope_numel * sizeof(float));
     m->gradients = espl_arena_take(&a[ESPL_ARENA_GRAD], flat * sizeof(float));
     m->m = espl_arena_take(&a[ESPL_ARENA_OPT], state);
     m->v = espl_arena_take(&a[ESPL_ARENA_OPT], state);
     m->master = b->kernels->real == ESPL_F32 ? NULL : espl_arena_take(&a[ESPL_ARENA_OPT], state);
     m->act = espl_arena_take(&a[ESPL_ARENA_ACT], larger(b->train.act_bytes, b->eval.act_bytes));
     m->work = espl_arena_take(&a[ESPL_ARENA_WORK], larger(b->train.work_bytes, b->eval.work_bytes));
+    m->sums = espl_arena_take(&a[ESPL_ARENA_WORK], ESPL_N_SUMS * sizeof *m->sums);
     take_sample(&a[ESPL_ARENA_STAGE], b->micro_batch_tokens, &m->sample);
     return take_reducer(b, comm, m);
 }
@@ -99,21 +104,52 @@ espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ES
     return ESPL_OK;
 }
 
-espl_status espl_memory_bind(espl_blueprint *blueprint, espl_comm *comm, espl_memory *memory) {
+/* All of it is asked for at once, so that the message says what is missing in all, and what would help. */
+static espl_status check_room(const espl_blueprint *b, const espl_engine *engine, const size_t bytes[ESPL_N_ARENAS]) {
+    const double mib = 1048576.0;
+    size_t needed = 0;
+    for (int i = 0; i < ESPL_ARENA_STAGE; i++)
+        needed += bytes[i];
+    espl_device_info info;
+    engine->calls->info(engine->device, &info);
+    if (!b->remote || needed <= info.bytes_free)
+        return ESPL_OK;
+    ESPL_FAIL(ESPL_ERR_USAGE,
+              "the run takes %.1f MiB of device memory (PARAM %.1f, GRAD %.1f, OPT %.1f, ACT %.1f, WORK %.1f), but %s number %d has %.1f "
+              "free: %.1f MiB too much; %s (`espalier plan` shows what would fit)",
+              (double)needed / mib, (double)bytes[ESPL_ARENA_PARAM] / mib, (double)bytes[ESPL_ARENA_GRAD] / mib,
+              (double)bytes[ESPL_ARENA_OPT] / mib, (double)bytes[ESPL_ARENA_ACT] / mib, (double)bytes[ESPL_ARENA_WORK] / mib, info.name,
+              info.ordinal, (double)info.bytes_free / mib, (double)(needed - info.bytes_free) / mib,
+              bytes[ESPL_ARENA_ACT] + bytes[ESPL_ARENA_WORK] > needed / 2
+                  ? "lower train.micro_batch_tokens or set model.recompute: full"
+                  : "use more ranks with run.optimizer_sharding: sharded, or run.dtype: bf16");
+}
+
+static espl_status take_arenas(const espl_blueprint *b, const espl_engine *engine, espl_memory *memory) {
     size_t bytes[ESPL_N_ARENAS];
-    *memory = (espl_memory){0};
-    ESPL_TRY(measure(blueprint, bytes));
-    for (int i = 0; i < ESPL_N_ARENAS; i++)
-        ESPL_TRY(espl_arena_bind(&memory->arenas[i], names[i], bytes[i]));
+    ESPL_TRY(measure(b, bytes));
+    ESPL_TRY(check_room(b, engine, bytes));
+    for (int i = 0; i < ESPL_ARENA_STAGE; i++)
+        ESPL_TRY(espl_engine_take(engine, &memory->arenas[i], names[i], bytes[i]));
+    ESPL_TRY(espl_arena_bind(&memory->arenas[ESPL_ARENA_STAGE], names[ESPL_ARENA_STAGE], bytes[ESPL_ARENA_STAGE]));
+    return engine->calls->reserve(engine->device, b->micro_batch_tokens, b->micro_batch_tokens);
+}
+
+espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engine, espl_comm *comm, espl_memory *memory) {
+    const espl_model *model = blueprint->model;
+    *memory = (espl_memory){.engine = engine};
+    ESPL_TRY(take_arenas(blueprint, engine, memory));
     list_buckets(blueprint, memory);
     ESPL_TRY(layout(blueprint, comm, memory));
-    espl_gather_make(comm, memory->buckets, blueprint->model->n_buckets, memory->weights, espl_dtype_size(blueprint->kernels->real),
-                     &memory->gather);
+    if (memory->rope != NULL)
+        ESPL_TRY(espl_engine_put(engine, memory->rope, ESPL_F32, model->rope, ESPL_F32, (size_t)model->rope_numel));
+    espl_gather_make(comm, memory->buckets, model->n_buckets, memory->weights, espl_dtype_size(blueprint->kernels->real), &memory->gather);
     espl_places places = {.weights = memory->weights,
                           .gradients = memory->gradients,
                           .ranks = blueprint->owner.ranks,
                           .act = memory->act,
-                          .work = memory->work};
+                          .work = memory->work,
+                          .rope = memory->rope};
     espl_tape_bind(&blueprint->train, &places);
     places.gradients = NULL;
     espl_tape_bind(&blueprint->eval, &places);
@@ -124,7 +160,8 @@ void espl_memory_free(espl_memory *memory) {
     espl_gather_free(&memory->gather);
     espl_reducer_free(&memory->reducer);
     free(memory->buckets);
-    for (int i = 0; i < ESPL_N_ARENAS; i++)
-        espl_arena_free(&memory->arenas[i]);
+    for (int i = 0; i < ESPL_ARENA_STAGE && memory->engine != NULL; i++)
+        espl_engine_give_back(memory->engine, &memory->arenas[i]);
+    espl_arena_free(&memory->arenas[ESPL_ARENA_STAGE]);
     *memory = (espl_memory){0};
 }

@@ -1,11 +1,12 @@
 /* The memory of a run: the plan is the allocation.
  *
  * One layout function takes every tensor from its arena in a fixed order. `espalier plan` runs it on measuring arenas; a run measures,
- * binds one allocation an arena, and runs it again. Nothing is allocated in the loop.
+ * takes one allocation an arena, and runs it again. Nothing is allocated in the loop. All arenas lie on the device but STAGE, which the
+ * host keeps.
  *
  *   PARAM  compute weights, the flat space            GRAD  gradients in fp32, the flat space; partial sums and stages of the reducer
  *   OPT    moments, master weights (bf16)             ACT   values and their gradients, shared by lifetime
- *   WORK   scratch of kernels                         STAGE micro-batches and the snapshot of a checkpoint */
+ *   WORK   scratch of kernels, sums of a step         STAGE micro-batches and the snapshot of a checkpoint */
 #ifndef ESPL_TRAIN_MEMORY_H
 #define ESPL_TRAIN_MEMORY_H
 
@@ -14,6 +15,7 @@
 #include "src/core/arena.h"
 #include "src/data/placement.h"
 #include "src/model/tape.h"
+#include "src/plan/engine.h"
 #include "src/plan/ownership.h"
 
 typedef enum espl_arena_id {
@@ -30,6 +32,7 @@ typedef enum espl_arena_id {
 typedef struct espl_blueprint {
     const espl_model *model;
     const espl_kernels *kernels;
+    bool remote; /* for a device whose memory the host cannot address */
     espl_owner owner;
     int threads;
     int64_t micro_batch_tokens, micro_batches; /* of the step over all ranks */
@@ -38,12 +41,18 @@ typedef struct espl_blueprint {
     size_t snapshot_bytes; /* of a checkpoint in the background, held by the saver; counted under STAGE */
 } espl_blueprint;
 
+/* What a step sums up on the device. */
+enum { ESPL_SUM_LOSS, ESPL_SUM_SQUARES, ESPL_N_SUMS };
+
 typedef struct espl_memory {
+    const espl_engine *engine; /* borrowed; it must be open until the memory is freed */
     espl_arena arenas[ESPL_N_ARENAS];
     void *weights;
     float *gradients;
     float *m, *v, *master; /* master NULL in fp32 */
     void *act, *work;
+    espl_exact *sums; /* [ESPL_N_SUMS] */
+    float *rope;      /* the model's table on a remote device; else NULL */
     espl_sample sample;
     espl_bucket *buckets; /* [model->n_buckets] */
     espl_reducer *reducer;
@@ -51,8 +60,8 @@ typedef struct espl_memory {
 } espl_memory;
 
 /* Local. Fills a blueprint: tapes made, ownership from (rank, ranks). `snapshot_bytes` is set by the caller afterwards. */
-void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, int rank, int ranks, int threads,
-                         espl_blueprint *blueprint);
+void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
+                         int threads, espl_blueprint *blueprint);
 void espl_blueprint_free(espl_blueprint *blueprint);
 
 /* Local. First micro-batch of a rank, and how many it has: contiguous, as even as can be. */
@@ -61,8 +70,8 @@ void espl_blueprint_share(const espl_blueprint *blueprint, int64_t *first, int64
 /* Local. Bytes of every arena. Errors: usage, when the reduction cannot be cut over these ranks. */
 espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ESPL_N_ARENAS]);
 
-/* Local. Takes the memory and binds the tapes to it. Errors: io, when the system refuses. */
-espl_status espl_memory_bind(espl_blueprint *blueprint, espl_comm *comm, espl_memory *memory);
+/* Local. Takes the memory on the engine's device and binds the tapes to it. Errors: usage, when it does not fit; says by how much. */
+espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engine, espl_comm *comm, espl_memory *memory);
 
 /* Local. Gives it all back; accepts a zeroed struct. */
 void espl_memory_free(espl_memory *memory);

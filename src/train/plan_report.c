@@ -14,18 +14,22 @@ typedef struct facts {
     const espl_config *config;
     const espl_plan_request *request;
     espl_model *model;
+    const char *device;
+    bool remote;
     const espl_kernels *kernels;
     espl_blueprint blueprint; /* of rank 0, which has the most */
-    size_t bytes[ESPL_N_ARENAS], process, total;
+    size_t bytes[ESPL_N_ARENAS], process;
+    size_t device_bytes; /* of all arenas but STAGE */
+    size_t total;        /* of the host */
     int threads, ranks_per_node;
     int64_t length, most_local; /* longest segment; micro-batches of the rank that has the most */
     double flops, rank_flops;   /* of a step, of all ranks and of that rank */
     double wire, peak, compute_seconds, wire_seconds;
 } facts;
 
-static const char *const arena_help[ESPL_N_ARENAS] = {"compute weights",         "gradients in fp32, partial sums",
-                                                      "moments, master weights", "activations and their gradients, shared by lifetime",
-                                                      "scratch of kernels",      "micro-batch, checkpoint snapshot"};
+static const char *const arena_help[ESPL_N_ARENAS] = {"compute weights",          "gradients in fp32, partial sums",
+                                                      "moments, master weights",  "activations and their gradients, shared by lifetime",
+                                                      "scratch of kernels, sums", "micro-batch, checkpoint snapshot"};
 
 /* The snapshot that a background save holds: the owned part of weights and moments, in fp32. */
 static size_t snapshot_of(const facts *f) {
@@ -46,10 +50,12 @@ static size_t snapshot_of(const facts *f) {
     espl_ranks ranks = {.size = f->request->ranks,
                         .node_size = f->ranks_per_node,
                         .n_nodes = (f->request->ranks + f->ranks_per_node - 1) / f->ranks_per_node};
+    static const espl_state_memory far = {0}; /* that it is none of the host's is what counts here */
     espl_checkpoint_options options = {.folder = "",
                                        .writers = (int)f->config->checkpoint_writers,
                                        .keep_last = 1,
-                                       .background = f->config->checkpoint_background && f->config->checkpoint_every > 0};
+                                       .background = f->config->checkpoint_background && f->config->checkpoint_every > 0,
+                                       .memory = f->remote ? &far : NULL};
     bytes = espl_checkpoint_snapshot_bytes(&ranks, &options, state, 3 * n);
     free(state);
     free(segments);
@@ -57,13 +63,13 @@ static size_t snapshot_of(const facts *f) {
 }
 
 static espl_status measure_memory(facts *f) {
-    espl_blueprint_make(f->config, f->model, f->kernels, 0, f->request->ranks, f->threads, &f->blueprint);
+    espl_blueprint_make(f->config, f->model, f->kernels, f->remote, 0, f->request->ranks, f->threads, &f->blueprint);
     f->blueprint.snapshot_bytes = snapshot_of(f);
     ESPL_TRY(espl_memory_measure(&f->blueprint, f->bytes));
     f->process = espl_runinfo_rss();
-    f->total = f->process;
-    for (int i = 0; i < ESPL_N_ARENAS; i++)
-        f->total += f->bytes[i];
+    for (int i = 0; i < ESPL_ARENA_STAGE; i++)
+        f->device_bytes += f->bytes[i];
+    f->total = f->process + f->bytes[ESPL_ARENA_STAGE] + (f->remote ? 0 : f->device_bytes);
     return ESPL_OK;
 }
 
@@ -74,8 +80,29 @@ static void estimate_step(facts *f) {
     f->flops = flops * (double)f->blueprint.micro_batches;
     f->rank_flops = flops * (double)f->most_local;
     f->wire = espl_costs_wire_bytes(f->model, f->request->ranks, (int)espl_dtype_size(f->kernels->real));
-    f->compute_seconds = f->rank_flops / f->peak;
+    f->compute_seconds = f->peak > 0.0 ? f->rank_flops / f->peak : 0.0;
     f->wire_seconds = f->request->bandwidth > 0.0 ? f->wire / f->request->bandwidth : 0.0;
+}
+
+/* Nothing is looked for on this machine: a plan for GPUs is made on a laptop. */
+static espl_status choose_kernels(facts *f) {
+    int device = f->config->run_device == ESPL_DEVICE_AUTO ? ESPL_DEVICE_CPU : f->config->run_device;
+    f->device = f->request->device != NULL ? f->request->device : espl_config_choice("run", "device", device);
+    f->remote = strcmp(f->device, "cpu") != 0;
+    if (f->remote && strcmp(f->device, "cuda") != 0 && strcmp(f->device, "emu") != 0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "--device %s: cpu, cuda or emu is expected", f->device);
+    f->kernels = espl_backend_planned(f->device, f->config->run_dtype == ESPL_RUN_BF16 ? ESPL_BF16 : ESPL_F32);
+    return ESPL_OK;
+}
+
+/* A GPU's is not known here, unless it is given. */
+static espl_status find_peak(facts *f) {
+    f->peak = f->request->peak;
+    if (f->peak > 0.0 || f->remote)
+        return ESPL_OK;
+    espl_engine host;
+    espl_engine_host(f->kernels->real, &host);
+    return espl_peak_measure(&host, f->threads, 0, 0.2, &f->peak);
 }
 
 static espl_status gather_facts(facts *f) {
@@ -90,12 +117,12 @@ static espl_status gather_facts(facts *f) {
     f->length = c->data_sequence_length > 0 ? c->data_sequence_length : f->model->dims.positions;
     f->length = f->length < c->train_micro_batch_tokens ? f->length : c->train_micro_batch_tokens;
     ESPL_TRY(espl_model_reach(f->model, f->length));
-    f->kernels = espl_kernels_cpu(c->run_dtype == ESPL_RUN_BF16 ? ESPL_BF16 : ESPL_F32);
+    ESPL_TRY(choose_kernels(f));
     f->ranks_per_node = f->request->ranks_per_node > 0 ? f->request->ranks_per_node : f->request->ranks;
     long cores = sysconf(_SC_NPROCESSORS_ONLN) / f->ranks_per_node;
     f->threads = f->request->threads > 0 ? f->request->threads : c->run_threads > 0 ? (int)c->run_threads : cores > 1 ? (int)cores : 1;
     espl_kernels_set_threads(f->threads);
-    f->peak = f->request->peak > 0.0 ? f->request->peak : espl_peak_measure(f->kernels, f->threads, 0.2);
+    ESPL_TRY(find_peak(f));
     ESPL_TRY(measure_memory(f));
     estimate_step(f);
     return ESPL_OK;
@@ -103,10 +130,20 @@ static espl_status gather_facts(facts *f) {
 
 static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
 
-static void print_memory(const facts *f, FILE *out) {
-    fprintf(out, "memory of a rank                 MiB\n");
-    for (int i = 0; i < ESPL_N_ARENAS; i++)
+static void print_arenas(const facts *f, espl_arena_id first, espl_arena_id last, FILE *out) {
+    for (espl_arena_id i = first; i <= last; i++)
         fprintf(out, "  %-22s %12.1f  %s\n", espl_arena_name(i), mib(f->bytes[i]), arena_help[i]);
+}
+
+static void print_memory(const facts *f, FILE *out) {
+    fprintf(out, f->remote ? "memory of a rank's GPU           MiB\n" : "memory of a rank                 MiB\n");
+    print_arenas(f, ESPL_ARENA_PARAM, ESPL_ARENA_WORK, out);
+    if (f->remote) {
+        fprintf(out, "  %-22s %12.1f  and what the driver, cuBLASLt and NCCL take for themselves, which no plan knows\n", "total",
+                mib(f->device_bytes));
+        fprintf(out, "memory of a rank on the host     MiB\n");
+    }
+    print_arenas(f, ESPL_ARENA_STAGE, ESPL_ARENA_STAGE, out);
     fprintf(out, "  %-22s %12.1f  the program and its libraries, as resident here now\n", "process", mib(f->process));
     fprintf(out, "  %-22s %12.1f  times %d ranks a node: %.1f MiB\n", "total", mib(f->total), f->ranks_per_node,
             mib(f->total) * f->ranks_per_node);
@@ -120,8 +157,9 @@ static void print_work(const facts *f, FILE *out) {
     fprintf(out, "  flops                  %.4g of all ranks, %.4g of one (recomputation not counted)\n", f->flops, f->rank_flops);
     fprintf(out, "  sent by a rank         %.1f MiB (gradients in fp32, weights in %s)\n", f->wire / 1048576.0,
             espl_dtype_name(f->kernels->real));
-    fprintf(out, "  at %.4g GFLOP/s a rank  %.3g s if every product ran at the %s matrix peak\n", f->peak * 1e-9, f->compute_seconds,
-            f->request->peak > 0.0 ? "given" : "measured");
+    if (f->peak > 0.0)
+        fprintf(out, "  at %.4g GFLOP/s a rank  %.3g s if every product ran at the %s matrix peak\n", f->peak * 1e-9, f->compute_seconds,
+                f->request->peak > 0.0 ? "given" : "measured");
     if (f->request->bandwidth > 0.0)
         fprintf(out, "  at %.4g GB/s a rank     %.3g s of sending, behind the backward pass but for the last bucket\n",
                 f->request->bandwidth * 1e-9, f->wire_seconds);
@@ -147,8 +185,9 @@ static void print_json(const facts *f, FILE *out) {
     json_t *arenas = json_object();
     for (int i = 0; i < ESPL_N_ARENAS; i++)
         json_object_set_new(arenas, espl_arena_name(i), json_integer((json_int_t)f->bytes[i]));
-    json_t *plan = json_pack("{s:i, s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "ranks", f->request->ranks, "arenas", arenas,
-                             "process_bytes", (json_int_t)f->process, "total_bytes", (json_int_t)f->total, "parameters",
+    json_t *plan = json_pack("{s:s, s:I, s:i, s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "device", f->device, "device_bytes",
+                             (json_int_t)(f->remote ? f->device_bytes : 0), "ranks", f->request->ranks, "arenas", arenas, "process_bytes",
+                             (json_int_t)f->process, "total_bytes", (json_int_t)f->total, "parameters",
                              (json_int_t)espl_model_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank", f->wire,
                              "peak_flops", f->peak, "compute_seconds", f->compute_seconds, "wire_seconds", f->wire_seconds);
     json_dumpf(plan, out, JSON_INDENT(2));

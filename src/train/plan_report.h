@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 typedef struct espl_plan_request {
+    const char *device;        /* "cpu", "cuda", "emu"; NULL: run.device, and the CPU when that is auto */
     int ranks, ranks_per_node; /* ranks_per_node 0: all on one */
     int threads;               /* of a rank; 0: the cores of this machine, shared by the ranks of a node */
     double peak;               /* flops a second of one rank; 0: measured here */

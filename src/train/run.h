@@ -30,18 +30,21 @@ typedef struct espl_run {
     const espl_config *config;
     espl_comm *comm;
     const espl_ranks *ranks;
-    const espl_kernels *kernels;
+    espl_engine engine;
+    char device_reason[512]; /* why run.device: auto chose as it did; "" when it was told */
     int threads;
     espl_model *model;
     espl_tokenizer *tokenizer;
     espl_dataset data, valid; /* valid.n == 0: none */
     espl_blueprint blueprint;
     espl_memory memory;
+    espl_graph *graphs[2][2]; /* the recorded tape, by fresh and last (step.c); NULL: not yet */
     espl_optimizer optimizer;
     espl_update *updates;
     espl_segment *owned; /* [n_params] */
     espl_state_tensor *state;
     int64_t n_state;
+    espl_state_memory state_memory; /* reaches tensors on a remote device; zeroed for the host */
     espl_checkpoints *saver;
     espl_metrics *metrics; /* rank 0; NULL elsewhere */
     espl_counters counters;
@@ -81,14 +84,21 @@ void espl_run_close(espl_run *run);
 /* Collective. One optimizer step. Errors: numeric, when too many steps in a row were not finite. */
 espl_status espl_run_step(espl_run *run, espl_step_result *result);
 
+/* Local. Passes on the status of a call to the device in the loop. On several ranks a failure ends the job here and now: the others'
+ * devices may wait for this one's, and then nobody there comes to agree on anything. */
+espl_status espl_run_device(espl_run *run, espl_status status);
+
 /* Collective. Saves a checkpoint of the present state (in the background when the config says so). */
 espl_status espl_run_save(espl_run *run);
 
 /* Collective. Finds and loads what `resume` asks for; leaves the counters at zero when there is nothing. *loaded says which. */
 espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded);
 
-/* Local. The list of tensors that checkpoints hold, over this rank's memory. */
+/* Local. The list of tensors that checkpoints hold, over this rank's memory, and how it is reached. */
 void espl_run_list_state(espl_run *run);
+
+/* Local. state_memory for calls of io/checkpoint.h; NULL for the host. */
+const espl_state_memory *espl_run_state_memory(const espl_run *run);
 
 /* Collective. Trains: the whole of `espalier train` once the config is read. ESPL_STOPPED when stopped with a checkpoint saved. */
 espl_status espl_train(const espl_config *config, espl_comm *comm, const espl_run_options *options);

@@ -1,9 +1,11 @@
 #include "src/train/run.h"
 
+#include "comm/bulk.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/plan/costs.h"
 #include "src/plan/peak.h"
+#include "src/train/choose_device.h"
 #include "src/train/companions.h"
 #include "src/train/runinfo.h"
 #include "src/train/threads.h"
@@ -51,8 +53,6 @@ static espl_status check_config(const espl_run *run) {
         ESPL_FAIL(ESPL_ERR_USAGE,
                   "run.reduction is tree: the number of ranks (%d) must be a power of two that divides train.micro_batches (%lld)", ranks,
                   (long long)c->train_micro_batches);
-    if (c->run_device == ESPL_DEVICE_CUDA)
-        ESPL_FAIL(ESPL_ERR_USAGE, "run.device is cuda, but this build has no GPU backend; use cpu or auto");
     return ESPL_OK;
 }
 
@@ -123,7 +123,6 @@ static espl_status open_model(espl_run *run) {
     const espl_config *c = run->config;
     bool pretrained;
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
-    run->kernels = espl_kernels_cpu(c->run_dtype == ESPL_RUN_BF16 ? ESPL_BF16 : ESPL_F32);
     ESPL_TRY(espl_model_make(model_source(c), c->model_dropout, &run->model));
     ESPL_TRY(espl_model_reach(run->model, sequence_length(run)));
     const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
@@ -168,6 +167,15 @@ static espl_status open_data(espl_run *run) {
     return ESPL_OK;
 }
 
+/* ---- Device. */
+
+static espl_status open_device(espl_run *run) {
+    ESPL_TRY(espl_choose_device(run->comm, run->config, &run->engine, run->device_reason));
+    if (run->engine.backend->bulk == NULL || run->ranks->size == 1)
+        return ESPL_OK;
+    return espl_comm_use_bulk(run->comm, run->engine.backend->bulk, run->engine.device);
+}
+
 /* ---- Memory, optimizer, saver. */
 
 static void open_optimizer(espl_run *run) {
@@ -181,7 +189,7 @@ static void open_optimizer(espl_run *run) {
                                         .n = segments[i].end - segments[i].begin,
                                         .decay = run->model->params[segments[i].param].decay};
     free(segments);
-    run->optimizer = (espl_optimizer){.kernels = run->kernels,
+    run->optimizer = (espl_optimizer){.kernels = run->engine.kernels,
                                       .m = m->m,
                                       .v = m->v,
                                       .master = m->master,
@@ -194,8 +202,9 @@ static void open_optimizer(espl_run *run) {
 
 static espl_status open_memory(espl_run *run) {
     espl_kernels_set_threads(run->threads);
-    espl_blueprint_make(run->config, run->model, run->kernels, run->ranks->rank, run->ranks->size, run->threads, &run->blueprint);
-    ESPL_TRY(espl_memory_bind(&run->blueprint, run->comm, &run->memory));
+    espl_blueprint_make(run->config, run->model, run->engine.kernels, run->engine.calls->remote, run->ranks->rank, run->ranks->size,
+                        run->threads, &run->blueprint);
+    ESPL_TRY(espl_memory_bind(&run->blueprint, &run->engine, run->comm, &run->memory));
     espl_owner_segments(run->model, &run->blueprint.owner, &run->owned);
     open_optimizer(run);
     espl_run_list_state(run);
@@ -210,7 +219,8 @@ static espl_status open_saver(espl_run *run) {
                                        .keep_last = (int)c->checkpoint_keep_last,
                                        .keep_every = (int)c->checkpoint_keep_every,
                                        .keep_best = c->checkpoint_keep_best,
-                                       .background = c->checkpoint_background && c->checkpoint_every > 0};
+                                       .background = c->checkpoint_background && c->checkpoint_every > 0,
+                                       .memory = espl_run_state_memory(run)};
     run->blueprint.snapshot_bytes = espl_checkpoint_snapshot_bytes(run->ranks, &options, run->state, run->n_state);
     espl_status status = espl_checkpoints_open(run->comm, &options, run->state, run->n_state, &run->saver);
     free(folder);
@@ -221,21 +231,24 @@ static espl_status open_saver(espl_run *run) {
 
 static espl_status start_weights(espl_run *run) {
     const espl_config *c = run->config;
-    espl_weights weights = {
-        .flat = run->memory.weights, .real = run->kernels->real, .master = run->memory.master, .owner = run->blueprint.owner};
+    espl_weights weights = {.flat = run->memory.weights,
+                            .real = run->engine.kernels->real,
+                            .master = run->memory.master,
+                            .owner = run->blueprint.owner,
+                            .engine = &run->engine};
     bool pretrained;
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
-    if (!pretrained) {
-        espl_weights_init(run->model, (uint64_t)c->run_init_seed, &weights);
-        return ESPL_OK;
-    }
+    if (!pretrained)
+        return espl_weights_init(run->model, (uint64_t)c->run_init_seed, &weights);
     return espl_weights_read(run->model, c->model_path, &weights);
 }
 
 /* ---- Reporting. */
 
 static espl_status sum_peaks(espl_run *run) {
-    int64_t mega = (int64_t)(espl_peak_measure(run->kernels, run->blueprint.threads, 0.1) * 1e-6);
+    double flops;
+    ESPL_TRY(espl_run_device(run, espl_peak_measure(&run->engine, run->blueprint.threads, run->blueprint.micro_batch_tokens, 0.1, &flops)));
+    int64_t mega = (int64_t)(flops * 1e-6);
     ESPL_TRY(espl_comm_allreduce_i64(run->comm, &mega, 1, ESPL_SUM));
     run->peak_flops = (double)mega * 1e6;
     return ESPL_OK;
@@ -260,11 +273,24 @@ static espl_status open_metrics(espl_run *run) {
     return espl_metrics_open(&run->metrics, run->config, run->config->run_dir, &start);
 }
 
+static void introduce_device(const espl_run *run) {
+    const espl_engine *e = &run->engine;
+    if (run->device_reason[0] != '\0')
+        ESPL_INFO("run.device is auto: the CPU, because %s", run->device_reason);
+    else if (run->config->run_device == ESPL_DEVICE_AUTO)
+        ESPL_INFO("run.device is auto: GPUs, because every rank has one");
+    if (e->calls->remote)
+        ESPL_INFO("%s number %d of %d (%s), %.1f of %.1f MiB free; %s", e->info.name, e->info.ordinal, e->info.n_devices, e->name,
+                  (double)e->info.bytes_free / 1048576.0, (double)e->info.bytes_total / 1048576.0, e->info.libraries);
+}
+
 static void introduce(const espl_run *run) {
     const espl_dims *d = &run->model->dims;
+    introduce_device(run);
     ESPL_INFO("%s: %.1f M parameters, %lld layers, width %lld, %d heads, vocabulary %lld", run->model->family->model_type,
               (double)espl_model_numel(run->model) * 1e-6, (long long)d->layers, (long long)d->width, d->heads, (long long)d->vocab);
-    ESPL_INFO("%s, %d rank%s on %d node%s, %d thread%s each; matrix peak %.0f GFLOP/s", espl_kernels_describe(), run->ranks->size,
+    ESPL_INFO("%s, %d rank%s on %d node%s, %d thread%s each; matrix peak %.0f GFLOP/s",
+              run->engine.calls->remote ? run->engine.kernels->name : espl_kernels_describe(), run->ranks->size,
               run->ranks->size > 1 ? "s" : "", run->ranks->n_nodes, run->ranks->n_nodes > 1 ? "s" : "", run->blueprint.threads,
               run->blueprint.threads > 1 ? "s" : "", run->peak_flops * 1e-9);
     ESPL_INFO("data: %lld tokens in %lld micro-batches; %lld steps of %lld micro-batches of up to %lld tokens",
@@ -283,6 +309,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
                       .counters = {.valid_loss = NAN, .best_valid_loss = NAN}};
     ESPL_TRY(check_same_config(run));
     ESPL_TRY(check_config(run));
+    ESPL_TRY(open_device(run));
     ESPL_TRY(espl_comm_agree(comm, open_folder(run), "opening the run folder"));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &run->threads));
     ESPL_TRY(espl_comm_agree(comm, open_model(run), "opening the model"));
@@ -293,13 +320,17 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(open_saver(run));
     run->provenance = espl_runinfo_make(options->libraries, options->n_libraries);
     json_object_set_new(run->provenance, "command_line", json_string(options->command_line));
+    json_object_set_new(
+        run->provenance, "device",
+        json_pack("{s:s, s:s, s:s}", "backend", run->engine.name, "name", run->engine.info.name, "libraries", run->engine.info.libraries));
     ESPL_TRY(espl_run_resume(run, options->resume, &loaded));
     if (!loaded)
         ESPL_TRY(espl_comm_agree(comm, start_weights(run), "reading the weights"));
     run->first_step = run->counters.step;
     ESPL_TRY(espl_checkpoints_begin(run->saver, run->first_step));
     if (config->run_debug_tape)
-        ESPL_TRY(espl_comm_agree(comm, espl_tape_log_open(config->run_dir, run->ranks->rank, &run->tape_log), "opening the tape log"));
+        ESPL_TRY(espl_comm_agree(comm, espl_tape_log_open(config->run_dir, run->ranks->rank, &run->engine, &run->tape_log),
+                                 "opening the tape log"));
     ESPL_TRY(sum_peaks(run));
     if (run->ranks->rank == 0)
         introduce(run);
@@ -310,6 +341,9 @@ void espl_run_close(espl_run *run) {
     espl_checkpoints_close(&run->saver);
     espl_metrics_close(&run->metrics);
     espl_tape_log_close(&run->tape_log);
+    for (int i = 0; i < 4; i++)
+        if (run->graphs[i / 2][i % 2] != NULL)
+            run->engine.calls->forget(run->engine.device, &run->graphs[i / 2][i % 2]);
     espl_memory_free(&run->memory);
     espl_blueprint_free(&run->blueprint);
     espl_dataset_close(&run->data);
@@ -320,6 +354,8 @@ void espl_run_close(espl_run *run) {
     free(run->updates);
     free(run->owned);
     free(run->state);
+    espl_comm_end_bulk(run->comm);
+    espl_engine_close(&run->engine);
     espl_log_set(run->ranks->rank, run->config->log_level, NULL);
     if (run->log != NULL)
         fclose(run->log);

@@ -20,8 +20,21 @@ static espl_state_tensor one_tensor(const espl_run *run, int param, const char *
     return t;
 }
 
+static espl_status read_state(void *context, void *to, const void *data, size_t bytes) {
+    espl_run *run = context;
+    return espl_run_device(run, run->engine.calls->read(run->engine.device, to, data, bytes));
+}
+
+static espl_status write_state(void *context, void *data, const void *from, size_t bytes) {
+    const espl_run *run = context;
+    return run->engine.calls->write(run->engine.device, data, from, bytes);
+}
+
+const espl_state_memory *espl_run_state_memory(const espl_run *run) { return run->engine.calls->remote ? &run->state_memory : NULL; }
+
 void espl_run_list_state(espl_run *run) {
     int n = run->model->n_params;
+    run->state_memory = (espl_state_memory){.context = run, .read = read_state, .write = write_state};
     run->state = espl_calloc((size_t)n * 3, sizeof *run->state);
     run->n_state = 0;
     for (int i = 0; i < n; i++) {
@@ -150,7 +163,7 @@ static espl_status check_record(const espl_run *run, const char *path) {
 static espl_status load(espl_run *run, const char *path) {
     json_t *record = NULL;
     ESPL_TRY(espl_comm_agree(run->comm, check_record(run, path), "reading the checkpoint's record"));
-    ESPL_TRY(espl_checkpoint_load(run->comm, path, run->state, run->n_state, &record));
+    ESPL_TRY(espl_checkpoint_load(run->comm, path, espl_run_state_memory(run), run->state, run->n_state, &record));
     espl_status status = counters_from_json(json_object_get(record, "counters"), path, &run->counters);
     if (status == ESPL_OK && run->ranks->rank == 0)
         warn_of_changes(run, record);
@@ -174,15 +187,16 @@ done:
 /* After reading: a sharded run needs all weights, a replicated one the optimizer's state too. */
 static espl_status spread_state(espl_run *run) {
     espl_memory *m = &run->memory;
-    espl_weights weights = {.flat = m->weights, .real = run->kernels->real, .master = m->master, .owner = run->blueprint.owner};
+    espl_dtype real = run->engine.kernels->real;
+    espl_weights weights = {.flat = m->weights, .real = real, .master = m->master, .owner = run->blueprint.owner, .engine = &run->engine};
     if (run->blueprint.owner.replicated) {
         ESPL_TRY(spread(run, m->m, sizeof(float)));
         ESPL_TRY(spread(run, m->v, sizeof(float)));
         if (m->master != NULL)
             ESPL_TRY(spread(run, m->master, sizeof(float)));
     }
-    espl_weights_from_master(run->model, &weights);
-    return spread(run, m->weights, espl_dtype_size(run->kernels->real));
+    ESPL_TRY(espl_run_device(run, espl_weights_from_master(run->model, &weights)));
+    return spread(run, m->weights, espl_dtype_size(real));
 }
 
 espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded) {

@@ -37,16 +37,79 @@ static place survey(espl_run *run, int64_t first, place *mine, int64_t *n_target
 
 /* ---- Forward and backward. */
 
+espl_status espl_run_device(espl_run *run, espl_status status) {
+    if (status == ESPL_OK || run->ranks->size == 1)
+        return status;
+    espl_log(ESPL_LOG_ERROR, "%s", espl_status_message());
+    espl_comm_abort(run->comm, status);
+}
+
 static espl_status after_call(void *context, const espl_tape *tape, int call, const espl_batch *batch) {
     espl_run *run = context;
-    espl_tape_log_call(run->tape_log, tape, call, batch);
+    ESPL_TRY(espl_tape_log_call(run->tape_log, tape, call, batch));
     espl_comm_beat(run->comm, run->counters.step + 1, tape->model->rows[tape->calls[call].row].name);
     return espl_comm_progress(run->comm);
 }
 
-static espl_status bucket_complete(void *context, int bucket) {
+static espl_status sum_bucket(void *context, int bucket) {
     espl_run *run = context;
-    return espl_reducer_ready(run->memory.reducer, bucket);
+    espl_reducer_merge(run->memory.reducer, bucket);
+    return espl_reducer_start(run->memory.reducer, bucket);
+}
+
+static espl_status mark_bucket(void *context, int bucket) {
+    espl_run *run = context;
+    espl_reducer_merge(run->memory.reducer, bucket);
+    return run->engine.calls->mark(run->engine.device, bucket);
+}
+
+/* The tape and the sum of its losses: what is done for every micro-batch. */
+static espl_status run_tape(espl_run *run, const espl_batch *batch, bool fresh, const espl_hooks *hooks) {
+    const espl_tape *tape = &run->blueprint.train;
+    ESPL_TRY(espl_tape_run(tape, batch, fresh, hooks));
+    run->engine.kernels->sum(espl_tape_buffer(tape, tape->loss), espl_engine_rows(&run->engine, batch->n, tape->n_tokens),
+                             &run->memory.sums[ESPL_SUM_LOSS]);
+    return ESPL_OK;
+}
+
+static espl_status record_tape(espl_run *run, const espl_batch *batch, bool fresh, bool last) {
+    const espl_device_calls *calls = run->engine.calls;
+    const espl_hooks hooks = {.context = run, .after_call = after_call, .bucket = last ? mark_bucket : NULL};
+    ESPL_TRY(calls->record(run->engine.device));
+    ESPL_TRY(run_tape(run, batch, fresh, &hooks));
+    return calls->recorded(run->engine.device, &run->graphs[fresh][last]);
+}
+
+/* Of a recorded tape: each sum over ranks begins on the device when its mark is reached, long after this has returned. */
+static espl_status start_sums(espl_run *run) {
+    const espl_tape *tape = &run->blueprint.train;
+    for (int i = 0; i < tape->n_calls; i++) {
+        const espl_call *c = &tape->calls[i];
+        if (c->kind != ESPL_CALL_BUCKET)
+            continue;
+        run->engine.calls->after(run->engine.device, c->bucket);
+        ESPL_TRY(espl_reducer_start(run->memory.reducer, c->bucket));
+    }
+    return ESPL_OK;
+}
+
+static espl_status replay_tape(espl_run *run, const espl_batch *batch, bool fresh, bool last) {
+    if (run->graphs[fresh][last] == NULL)
+        ESPL_TRY(record_tape(run, batch, fresh, last));
+    espl_comm_beat(run->comm, run->counters.step + 1, "replaying the tape");
+    ESPL_TRY(run->engine.calls->replay(run->engine.device, run->graphs[fresh][last]));
+    ESPL_TRY(espl_comm_progress(run->comm));
+    return last ? start_sums(run) : ESPL_OK;
+}
+
+/* A device that can record replays; under run.debug_tape each call runs by itself, as on the host, and its tensors are looked at. */
+static espl_status one_micro_batch(espl_run *run, const espl_batch *batch, bool fresh, bool last) {
+    const espl_hooks hooks = {.context = run, .after_call = after_call, .bucket = last ? sum_bucket : NULL};
+    espl_comm_beat(run->comm, run->counters.step + 1, "waiting for the device");
+    ESPL_TRY(run->engine.calls->begin(run->engine.device, batch));
+    if (run->engine.calls->record != NULL && run->tape_log == NULL)
+        return replay_tape(run, batch, fresh, last);
+    return run_tape(run, batch, fresh, &hooks);
 }
 
 static espl_batch batch_of(espl_run *run, int64_t micro, float loss_scale) {
@@ -65,38 +128,33 @@ static espl_batch batch_of(espl_run *run, int64_t micro, float loss_scale) {
                                 .micro = (uint32_t)micro}};
 }
 
+static void zero_range(const espl_run *run, int64_t begin, int64_t end) {
+    if (begin < end)
+        run->engine.kernels->zero(run->memory.gradients + begin, (size_t)(end - begin) * sizeof(float));
+}
+
 /* The reduction leaves anything it likes in what other ranks own, gaps between parameters included; a gap must stay zero, or it would
  * be summed again and again and show in the norm. */
 static void zero_gaps(const espl_run *run) {
     const espl_model *m = run->model;
-    float *gradients = run->memory.gradients;
     int64_t end = 0;
     for (int i = 0; i < m->n_params; i++) {
         int64_t start = run->memory.buckets[m->params[i].bucket].offset + m->params[i].offset;
-        memset(gradients + end, 0, (size_t)(start - end) * sizeof *gradients);
+        zero_range(run, end, start);
         end = start + m->params[i].numel;
     }
-    memset(gradients + end, 0, (size_t)(espl_model_flat_size(m, run->ranks->size) - end) * sizeof *gradients);
+    zero_range(run, end, espl_model_flat_size(m, run->ranks->size));
 }
 
-static void add_losses(const espl_run *run, int64_t n, espl_exact *sum) {
-    const float *loss = espl_tape_buffer(&run->blueprint.train, run->blueprint.train.loss);
-    for (int64_t i = 0; i < n; i++)
-        espl_exact_add(sum, loss[i]);
-}
-
-static espl_status micro_batches(espl_run *run, place mine, int64_t first, int64_t count, float loss_scale, espl_step_result *result,
-                                 espl_exact *loss) {
+static espl_status micro_batches(espl_run *run, place mine, int64_t first, int64_t count, float loss_scale, espl_step_result *result) {
     for (int64_t i = 0; i < count; i++) {
-        espl_hooks hooks = {.context = run, .after_call = after_call, .bucket = i + 1 == count ? bucket_complete : NULL};
         double before = espl_now();
         espl_placement_fill(run->data.placement, mine.epoch, mine.k, &run->memory.sample);
         result->data_seconds += espl_now() - before;
         espl_batch batch = batch_of(run, first + i, loss_scale);
         espl_reducer_begin(run->memory.reducer, i);
-        ESPL_TRY(espl_tape_run(&run->blueprint.train, &batch, !espl_reducer_accumulates(run->memory.reducer, i), &hooks));
+        ESPL_TRY(espl_run_device(run, one_micro_batch(run, &batch, !espl_reducer_accumulates(run->memory.reducer, i), i + 1 == count)));
         espl_reducer_done(run->memory.reducer, i);
-        add_losses(run, batch.n, loss);
         result->tokens += batch.n;
         mine = next_place(run, mine);
     }
@@ -107,16 +165,20 @@ static espl_status micro_batches(espl_run *run, place mine, int64_t first, int64
 
 enum { VOTE_STOP = 2 * ESPL_EXACT_WORDS, VOTE_TOKENS, N_VOTES };
 
-static void owned_square_sum(const espl_run *run, espl_exact *sum) {
+/* Squares of the gradients that this rank owns, then both sums: the only time in a step that the host waits for its device. */
+static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
     for (int b = 0; b < run->model->n_buckets; b++) {
         int64_t begin, end;
         espl_owner_piece(run->model, &run->blueprint.owner, b, &begin, &end);
-        run->kernels->sum_squares(run->memory.gradients + begin, end - begin, sum);
+        run->engine.kernels->sum_squares(run->memory.gradients + begin, end - begin, &run->memory.sums[ESPL_SUM_SQUARES]);
     }
+    espl_comm_beat(run->comm, run->counters.step + 1, "waiting for the device");
+    return espl_run_device(run, run->engine.calls->read(run->engine.device, sums, run->memory.sums, ESPL_N_SUMS * sizeof *sums));
 }
 
 /* One reduction of integers: loss and squared norm as exact sums, stop votes, tokens. All ranks see the same. */
-static espl_status agree(espl_run *run, espl_exact *loss, espl_exact *squares, int64_t n_targets, espl_step_result *result) {
+static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], int64_t n_targets, espl_step_result *result) {
+    espl_exact *loss = &sums[ESPL_SUM_LOSS], *squares = &sums[ESPL_SUM_SQUARES];
     int64_t words[N_VOTES];
     espl_exact_normalise(loss);
     espl_exact_normalise(squares);
@@ -177,7 +239,7 @@ static espl_status skip(espl_run *run, const espl_step_result *result) {
 /* ---- The step. */
 
 espl_status espl_run_step(espl_run *run, espl_step_result *result) {
-    espl_exact loss = {0}, squares = {0};
+    espl_exact sums[ESPL_N_SUMS];
     int64_t first, count, n_targets;
     place mine = {0, 0};
     double start = espl_now(), waited = espl_comm_wait_seconds(run->comm);
@@ -185,9 +247,10 @@ espl_status espl_run_step(espl_run *run, espl_step_result *result) {
     espl_blueprint_share(&run->blueprint, &first, &count);
     place next = survey(run, first, &mine, &n_targets);
     zero_gaps(run);
-    ESPL_TRY(micro_batches(run, mine, first, count, n_targets > 0 ? (float)(1.0 / (double)n_targets) : 0.0f, result, &loss));
-    owned_square_sum(run, &squares);
-    ESPL_TRY(agree(run, &loss, &squares, n_targets > 0 ? n_targets : 1, result));
+    run->engine.kernels->zero(run->memory.sums, sizeof sums);
+    ESPL_TRY(micro_batches(run, mine, first, count, n_targets > 0 ? (float)(1.0 / (double)n_targets) : 0.0f, result));
+    ESPL_TRY(own_sums(run, sums));
+    ESPL_TRY(agree(run, sums, n_targets > 0 ? n_targets : 1, result));
     double before_update = espl_now();
     result->lr = espl_schedule_rate(run->config, run->counters.step + 1, run->total_steps);
     if (result->skipped) {

@@ -11,10 +11,13 @@
 
 struct espl_tape_log {
     FILE *file;
+    const espl_engine *engine;
+    char *copy; /* of a tensor that lies on a device; grows */
+    size_t room;
     int64_t first_step; /* -1: none seen */
 };
 
-espl_status espl_tape_log_open(const char *run_dir, int rank, espl_tape_log **log) {
+espl_status espl_tape_log_open(const char *run_dir, int rank, const espl_engine *engine, espl_tape_log **log) {
     char *path = espl_format("%s/tape-%d.jsonl", run_dir, rank);
     FILE *file = fopen(path, "w");
     espl_status status = ESPL_OK;
@@ -22,6 +25,7 @@ espl_status espl_tape_log_open(const char *run_dir, int rank, espl_tape_log **lo
         ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
     *log = espl_calloc(1, sizeof **log);
     (*log)->file = file;
+    (*log)->engine = engine;
     (*log)->first_step = -1;
 done:
     free(path);
@@ -40,40 +44,57 @@ static double magnitude(const void *data, espl_dtype dtype, int64_t n) {
     return most;
 }
 
-static void write_tensor(FILE *file, const char *what, const void *data, espl_dtype dtype, int64_t rows, int64_t columns) {
-    int64_t n = rows * columns;
-    fprintf(file, ", \"%s\": {\"shape\": [%" PRId64 ", %" PRId64 "], \"max\": %.9g, \"xxh3\": \"%016" PRIx64 "\"}", what, rows, columns,
-            magnitude(data, dtype, n), (uint64_t)XXH3_64bits(data, (size_t)n * espl_dtype_size(dtype)));
+/* *data becomes a place where the host can read the tensor. */
+static espl_status bring(espl_tape_log *log, const void **data, size_t bytes) {
+    const espl_engine *e = log->engine;
+    if (!e->calls->remote)
+        return ESPL_OK;
+    if (log->room < bytes) {
+        log->copy = espl_realloc(log->copy, bytes);
+        log->room = bytes;
+    }
+    ESPL_TRY(e->calls->read(e->device, log->copy, *data, bytes));
+    *data = log->copy;
+    return ESPL_OK;
 }
 
-static void write_buffer(FILE *file, const char *what, int number, const espl_tape *tape, int life, int64_t n) {
+static espl_status write_tensor(espl_tape_log *log, const char *what, const void *data, espl_dtype dtype, int64_t rows, int64_t columns) {
+    int64_t n = rows * columns;
+    ESPL_TRY(bring(log, &data, (size_t)n * espl_dtype_size(dtype)));
+    fprintf(log->file, ", \"%s\": {\"shape\": [%" PRId64 ", %" PRId64 "], \"max\": %.9g, \"xxh3\": \"%016" PRIx64 "\"}", what, rows,
+            columns, magnitude(data, dtype, n), (uint64_t)XXH3_64bits(data, (size_t)n * espl_dtype_size(dtype)));
+    return ESPL_OK;
+}
+
+static espl_status write_buffer(espl_tape_log *log, const char *what, int number, const espl_tape *tape, int life, int64_t n) {
     char name[16];
     if (life < 0)
-        return;
+        return ESPL_OK;
     const espl_life *l = &tape->lives[life];
     snprintf(name, sizeof name, "%s%d", what, number);
-    write_tensor(file, name, espl_tape_buffer(tape, life), l->stat ? tape->kernels->stat : tape->kernels->real, n, l->width);
+    return write_tensor(log, name, espl_tape_buffer(tape, life), l->stat ? tape->kernels->stat : tape->kernels->real, n, l->width);
 }
 
-static void write_gradients(FILE *file, const espl_tape *tape, int call) {
+static espl_status write_gradients(espl_tape_log *log, const espl_tape *tape, int call) {
     const espl_row *row = &tape->model->rows[tape->calls[call].row];
     for (int i = 0; i < ESPL_MAX_PARAM; i++) {
         const void *data = tape->args[call].dparam[i];
         if (data == NULL)
             continue;
         const espl_param *p = &tape->model->params[row->param[i]];
-        write_tensor(file, p->name, data, tape->kernels->stat, p->shape[0], p->n_dims > 1 ? p->shape[1] : 1);
+        ESPL_TRY(write_tensor(log, p->name, data, tape->kernels->stat, p->shape[0], p->n_dims > 1 ? p->shape[1] : 1));
     }
+    return ESPL_OK;
 }
 
-void espl_tape_log_call(espl_tape_log *log, const espl_tape *tape, int call, const espl_batch *batch) {
+espl_status espl_tape_log_call(espl_tape_log *log, const espl_tape *tape, int call, const espl_batch *batch) {
     int64_t step = batch->rng.step;
     if (log == NULL)
-        return;
+        return ESPL_OK;
     if (log->first_step < 0)
         log->first_step = step;
     if (step - log->first_step >= ESPL_TAPE_LOG_STEPS)
-        return;
+        return ESPL_OK;
     const espl_call *c = &tape->calls[call];
     const espl_row *row = &tape->model->rows[c->row];
     bool forward = c->kind == ESPL_CALL_FORWARD;
@@ -84,18 +105,20 @@ void espl_tape_log_call(espl_tape_log *log, const espl_tape *tape, int call, con
             : c->again ? "again"
                        : "forward");
     for (int i = 0; i < ESPL_MAX_OUT && (forward || (espl_ops[row->op].flags & ESPL_OP_LOSS)); i++)
-        write_buffer(log->file, "out", i, tape, c->out[i], batch->n);
+        ESPL_TRY(write_buffer(log, "out", i, tape, c->out[i], batch->n));
     for (int i = 0; i < ESPL_MAX_IN && !forward; i++)
-        write_buffer(log->file, "din", i, tape, c->din[i], batch->n);
+        ESPL_TRY(write_buffer(log, "din", i, tape, c->din[i], batch->n));
     if (!forward)
-        write_gradients(log->file, tape, call);
+        ESPL_TRY(write_gradients(log, tape, call));
     fputs("}\n", log->file);
+    return ESPL_OK;
 }
 
 void espl_tape_log_close(espl_tape_log **log) {
     if (*log == NULL)
         return;
     fclose((*log)->file);
+    free((*log)->copy);
     free(*log);
     *log = NULL;
 }

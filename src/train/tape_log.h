@@ -7,16 +7,18 @@
 #define ESPL_TRAIN_TAPE_LOG_H
 
 #include "src/model/tape.h"
+#include "src/plan/engine.h"
 
 typedef struct espl_tape_log espl_tape_log;
 
 enum { ESPL_TAPE_LOG_STEPS = 3 };
 
-/* Local. Opens run_dir/tape-RANK.jsonl anew. Errors: io. */
-espl_status espl_tape_log_open(const char *run_dir, int rank, espl_tape_log **log);
+/* Local. Opens run_dir/tape-RANK.jsonl anew, for tensors on the engine's device (borrowed). Errors: io. */
+espl_status espl_tape_log_open(const char *run_dir, int rank, const espl_engine *engine, espl_tape_log **log);
 
-/* Local. Writes the line of a call that has just run; nothing after ESPL_TAPE_LOG_STEPS steps of this process. NULL log: nothing. */
-void espl_tape_log_call(espl_tape_log *log, const espl_tape *tape, int call, const espl_batch *batch);
+/* Local. Writes the line of a call that has just run; nothing after ESPL_TAPE_LOG_STEPS steps of this process. NULL log: nothing.
+ * Errors: those of reading a device, which finds here what a kernel failed with. */
+espl_status espl_tape_log_call(espl_tape_log *log, const espl_tape *tape, int call, const espl_batch *batch);
 
 /* Local. Closes; takes the address, nulls it, accepts NULL. */
 void espl_tape_log_close(espl_tape_log **log);

@@ -34,9 +34,11 @@ static espl_status evaluate(espl_run *run) {
         return ESPL_OK;
     espl_metrics_note(run->metrics, "evaluating");
     espl_evaluation evaluation = {.comm = run->comm,
+                                  .engine = &run->engine,
                                   .data = &run->valid,
                                   .tape = &run->blueprint.eval,
                                   .sample = &run->memory.sample,
+                                  .sum = run->memory.sums,
                                   .most = run->config->train_eval_batches,
                                   .step = run->counters.step};
     ESPL_TRY(espl_evaluate(&evaluation, &r));
@@ -106,7 +108,7 @@ static espl_status export_model(const espl_run *run) {
         return ESPL_OK;
     char *checkpoint = espl_format("%s/checkpoints/step-%08lld", c->run_dir, (long long)run->counters.step),
          *folder = espl_format("%s/model", c->run_dir);
-    espl_status status = espl_weights_export(checkpoint, run->kernels->real, folder);
+    espl_status status = espl_weights_export(checkpoint, run->engine.kernels->real, folder);
     if (status == ESPL_OK)
         ESPL_INFO("the model is in %s", folder);
     free(checkpoint);

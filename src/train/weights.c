@@ -21,13 +21,16 @@ espl_status espl_weights_pretrained(const espl_config *config, bool *pretrained)
 
 /* ---- Placing a range of a parameter. */
 
-static void place(const espl_model *model, const espl_weights *w, const espl_segment *mine, int param, const void *data, espl_dtype dtype) {
+static espl_status place(const espl_model *model, const espl_weights *w, const espl_segment *mine, int param, const void *data,
+                         espl_dtype dtype) {
     const espl_param *p = &model->params[param];
     int64_t start = espl_model_bucket_start(model, p->bucket, w->owner.ranks) + p->offset;
-    espl_dtype_convert((char *)w->flat + (size_t)start * espl_dtype_size(w->real), w->real, data, dtype, (size_t)p->numel);
-    if (w->master != NULL && mine->end > mine->begin)
-        espl_dtype_convert(w->master + mine->state, ESPL_F32, (const char *)data + (size_t)mine->begin * espl_dtype_size(dtype), dtype,
-                           (size_t)(mine->end - mine->begin));
+    ESPL_TRY(
+        espl_engine_put(w->engine, (char *)w->flat + (size_t)start * espl_dtype_size(w->real), w->real, data, dtype, (size_t)p->numel));
+    if (w->master == NULL || mine->end <= mine->begin)
+        return ESPL_OK;
+    return espl_engine_put(w->engine, w->master + mine->state, ESPL_F32, (const char *)data + (size_t)mine->begin * espl_dtype_size(dtype),
+                           dtype, (size_t)(mine->end - mine->begin));
 }
 
 /* ---- From safetensors. */
@@ -81,8 +84,7 @@ static espl_status read_param(const espl_safetensors *set, const espl_model *mod
     ESPL_TRY(check_shape(t, p, folder));
     if (!all_finite(t->data, t->dtype, p->numel))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' holds a NaN or an infinity; training from it cannot work", folder, t->name);
-    place(model, weights, mine, param, t->data, t->dtype);
-    return ESPL_OK;
+    return place(model, weights, mine, param, t->data, t->dtype);
 }
 
 espl_status espl_weights_read(const espl_model *model, const char *folder, const espl_weights *weights) {
@@ -104,25 +106,30 @@ done:
 
 /* ---- Random. */
 
-void espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights) {
+espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights) {
     espl_segment *segments;
+    espl_status status = ESPL_OK;
     espl_owner_updates(model, &weights->owner, &segments);
-    for (int i = 0; i < model->n_params; i++) {
+    for (int i = 0; i < model->n_params && status == ESPL_OK; i++) {
         float *whole = espl_malloc((size_t)model->params[i].numel * sizeof *whole);
         espl_model_init_range(model, i, seed, 0, model->params[i].numel, whole);
-        place(model, weights, &segments[i], i, whole, ESPL_F32);
+        status = place(model, weights, &segments[i], i, whole, ESPL_F32);
         free(whole);
     }
     free(segments);
+    return status;
 }
 
-void espl_weights_from_master(const espl_model *model, const espl_weights *weights) {
+espl_status espl_weights_from_master(const espl_model *model, const espl_weights *weights) {
     espl_segment *segments;
+    espl_status status = ESPL_OK;
     if (weights->master == NULL)
-        return;
+        return ESPL_OK;
     int n = espl_owner_updates(model, &weights->owner, &segments);
-    for (int i = 0; i < n; i++)
-        espl_dtype_convert((char *)weights->flat + (size_t)segments[i].flat * espl_dtype_size(weights->real), weights->real,
-                           weights->master + segments[i].state, ESPL_F32, (size_t)(segments[i].end - segments[i].begin));
+    for (int i = 0; i < n && status == ESPL_OK; i++)
+        status = espl_engine_convert(weights->engine, (char *)weights->flat + (size_t)segments[i].flat * espl_dtype_size(weights->real),
+                                     weights->real, weights->master + segments[i].state, ESPL_F32,
+                                     (size_t)(segments[i].end - segments[i].begin));
     free(segments);
+    return status;
 }

@@ -3,6 +3,7 @@
 #define ESPL_TRAIN_WEIGHTS_H
 
 #include "src/config/config.h"
+#include "src/plan/engine.h"
 #include "src/plan/ownership.h"
 
 /* Where weights go; borrowed. */
@@ -11,6 +12,7 @@ typedef struct espl_weights {
     espl_dtype real;
     float *master; /* this rank's fp32 master weights, NULL in fp32 */
     espl_owner owner;
+    const espl_engine *engine; /* whose memory they lie in; NULL: plain memory */
 } espl_weights;
 
 /* Local. Whether this config starts from pretrained weights. Errors: usage, when it asks for weights that are not there. */
@@ -21,10 +23,10 @@ espl_status espl_weights_pretrained(const espl_config *config, bool *pretrained)
 espl_status espl_weights_read(const espl_model *model, const char *folder, const espl_weights *weights);
 
 /* Local. Random initialisation, a pure function of the seed. */
-void espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights);
+espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights);
 
 /* Local. Copies this rank's master weights, rounded, into the flat space (bf16; nothing to do in fp32). */
-void espl_weights_from_master(const espl_model *model, const espl_weights *weights);
+espl_status espl_weights_from_master(const espl_model *model, const espl_weights *weights);
 
 /* Local. Writes a Hugging Face folder from the weights of a checkpoint: safetensors in `dtype`, config.json as it was (with the new dtype),
  * and the companions (tokenizer) of its run. Whatever model was exported to `folder` before is replaced file by file; a base model's

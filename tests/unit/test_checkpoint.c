@@ -77,7 +77,7 @@ static void load_body(espl_comm *comm, void *context) {
     state_make(&s, ranks->rank, ranks->size);
     MUST(espl_checkpoint_find(comm, j->folder, NULL, &found));
     ESPL_ASSERT(found != NULL, "no checkpoint in %s", j->folder);
-    MUST(espl_checkpoint_load(comm, found, s.tensors, STATE_TENSORS, &record));
+    MUST(espl_checkpoint_load(comm, found, NULL, s.tensors, STATE_TENSORS, &record));
     int differs = state_differs(&s, j->generation);
     ESPL_ASSERT(differs < 0, "rank %d of %d: tensor %s is not what was saved", ranks->rank, ranks->size, s.tensors[differs].name);
     ESPL_ASSERT(json_integer_value(json_object_get(record, "step")) == j->step, "the record is of another step");
@@ -293,11 +293,11 @@ static void mismatch_body(espl_comm *comm, void *context) {
     t.end = 0;
     t.data = data;
     t.shape[1] = 6;
-    ESPL_ASSERT(espl_checkpoint_load(comm, path, &t, 1, &record) == ESPL_ERR_DATA, "another shape was accepted");
+    ESPL_ASSERT(espl_checkpoint_load(comm, path, NULL, &t, 1, &record) == ESPL_ERR_DATA, "another shape was accepted");
     ESPL_ASSERT(strstr(espl_status_message(), "model/wte.weight is [37, 5] of fp32, expected [37, 6] of fp32") != NULL, "%s",
                 espl_status_message());
     t.name = "wpe.weight";
-    ESPL_ASSERT(espl_checkpoint_load(comm, path, &t, 1, &record) == ESPL_ERR_DATA, "an absent tensor was accepted");
+    ESPL_ASSERT(espl_checkpoint_load(comm, path, NULL, &t, 1, &record) == ESPL_ERR_DATA, "an absent tensor was accepted");
     ESPL_ASSERT(strstr(espl_status_message(), "model/wpe.weight is not in this checkpoint") != NULL, "%s", espl_status_message());
     free(path);
 }

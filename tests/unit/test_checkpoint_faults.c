@@ -189,7 +189,7 @@ static void load_body(espl_comm *comm, void *context) {
     state_make(&s, espl_comm_ranks(comm)->rank, espl_comm_ranks(comm)->size);
     must(espl_checkpoint_find(comm, l->folder, NULL, &found));
     ESPL_ASSERT(found != NULL, "no checkpoint left in %s", l->folder);
-    must(espl_checkpoint_load(comm, found, s.tensors, STATE_TENSORS, &record));
+    must(espl_checkpoint_load(comm, found, NULL, s.tensors, STATE_TENSORS, &record));
     l->generation = -1;
     for (int generation = 1; generation <= 3; generation++)
         if (state_differs(&s, generation) < 0)

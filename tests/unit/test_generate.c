@@ -67,10 +67,13 @@ static void close_job(job *j) {
 /* `pass_tokens`: most tokens of one pass; few of them make a prompt go in pieces. */
 static espl_status generate(job *j, int64_t pass_tokens, espl_token_sink *sink, void *context) {
     espl_decoder *decoder = NULL;
+    espl_engine engine;
     espl_status status = ESPL_OK;
     free_found(j);
-    ESPL_TRY_DONE(
-        espl_decoder_make(j->t.model, j->kernels, j->t.weights, j->n * j->options.beams, TINY_POSITIONS, pass_tokens, 2, &decoder));
+    espl_engine_host(ESPL_F32, &engine);
+    engine.kernels = j->kernels;
+    const espl_decoder_use use = {.engine = &engine, .model = j->t.model, .weights = j->t.weights, .threads = 2};
+    ESPL_TRY_DONE(espl_decoder_make(&use, j->n * j->options.beams, TINY_POSITIONS, pass_tokens, &decoder));
     ESPL_TRY_DONE(espl_generate(decoder, &j->options, j->n, j->prompts, j->t.model->dims.vocab, sink, context, j->found));
 done:
     espl_decoder_free(&decoder);

@@ -194,7 +194,7 @@ static espl_status nccl_open(void *device, const void *identity, int rank, int s
 
 static espl_status count_done(espl_bulk *bulk, operation *o) {
     float busy, exposed;
-    if (o->state != WAITED_FOR || cudaEventQuery(o->awake) != cudaSuccess)
+    if (o->state != WAITED_FOR || !espl__cuda_reached(o->awake))
         return ESPL_OK;
     ESPL__CUDA(cudaEventElapsedTime(&busy, o->start, o->done));
     ESPL__CUDA(cudaEventElapsedTime(&exposed, o->idle, o->awake));

@@ -51,10 +51,10 @@ static void pause_after(int tries) {
 }
 
 static espl_status after_try(espl_device *device, cudaError_t error, int tries) {
-    if (error != cudaSuccess && error != cudaErrorNotReady) {
-        (void)cudaGetLastError();
+    if (error != cudaSuccess)
+        (void)cudaGetLastError(); /* "not ready" is remembered as an error, too, and the next launch would be blamed */
+    if (error != cudaErrorNotReady)
         espl__cuda_note(error, "the work under way");
-    }
     ESPL_TRY(espl__cuda_noted(device));
     if (error == cudaErrorNotReady && device->own->look != NULL)
         ESPL_TRY(device->own->look(device->own->look_state));
@@ -63,23 +63,28 @@ static espl_status after_try(espl_device *device, cudaError_t error, int tries) 
     return ESPL_OK;
 }
 
-espl_status espl__cuda_wait_event(espl_device *device, cudaEvent_t event) {
+bool espl__cuda_reached(cudaEvent_t event) {
+    cudaError_t error = cudaEventQuery(event);
+    if (error != cudaSuccess)
+        (void)cudaGetLastError();
+    if (error != cudaErrorNotReady)
+        espl__cuda_note(error, "the work under way");
+    return error == cudaSuccess;
+}
+
+/* For the event, or where it is NULL for all of the stream. */
+static espl_status wait_for(espl_device *device, cudaEvent_t event, cudaStream_t stream) {
     cudaError_t error = cudaErrorNotReady;
     for (int tries = 0; error == cudaErrorNotReady; tries += tries < 1 << 20) {
-        error = cudaEventQuery(event);
+        error = event != NULL ? cudaEventQuery(event) : cudaStreamQuery(stream);
         ESPL_TRY(after_try(device, error, tries));
     }
     return ESPL_OK;
 }
 
-espl_status espl__cuda_wait_stream(espl_device *device, cudaStream_t stream) {
-    cudaError_t error = cudaErrorNotReady;
-    for (int tries = 0; error == cudaErrorNotReady; tries += tries < 1 << 20) {
-        error = cudaStreamQuery(stream);
-        ESPL_TRY(after_try(device, error, tries));
-    }
-    return ESPL_OK;
-}
+espl_status espl__cuda_wait_event(espl_device *device, cudaEvent_t event) { return wait_for(device, event, NULL); }
+
+espl_status espl__cuda_wait_stream(espl_device *device, cudaStream_t stream) { return wait_for(device, NULL, stream); }
 
 void espl__cuda_while_waiting(espl_device *device, espl_status (*look)(void *state), void *state) {
     device->own->look = look;

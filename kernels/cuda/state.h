@@ -44,6 +44,9 @@ void espl__cuda_note_text(const char *what, const char *text);
  * that is on the compute stream. */
 espl_status espl__cuda_follow(espl_device *device, cudaStream_t stream);
 
+/* Local. Whether the event is reached; asks, waits for nothing. Not inside a recording. */
+bool espl__cuda_reached(cudaEvent_t event);
+
 /* Local. What is called again and again while the host waits for the GPU, so that a failure of a library is seen where compute waits for it
  * and would wait for ever; NULL: nothing. */
 void espl__cuda_while_waiting(espl_device *device, espl_status (*look)(void *state), void *state);

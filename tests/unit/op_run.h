@@ -1,13 +1,16 @@
 /* Runs a case of op_cases.h on a backend and compares backends.
  *
  * op_run gives the values to a table in its own formats, runs forward and backward, and takes the
- * results back as double. op_run_cached feeds a causal attention case piece by piece through a cache.
- * op_worst_2x is the rule for fast kernels: their error against fp64 is at most twice that of the plain
- * reference in the same precision. */
+ * results back as double. A backend may be a device with memory of its own: then everything goes there, each tensor
+ * by itself, and rows behind the tokens of the case are padding (device.h). op_run_cached feeds a causal attention case piece by piece
+ * through a cache. op_worst_2x is the rule for fast kernels: their error against fp64 is at most twice that of the plain reference in the
+ * same precision. */
 #ifndef ESPL_TESTS_UNIT_OP_RUN_H
 #define ESPL_TESTS_UNIT_OP_RUN_H
 
 #include "tests/unit/op_cases.h"
+
+#include "kernels/device.h"
 
 #include <stdio.h>
 
@@ -16,9 +19,16 @@ typedef struct op_backend {
     const espl_kernels *kernels;
     int threads;
     espl_dtype round;
+    const espl_device_calls *calls; /* NULL: kernels work on the host's memory */
+    espl_device *device;
+    int64_t more_rows; /* padding behind the tokens; 0 on the host */
+    size_t shift;      /* tensors begin so many bytes behind a multiple of 256 */
+    bool replay;       /* each kernel is recorded while another micro-batch is under way, then replayed on the case's */
 } op_backend;
 
-static inline op_backend op_backend_of(const espl_kernels *kernels, int threads) { return (op_backend){kernels, threads, kernels->real}; }
+static inline op_backend op_backend_of(const espl_kernels *kernels, int threads) {
+    return (op_backend){.kernels = kernels, .threads = threads, .round = kernels->real};
+}
 
 static inline espl_dtype op_slot_format(const op_backend *backend, espl_op op, int slot) {
     return op_slot_is_stat(op, slot) ? backend->kernels->stat : backend->kernels->real;
@@ -30,9 +40,47 @@ static inline void *op_alloc(size_t bytes) {
     return bytes == 0 || posix_memalign(&p, 64, bytes) ? NULL : p;
 }
 
+/* What must not fail in a test. */
+static inline void op_must(espl_status status) {
+    if (status == ESPL_OK)
+        return;
+    espl_status_print_trail(stderr);
+    abort();
+}
+
+/* The same where the kernels work. */
+static inline void *op_memory(const op_backend *backend, size_t bytes) {
+    void *memory = NULL;
+    if (!backend->calls || bytes == 0)
+        return op_alloc(bytes);
+    op_must(backend->calls->alloc(backend->device, "test", bytes + backend->shift, &memory));
+    return (char *)memory + backend->shift;
+}
+
+static inline void op_release(const op_backend *backend, void *memory, size_t bytes) {
+    if (!backend->calls)
+        free(memory);
+    else if (memory)
+        backend->calls->release(backend->device, (char *)memory - backend->shift, bytes + backend->shift);
+}
+
+static inline void op_put(const op_backend *backend, void *to, const void *from, size_t bytes) {
+    if (backend->calls)
+        op_must(backend->calls->write(backend->device, to, from, bytes));
+    else
+        memcpy(to, from, bytes);
+}
+
+static inline void op_get(const op_backend *backend, void *to, const void *from, size_t bytes) {
+    if (backend->calls)
+        op_must(backend->calls->read(backend->device, to, from, bytes));
+    else
+        memcpy(to, from, bytes);
+}
+
 /* Rounds n numbers of the backend's `real` in place to its `round` format. */
 static inline void op_round(const op_backend *backend, void *x, int64_t n) {
-    if (!x || backend->round == backend->kernels->real)
+    if (!x || backend->calls || backend->round == backend->kernels->real)
         return;
     void *narrow = op_alloc((size_t)n * espl_dtype_size(backend->round));
     espl_dtype_convert(narrow, backend->round, x, backend->kernels->real, (size_t)n);
@@ -53,27 +101,85 @@ static inline void op_round_slots(const op_backend *backend, const op_case *c, c
             op_round(backend, buffer[op_slot_buffer(c, s)], v->size[s]);
 }
 
-static inline void op_buffers_make(const op_backend *backend, const op_case *c, const op_values *v, void *buffer[OP_SLOTS]) {
+enum { OP_ROPE = OP_SLOTS, OP_BUFFERS };
+
+/* Elements of a slot's buffer: with the rows of padding, where a row is a token's. */
+static inline int64_t op_buffer_size(const op_backend *backend, const op_values *v, int slot) {
+    bool parameter = slot == OP_PARAM0 || slot == OP_PARAM1 || slot >= OP_DPARAM0;
+    return parameter ? v->size[slot] : v->size[slot] / v->batch.n * (v->batch.n + backend->more_rows);
+}
+
+static inline size_t op_buffer_bytes(const op_backend *backend, const op_case *c, const op_values *v, int slot) {
+    if (slot == OP_ROPE)
+        return (size_t)(v->attrs.positions * v->attrs.rope_dim) * sizeof(float);
+    return (size_t)op_buffer_size(backend, v, slot) * espl_dtype_size(op_slot_format(backend, c->op, slot));
+}
+
+/* Rows of padding hold numbers where something was computed from token 0, and no gradient; results there are NaN before, or nothing. */
+static inline void op_fill_padding(const op_backend *backend, const op_case *c, const op_values *v, int slot, double *to) {
+    bool gradient = slot >= OP_DOUT0 || (slot >= OP_DIN0 && c->flags & OP_ADD);
+    for (int64_t e = v->size[slot]; e < op_buffer_size(backend, v, slot); e++)
+        to[e] = gradient ? 0 : op_slot_is_result(slot) ? NAN : v->slot[slot][e % v->size[slot]];
+}
+
+static inline void op_buffers_make(const op_backend *backend, const op_case *c, const op_values *v, void *buffer[OP_BUFFERS]) {
     for (int s = 0; s < OP_SLOTS; s++) {
         espl_dtype format = op_slot_format(backend, c->op, s);
-        buffer[s] = op_alloc((size_t)v->size[s] * espl_dtype_size(format));
-        if (buffer[s])
-            espl_dtype_convert(buffer[s], format, v->slot[s], ESPL_F64, (size_t)v->size[s]);
+        int64_t size = op_buffer_size(backend, v, s);
+        size_t bytes = op_buffer_bytes(backend, c, v, s);
+        buffer[s] = op_memory(backend, bytes);
+        if (!buffer[s])
+            continue;
+        double *wide = op_alloc((size_t)size * sizeof *wide);
+        void *narrow = op_alloc(bytes);
+        memcpy(wide, v->slot[s], (size_t)v->size[s] * sizeof *wide);
+        op_fill_padding(backend, c, v, s, wide);
+        espl_dtype_convert(narrow, format, wide, ESPL_F64, (size_t)size);
+        op_put(backend, buffer[s], narrow, bytes);
+        free(narrow);
+        free(wide);
+    }
+    buffer[OP_ROPE] = op_memory(backend, op_buffer_bytes(backend, c, v, OP_ROPE));
+    if (buffer[OP_ROPE])
+        op_put(backend, buffer[OP_ROPE], v->rope, op_buffer_bytes(backend, c, v, OP_ROPE));
+}
+
+/* Whether the rows of padding are harmless: what was computed there is finite, and gradients are zero. Complains. */
+static inline bool op_padding_is_harmless(const op_backend *backend, const op_case *c, const op_values *v, int slot, const double *x) {
+    for (int64_t e = v->size[slot]; e < op_buffer_size(backend, v, slot); e++)
+        if (!isfinite(x[e]) || (slot >= OP_DIN0 && x[e] != 0)) {
+            printf("%s: %s: %s of a row of padding is %g\n", backend->kernels->name, c->name, op_slot_names[slot], x[e]);
+            return false;
+        }
+    return true;
+}
+
+/* Takes the results up to slot `last` back; aliased ones lie in the buffers of what they overwrote. */
+static inline void op_buffers_collect(const op_backend *backend, const op_case *c, op_values *v, void *const buffer[OP_BUFFERS], int last) {
+    for (int s = 0; s <= last; s++) {
+        if (!op_slot_is_result(s) || !buffer[s])
+            continue;
+        int64_t size = op_buffer_size(backend, v, s);
+        size_t bytes = op_buffer_bytes(backend, c, v, s);
+        void *narrow = op_alloc(bytes);
+        double *wide = op_alloc((size_t)size * sizeof *wide);
+        op_get(backend, narrow, buffer[op_slot_buffer(c, s)], bytes);
+        espl_dtype_convert(wide, ESPL_F64, narrow, op_slot_format(backend, c->op, s), (size_t)size);
+        if (!op_padding_is_harmless(backend, c, v, s, wide))
+            wide[0] = NAN;
+        memcpy(v->slot[s], wide, (size_t)v->size[s] * sizeof *wide);
+        free(wide);
+        free(narrow);
     }
 }
 
-/* Takes the results back and frees the buffers; aliased results lie in the buffers of what they overwrote. */
-static inline void op_buffers_collect(const op_backend *backend, const op_case *c, op_values *v, void *buffer[OP_SLOTS]) {
-    for (int s = 0; s < OP_SLOTS; s++) {
-        if (op_slot_is_result(s) && buffer[s])
-            espl_dtype_convert(v->slot[s], ESPL_F64, buffer[op_slot_buffer(c, s)], op_slot_format(backend, c->op, s), (size_t)v->size[s]);
-    }
-    for (int s = 0; s < OP_SLOTS; s++)
-        free(buffer[s]);
+static inline void op_buffers_free(const op_backend *backend, const op_case *c, const op_values *v, void *buffer[OP_BUFFERS]) {
+    for (int s = 0; s < OP_BUFFERS; s++)
+        op_release(backend, buffer[s], op_buffer_bytes(backend, c, v, s));
 }
 
-static inline espl_args op_args(const op_case *c, const op_values *v, void *const buffer[OP_SLOTS]) {
-    espl_args args = {.attrs = &v->attrs, .batch = &v->batch, .rope = v->attrs.rope_dim > 0 ? v->rope : NULL};
+static inline espl_args op_args(const op_case *c, const op_values *v, void *const buffer[OP_BUFFERS]) {
+    espl_args args = {.attrs = &v->attrs, .batch = &v->batch, .rope = buffer[OP_ROPE]};
     for (int i = 0; i < 2; i++) {
         args.in[i] = buffer[OP_IN0 + i];
         args.din[i] = buffer[OP_DIN0 + i];
@@ -92,33 +198,98 @@ static inline espl_args op_args(const op_case *c, const op_values *v, void *cons
     return args;
 }
 
-/* Calls a kernel with the work it asks for. */
+/* Records the kernel for a micro-batch of one token, with nothing in common with the case's, and replays it on that. */
+static inline void op_replay(const op_backend *backend, espl_kernel *kernel, const espl_args *args) {
+    static const int32_t zero, segments[] = {0, 1}, none = -1;
+    const espl_batch other = {.n = 1,
+                              .n_segments = 1,
+                              .segments = segments,
+                              .ids = &zero,
+                              .positions = &zero,
+                              .targets = &none,
+                              .loss_scale = 77,
+                              .training = !args->batch->training,
+                              .rng = {.seed = 99, .purpose = ESPL_RNG_TEST}};
+    espl_args recorded = *args;
+    espl_graph *graph = NULL;
+    recorded.batch = &other;
+    op_must(backend->calls->begin(backend->device, &other));
+    op_must(backend->calls->record(backend->device));
+    kernel(&recorded);
+    op_must(backend->calls->recorded(backend->device, &graph));
+    op_must(backend->calls->begin(backend->device, args->batch));
+    op_must(backend->calls->replay(backend->device, graph));
+    op_must(backend->calls->sync(backend->device));
+    backend->calls->forget(backend->device, &graph);
+}
+
+/* Calls a kernel with the work it asks for, which holds NaN. */
 static inline void op_call(const op_backend *backend, espl_op op, espl_args *args, int backward) {
-    args->work = op_alloc(backend->kernels->work_bytes(op, args->attrs, args->batch->n, backend->threads, backward));
-    (backward ? backend->kernels->backward : backend->kernels->forward)[op](args);
-    free(args->work);
+    espl_kernel *kernel = (backward ? backend->kernels->backward : backend->kernels->forward)[op];
+    size_t bytes = backend->kernels->work_bytes(op, args->attrs, args->batch->n + backend->more_rows, backend->threads, backward);
+    void *dirt = op_alloc(bytes);
+    args->work = op_memory(backend, bytes);
+    if (bytes > 0)
+        op_put(backend, args->work, memset(dirt, 0xFF, bytes), bytes);
+    if (backend->replay)
+        op_replay(backend, kernel, args);
+    else
+        kernel(args);
+    if (backend->calls)
+        op_must(backend->calls->sync(backend->device));
+    op_release(backend, args->work, bytes);
+    free(dirt);
 }
 
-/* Forward alone; fills the outputs of `v`. */
-static inline void op_run_forward(const op_backend *backend, const op_case *c, op_values *v) {
-    void *buffer[OP_SLOTS];
+/* The micro-batch becomes the one that kernels of a device work on, with the rows of padding. */
+static inline void op_begin(const op_backend *backend, const espl_batch *batch, int64_t rows) {
+    if (!backend->calls)
+        return;
+    op_must(backend->calls->reserve(backend->device, rows, batch->n_segments));
+    op_must(backend->calls->begin(backend->device, batch));
+}
+
+/* Forward alone, or forward, then backward on its outputs; fills the results of `v` up to slot `last`. */
+static inline void op_run_to(const op_backend *backend, const op_case *c, op_values *v, int last) {
+    void *buffer[OP_BUFFERS];
+    op_begin(backend, &v->batch, v->batch.n + backend->more_rows);
     op_buffers_make(backend, c, v, buffer);
     espl_args args = op_args(c, v, buffer);
     op_call(backend, c->op, &args, 0);
     op_round_slots(backend, c, v, buffer, OP_OUT0, OP_OUT2);
-    op_buffers_collect(backend, c, v, buffer);
+    if (last > OP_OUT2) {
+        op_call(backend, c->op, &args, 1);
+        op_round_slots(backend, c, v, buffer, OP_DIN0, OP_DIN1);
+    }
+    op_buffers_collect(backend, c, v, buffer, last);
+    op_buffers_free(backend, c, v, buffer);
 }
 
-/* Forward, then backward on its outputs; fills the results of `v`. */
-static inline void op_run(const op_backend *backend, const op_case *c, op_values *v) {
-    void *buffer[OP_SLOTS];
-    op_buffers_make(backend, c, v, buffer);
-    espl_args args = op_args(c, v, buffer);
+static inline void op_run_forward(const op_backend *backend, const op_case *c, op_values *v) { op_run_to(backend, c, v, OP_OUT2); }
+static inline void op_run(const op_backend *backend, const op_case *c, op_values *v) { op_run_to(backend, c, v, OP_DPARAM1); }
+
+/* Whether RENEW gives the bits that forward gave: out1 and out2 again from out0. */
+static inline bool op_renews(const op_backend *backend, const op_case *c) {
+    op_values v = op_values_make(c, backend->kernels->real), again = op_values_make(c, backend->kernels->real);
+    op_case plain = *c;
+    void *buffer[OP_BUFFERS];
+    bool same = true;
+    plain.flags &= ~(unsigned)OP_ALIAS;
+    op_run_forward(backend, c, &v);
+    memcpy(again.slot[OP_OUT0], v.slot[OP_OUT0], (size_t)v.size[OP_OUT0] * sizeof(double));
+    op_begin(backend, &again.batch, again.batch.n + backend->more_rows);
+    op_buffers_make(backend, &plain, &again, buffer);
+    espl_args args = op_args(&plain, &again, buffer);
+    args.in[0] = args.out[0];
+    args.in[1] = NULL;
     op_call(backend, c->op, &args, 0);
-    op_round_slots(backend, c, v, buffer, OP_OUT0, OP_OUT2);
-    op_call(backend, c->op, &args, 1);
-    op_round_slots(backend, c, v, buffer, OP_DIN0, OP_DIN1);
-    op_buffers_collect(backend, c, v, buffer);
+    op_buffers_collect(backend, &plain, &again, buffer, OP_OUT2);
+    op_buffers_free(backend, &plain, &again, buffer);
+    for (int s = OP_OUT0; s <= OP_OUT2; s++)
+        same = same && memcmp(again.slot[s], v.slot[s], (size_t)v.size[s] * sizeof(double)) == 0;
+    op_values_free(&v);
+    op_values_free(&again);
+    return same;
 }
 
 /* Pieces of a segment: two chunks of a third, then one token at a time. */
@@ -152,32 +323,45 @@ static inline int32_t op_next_pieces(const op_case *c, const op_values *v, int32
 static inline void op_cached_step(const op_backend *backend, const op_values *v, espl_batch *batch, const int32_t *from, double *out) {
     int64_t heads = v->attrs.heads, d = v->attrs.head_dim, width = (heads + 2 * v->attrs.kv_heads) * d, wide = heads * d;
     espl_dtype real = backend->kernels->real;
-    size_t size = espl_dtype_size(real);
-    char *in = op_alloc((size_t)(batch->n * width) * size), *result = op_alloc((size_t)(batch->n * wide) * size);
+    size_t size = espl_dtype_size(real), in_bytes = (size_t)(batch->n * width) * size, out_bytes = (size_t)(batch->n * wide) * size;
+    char *host_in = op_alloc(in_bytes), *host_out = op_alloc(out_bytes);
+    void *in = op_memory(backend, in_bytes), *result = op_memory(backend, out_bytes);
     for (int64_t i = 0; i < batch->n; i++)
-        espl_dtype_convert(in + (size_t)(i * width) * size, real, v->slot[OP_IN0] + from[i] * width, ESPL_F64, (size_t)width);
+        espl_dtype_convert(host_in + (size_t)(i * width) * size, real, v->slot[OP_IN0] + from[i] * width, ESPL_F64, (size_t)width);
+    op_put(backend, in, host_in, in_bytes);
+    if (backend->calls)
+        op_must(backend->calls->begin(backend->device, batch));
     espl_args args = {.attrs = &v->attrs, .batch = batch, .in = {in}, .out = {result}, .layer = 1};
     op_call(backend, ESPL_OP_ATTENTION_CACHED, &args, 0);
+    op_get(backend, host_out, result, out_bytes);
     for (int64_t i = 0; i < batch->n; i++)
-        espl_dtype_convert(out + from[i] * wide, ESPL_F64, result + (size_t)(i * wide) * size, real, (size_t)wide);
-    free(in);
-    free(result);
+        espl_dtype_convert(out + from[i] * wide, ESPL_F64, host_out + (size_t)(i * wide) * size, real, (size_t)wide);
+    op_release(backend, in, in_bytes);
+    op_release(backend, result, out_bytes);
+    free(host_in);
+    free(host_out);
 }
 
 /* ATTENTION_CACHED on a causal ATTENTION case without dropout, several sequences at once: fills out [N, H d], which should be its out0. */
 static inline void op_run_cached(const op_backend *backend, const op_case *c, const op_values *v, double *out) {
     int32_t segments[14], done[12] = {0}, length[12], row[12], n, *from = malloc((size_t)v->batch.n * sizeof *from);
+    int32_t *tokens = calloc((size_t)v->batch.n, sizeof *tokens);
     espl_cache cache = {.rows = v->batch.n_segments + 1, .capacity = v->batch.n + 1, .row = row, .length = length};
     int64_t width = 2 * v->attrs.kv_heads * v->attrs.head_dim;
     size_t bytes = (size_t)(2 * cache.rows * cache.capacity * width) * espl_dtype_size(backend->kernels->real);
-    cache.data = memset(op_alloc(bytes), 0xFF, bytes); /* NaN in every format */
+    void *dirt = memset(op_alloc(bytes), 0xFF, bytes); /* NaN in every format */
+    cache.data = op_memory(backend, bytes);
+    op_put(backend, cache.data, dirt, bytes);
+    op_begin(backend, &v->batch, v->batch.n);
     while ((n = op_next_pieces(c, v, done, segments, from, length, row)) > 0) {
-        espl_batch batch = {.n = n, .segments = segments, .cache = &cache};
+        espl_batch batch = {.n = n, .segments = segments, .cache = &cache, .ids = tokens, .positions = tokens, .targets = tokens};
         while (segments[batch.n_segments] < n)
             batch.n_segments++;
         op_cached_step(backend, v, &batch, from, out);
     }
-    free(cache.data);
+    op_release(backend, cache.data, bytes);
+    free(dirt);
+    free(tokens);
     free(from);
 }
 
@@ -250,10 +434,11 @@ static inline espl_dtype op_result_format(const op_backend *fast, const op_case 
 
 /* error(fast) / (2 error(plain) + one rounding of the largest result), worst of all results; above 1 the rule is broken. Says where. */
 static inline double op_worst_2x(const op_backend *fast, const op_case *c) {
-    op_backend truth = op_backend_of(espl_kernels_ref(ESPL_F64), 1), plain = {espl_kernels_ref(ESPL_F32), 1, fast->kernels->real};
+    op_backend truth = op_backend_of(espl_kernels_ref(ESPL_F64), 1), plain = op_backend_of(espl_kernels_ref(ESPL_F32), 1);
     op_values a = op_values_make(c, fast->kernels->real), b = op_values_make(c, fast->kernels->real),
               t = op_values_make(c, fast->kernels->real);
     double worst = 0;
+    plain.round = fast->kernels->real;
     op_run(fast, c, &a);
     op_run(&plain, c, &b);
     op_run(&truth, c, &t);

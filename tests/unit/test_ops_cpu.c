@@ -122,10 +122,11 @@ static void threads_change_no_bits(void **state) {
 /* A cached run against the fp64 reference of plain attention; allowed: twice the error of the reference in fp32 and one rounding. */
 static void check_cached(const espl_kernels *kernels, const op_case *c) {
     op_backend fast = op_backend_of(kernels, 2), truth = op_backend_of(espl_kernels_ref(ESPL_F64), 1);
-    op_backend plain = {espl_kernels_ref(ESPL_F32), 1, kernels->real};
+    op_backend plain = op_backend_of(espl_kernels_ref(ESPL_F32), 1);
     op_values t = op_values_make(c, kernels->real), p = op_values_make(c, kernels->real);
     int64_t n = t.size[OP_OUT0];
     double *out = malloc((size_t)n * sizeof *out);
+    plain.round = kernels->real;
     op_run(&truth, c, &t);
     op_run(&plain, c, &p);
     op_run_cached(&fast, c, &t, out);

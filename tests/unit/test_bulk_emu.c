@@ -1,0 +1,290 @@
+// test: libs=kernels,comm,core ranks=1+2+4 tier=short timeout=60
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "comm/bulk.h"
+#include "src/core/clock.h"
+
+#include <string.h>
+
+#include "tests/unit/emu_device.h"
+
+enum { N_SIZES = 4 };
+static const size_t per_rank[N_SIZES] = {1, 256, 1003, 70004}; /* elements; odd ones are not added by fours */
+
+static espl_comm *comm;
+static const espl_ranks *ranks;
+static float *expected[N_SIZES]; /* own shards of trees, as MPI adds them */
+
+static size_t total(int size) { return per_rank[size] * (size_t)ranks->size; }
+
+/* Sums of such numbers depend on the order. */
+static float *make_values(int size) {
+    float *values = malloc(total(size) * sizeof *values);
+    espl_rng_key key = {.seed = 5, .purpose = ESPL_RNG_TEST, .micro = (uint32_t)ranks->rank, .op = (uint32_t)size};
+    for (size_t i = 0; i < total(size); i++)
+        values[i] = (float)espl_rng_normal(&key, i);
+    return values;
+}
+
+/* Before the device brings its own operations. */
+static void add_by_mpi(void) {
+    for (int s = 0; s < N_SIZES; s++) {
+        float *values = make_values(s), *stage = malloc(total(s) * sizeof *stage);
+        espl_request request;
+        assert_ok(espl_comm_reduce_scatter_start(comm, values, stage, total(s), 1, &request));
+        assert_ok(espl_comm_wait(comm, request));
+        expected[s] = malloc(per_rank[s] * sizeof(float));
+        memcpy(expected[s], values + (size_t)ranks->rank * per_rank[s], per_rank[s] * sizeof(float));
+        free(values);
+        free(stage);
+    }
+}
+
+static int begin_bulk(void **state) {
+    if (open_device(state) != 0)
+        return 1;
+    assert_ok(espl_comm_use_bulk(comm, backend->bulk, device));
+    return 0;
+}
+
+static int end_bulk(void **state) {
+    espl_comm_end_bulk(comm);
+    return close_device(state);
+}
+
+static float *to_device(const float *values, size_t n) {
+    float *memory = on_device(n * sizeof *values);
+    assert_ok(calls->write(device, memory, values, n * sizeof *values));
+    return memory;
+}
+
+/* All under way at once. */
+static void trees_have_the_bits_of_mpi(void **state) {
+    (void)state;
+    float *data[N_SIZES], *stage[N_SIZES];
+    espl_request request[N_SIZES];
+    for (int s = 0; s < N_SIZES; s++) {
+        float *values = make_values(s);
+        data[s] = to_device(values, total(s));
+        stage[s] = on_device(total(s) * sizeof(float));
+        assert_ok(espl_comm_reduce_scatter_start(comm, data[s], stage[s], total(s), 1, &request[s]));
+        assert_ok(espl_comm_progress(comm));
+        free(values);
+    }
+    for (int s = 0; s < N_SIZES; s++) {
+        float *own = malloc(per_rank[s] * sizeof *own);
+        assert_ok(espl_comm_wait(comm, request[s]));
+        assert_ok(calls->read(device, own, data[s] + (size_t)ranks->rank * per_rank[s], per_rank[s] * sizeof *own));
+        assert_memory_equal(own, expected[s], per_rank[s] * sizeof *own);
+        free(own);
+        calls->release(device, data[s], 0);
+        calls->release(device, stage[s], 0);
+    }
+}
+
+/* Integers: the sum is exact in any order. */
+static void fast_sums_are_right(void **state) {
+    (void)state;
+    for (int s = 0; s < N_SIZES; s++) {
+        float *values = malloc(total(s) * sizeof *values);
+        for (size_t i = 0; i < total(s); i++)
+            values[i] = (float)((i * 7 + (size_t)ranks->rank * 13) % 1000);
+        float *data = to_device(values, total(s)), *stage = on_device(per_rank[s] * sizeof *stage);
+        espl_request request;
+        assert_ok(espl_comm_reduce_scatter_start(comm, data, stage, total(s), 0, &request));
+        assert_ok(espl_comm_wait(comm, request));
+        size_t begin = (size_t)ranks->rank * per_rank[s];
+        assert_ok(calls->read(device, values, data + begin, per_rank[s] * sizeof *values));
+        for (size_t i = 0; i < per_rank[s]; i++) {
+            float sum = 0;
+            for (size_t r = 0; r < (size_t)ranks->size; r++)
+                sum += (float)(((begin + i) * 7 + r * 13) % 1000);
+            assert_true(values[i] == sum);
+        }
+        calls->release(device, data, 0);
+        calls->release(device, stage, 0);
+        free(values);
+    }
+}
+
+static void gathers_spread_bytes(void **state) {
+    (void)state;
+    enum { SHARD = 1001 };
+    size_t bytes = (size_t)SHARD * (size_t)ranks->size;
+    unsigned char *values = calloc(1, bytes), *data = on_device(bytes);
+    memset(values + (size_t)ranks->rank * SHARD, 40 + ranks->rank, SHARD);
+    assert_ok(calls->write(device, data, values, bytes));
+    espl_request request;
+    assert_ok(espl_comm_allgather_start(comm, data, bytes, &request));
+    assert_ok(espl_comm_wait(comm, request));
+    assert_ok(calls->read(device, values, data, bytes));
+    for (size_t i = 0; i < bytes; i++)
+        assert_int_equal(values[i], 40 + i / SHARD);
+    calls->release(device, data, 0);
+    free(values);
+}
+
+/* A recording copies what is sent, sets a mark and overwrites what it was copied from; the gather may not begin before the mark of its own
+ * replay, and what follows on the compute stream not before the gather. */
+static void gathers_begin_at_marks(void **state) {
+    (void)state;
+    enum { SHARD = 64, STEPS = 6, MARK = 3 };
+    const size_t n = (size_t)SHARD * (size_t)ranks->size, bytes = n * sizeof(float);
+    float *source = on_device(bytes), *data = on_device(bytes), *kept = on_device(STEPS * bytes), *values = malloc(STEPS * bytes);
+    espl_graph *graph;
+    assert_ok(calls->record(device));
+    backend->fp32->copy(data, source, bytes);
+    assert_ok(calls->mark(device, MARK));
+    backend->fp32->zero(source, bytes);
+    assert_ok(espl_comm_progress(comm)); /* as between the calls of a tape */
+    assert_ok(calls->recorded(device, &graph));
+    for (int step = 0; step < STEPS; step++) {
+        espl_request request;
+        for (size_t i = 0; i < n; i++)
+            values[i] = (float)(100 * step + ranks->rank);
+        assert_ok(calls->write(device, source, values, bytes));
+        assert_ok(calls->replay(device, graph));
+        calls->after(device, MARK);
+        assert_ok(espl_comm_allgather_start(comm, data, bytes, &request));
+        assert_ok(espl_comm_wait(comm, request));
+        backend->fp32->copy(kept + (size_t)step * n, data, bytes);
+    }
+    assert_ok(calls->read(device, values, kept, STEPS * bytes));
+    for (int step = 0; step < STEPS; step++)
+        for (size_t i = 0; i < n; i++)
+            assert_true(values[(size_t)step * n + i] == (float)(100 * step + (int)(i / SHARD)));
+    calls->forget(device, &graph);
+    calls->release(device, source, 0);
+    calls->release(device, data, 0);
+    calls->release(device, kept, 0);
+    free(values);
+}
+
+/* More operations than there are places for, one after the other. */
+static void time_and_bytes_are_counted(void **state) {
+    (void)state;
+    enum { SHARD = 512, OPERATIONS = ESPL_MAX_REQUESTS + 40 };
+    const size_t n = (size_t)SHARD * (size_t)ranks->size;
+    float *data = on_device(n * sizeof *data), first;
+    int64_t sent = espl_comm_bytes_sent(comm);
+    for (int i = 0; i < OPERATIONS; i++) {
+        espl_request request;
+        assert_ok(espl_comm_allgather_start(comm, data, n * sizeof *data, &request));
+        assert_true(ranks->size > 1 ? request >= 0 : request == -1);
+        assert_ok(espl_comm_wait(comm, request));
+    }
+    assert_ok(calls->read(device, &first, data, sizeof first));
+    assert_int_equal(espl_comm_bytes_sent(comm) - sent, (int64_t)OPERATIONS * SHARD * 4 * (ranks->size - 1));
+    double busy = espl_comm_busy_seconds(comm), waiting = espl_comm_wait_seconds(comm);
+    assert_true(ranks->size > 1 ? busy > 0 : busy == 0);
+    assert_true(waiting >= 0 && busy < 60 && waiting < 60);
+    calls->release(device, data, 0);
+}
+
+/* ---- Failures: the table by itself, with short deadlines. */
+
+static espl_status open_with_fault(const char *fault, double seconds, espl_bulk **bulk) {
+    const espl_bulk_calls *table = backend->bulk;
+    char identity[ESPL_BULK_IDENTITY] = {0};
+    if (ranks->rank == 0)
+        assert_ok(table->identity(identity));
+    assert_ok(espl_comm_bcast(comm, identity, sizeof identity, 0));
+    setenv("EMU_NCCL_FAIL", fault, 1);
+    espl_status status = table->open(device, identity, ranks->rank, ranks->size, seconds, bulk);
+    assert_ok(espl_comm_barrier(comm));
+    return status;
+}
+
+static void a_rank_that_never_comes_is_told(void **state) {
+    (void)state;
+    espl_bulk *bulk;
+    double start = espl_now();
+    if (ranks->size == 1)
+        return;
+    assert_int_equal(open_with_fault("absent:1", 1.0, &bulk), ESPL_ERR_IO);
+    unsetenv("EMU_NCCL_FAIL");
+    assert_null(bulk);
+    assert_true(espl_now() - start < 20);
+    if (ranks->rank != 1) {
+        assert_message(" waited 1 s for the other ranks in NCCL's start; a rank is missing");
+    }
+}
+
+static void a_rank_that_cannot_start_is_told(void **state) {
+    (void)state;
+    espl_bulk *bulk;
+    if (ranks->size == 1)
+        return;
+    assert_int_equal(open_with_fault("init:1", 1.0, &bulk), ESPL_ERR_IO);
+    unsetenv("EMU_NCCL_FAIL");
+    if (ranks->rank == 1)
+        assert_message("NCCL failed in start: ");
+}
+
+/* The rank that hears of it says so while it waits for its device, whatever it would have waited for. */
+static void an_error_on_the_way_is_told(void **state) {
+    (void)state;
+    const espl_bulk_calls *table = backend->bulk;
+    espl_bulk *bulk;
+    double start = espl_now();
+    if (ranks->size == 1)
+        return;
+    assert_ok(open_with_fault("async:1:1", 20.0, &bulk));
+    float *data = on_device((size_t)ranks->size * 4096), there;
+    espl_status status = ESPL_OK;
+    for (int i = 0; i < 2 && status == ESPL_OK; i++) {
+        espl_request request;
+        status = table->allgather_start(bulk, data, (size_t)ranks->size * 4096, &request);
+        if (status == ESPL_OK)
+            status = table->wait(bulk, request);
+    }
+    if (ranks->rank == 1) {
+        if (status == ESPL_OK)
+            status = calls->read(device, &there, data, sizeof there);
+        assert_int_equal(status, ESPL_ERR_IO);
+        assert_message("NCCL failed in all-gather of ");
+    }
+    assert_true(espl_now() - start < 20);
+    table->abort(bulk); /* what the watchdog does */
+    table->close(&bulk);
+    unsetenv("EMU_NCCL_FAIL");
+}
+
+#define WITH_BULK(test) cmocka_unit_test_setup_teardown(test, begin_bulk, end_bulk)
+#define ON_DEVICE(test) cmocka_unit_test_setup_teardown(test, open_device, close_device)
+
+static int run_all(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_BULK(trees_have_the_bits_of_mpi), WITH_BULK(fast_sums_are_right),        WITH_BULK(gathers_spread_bytes),
+        WITH_BULK(gathers_begin_at_marks),     WITH_BULK(time_and_bytes_are_counted),
+    };
+    const struct CMUnitTest failures[] = {
+        ON_DEVICE(a_rank_that_never_comes_is_told),
+        ON_DEVICE(a_rank_that_cannot_start_is_told),
+        ON_DEVICE(an_error_on_the_way_is_told),
+    };
+    int failed = 0;
+    for (int i = 0; i < N_SCHEDULES; i++) {
+        setenv("EMU_STREAMS", schedules[i], 1);
+        failed += cmocka_run_group_tests_name(schedules[i], tests, NULL, NULL);
+    }
+    setenv("EMU_STREAMS", "early", 1);
+    return failed + cmocka_run_group_tests(failures, NULL, NULL);
+}
+
+int main(void) {
+    if (espl_comm_open(&comm, 0) != ESPL_OK)
+        return 1;
+    ranks = espl_comm_ranks(comm);
+    find_emulator();
+    add_by_mpi();
+    int failed = run_all();
+    espl_comm_close(&comm);
+    for (int s = 0; s < N_SIZES; s++)
+        free(expected[s]);
+    return failed;
+}

@@ -131,6 +131,7 @@ static const op_case op_cases[] = {
     OP_QKV_ROW("qkv rope add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 16, 2, 1, 8, ESPL_OUT_IN, 8),
     OP_QKV_ROW("qkv rope frozen", OP_FROZEN, OP_ONE_TOKEN, 16, 2, 1, 8, ESPL_OUT_IN, 8),
     OP_QKV_ROW("qkv rope parameters only", OP_NO_DIN, OP_ONE_SEGMENT, 16, 2, 1, 8, ESPL_OUT_IN, 8),
+    OP_QKV_ROW("qkv partial rope by vectors", OP_BIAS, OP_SHORT_SEGMENTS, 24, 2, 1, 24, ESPL_OUT_IN, 16),
     OP_QKV_ROW("qkv rope large", OP_LARGE, OP_LONG_SEGMENTS, 96, 4, 2, 64, ESPL_OUT_IN, 64),
 
     OP_ATTENTION_ROW("attention causal d8", 0, OP_ONE_SEGMENT, 2, 2, 8, 1, 0, 0),

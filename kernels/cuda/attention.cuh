@@ -78,6 +78,17 @@ static __device__ __forceinline__ stretch stretch_of_rows(const attention &a, st
     return row < end ? stretch{of(a, row).first, of(a, end - 1).last} : stretch{0, 0};
 }
 
+/* 2^x; results too small for a normal number may be 0. */
+static __device__ __forceinline__ float power_of_two(float x) {
+#ifdef __CUDA_ARCH__
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+#else
+    return exp2f(x);
+#endif
+}
+
 /* Bit b: whether query i of a head keeps key k + b, 0 <= b < 32. Keys of other segments have any bit. */
 static __device__ __forceinline__ uint32_t kept_keys(const attention &a, const dropout &drop, int head, int i, int k) {
     if (!drop.on || i >= a.batch->n)

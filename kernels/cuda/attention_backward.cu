@@ -60,8 +60,7 @@ static __device__ __forceinline__ void load_stage(const attention &a, const back
  * 0. */
 template <int D, bool DROP, int MT, int QT>
 static __device__ __forceinline__ void score_gradients(float (&s)[MT][QT][4], float (&dp)[MT][QT][4], const query_stage<D> &stage,
-                                                       const lane_stretches<MT> &seen, int q, bool masked, float scale_log2, float factor,
-                                                       int key) {
+                                                       float scale_log2, float factor, int key) {
     constexpr int words = keys_shape<D>::keys / 32;
 #pragma unroll
     for (int i = 0; i < QT; i++)
@@ -75,9 +74,7 @@ static __device__ __forceinline__ void score_gradients(float (&s)[MT][QT][4], fl
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
                     float &score = s[m][i][2 * half + side], &slope = dp[m][i][2 * half + side];
-                    float p = exp2f(fmaf(score, scale_log2, -lse2));
-                    if (masked && !holds(seen.of[m][half], q + column))
-                        p = 0.0f;
+                    float p = power_of_two(fmaf(score, scale_log2, -lse2));
                     float keep = !DROP ? 1.0f : kept >> (16 * m + 8 * half) & 1 ? factor : 0.0f;
                     score = DROP ? p * keep : p;
                     slope = p * (DROP ? fmaf(keep, slope, -delta) : slope - delta);
@@ -95,9 +92,9 @@ __global__ void __launch_bounds__(keys_shape<D>::threads) attention_backward_key
     int kv_head = blockIdx.y, n = a.batch->n, first = (int)blockIdx.x * shape::keys, warp = threadIdx.x >> 5;
     int warp_key = warp / shape::split * 16 * mt, column = warp % shape::split * shape::columns;
     stretch all = stretch_of_rows(a, queries_of, first, shape::keys);
-    lane_stretches<mt> seen = lane_stretches_of<mt>(a, queries_of, first + warp_key);
-    int from = all.first / shape::queries * shape::queries, tiles = (all.last - from + shape::queries - 1) / shape::queries;
-    int steps = all.first < all.last ? tiles * a.group : 0, head = kv_head * a.group;
+    warp_stretches seen = warp_stretches_of<mt>(a, queries_of, first + warp_key);
+    int from = all.first / shape::queries * shape::queries, q = from;
+    int head = kv_head * a.group, last_head = all.first < all.last ? head + a.group : head;
     dropout drop = {};
     if (DROP)
         drop = dropout_begin(a.drop, a.batch);
@@ -107,26 +104,27 @@ __global__ void __launch_bounds__(keys_shape<D>::threads) attention_backward_key
     load_tile<D, shape::keys, shape::threads>(keys, t.qkv + key_column(a, kv_head), a.width, first, n, a.d);
     load_tile<D, shape::keys, shape::threads>(values, t.qkv + value_column(a, kv_head), a.width, first, n, a.d);
     load_stage<D>(a, t, query_stage_at<D>(stages), head, from, n);
-    for (int step = 0; step < steps; step++) {
-        query_stage<D> stage = query_stage_at<D>(stages + step % 2 * shape::stage_bytes);
-        int q = from + step % tiles * shape::queries;
+    for (int now = 0, next_q, next_head; head < last_head; now = 1 - now, q = next_q, head = next_head) {
+        query_stage<D> stage = query_stage_at<D>(stages + now * shape::stage_bytes);
+        next_q = q + shape::queries < all.last ? q + shape::queries : from;
+        next_head = head + (next_q == from);
         if (DROP)
             for (int w = threadIdx.x; w < shape::queries * (shape::keys / 32); w += shape::threads)
-                stage.kept[w] = kept_keys(a, drop, head + step / tiles, q + w / (shape::keys / 32), first + w % (shape::keys / 32) * 32);
+                stage.kept[w] = kept_keys(a, drop, head, q + w / (shape::keys / 32), first + w % (shape::keys / 32) * 32);
         cp_async_wait<0>();
         __syncthreads(); /* this stage is here; nobody reads the other one */
-        if (step + 1 < steps)
-            load_stage<D>(a, t, query_stage_at<D>(stages + (step + 1) % 2 * shape::stage_bytes), head + (step + 1) / tiles,
-                          from + (step + 1) % tiles * shape::queries, n);
+        if (next_head < last_head)
+            load_stage<D>(a, t, query_stage_at<D>(stages + (1 - now) * shape::stage_bytes), next_head, next_q, n);
         if (!meets(seen.all, q, shape::queries))
             continue;
         float s[mt][qt][4], dp[mt][qt][4];
         clear(s);
         multiply_rows<D>(s, keys + warp_key * stride, stage.queries);
+        if (!covers(seen.every, q, shape::queries))
+            mask_scores(s, a, queries_of, first + warp_key, q);
         clear(dp);
         multiply_rows<D>(dp, values + warp_key * stride, stage.douts);
-        score_gradients<D, DROP>(s, dp, stage, seen, q, !covers(seen.every, q, shape::queries), a.scale_log2,
-                                 DROP && drop.on ? drop.scale : 1.0f, warp_key);
+        score_gradients<D, DROP>(s, dp, stage, a.scale_log2, DROP && drop.on ? drop.scale : 1.0f, warp_key);
         multiply_columns<D>(dv, s, stage.douts + column);
         multiply_columns<D>(dk, dp, stage.queries + column);
     }
@@ -162,8 +160,7 @@ static __device__ __forceinline__ void load_keys(const attention &a, const backw
 /* s: S; dp: dO V^T becomes dS. `kept`: bits of [query][keys], from the warp's first query. */
 template <bool DROP, int MT, int KT>
 static __device__ __forceinline__ void score_gradients(const float (&s)[MT][KT][4], float (&dp)[MT][KT][4], const float (&lse2)[MT][2],
-                                                       const float (&delta)[MT][2], const uint32_t *kept, const lane_stretches<MT> &seen,
-                                                       int k, bool masked, float scale_log2, float factor) {
+                                                       const float (&delta)[MT][2], const uint32_t *kept, float scale_log2, float factor) {
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -175,9 +172,7 @@ static __device__ __forceinline__ void score_gradients(const float (&s)[MT][KT][
 #pragma unroll
                 for (int side = 0; side < 2; side++) {
                     float &slope = dp[m][i][2 * half + side];
-                    float p = exp2f(fmaf(s[m][i][2 * half + side], scale_log2, -lse2[m][half]));
-                    if (masked && !holds(seen.of[m][half], k + column + side))
-                        p = 0.0f;
+                    float p = power_of_two(fmaf(s[m][i][2 * half + side], scale_log2, -lse2[m][half]));
                     float keep = bits >> side & 1 ? factor : 0.0f;
                     slope = p * (DROP ? fmaf(keep, slope, -delta[m][half]) : slope - delta[m][half]);
                 }
@@ -194,7 +189,7 @@ __global__ void __launch_bounds__(queries_shape<D>::threads) attention_backward_
     int head = blockIdx.y, kv_head = head / a.group, n = a.batch->n;
     int first = (int)(gridDim.x - 1 - blockIdx.x) * shape::queries, warp_row = (int)(threadIdx.x >> 5) * 16 * mt; /* longest rows first */
     stretch all = stretch_of_rows(a, keys_of, first, shape::queries);
-    lane_stretches<mt> seen = lane_stretches_of<mt>(a, keys_of, first + warp_row);
+    warp_stretches seen = warp_stretches_of<mt>(a, keys_of, first + warp_row);
     dropout drop = {};
     if (DROP)
         drop = dropout_begin(a.drop, a.batch);
@@ -226,10 +221,11 @@ __global__ void __launch_bounds__(queries_shape<D>::threads) attention_backward_
         float s[mt][kt][4], dp[mt][kt][4];
         clear(s);
         multiply_rows<D>(s, queries + warp_row * stride, keys);
+        if (!covers(seen.every, k, shape::keys))
+            mask_scores(s, a, keys_of, first + warp_row, k);
         clear(dp);
         multiply_rows<D>(dp, douts + warp_row * stride, values);
-        score_gradients<DROP>(s, dp, lse2, delta, kept + warp_row * (shape::keys / 32), seen, k, !covers(seen.every, k, shape::keys),
-                              a.scale_log2, DROP && drop.on ? drop.scale : 1.0f);
+        score_gradients<DROP>(s, dp, lse2, delta, kept + warp_row * (shape::keys / 32), a.scale_log2, DROP && drop.on ? drop.scale : 1.0f);
         multiply_columns<D>(dq, dp, keys);
     }
     cp_async_wait<0>();

@@ -5,7 +5,7 @@
  *   S = Q K^T;  m' = max(m, S);  P = e^(scale (S - m'));  l = l e^(scale (m - m')) + sum P;  O = O e^(scale (m - m')) + drop(P) V.
  * Powers are of two: e^x = 2^(x log2 e). While scores are computed the values of the tile arrive, then the keys of the next. */
 template <int D> struct forward_shape {
-    static constexpr int mt = D <= 128 ? 2 : 1, warps = 4, queries = 16 * mt * warps, threads = 32 * warps, keys = D <= 128 ? 64 : 32;
+    static constexpr int mt = D <= 128 ? 2 : 1, warps = 4, queries = 16 * mt * warps, threads = 32 * warps, keys = D <= 80 ? 64 : 32;
     static constexpr int shared_bytes = (queries + 2 * keys) * tile_of<D>::stride * 2 + queries * (keys / 32) * 4;
 };
 
@@ -14,18 +14,6 @@ template <int MT, int NT> struct softmax_state {
     float top[MT][2], sum[MT][2];
     float out[MT][NT][4];
 };
-
-/* Scores of keys that are not seen become -inf. */
-template <int MT, int NT> static __device__ __forceinline__ void mask_scores(float (&s)[MT][NT][4], const lane_stretches<MT> &seen, int k) {
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int i = 0; i < NT; i++)
-#pragma unroll
-            for (int c = 0; c < 4; c++)
-                if (!holds(seen.of[m][c / 2], k + 8 * i + lane_column() + c % 2))
-                    s[m][i][c] = -INFINITY;
-}
 
 /* Scores become probabilities, not yet over their sum; what was summed under an older maximum shrinks. */
 template <int MT, int NT, int KT>
@@ -40,12 +28,12 @@ static __device__ __forceinline__ void online_softmax(softmax_state<MT, NT> &sta
                 top = fmaxf(top, fmaxf(s[m][i][2 * half], s[m][i][2 * half + 1]));
             top = quad_max(top);
             float base = top == -INFINITY ? 0.0f : top * scale_log2; /* no key seen yet: powers of -inf, not of NaN */
-            float shrink = exp2f(fmaf(state.top[m][half], scale_log2, -base)), sum = 0.0f;
+            float shrink = power_of_two(fmaf(state.top[m][half], scale_log2, -base)), sum = 0.0f;
 #pragma unroll
             for (int i = 0; i < KT; i++)
 #pragma unroll
                 for (int c = 2 * half; c < 2 * half + 2; c++) {
-                    s[m][i][c] = exp2f(fmaf(s[m][i][c], scale_log2, -base));
+                    s[m][i][c] = power_of_two(fmaf(s[m][i][c], scale_log2, -base));
                     sum += s[m][i][c];
                 }
 #pragma unroll
@@ -102,7 +90,7 @@ __global__ void __launch_bounds__(forward_shape<D>::threads)
     int first = (int)(gridDim.x - 1 - blockIdx.x) * shape::queries, warp_row = (int)(threadIdx.x >> 5) * 16 * mt; /* longest rows first */
     const bf16 *key_at = qkv + key_column(a, kv_head), *value_at = qkv + value_column(a, kv_head);
     stretch all = stretch_of_rows(a, keys_of, first, shape::queries);
-    lane_stretches<mt> seen = lane_stretches_of<mt>(a, keys_of, first + warp_row);
+    warp_stretches seen = warp_stretches_of<mt>(a, keys_of, first + warp_row);
     dropout drop = {};
     if (DROP)
         drop = dropout_begin(a.drop, a.batch);
@@ -138,7 +126,7 @@ __global__ void __launch_bounds__(forward_shape<D>::threads)
         if (!meeting)
             continue;
         if (!covers(seen.every, k, shape::keys))
-            mask_scores(s, seen, k);
+            mask_scores(s, a, keys_of, first + warp_row, k);
         online_softmax(state, s, a.scale_log2);
         if (DROP)
             drop_probabilities(s, kept + warp_row * (shape::keys / 32));

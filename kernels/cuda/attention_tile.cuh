@@ -24,11 +24,13 @@ static __device__ __forceinline__ void load_tile(bf16 *to, const bf16 *from, int
         return;
     const bf16 *at = from + (size_t)(row + first) * ld + piece * 8;
     bf16 *place = to + first * stride + piece * 8;
+    int rows = piece * 8 < d ? n - row - first : 0, more = step * ld;
 #pragma unroll
     for (int i = 0; i < (ROWS + step - 1) / step; i++) {
-        bool valid = row + first + i * step < n && piece * 8 < d;
+        bool valid = i * step < rows;
         if (ROWS % step == 0 || first + i * step < ROWS)
-            cp_async16(place + i * step * stride, valid ? at + (size_t)i * step * ld : from, valid);
+            cp_async16(place + i * step * stride, valid ? at : from, valid);
+        at += more;
     }
 }
 
@@ -95,36 +97,45 @@ static __device__ __forceinline__ void multiply_columns(float (&sums)[MT][NT][4]
     }
 }
 
-/* The rows of each lane's elements: [m][half] is row 16 m + 8 half + g of the warp. */
-template <int MT> struct lane_stretches {
-    stretch of[MT][2];
-    stretch all;   /* seen by any row of the warp; none: first = last */
-    stretch every; /* seen by every row */
+/* What the rows of a warp see, or are seen by. */
+struct warp_stretches {
+    stretch all;   /* by any of them; none: last is 0 */
+    stretch every; /* by each of them */
 };
 
-/* Local to a warp. `row`: its first. */
+/* Of 16 MT rows from `row` on; `of` is keys_of or queries_of. */
 template <int MT>
-static __device__ __forceinline__ lane_stretches<MT> lane_stretches_of(const attention &a, stretch (*of)(const attention &, int), int row) {
-    lane_stretches<MT> s;
-    s.all = {INT32_MAX, 0};
-    s.every = {0, INT32_MAX};
+static __device__ __forceinline__ warp_stretches warp_stretches_of(const attention &a, stretch (*of)(const attention &, int), int row) {
+    static_assert(MT <= 2, "a lane looks up one row");
+    stretch one = of(a, row + (int)threadIdx.x % (16 * MT));
+    warp_stretches s = {one.first < one.last ? one : stretch{INT32_MAX, 0}, one};
 #pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            stretch one = s.of[m][half] = of(a, row + 16 * m + 8 * half + lane_row());
-            if (one.first < one.last)
-                s.all = {min(s.all.first, one.first), max(s.all.last, one.last)};
-            s.every = {max(s.every.first, one.first), min(s.every.last, one.last)};
-        }
-#pragma unroll
-    for (int lanes = 4; lanes < 32; lanes *= 2) {
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
         s.all.first = min(s.all.first, __shfl_xor_sync(ALL_LANES, s.all.first, lanes));
         s.all.last = max(s.all.last, __shfl_xor_sync(ALL_LANES, s.all.last, lanes));
         s.every.first = max(s.every.first, __shfl_xor_sync(ALL_LANES, s.every.first, lanes));
         s.every.last = min(s.every.last, __shfl_xor_sync(ALL_LANES, s.every.last, lanes));
     }
     return s;
+}
+
+/* Scores of a row and a column that do not see each other become -inf. `row`: the warp's first, `column`: the tile's first. What rows see
+ * is looked up again: tiles on an edge are few, and registers are fewer. */
+template <int MT, int NT>
+static __device__ __forceinline__ void mask_scores(float (&s)[MT][NT][4], const attention &a, stretch (*of)(const attention &, int),
+                                                   int row, int column) {
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            stretch seen = of(a, row + 16 * m + 8 * half + lane_row());
+#pragma unroll
+            for (int i = 0; i < NT; i++)
+#pragma unroll
+                for (int side = 0; side < 2; side++)
+                    if (!holds(seen, column + 8 * i + lane_column() + side))
+                        s[m][i][2 * half + side] = -INFINITY;
+        }
 }
 
 /* Whether rows [row, row + rows) meet this stretch; whether they lie in it. */

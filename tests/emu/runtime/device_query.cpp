@@ -1,5 +1,5 @@
 /* What there is: driver, devices, their properties; errors by name. */
-#include "tests/emu/runtime/engine.h"
+#include "tests/emu/runtime/emu_engine.h"
 
 #include "tests/emu/simt/fault.h"
 #include "tests/emu/simt/simt_launch.h"

@@ -2,7 +2,7 @@
 #ifndef ESPL_TESTS_EMU_RUNTIME_EVENT_H
 #define ESPL_TESTS_EMU_RUNTIME_EVENT_H
 
-#include "tests/emu/runtime/engine.h"
+#include "tests/emu/runtime/emu_engine.h"
 
 struct CUevent_st {
     char nothing; /* the handle is an address; what it stands for is in event.cpp */

@@ -1,5 +1,5 @@
 /* cuBLASLt: which products can be computed, and by which algorithms. */
-#include "tests/emu/runtime/engine.h"
+#include "tests/emu/runtime/emu_engine.h"
 #include "tests/emu/runtime/lt.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 /* cuBLASLt: the product. */
-#include "tests/emu/runtime/engine.h"
+#include "tests/emu/runtime/emu_engine.h"
 #include "tests/emu/runtime/lt.h"
 #include "tests/emu/simt/device_memory.h"
 #include "tests/emu/simt/fault.h"

@@ -1,5 +1,5 @@
 /* cuBLASLt: the library, descriptors of layouts, products and preferences. */
-#include "tests/emu/runtime/engine.h"
+#include "tests/emu/runtime/emu_engine.h"
 #include "tests/emu/runtime/lt.h"
 
 #include <cstring>

@@ -1,5 +1,5 @@
 /* Memory of the emulated device, pinned memory, copies. */
-#include "tests/emu/runtime/engine.h"
+#include "tests/emu/runtime/emu_engine.h"
 
 #include "tests/emu/simt/device_memory.h"
 #include "tests/emu/simt/device_memory.h"

@@ -1,8 +1,8 @@
-/* Inside the emulated NCCL: communicators and operations. Everything here runs under the lock of the runtime (engine.h). */
+/* Inside the emulated NCCL: communicators and operations. Everything here runs under the lock of the runtime (emu_engine.h). */
 #ifndef ESPL_TESTS_EMU_RUNTIME_NCCL_COMM_H
 #define ESPL_TESTS_EMU_RUNTIME_NCCL_COMM_H
 
-#include "tests/emu/runtime/engine.h"
+#include "tests/emu/runtime/emu_engine.h"
 #include "tests/emu/runtime/nccl_segment.h"
 
 #include <nccl.h>

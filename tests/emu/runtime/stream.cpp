@@ -1,5 +1,5 @@
 /* Streams. */
-#include "tests/emu/runtime/engine.h"
+#include "tests/emu/runtime/emu_engine.h"
 
 #include "tests/emu/simt/fault.h"
 

@@ -1,5 +1,5 @@
 /* Who runs the work of streams, and when. */
-#include "tests/emu/runtime/engine.h"
+#include "tests/emu/runtime/emu_engine.h"
 
 #include "tests/emu/simt/fault.h"
 

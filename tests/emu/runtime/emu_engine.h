@@ -3,8 +3,8 @@
  * Every place in a stream is a number: `put` items have been put, `done` of them have run. An event is a pair (stream, number), so "wait
  * for the event" is "done has reached the number", whatever is recorded later. Items run on the thread that called the runtime, under one
  * lock; only when other ranks wait for this one while its host is elsewhere, a helper thread goes on in its place (nccl_progress.cpp). */
-#ifndef ESPL_TESTS_EMU_RUNTIME_ENGINE_H
-#define ESPL_TESTS_EMU_RUNTIME_ENGINE_H
+#ifndef ESPL_TESTS_EMU_RUNTIME_EMU_ENGINE_H
+#define ESPL_TESTS_EMU_RUNTIME_EMU_ENGINE_H
 
 #include "tests/emu/runtime/stream.h"
 

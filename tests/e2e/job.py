@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = ROOT / "configs" / "data"
 TOKENIZER = DATA / "bpe2048"
 OK, USAGE, IN_DATA, NUMERIC, IO, STOPPED = 0, 2, 3, 4, 5, 75
+LIGHT = bool(os.environ.get("ESPL_TEST_LIGHT"))  # fewer repetitions: for builds with sanitizers, where the release build has run them all
 DEADLINE = 90  # seconds for one job; a sanitized program on a busy machine needs most of it
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "btl", "self,vader", "--mca", "btl_vader_single_copy_mechanism", "none",
           "--mca", "mpi_yield_when_idle", "1"]
@@ -193,7 +194,7 @@ MODEL = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation
          "n_head": 4, "n_positions": 128, "vocab_size": 2048, "attn_pdrop": 0.1, "embd_pdrop": 0.1, "resid_pdrop": 0.1,
          "layer_norm_epsilon": 1e-05, "initializer_range": 0.02, "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 0}
 
-BASE = {"run.threads": 1, "run.reduction": "tree", "run.watchdog": 50, "data.placement": "windows", "data.sequence_length": 64, "data.tokenizer": str(TOKENIZER),
+BASE = {"run.device": "cpu", "run.threads": 1, "run.reduction": "tree", "run.watchdog": 50, "data.placement": "windows", "data.sequence_length": 64, "data.tokenizer": str(TOKENIZER),
         "train.steps": 8, "train.micro_batch_tokens": 128, "train.micro_batches": 8, "optim.lr": 1e-3, "checkpoint.export": False,
         "log.progress": "lines", "log.tensorboard": False}
 

@@ -8,7 +8,7 @@ import time
 
 from job import DATA, IO, OK, STOPPED, check, main
 
-LONG = 150  # steps of runs that are signalled: some seconds
+MANY = 100000  # steps of runs that are signalled: they do not end by themselves
 INTERRUPTED = 130
 
 
@@ -91,19 +91,31 @@ def an_older_checkpoint_is_a_new_course(case):
     check(case.steps() == list(range(1, 9)), f"metrics.jsonl has steps {case.steps()}")
 
 
+def begun(case, ranks, **keys):
+    """A job that has gone on for some steps, and the last of these."""
+    job = case.start(ranks, train__steps=MANY, **keys)
+    begin = case.last_step() + 3
+    job.wait_for(f"step {begin}", lambda: case.last_step() >= begin)
+    return job, begin
+
+
+def ends_as_the_undisturbed_one(case, ranks):
+    """Goes on a little, and compares with a run that did all these steps at once."""
+    case.train(ranks, "run", STOPPED, train__steps=MANY, train__stop_after=2)
+    steps = case.last_step()
+    case.train(1, "whole", STOPPED, train__steps=MANY, train__stop_after=steps)
+    check_same(case, "run", "whole", steps)
+
+
 def signalled(case, targets):
     """One run, signalled at some steps and started again each time on other ranks; targets: (ranks, signal, who gets it)."""
-    case.train(1, "whole", train__steps=LONG)
     for ranks, number, who in targets:
-        job = case.start(ranks, train__steps=LONG)
-        begin = case.last_step() + 3
-        job.wait_for(f"step {begin}", lambda: case.last_step() >= begin)
+        job, begin = begun(case, ranks)
         who(job, number)
         job.expect(STOPPED, number.name)
         steps = case.steps()
         check(max(case.checkpoints()) == steps[-1] >= begin, f"stopped after step {steps[-1]}, saved {sorted(case.checkpoints())}", job)
-    case.train(2, train__steps=LONG)
-    check_same(case, "run", "whole", LONG)
+    ends_as_the_undisturbed_one(case, 2)
 
 
 def one_rank(rank):
@@ -135,16 +147,12 @@ def signals_to_the_launcher(case):
 
 def a_launcher_that_ends_its_ranks(case):
     """On SIGTERM or SIGINT Open MPI's mpirun gives ranks a second before it kills them, and exits with 1: saved or not, the run can go on."""
-    case.train(1, "whole", train__steps=LONG)
     for number in (signal.SIGTERM, signal.SIGINT):
-        job = case.start(2, train__steps=LONG, checkpoint__every=2)
-        begin = case.last_step() + 3
-        job.wait_for(f"step {begin}", lambda: case.last_step() >= begin)
+        job, _ = begun(case, 2, checkpoint__every=2)
         launcher(job, number)
         check(job.finish() != OK, "mpirun should say that the run did not end", job)
         check(case.checkpoints(), "there should be a checkpoint", job)
-    case.train(4, train__steps=LONG)
-    check_same(case, "run", "whole", LONG)
+    ends_as_the_undisturbed_one(case, 4)
 
 
 def a_second_interrupt_leaves_at_once(case):

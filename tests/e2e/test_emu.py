@@ -1,0 +1,294 @@
+# test: tier=default timeout=420
+"""Whole runs of the GPU's code over the emulated GPU (run.device: emu): their results are the CPU's within bounds, and the same bits on any
+number of ranks, in any legal order of streams and threads, recorded or not; states go over to the CPU and back; what is wrong is told."""
+
+import array
+import json
+import math
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+
+import job
+from job import DATA, IO, MODEL, OK, STOPPED, USAGE, Job, Skipped, check, main
+
+GPT2 = {**MODEL, "n_embd": 32, "n_head": 2}
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 48,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "vocab_size": 2048,
+         "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0}
+WINDOWS = {"data__placement": "windows"}
+PACKED = {"data__placement": "packed", "data__train": [str(DATA / "plant_notes.jsonl")]}
+TINY = {"run__device": "emu", "model__dropout": 0.1, "data__sequence_length": 32, "train__steps": 4, "train__micro_batch_tokens": 64,
+        "train__micro_batches": 4}
+GPUS = {"EMU_DEVICES": "2"}
+WATCHDOG_EXIT = 70
+
+# The 2x rule: another implementation may be as far from the CPU's fp32 as twice the CPU's own bf16 is. For fp32 the same, where a rounding is
+# 2^-16 of bf16's, and sums of up to 2048 terms (the vocabulary), kept in fp32 by both formats, err by some root of 2048 roundings (Higham
+# 2002, section 4.2).
+BF16_BOUND = 2.0
+FP32_BOUND = 2.0 * 2.0**-16 * math.sqrt(2048)
+
+
+def start(case, ranks, run, model=None, environment=None, **keys):
+    case.model.write_text(json.dumps(model or GPT2), encoding="utf-8")
+    return case.start(ranks, run, **{**TINY, **keys}, environment={**GPUS, **(environment or {})})
+
+
+def train(case, ranks, run, code=OK, **keys):
+    started = start(case, ranks, run, **keys)
+    started.expect(code)
+    return started
+
+
+def trace(case, run):
+    """What a run found in its steps, and its weights: the same bits or not."""
+    return [(row["step"], row["loss"], row["grad_norm"], row["tokens"]) for row in case.metrics(run, "step")], case.digest(run)
+
+
+def losses(case, run):
+    return [row["loss"] for row in case.metrics(run, "step")]
+
+
+def weights(case, run):
+    """Name -> fp32 weights of the newest checkpoint."""
+    folder = case.folder / f"{run}-exported"
+    Job(case.folder, 0, "export", case.folder / run, folder).expect(OK)
+    data = (folder / "model.safetensors").read_bytes()
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    rows = {name: row["data_offsets"] for name, row in json.loads(data[8:end]).items() if name != "__metadata__"}
+    return {name: array.array("f", data[end + at[0]:end + at[1]]) for name, at in rows.items()}
+
+
+def distance(case, run, base):
+    """Largest difference of a loss, and Euclidean distance of all weights."""
+    a, b = weights(case, run), weights(case, base)
+    check(a.keys() == b.keys(), f"{run} and {base} have other tensors")
+    square = sum((x - y) ** 2 for name in a for x, y in zip(a[name], b[name]))
+    return max(abs(x - y) for x, y in zip(losses(case, run), losses(case, base))), math.sqrt(square)
+
+
+def within(found, unit, bound):
+    return all(x <= bound * u for x, u in zip(found, unit))
+
+
+def equal_to_cpu(case, model, **keys):
+    for device in ("cpu", "emu"):
+        for dtype in ("fp32", "bf16"):
+            train(case, 0, f"{device}-{dtype}", model=model, run__device=device, run__dtype=dtype, **keys)
+    unit = distance(case, "cpu-bf16", "cpu-fp32")
+    found = {dtype: distance(case, f"emu-{dtype}", "cpu-fp32") for dtype in ("fp32", "bf16")}
+    text = f"(loss, weights) of bf16 are off by {unit} on the CPU; on the emulated GPU by {found}"
+    print("   ", text)
+    check(within(found["bf16"], unit, BF16_BOUND), text)
+    check(within(found["fp32"], unit, FP32_BOUND), text)
+    check(not within(found["bf16"], unit, FP32_BOUND), "the bound of fp32 does not tell bf16 from it: " + text)
+    return unit
+
+
+def gpt2_is_the_cpus(case):
+    unit = equal_to_cpu(case, GPT2, **WINDOWS)
+    train(case, 0, "rate", optim__lr=1.01e-3, **WINDOWS)
+    train(case, 0, "seed", run__seed=43, run__dtype="bf16", **WINDOWS)
+    check(not within(distance(case, "rate", "cpu-fp32"), unit, FP32_BOUND), "a learning rate that is 1 % off is within the bound of fp32")
+    check(not within(distance(case, "seed", "cpu-fp32"), unit, BF16_BOUND), "another order and dropout is within the bound of bf16")
+
+
+def llama_is_the_cpus(case):
+    equal_to_cpu(case, LLAMA, **PACKED)
+
+
+def ranks_and_sharding(case):
+    for model, keys in ((GPT2, {**WINDOWS, "run__dtype": "bf16"}), (LLAMA, PACKED)):
+        kind = model["model_type"]
+        for ranks, sharding in ((0, "sharded"), (2, "sharded"), (2, "replicated")):
+            train(case, ranks, f"{kind}-{ranks}-{sharding}", model=model, run__optimizer_sharding=sharding, **keys)
+        first = trace(case, f"{kind}-0-sharded")
+        for run in (f"{kind}-2-sharded", f"{kind}-2-replicated"):
+            check(trace(case, run) == first, f"{run} differs from one rank:\n{trace(case, run)}\n{first}")
+
+
+def fast_repeats_itself(case):
+    for run in ("a", "b"):
+        train(case, 2, run, run__reduction="fast", **WINDOWS)
+    train(case, 2, "replicated", run__reduction="fast", run__optimizer_sharding="replicated", **WINDOWS)
+    train(case, 2, "cpu", run__reduction="fast", run__device="cpu", **WINDOWS)
+    train(case, 2, "cpu-bf16", run__reduction="fast", run__device="cpu", run__dtype="bf16", **WINDOWS)
+    check(trace(case, "a") == trace(case, "b") == trace(case, "replicated"), "fast differs between runs on 2 ranks")
+    check(within(distance(case, "a", "cpu"), distance(case, "cpu-bf16", "cpu"), FP32_BOUND), "fast on 2 ranks is not the CPU's")
+
+
+def any_legal_order(case):
+    """Work may run as soon or as late as streams and events allow, blocks and threads in any order: the bits stay."""
+    orders = [{"EMU_STREAMS": "early"}, {"EMU_STREAMS": "late", "EMU_SCHEDULE": "reverse"}, {"EMU_STREAMS": "random:1", "EMU_SCHEDULE": "random:2"},
+              {"EMU_STREAMS": "random:3", "EMU_CPASYNC": "early"}]
+    for name, keys, chosen in (("tree", {"run__dtype": "bf16"}, orders), ("fast", {"run__reduction": "fast", "run__optimizer_sharding": "replicated"}, orders[1:3])):
+        train(case, 2, name, **WINDOWS, **keys)
+        for i, order in enumerate(chosen):
+            train(case, 2, f"{name}-{i}", environment=order, **WINDOWS, **keys)
+            check(trace(case, f"{name}-{i}") == trace(case, name), f"{name}: {order} changes the result")
+
+
+def protected(case):
+    """Device memory is closed to the host while it is at work: training, evaluation, saving and going on touch it through copies alone."""
+    keys = {**PACKED, "model": LLAMA, "data__valid": [str(DATA / "shakespeare_valid.txt")], "train__eval_every": 2, "train__eval_batches": 2,
+            "checkpoint__every": 2}
+    train(case, 2, "open", **keys)
+    for ranks, code, more in ((2, STOPPED, {"train__stop_after": 3}), (0, OK, {})):
+        train(case, ranks, "run", code, environment={"EMU_PROTECT": "1"}, **keys, **more)
+    check(trace(case, "run") == trace(case, "open"), "a protected run, stopped and resumed, differs")
+    found = {run: [(row["step"], row["valid_loss"]) for row in case.metrics(run, "eval")] for run in ("open", "run")}
+    check(found["open"] == found["run"] and len(found["run"]) == 2, f"evaluations differ: {found}")
+
+
+def over_to_the_cpu_and_back(case):
+    for dtype in ("fp32", "bf16"):
+        keys = {**WINDOWS, "run__dtype": dtype, "run__optimizer_sharding": "sharded" if dtype == "fp32" else "replicated"}
+        for device in ("emu", "cpu"):
+            train(case, 0, f"{device}-{dtype}", run__device=device, **keys)
+        for name, first, second in (("there", (2, "emu"), (0, "cpu")), ("back", (0, "cpu"), (2, "emu")), ("stays", (2, "emu"), (0, "emu"))):
+            train(case, first[0], f"{name}-{dtype}", STOPPED, run__device=first[1], train__stop_after=2, **keys)
+            before = case.digest(f"{name}-{dtype}")
+            text = train(case, second[0], f"{name}-{dtype}", run__device=second[1], **keys).stderr
+            check("step 2 of 4" in text and before != case.digest(f"{name}-{dtype}"), "it did not go on from step 2")
+        check(trace(case, f"stays-{dtype}") == trace(case, f"emu-{dtype}"), f"{dtype}: a run resumed on other ranks differs")
+    unit = distance(case, "cpu-bf16", "cpu-fp32")
+    for dtype, bound in (("fp32", FP32_BOUND), ("bf16", BF16_BOUND)):
+        for name in ("there", "back"):
+            found = distance(case, f"{name}-{dtype}", "cpu-fp32")
+            check(within(found, unit, bound), f"{name}, {dtype}: off by {found}, where bf16 on the CPU is by {unit}")
+
+
+def recorded_or_not(case):
+    """Recomputation changes no bits, nor does running call by call instead of what was recorded."""
+    for how in ("none", "selective", "full"):
+        train(case, 0, how, model__recompute=how, **WINDOWS)
+    for ranks in (0, 2):
+        train(case, ranks, f"calls-{ranks}", run__debug_tape=True, **WINDOWS)
+    first = trace(case, "none")
+    for run in ("selective", "full", "calls-0", "calls-2"):
+        check(trace(case, run) == first, f"{run} differs")
+    lines = {run: [json.loads(line) for line in (case.folder / run / f"tape-{rank}.jsonl").read_text().splitlines()] for run, rank in
+             (("calls-0", 0), ("calls-2", 1))}
+    mine = [{**line, "micro": 0} for line in lines["calls-0"] if line["micro"] == 2 and line["pass"] == "forward" and line["step"] == 1]
+    other = [{**line, "micro": 0} for line in lines["calls-2"] if line["micro"] == 2 and line["pass"] == "forward" and line["step"] == 1]
+    check(len(mine) > 5 and mine == other, "the tape of micro-batch 2 is not the same on one and two ranks")
+
+
+def evaluated_and_generated(case):
+    train(case, 0, "run", model=LLAMA, train__steps=8, optim__lr=1e-2, data__valid=[str(DATA / "shakespeare_valid.txt")], train__eval_batches=4, **PACKED)
+    config, found, texts = case.folder / f"config-{case.n_configs}.yaml", {}, {}
+    for device, ranks in (("cpu", 0), ("emu", 0), ("emu", 2)):
+        run = Job(case.folder, ranks, "eval", config, "--json", "--set", f"run.device={device}", environment={**GPUS, "EMU_PROTECT": "1"})
+        run.expect(OK)
+        found[device, ranks] = json.loads(run.stdout)
+    check(found["emu", 0] == found["emu", 2], f"evaluations on one and two ranks differ: {found}")
+    check(abs(found["emu", 0]["loss"] / found["cpu", 0]["loss"] - 1) < 2.0**-24 * math.sqrt(2048), f"evaluations differ: {found}")
+    check(abs(found["emu", 0]["loss"] - case.metrics("run", "eval")[-1]["valid_loss"]) < 1e-12, f"the run's own evaluation differs from {found}")
+    for how in (["--greedy"], ["--set", "generate.beams=3"], ["--set", "generate.temperature=0.7"]):
+        for device in ("cpu", "emu"):
+            run = Job(case.folder, 0, "generate", case.folder / "run", "--ids", "--set", f"run.device={device}", "--set", "generate.max_new_tokens=12",
+                      "--prompt", "The leaves of the", "--prompt", "A", *how, environment={"EMU_PROTECT": "1"})
+            run.expect(OK)
+            texts[device] = run.stdout
+        check(texts["cpu"] == texts["emu"] and texts["cpu"].count(" ") > 8, f"generated with {how}: {texts}")
+
+
+def plan_is_what_is_taken(case):
+    """A GPU with as much memory as `espalier plan` says, and a little for what no plan knows, holds the run; one with less does not."""
+    keys = {**TINY, **PACKED, "train__micro_batch_tokens": 512, "data__sequence_length": 128}
+    case.model.write_text(json.dumps(LLAMA), encoding="utf-8")
+    out = subprocess.run([job.espalier, "plan", str(case.config("run", **keys)), "--json"], capture_output=True, text=True, timeout=job.DEADLINE)
+    check(out.returncode == OK, out.stderr)
+    plan = json.loads(out.stdout)
+    check(plan["device"] == "emu" and plan["device_bytes"] == sum(plan["arenas"].values()) - plan["arenas"]["STAGE"], f"the plan is {plan}")
+    small, libraries = plan["device_bytes"] - 4096, 40 << 20
+    text = start(case, 0, "run", model=LLAMA, environment={"EMU_MEMORY": str(small)}, **keys).expect_failure(USAGE, "too much", "MiB", "espalier plan")
+    check(re.search(rf"{plan['device_bytes'] / 2**20:.1f} MiB", text), f"the line does not hold the plan's figure, {plan['device_bytes']} bytes")
+    train(case, 0, "run", model=LLAMA, environment={"EMU_MEMORY": str(plan["device_bytes"] + libraries)}, **{**keys, "train__steps": 1})
+    out = subprocess.run([job.espalier, "plan", str(case.config("run", **{**keys, "run__device": "auto"})), "--device", "cuda", "--ranks", "4"],
+                         capture_output=True, text=True, timeout=job.DEADLINE)
+    check(out.returncode == OK and "memory of a rank's GPU" in out.stdout and "cuda fp32" in out.stdout, f"plan --device cuda: {out}")
+
+
+def refused(case, environment, *words, ranks=(0, 2), before=(), **keys):
+    for n in ranks:
+        case.model.write_text(json.dumps(GPT2), encoding="utf-8")
+        case.start(n, "refused", before=before, environment={**GPUS, **environment}, **{**TINY, **WINDOWS, **keys}).expect_failure(USAGE, *words)
+    check(not (case.folder / "refused").exists(), "a refused run left a folder")
+
+
+def no_device_to_use(case):
+    refused(case, {"EMU_DEVICES": "-1"}, "driver")
+    refused(case, {"EMU_DRIVER": "11000"}, "driver", ranks=(0,))
+    refused(case, {"EMU_DEVICES": "0"}, "no")
+    refused(case, {"EMU_BUSY": "1"}, "GPU 0", "another process")
+    refused(case, {"EMU_CAPABILITY": "70"}, "7.0", "8.0", ranks=(0,))
+    refused(case, {"EMU_DEVICES": "1"}, "2 ranks", "1 GPU", ranks=(2,))
+    refused(case, {"EMU_DEVICES": "2"}, "3 ranks", "2 GPUs", ranks=(3,), run__reduction="fast")
+    each = ["sh", "-c", 'EMU_DEVICE_NAME="Model $OMPI_COMM_WORLD_RANK" exec "$@"', "sh"]
+    refused(case, {}, "rank 0", "Model 0", "rank 1", "Model 1", ranks=(2,), before=each)
+
+
+def libraries_that_are_not_there(case):
+    broken = case.folder / "broken"
+    broken.mkdir()
+    (broken / "libespalier_emu.so").write_bytes(b"no library")
+    refused(case, {"ESPL_BACKEND_DIR": str(broken)}, "libespalier_emu.so", "does not load")
+    whole, alone = job.espalier, case.folder / "bin"
+    alone.mkdir()
+    try:
+        job.espalier = pathlib_copy(whole, alone)
+        refused(case, {}, "libespalier_emu.so", str(alone))
+        refused(case, {}, "libespalier_cuda.so", "run.device: cpu", run__device="cuda")
+        shutil.copy(whole.parent / "libespalier_emu.so", alone / "libespalier_cuda.so")  # to `auto` it is as good as a GPU
+        automatic(case)
+    finally:
+        job.espalier = whole
+
+
+def pathlib_copy(program, folder):
+    shutil.copy(program, folder / "espalier")
+    return folder / "espalier"
+
+
+def automatic(case):
+    keys = {**WINDOWS, "run__device": "auto", "train__steps": 1}
+    check("Emulated GPU" in train(case, 2, "gpus", **keys).stderr, "auto did not take the GPUs")
+    text = train(case, 2, "cpus", environment={"EMU_DEVICES": "0"}, **keys).stderr
+    check("run.device is auto: the CPU, because" in text, "auto does not say why it takes the CPU")
+    some = ["sh", "-c", 'EMU_DEVICES=$((2 - 2 * OMPI_COMM_WORLD_RANK)) exec "$@"', "sh"]
+    refused(case, {}, "run.device is auto", "1 of 2 ranks", ranks=(2,), before=some, run__device="auto")
+
+
+def failures_under_way(case):
+    """A kernel, a sum over ranks or a rank that fails: the job ends with a line that says what, and does not hang."""
+    one = ["sh", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then export EMU_LAUNCH_FAIL=adamw; fi; exec "$@"', "sh"]
+    case.model.write_text(json.dumps(GPT2), encoding="utf-8")
+    text = start(case, 0, "kernel", environment={"EMU_LAUNCH_FAIL": "adamw"}, **WINDOWS).expect(IO, "GPU 0 failed")
+    check("illegal memory access" in text, f"the line does not say what failed: {text}")
+    failing = case.start(2, "one", before=one, environment=GPUS, **{**TINY, **WINDOWS})
+    check(failing.finish() != OK and "illegal memory access" in failing.stderr and "rank 1" in failing.stderr, "the failure of rank 1 is not told", failing)
+    failing = start(case, 2, "sum", environment={"EMU_NCCL_FAIL": "async:1:5"}, **WINDOWS)
+    check(failing.finish() != OK and "NCCL" in failing.stderr, "a failing sum is not told", failing)
+    start(case, 2, "hang", environment={"EMU_NCCL_FAIL": "hang:1:5"}, run__watchdog=4, **WINDOWS).expect(WATCHDOG_EXIT, "watchdog: rank", "no progress", "waiting for the device")
+
+
+def main_or_skip(cases):
+    program = os.path.abspath(sys.argv[1])
+    if os.path.exists(os.path.join(os.path.dirname(program), "libespalier_emu.so")):
+        return main(cases)
+
+    def no_emulator(case):
+        raise Skipped("this build has no libespalier_emu.so")
+
+    return main([no_emulator])
+
+
+if __name__ == "__main__":
+    sys.exit(main_or_skip([gpt2_is_the_cpus, llama_is_the_cpus, ranks_and_sharding, fast_repeats_itself, any_legal_order, protected, over_to_the_cpu_and_back,
+                           recorded_or_not, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use, libraries_that_are_not_there,
+                           failures_under_way]))

@@ -84,8 +84,8 @@ void espl_run_close(espl_run *run);
 /* Collective. One optimizer step. Errors: numeric, when too many steps in a row were not finite. */
 espl_status espl_run_step(espl_run *run, espl_step_result *result);
 
-/* Local. Passes on the status of a call to the device in the loop. On several ranks a failure ends the job here and now: the others'
- * devices may wait for this one's, and then nobody there comes to agree on anything. */
+/* Local. Passes on the status of what was asked of the device, or of bulk operations, in the loop. On several ranks a failure ends the
+ * job here and now: the others' devices may wait for this one's, and then nobody there comes to agree on anything. */
 espl_status espl_run_device(espl_run *run, espl_status status);
 
 /* Collective. Saves a checkpoint of the present state (in the background when the config says so). */

@@ -153,7 +153,7 @@ static espl_status micro_batches(espl_run *run, place mine, int64_t first, int64
         result->data_seconds += espl_now() - before;
         espl_batch batch = batch_of(run, first + i, loss_scale);
         espl_reducer_begin(run->memory.reducer, i);
-        ESPL_TRY(espl_run_device(run, one_micro_batch(run, &batch, !espl_reducer_accumulates(run->memory.reducer, i), i + 1 == count)));
+        ESPL_TRY(one_micro_batch(run, &batch, !espl_reducer_accumulates(run->memory.reducer, i), i + 1 == count));
         espl_reducer_done(run->memory.reducer, i);
         result->tokens += batch.n;
         mine = next_place(run, mine);
@@ -173,7 +173,7 @@ static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
         run->engine.kernels->sum_squares(run->memory.gradients + begin, end - begin, &run->memory.sums[ESPL_SUM_SQUARES]);
     }
     espl_comm_beat(run->comm, run->counters.step + 1, "waiting for the device");
-    return espl_run_device(run, run->engine.calls->read(run->engine.device, sums, run->memory.sums, ESPL_N_SUMS * sizeof *sums));
+    return run->engine.calls->read(run->engine.device, sums, run->memory.sums, ESPL_N_SUMS * sizeof *sums);
 }
 
 /* One reduction of integers: loss and squared norm as exact sums, stop votes, tokens. All ranks see the same. */
@@ -248,8 +248,9 @@ espl_status espl_run_step(espl_run *run, espl_step_result *result) {
     place next = survey(run, first, &mine, &n_targets);
     zero_gaps(run);
     run->engine.kernels->zero(run->memory.sums, sizeof sums);
-    ESPL_TRY(micro_batches(run, mine, first, count, n_targets > 0 ? (float)(1.0 / (double)n_targets) : 0.0f, result));
-    ESPL_TRY(own_sums(run, sums));
+    float scale = n_targets > 0 ? (float)(1.0 / (double)n_targets) : 0.0f;
+    ESPL_TRY(espl_run_device(run, micro_batches(run, mine, first, count, scale, result)));
+    ESPL_TRY(espl_run_device(run, own_sums(run, sums)));
     ESPL_TRY(agree(run, sums, n_targets > 0 ? n_targets : 1, result));
     double before_update = espl_now();
     result->lr = espl_schedule_rate(run->config, run->counters.step + 1, run->total_steps);
@@ -258,7 +259,7 @@ espl_status espl_run_step(espl_run *run, espl_step_result *result) {
     } else {
         run->counters.skipped_in_row = 0;
         run->counters.updates++;
-        ESPL_TRY(update(run, result));
+        ESPL_TRY(espl_run_device(run, update(run, result)));
     }
     run->counters.epoch = next.epoch;
     run->counters.cursor = next.k;

@@ -7,17 +7,35 @@
 
 #include <mpi.h>
 #include <nccl.h>
-#include <numeric>
+#include <time.h>
 
 namespace {
 
-int rank, size;
+int rank, size = 1; /* alone there is no MPI */
+
+void barrier() {
+    if (size > 1)
+        MPI_Barrier(MPI_COMM_WORLD);
+}
+
+/* The other ranks would wait. */
+void give_up() {
+    if (size > 1)
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    exit(EXIT_FAILURE);
+}
+
+double seconds() {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 
 void check_nccl(ncclResult_t got, ncclResult_t expected, const char *file, int line) {
     if (got != expected) {
         print_error("%s:%d: rank %d got %s, expected %s (%s)\n", file, line, rank, ncclGetErrorString(got), ncclGetErrorString(expected),
                     ncclGetLastError(nullptr));
-        MPI_Abort(MPI_COMM_WORLD, 1); /* the other ranks would wait */
+        give_up();
     }
 }
 #define NCCL_IS(result, call) check_nccl((call), (result), __FILE__, __LINE__)
@@ -27,14 +45,15 @@ ncclUniqueId new_identity() {
     ncclUniqueId id;
     if (rank == 0)
         NCCL_OK(ncclGetUniqueId(&id));
-    MPI_Bcast(&id, sizeof id, MPI_BYTE, 0, MPI_COMM_WORLD);
+    if (size > 1)
+        MPI_Bcast(&id, sizeof id, MPI_BYTE, 0, MPI_COMM_WORLD);
     return id;
 }
 
 /* Asks until what was begun is over; what it came to. */
-ncclResult_t settle(ncclComm_t comm, double seconds = 20.0) {
+ncclResult_t settle(ncclComm_t comm, double patience = 20.0) {
     ncclResult_t state = ncclInProgress;
-    for (double until = MPI_Wtime() + seconds; state == ncclInProgress && MPI_Wtime() < until; usleep(100))
+    for (double until = seconds() + patience; state == ncclInProgress && seconds() < until; usleep(100))
         NCCL_OK(ncclCommGetAsyncError(comm, &state));
     return state;
 }
@@ -63,7 +82,7 @@ struct member {
         NCCL_OK(settle(comm));
         NCCL_OK(ncclCommDestroy(comm));
         OK(cudaStreamDestroy(stream));
-        MPI_Barrier(MPI_COMM_WORLD);
+        barrier();
     }
     /* An operation has been started. */
     void started(ncclResult_t result) const {
@@ -89,7 +108,7 @@ template <class T> void check_values(const T *device, const std::vector<T> &expe
     for (size_t i = 0; i < got.size(); i++)
         if (got[i] != expected[i]) {
             print_error("rank %d of %d: %s: element %zu is %g, expected %g\n", rank, size, what, i, (double)got[i], (double)expected[i]);
-            MPI_Abort(MPI_COMM_WORLD, 1);
+            give_up();
         }
 }
 
@@ -260,7 +279,7 @@ void test_hosts_that_wait_elsewhere(void **) {
         m.started(ncclAllReduce(x, x, 1, ncclInt64, ncclSum, m.comm, m.stream));
         if (rank != 0)
             OK(cudaStreamSynchronize(m.stream));
-        MPI_Barrier(MPI_COMM_WORLD);
+        barrier();
     }
     assert_int_equal(host_copy(x, 1)[0], size * size * size);
     OK(cudaFree(x));
@@ -343,7 +362,7 @@ void abort_all(ncclComm_t comm, cudaStream_t stream) {
         OK(cudaStreamSynchronize(stream));
         OK(cudaStreamDestroy(stream));
     }
-    MPI_Barrier(MPI_COMM_WORLD);
+    barrier();
 }
 
 /* An operation that fails or hangs on rank 1: what rank 1 is told and that the others wait. */
@@ -366,7 +385,7 @@ void check_stuck(const char *fault, ncclResult_t told) {
     (void)cudaGetLastError();
     NCCL_OK(ncclCommGetAsyncError(comm, &state));
     NCCL_IS(rank == 1 ? told : ncclSuccess, state);
-    MPI_Barrier(MPI_COMM_WORLD);
+    barrier();
     abort_all(comm, stream);
     OK(cudaFree(x));
 }
@@ -403,13 +422,13 @@ void test_mismatch_is_told(void **) {
         NCCL_OK(ncclAllGather(x, x, 1, ncclFloat32, comm, stream));
     else
         NCCL_OK(ncclAllReduce(x, x, 1, ncclFloat32, ncclSum, comm, stream));
-    for (double until = MPI_Wtime() + 10.0; rank == 0 && state == ncclSuccess && MPI_Wtime() < until; usleep(100)) {
+    for (double until = seconds() + 10.0; rank == 0 && state == ncclSuccess && seconds() < until; usleep(100)) {
         (void)cudaStreamQuery(stream);
         NCCL_OK(ncclCommGetAsyncError(comm, &state));
     }
     (void)cudaGetLastError();
     NCCL_IS(rank == 0 ? ncclInvalidUsage : ncclSuccess, state);
-    MPI_Barrier(MPI_COMM_WORLD);
+    barrier();
     abort_all(comm, stream);
     OK(cudaFree(x));
 }
@@ -425,9 +444,12 @@ void test_no_device_for_nccl(void **) {
 
 int main(int argc, char **argv) {
     int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    bool launched = getenv("OMPI_COMM_WORLD_SIZE") != nullptr;
+    if (launched) {
+        MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+        MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+        MPI_Comm_size(MPI_COMM_WORLD, &size);
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_operations),
         cmocka_unit_test(test_bf16_sums),
@@ -447,7 +469,8 @@ int main(int argc, char **argv) {
     };
     int failed = cmocka_run_group_tests(tests, nullptr, nullptr);
     if (failed > 0)
-        MPI_Abort(MPI_COMM_WORLD, failed);
-    MPI_Finalize();
+        give_up();
+    if (launched)
+        MPI_Finalize();
     return 0;
 }

@@ -166,7 +166,6 @@ def bad_configs(case):
     refused(case, USAGE, "optim.learning_rate", "did you mean 'optim.lr'", optim__learning_rate=1)
     refused(case, USAGE, "train.steps", train__steps="many")
     refused(case, USAGE, "run.dir", run__dir=None)
-    refused(case, USAGE, "run.device", run__device="cuda", ranks=(0,))
     refused(case, USAGE, "4 ranks", "train.micro_batches is 3", ranks=(4,), train__micro_batches=3, run__reduction="fast")
     refused(case, USAGE, "run.reduction is tree", "(3)", ranks=(3,), train__micro_batches=12)
 

@@ -26,6 +26,10 @@ class Skip(Exception):
     """This machine cannot do the part; the text says why."""
 
 
+class Missing(Exception):
+    """What the run should have brought along is not there."""
+
+
 class Session:
     """One run of tests/gpu/run.sh. `folders`: where programs are looked for; `small`: rehearsal sizes."""
 
@@ -42,7 +46,7 @@ class Session:
             for place in (folder / "bin" / name, folder / name, folder / "tests" / name):
                 if place.is_file():
                     return place
-        raise Skip(f"{name} is in none of {', '.join(map(str, self.folders))}; tests/gpu/bundle.sh makes it")
+        raise Missing(f"{name} is in none of {', '.join(map(str, self.folders))}; tests/gpu/bundle.sh makes it")
 
     def environment(self):
         """For our programs: libraries of the bundle and, for the GPU, those of Python's packages and the toolkit."""
@@ -102,6 +106,8 @@ class Session:
             status, why = "ran", ""
         except Skip as reason:
             status, why = "skipped", str(reason)
+        except Missing as reason:
+            status, why = "failed", str(reason)
         except OutOfTime as reason:
             status, why = "out of time", str(reason)
         part = self.parts[name]

@@ -41,7 +41,7 @@ CONFINED = [
 
 ROOT_FILES = {"CMakeLists.txt", "CMakePresets.json", "README.md", "CHANGELOG.md", "LICENSE"}
 ROOT_FOLDERS = {"src", "comm", "kernels", "io", "launch", "configs", "slurm", "tests"}
-SHARED_NAMES = {"CMakeLists.txt", "README.md"}
+SHARED_NAMES = {"run.sh", "CMakeLists.txt", "README.md"}
 
 MAX_FUNCTION, MAX_FUNCTION_P99 = 120, 80
 CODE = {".c", ".h", ".cu", ".cuh", ".cpp", ".def"}

@@ -354,6 +354,16 @@ void test_shapes(void **) {
         }
 }
 
+/* Sums that are powers of two come to lie between two bf16 numbers. */
+void test_ties(void **) {
+    product p;
+    p.type = {CUDA_R_16BF, CUDA_R_16BF};
+    p.alpha = 257.0f / 256.0f;
+    assert_int_equal(check_product(p), 3);
+    p.alpha = 259.0f / 256.0f;
+    assert_int_equal(check_product(p), 3);
+}
+
 void test_bias_of_another_format(void **) {
     product p;
     p.type = {CUDA_R_16BF, CUDA_R_32F};
@@ -512,6 +522,7 @@ int main() {
         cmocka_unit_test(test_all_products),
         cmocka_unit_test(test_the_comparison_sees),
         cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_ties),
         cmocka_unit_test(test_bias_of_another_format),
         cmocka_unit_test(test_c_is_not_read),
         cmocka_unit_test(test_algorithms_differ_in_last_bits),

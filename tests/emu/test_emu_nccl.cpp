@@ -299,13 +299,32 @@ void test_non_blocking_launches(void **) {
     NCCL_OK(settle(m.comm));
     OK(cudaEventRecord(right, m.stream));
     OK(cudaEventSynchronize(early));
-    assert_int_equal(cudaEventQuery(right), cudaErrorNotReady);
+    assert_int_equal(host_copy(x, 1)[0], 1);
+    barrier();
     OK(cudaEventSynchronize(right));
-    (void)cudaGetLastError();
     assert_int_equal(host_copy(x, 1)[0], size);
     for (cudaEvent_t e : {early, right})
         OK(cudaEventDestroy(e));
     OK(cudaFree(x));
+}
+
+/* Operations of a communicator go in the order of their calls, on whatever streams, and whichever is waited for. */
+void test_one_communicator_on_two_streams(void **) {
+    for (int i = 0; i < 8; i++) {
+        with_setting schedule("EMU_STREAMS", i == 0 ? "late" : schedules[(i + rank) % 8]);
+        member m;
+        cudaStream_t other;
+        OK(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
+        int64_t *x = device_memory<int64_t>({1, rank});
+        m.started(ncclAllReduce(x, x, 1, ncclInt64, ncclSum, m.comm, m.stream));
+        m.started(ncclBroadcast(x + 1, x + 1, 1, ncclInt64, size - 1, m.comm, other));
+        OK(cudaStreamSynchronize(other));
+        assert_int_equal(host_copy(x, 2)[1], size - 1);
+        OK(cudaStreamSynchronize(m.stream));
+        assert_int_equal(host_copy(x, 1)[0], size);
+        OK(cudaFree(x));
+        OK(cudaStreamDestroy(other));
+    }
 }
 
 /* Two communicators and two streams at once, used in opposite order by even and odd ranks. */
@@ -457,6 +476,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_operations_stand_in_streams),
         cmocka_unit_test(test_hosts_that_wait_elsewhere),
         cmocka_unit_test(test_non_blocking_launches),
+        cmocka_unit_test(test_one_communicator_on_two_streams),
         cmocka_unit_test(test_two_communicators),
         cmocka_unit_test(test_wrong_use),
         cmocka_unit_test(test_allocation),

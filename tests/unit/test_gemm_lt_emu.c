@@ -440,6 +440,24 @@ static void zero_proves_nothing(void **state) {
     release(&p);
 }
 
+/* Chunks of LINEAR_XENT: they fit, there are no more than needed, and the work planned for a micro-batch is enough for a smaller one. */
+static void chunks_fit(void **state) {
+    (void)state;
+    static const int64_t words[] = {1, 29, 997, 32000, 50257, 128256, 262144, 10000000},
+                         tokens[] = {1, 63, 64, 127, 2048, 4097, 8192, 32768, 65537};
+    for (int i = 0; i < 8 * 9; i++) {
+        espl_attrs attrs = {.vocab = words[i / 9]};
+        int64_t n = tokens[i % 9], rows = espl__xent_rows(&attrs, n), most = espl__xent_most_rows(&attrs), ld = espl__logits_ld(&attrs);
+        size_t work = espl__xent_work(&attrs, ESPL_BF16, n, 1);
+        assert_true(ld >= attrs.vocab && ld < attrs.vocab + 8 && ld * 4 % 16 == 0);
+        assert_true(rows >= 1 && rows <= n && rows <= most && (rows == n || rows % ESPL_XENT_UNIT == 0));
+        assert_true(most == ESPL_XENT_LEAST_ROWS || most * ld * 4 <= ESPL_XENT_BYTES);
+        assert_true((n + rows - 1) / rows <= (n + most - 1) / most);
+        for (int64_t fewer = 1; fewer <= n; fewer = fewer * 3 / 2 + 1)
+            assert_true(ESPL_GEMM_WORK + (size_t)(espl__xent_rows(&attrs, fewer) * ld * 4) <= work && work % 256 == 0);
+    }
+}
+
 static void failures_are_told(void **state) {
     (void)state;
     float got;
@@ -459,7 +477,7 @@ int main(void) {
         cmocka_unit_test(products_are_right),        cmocka_unit_test(odd_shapes_are_right),   cmocka_unit_test(epilogues_are_right),
         cmocka_unit_test(planted_errors_are_found),  cmocka_unit_test(shapes_are_made_once),   cmocka_unit_test(many_shapes_make_room),
         cmocka_unit_test(whole_batches_are_timed),   cmocka_unit_test(timing_changes_no_bits), cmocka_unit_test(zero_proves_nothing),
-        cmocka_unit_test(recordings_take_the_first), cmocka_unit_test(failures_are_told),
+        cmocka_unit_test(recordings_take_the_first), cmocka_unit_test(failures_are_told),      cmocka_unit_test(chunks_fit),
     };
     return cmocka_run_group_tests(tests, open_library, close_library);
 }

@@ -19,6 +19,10 @@ espl_status espl__cuda_check(cudaError_t error, const char *call) {
 }
 
 static espl_status take_device(int ordinal, struct cudaDeviceProp *properties) {
+    int n;
+    ESPL_TRY(espl__cuda_count(&n));
+    if (ordinal < 0 || ordinal >= n)
+        ESPL_FAIL(ESPL_ERR_USAGE, "GPU %d is asked for, this process may use %d (numbered from 0)", ordinal, n);
     cudaError_t error = cudaSetDevice(ordinal);
     if (error == cudaSuccess)
         error = cudaFree(NULL); /* makes the context, where older versions only remember the number */

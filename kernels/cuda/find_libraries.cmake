@@ -32,6 +32,8 @@ endif()
 # cuda_library(NAME HEADER SONAME FOLDERS...): imported target espl_NAME from the header and the library, which must be of one place: first the wheels
 # that were named, then the toolkit, then the system. Wheels hold no lib<name>.so, so the file with the SONAME is what is looked for.
 function(cuda_library name header soname)
+  unset(include)
+  unset(library)
   set(places)
   foreach(folder ${wheel_folders})
     foreach(part ${ARGN})

@@ -252,6 +252,9 @@ void test_new_memory_is_not_zero(void **) {
         assert_true(x == 0.0f);
     OK(cudaFree(p));
     OK(cudaFree(nullptr));
+    OK(cudaMallocHost(&p, 1));
+    assert_int_equal(*static_cast<unsigned char *>(p), 0xff);
+    OK(cudaFreeHost(p));
 }
 
 void test_wrong_copies(void **) {
@@ -418,6 +421,8 @@ void test_what_captures_do_not_allow(void **) {
 void test_events_of_captures_are_places(void **) {
     two_streams s;
     cudaGraph_t graph;
+    ERROR_IS(cudaErrorInvalidValue, cudaEventRecordWithFlags(s.event, s.a, cudaEventRecordExternal)); /* in captures alone */
+    ERROR_IS(cudaErrorInvalidValue, cudaStreamWaitEvent(s.a, s.event, cudaEventWaitExternal));
     OK(cudaStreamBeginCapture(s.a, cudaStreamCaptureModeRelaxed));
     OK(cudaEventRecord(s.event, s.a));
     OK(cudaStreamWaitEvent(s.a, s.event, 0));

@@ -6,7 +6,7 @@
  *   EMU_STREAMS=late         work runs only when somebody waits for it
  *   EMU_STREAMS=random:SEED  at every call some of what may run, runs
  *   EMU_PROTECT=1            device memory cannot be touched but by kernels and copies: the host dies with a message that says so
- * New device memory is filled with 0xFF: NaN as fp32 and bf16, -1 as integer.
+ * New memory, of the device and pinned, is filled with 0xFF: NaN as fp32 and bf16, -1 as integer.
  * Captures: one stream, no fork and join; another stream that would join is cudaErrorStreamCaptureUnsupported.
  *
  * Faults:

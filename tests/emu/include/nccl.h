@@ -1,9 +1,10 @@
 /* The emulator's part of NCCL 2.2x: the subset that our host code uses, with the library's names, values and meanings
  * (https://docs.nvidia.com/deeplearning/nccl). Ranks are processes of one machine that meet in shared memory. An operation takes part
  * when its stream has come to it; a host that waits for something else, say in MPI, does not hold the others up, as with a GPU.
- * Sums go over ranks in the order 0, 1, 2, .... A communicator that does not block
- * puts an operation on its stream only when it has been asked after until ncclSuccess, so an event recorded too early comes too early.
+ * Sums go over ranks in the order 0, 1, 2, ... A communicator that does not block puts an operation on its stream only when it has been
+ * asked after until ncclSuccess, so an event recorded before that is recorded too early.
  *
+ * EMU_NCCL_VERSION=number is for ncclGetVersion.
  * Faults, each with the rank that shows it:
  *   EMU_NCCL_FAIL=absent:RANK    never joins: the others wait in initialisation
  *   EMU_NCCL_FAIL=init:RANK      initialisation fails there with ncclSystemError

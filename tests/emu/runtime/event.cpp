@@ -38,8 +38,8 @@ static cudaError_t record_or_capture(cudaEvent_t handle, cudaStream_t stream, un
     std::shared_ptr<queue> on = queue_of(stream);
     if (!e || !on)
         return cudaErrorInvalidResourceHandle;
-    if (flags > cudaEventRecordExternal)
-        return cudaErrorInvalidValue;
+    if (flags > cudaEventRecordExternal || (flags == cudaEventRecordExternal && !on->capture))
+        return cudaErrorInvalidValue; /* external: in captures alone */
     if (!on->capture) {
         record(e, on);
         return cudaSuccess;
@@ -56,7 +56,7 @@ static cudaError_t wait_or_capture(cudaStream_t stream, cudaEvent_t handle, unsi
     std::shared_ptr<queue> on = queue_of(stream);
     if (!e || !on)
         return cudaErrorInvalidResourceHandle;
-    if (flags > cudaEventWaitExternal)
+    if (flags > cudaEventWaitExternal || (flags == cudaEventWaitExternal && !on->capture))
         return cudaErrorInvalidValue;
     if (on->capture && flags == cudaEventWaitExternal)
         return capture_wait(*on, e);

@@ -259,8 +259,10 @@ cudaError_t cudaHostAlloc(void **pHost, size_t size, unsigned int) {
     *pHost = nullptr;
     if (size > 0 && posix_memalign(pHost, 4096, size) != 0)
         return result(cudaErrorMemoryAllocation);
-    if (size > 0)
-        rt::blocks()[(uintptr_t)*pHost] = {size, 0, rt::kind::pinned};
+    if (size == 0)
+        return cudaSuccess;
+    memset(*pHost, 0xff, size);
+    rt::blocks()[(uintptr_t)*pHost] = {size, 0, rt::kind::pinned};
     return cudaSuccess;
 }
 

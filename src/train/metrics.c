@@ -223,8 +223,13 @@ static totals sum_up(const espl_metrics *metrics) {
 static void log_summary(const espl_metrics *metrics, const totals *sum) {
     ESPL_INFO("%lld steps, %lld tokens in %.1f s: %.0f tokens/s, %.3f node-hours, %lld steps skipped so far", (long long)sum->steps,
               (long long)sum->tokens, sum->seconds, sum->tokens_per_second, sum->node_hours, (long long)metrics->skipped_steps);
-    ESPL_INFO("peak memory of rank 0: %.1f MiB (planned: %.1f MiB)", (double)sum->peak_rss / 0x1p20,
-              (double)metrics->start.planned_bytes / 0x1p20);
+    size_t device = metrics->start.device_bytes;
+    if (device > 0)
+        ESPL_INFO("memory of rank 0: %.1f MiB on its GPU, as planned; %.1f MiB at most on the host", (double)device / 0x1p20,
+                  (double)sum->peak_rss / 0x1p20);
+    else
+        ESPL_INFO("peak memory of rank 0: %.1f MiB (planned: %.1f MiB)", (double)sum->peak_rss / 0x1p20,
+                  (double)metrics->start.planned_bytes / 0x1p20);
     if (metrics->energy.n > 0)
         ESPL_INFO("energy of the CPU packages of rank 0's node: %.1f kJ", metrics->energy.joules / 1000.0);
     else

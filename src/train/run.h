@@ -39,6 +39,7 @@ typedef struct espl_run {
     espl_blueprint blueprint;
     espl_memory memory;
     espl_graph *graphs[2][2]; /* the recorded tape, by fresh and last (step.c); NULL: not yet */
+    bool tried;               /* the tape has run call by call, as it does before it is recorded */
     espl_optimizer optimizer;
     espl_update *updates;
     espl_segment *owned; /* [n_params] */

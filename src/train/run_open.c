@@ -268,6 +268,7 @@ static espl_status open_metrics(espl_run *run) {
                                 .peak_flops = run->peak_flops,
                                 .peak_name = "of peak",
                                 .planned_bytes = planned,
+                                .device_bytes = run->engine.calls->remote ? planned - bytes[ESPL_ARENA_STAGE] : 0,
                                 .n_nodes = run->ranks->n_nodes,
                                 .about = run->provenance};
     return espl_metrics_open(&run->metrics, run->config, run->config->run_dir, &start);
@@ -344,6 +345,7 @@ void espl_run_close(espl_run *run) {
     for (int i = 0; i < 4; i++)
         if (run->graphs[i / 2][i % 2] != NULL)
             run->engine.calls->forget(run->engine.device, &run->graphs[i / 2][i % 2]);
+    espl_comm_end_bulk(run->comm);
     espl_memory_free(&run->memory);
     espl_blueprint_free(&run->blueprint);
     espl_dataset_close(&run->data);
@@ -354,7 +356,6 @@ void espl_run_close(espl_run *run) {
     free(run->updates);
     free(run->owned);
     free(run->state);
-    espl_comm_end_bulk(run->comm);
     espl_engine_close(&run->engine);
     espl_log_set(run->ranks->rank, run->config->log_level, NULL);
     if (run->log != NULL)

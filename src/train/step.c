@@ -102,13 +102,16 @@ static espl_status replay_tape(espl_run *run, const espl_batch *batch, bool fres
     return last ? start_sums(run) : ESPL_OK;
 }
 
-/* A device that can record replays; under run.debug_tape each call runs by itself, as on the host, and its tensors are looked at. */
+/* A device that can record replays, but for the first micro-batch of the process: then each call runs by itself, as on the host, and
+ * libraries choose their algorithms on what the calls hand them, which they cannot inside a recording. Under run.debug_tape this goes on,
+ * and the tensors of each call are looked at. */
 static espl_status one_micro_batch(espl_run *run, const espl_batch *batch, bool fresh, bool last) {
     const espl_hooks hooks = {.context = run, .after_call = after_call, .bucket = last ? sum_bucket : NULL};
     espl_comm_beat(run->comm, run->counters.step + 1, "waiting for the device");
     ESPL_TRY(run->engine.calls->begin(run->engine.device, batch));
-    if (run->engine.calls->record != NULL && run->tape_log == NULL)
+    if (run->engine.calls->record != NULL && run->tape_log == NULL && run->tried)
         return replay_tape(run, batch, fresh, last);
+    run->tried = true;
     return run_tape(run, batch, fresh, &hooks);
 }
 

@@ -134,10 +134,10 @@ def any_legal_order(case):
 
 def protected(case):
     """Device memory is closed to the host while it is at work: training, evaluation, saving and going on touch it through copies alone."""
-    keys = {**PACKED, "model": LLAMA, "data__valid": [str(DATA / "shakespeare_valid.txt")], "train__eval_every": 2, "train__eval_batches": 2,
-            "checkpoint__every": 2}
+    keys = {**PACKED, "model": LLAMA, "train__steps": 3, "train__micro_batches": 2, "data__valid": [str(DATA / "shakespeare_valid.txt")],
+            "train__eval_every": 2, "train__eval_batches": 2, "checkpoint__every": 1}
     train(case, 2, "open", **keys)
-    for ranks, code, more in ((2, STOPPED, {"train__stop_after": 3}), (0, OK, {})):
+    for ranks, code, more in ((2, STOPPED, {"train__stop_after": 2}), (0, OK, {})):
         train(case, ranks, "run", code, environment={"EMU_PROTECT": "1"}, **keys, **more)
     check(trace(case, "run") == trace(case, "open"), "a protected run, stopped and resumed, differs")
     found = {run: [(row["step"], row["valid_loss"]) for row in case.metrics(run, "eval")] for run in ("open", "run")}

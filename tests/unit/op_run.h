@@ -14,6 +14,12 @@
 
 #include <stdio.h>
 
+/* Work that is kept from call to call while it has the right size: much of it takes long to make. */
+typedef struct op_work {
+    void *memory;
+    size_t bytes;
+} op_work;
+
 /* Who computes: a table, its threads, and the format to which its activations are rounded (its own, or a narrower one to stand for it). */
 typedef struct op_backend {
     const espl_kernels *kernels;
@@ -23,6 +29,7 @@ typedef struct op_backend {
     espl_device *device;
     int64_t more_rows; /* padding behind the tokens; 0 on the host */
     size_t shift;      /* tensors begin so many bytes behind a multiple of 256 */
+    op_work *work;     /* NULL: made for each call */
     bool replay;       /* each kernel is recorded while another micro-batch is under way, then replayed on the case's */
 } op_backend;
 
@@ -223,22 +230,43 @@ static inline void op_replay(const op_backend *backend, espl_kernel *kernel, con
     backend->calls->forget(backend->device, &graph);
 }
 
+static inline void op_work_resize(const op_backend *backend, op_work *work, size_t bytes) {
+    op_backend aligned = *backend;
+    aligned.shift = 0;
+    if (work->bytes == bytes)
+        return;
+    op_release(&aligned, work->memory, work->bytes);
+    work->memory = op_memory(&aligned, bytes);
+    work->bytes = bytes;
+}
+
+/* NaN in every format, at both ends: in all that kernels of small cases use. */
+static inline void op_work_spoil(const op_backend *backend, const op_work *work) {
+    size_t bytes = work->bytes < 1 << 18 ? work->bytes : 1 << 18;
+    void *dirt = op_alloc(bytes);
+    if (bytes == 0)
+        return;
+    memset(dirt, 0xFF, bytes);
+    op_put(backend, work->memory, dirt, bytes);
+    op_put(backend, (char *)work->memory + work->bytes - bytes, dirt, bytes);
+    free(dirt);
+}
+
 /* Calls a kernel with the work it asks for, which holds NaN. */
 static inline void op_call(const op_backend *backend, espl_op op, espl_args *args, int backward) {
     espl_kernel *kernel = (backward ? backend->kernels->backward : backend->kernels->forward)[op];
-    size_t bytes = backend->kernels->work_bytes(op, args->attrs, args->batch->n + backend->more_rows, backend->threads, backward);
-    void *dirt = op_alloc(bytes);
-    args->work = op_memory(backend, bytes);
-    if (bytes > 0)
-        op_put(backend, args->work, memset(dirt, 0xFF, bytes), bytes);
+    op_work own = {0}, *work = backend->work ? backend->work : &own;
+    op_work_resize(backend, work,
+                   backend->kernels->work_bytes(op, args->attrs, args->batch->n + backend->more_rows, backend->threads, backward));
+    op_work_spoil(backend, work);
+    args->work = work->memory;
     if (backend->replay)
         op_replay(backend, kernel, args);
     else
         kernel(args);
     if (backend->calls)
         op_must(backend->calls->sync(backend->device));
-    op_release(backend, args->work, bytes);
-    free(dirt);
+    op_work_resize(backend, &own, 0);
 }
 
 /* The micro-batch becomes the one that kernels of a device work on, with the rows of padding. */
@@ -432,8 +460,9 @@ static inline espl_dtype op_result_format(const op_backend *fast, const op_case 
     return through_real ? fast->kernels->real : op_slot_format(fast, c->op, slot);
 }
 
-/* error(fast) / (2 error(plain) + one rounding of the largest result), worst of all results; above 1 the rule is broken. Says where. */
-static inline double op_worst_2x(const op_backend *fast, const op_case *c) {
+/* error(fast) / (2 error(plain) + one rounding of the largest result), worst of all results; above 1 the rule is broken. Says where, unless
+ * log is NULL. */
+static inline double op_worst_2x(const op_backend *fast, const op_case *c, FILE *log) {
     op_backend truth = op_backend_of(espl_kernels_ref(ESPL_F64), 1), plain = op_backend_of(espl_kernels_ref(ESPL_F32), 1);
     op_values a = op_values_make(c, fast->kernels->real), b = op_values_make(c, fast->kernels->real),
               t = op_values_make(c, fast->kernels->real);
@@ -448,9 +477,9 @@ static inline double op_worst_2x(const op_backend *fast, const op_case *c) {
         double top = op_max(t.slot[s], t.size[s]), unit = op_unit(op_result_format(fast, c, s)) * top;
         double error = op_error(a.slot[s], t.slot[s], t.size[s]), bound = 2 * op_error(b.slot[s], t.slot[s], t.size[s]) + unit;
         double ratio = error == 0 ? 0 : error / bound;
-        if (!(ratio <= 1))
-            printf("%s: %s %s: error %.3g, allowed %.3g (largest value %.3g)\n", fast->kernels->name, c->name, op_slot_names[s], error,
-                   bound, top);
+        if (!(ratio <= 1) && log)
+            fprintf(log, "%s: %s %s: error %.3g, allowed %.3g (largest value %.3g)\n", fast->kernels->name, c->name, op_slot_names[s],
+                    error, bound, top);
         worst = ratio > worst ? ratio : worst;
     }
     op_values_free(&a);

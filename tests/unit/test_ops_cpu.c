@@ -57,7 +57,7 @@ static int count_broken(const espl_kernels *kernels) {
     op_backend fast = op_backend_of(kernels, 2);
     int broken = 0;
     for (int i = 0; i < N_CASES; i++)
-        broken += !(op_worst_2x(&fast, case_of(i)) <= 1);
+        broken += !(op_worst_2x(&fast, case_of(i), stdout) <= 1);
     return broken;
 }
 
@@ -172,7 +172,7 @@ static void planted_error_is_found(void **state) {
         const op_case *c = case_of(i);
         linear += c->op == ESPL_OP_LINEAR;
         if (c->op == ESPL_OP_LINEAR)
-            assert_true(op_worst_2x(&fast, c) > 1);
+            assert_true(op_worst_2x(&fast, c, NULL) > 1);
     }
     assert_true(linear > 10);
 }

@@ -1,4 +1,4 @@
-/* Ranks: one interface, three implementations (self: one rank without MPI; mpi: Open MPI; nccl: GPUs).
+/* Ranks: one interface, two implementations (self: one rank without MPI; mpi: Open MPI); bulk operations can be a device's (bulk.h).
  *
  * Functions marked Collective are entered by all ranks in the same order. A rank never leaves alone:
  * whatever it finds by itself goes through espl_comm_agree at a named point, and all ranks take the

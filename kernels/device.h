@@ -44,7 +44,8 @@ typedef struct espl_device_calls {
     /* Local. Zeroed memory for arena `name`, aligned to 256. Errors: usage, when it does not fit; says by how much. */
     espl_status (*alloc)(espl_device *device, const char *name, size_t bytes, void **memory);
     void (*release)(espl_device *device, void *memory, size_t bytes);
-    /* Local. Makes room for micro-batches of up to `tokens` tokens and n_segments segments; again with more replaces it. */
+    /* Local. Micro-batches have up to `tokens` tokens and n_segments segments from now on; kernels work on that many rows. Recordings are
+     * replayed under the number they were made under; where more room is needed than ever before there must be none. */
     espl_status (*reserve)(espl_device *device, int64_t tokens, int64_t n_segments);
 
     /* Local. Host to device, behind everything enqueued so far; `from` may change when it returns. */

@@ -200,17 +200,16 @@ template <int N> __global__ void __launch_bounds__(UPDATE_THREADS) add_all(float
     store_floats(to + at, x);
 }
 
-void espl__cuda_add_on(float *to, const float *from, int64_t n, cudaStream_t stream) {
+void espl__cuda_add(float *to, const float *from, int64_t n) {
+    const unsigned pieces = (unsigned)pieces_of(n, (aligned16(to, from) ? 4 : 1) * UPDATE_THREADS);
     if (n == 0)
         return;
     if (aligned16(to, from))
-        ESPL_LAUNCH(add_all<4>, dim3((unsigned)pieces_of(n, 4 * UPDATE_THREADS)), dim3(UPDATE_THREADS), 0, stream, to, from, n);
+        ESPL_LAUNCH(add_all<4>, dim3(pieces), dim3(UPDATE_THREADS), 0, espl__cuda->compute, to, from, n);
     else
-        ESPL_LAUNCH(add_all<1>, dim3((unsigned)pieces_of(n, UPDATE_THREADS)), dim3(UPDATE_THREADS), 0, stream, to, from, n);
+        ESPL_LAUNCH(add_all<1>, dim3(pieces), dim3(UPDATE_THREADS), 0, espl__cuda->compute, to, from, n);
     espl__cuda_note(cudaGetLastError(), "add");
 }
-
-void espl__cuda_add(float *to, const float *from, int64_t n) { espl__cuda_add_on(to, from, n, espl__cuda->compute); }
 
 /* Units of 16 bytes or of one; bytes behind the last whole unit are those of the thread behind its. `from` NULL: zeros. */
 template <class U> __global__ void __launch_bounds__(UPDATE_THREADS) move_all(unsigned char *to, const unsigned char *from, int64_t bytes) {

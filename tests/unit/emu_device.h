@@ -14,7 +14,7 @@ static const espl_backend *backend;
 static const espl_device_calls *calls;
 static espl_device *device;
 
-static void find_emulator(void) {
+static inline void find_emulator(void) {
     if (espl_backend_open("emu", &backend) != ESPL_OK) {
         espl_status_print_trail(stderr);
         exit(1);
@@ -22,7 +22,7 @@ static void find_emulator(void) {
     calls = backend->device;
 }
 
-static int open_device(void **state) {
+static inline int open_device(void **state) {
     (void)state;
     if (calls->open(0, &device) == ESPL_OK)
         return 0;
@@ -30,23 +30,23 @@ static int open_device(void **state) {
     return 1;
 }
 
-static int close_device(void **state) {
+static inline int close_device(void **state) {
     (void)state;
     calls->close(&device);
     return device != NULL;
 }
 
-static void assert_ok(espl_status status) {
+static inline void assert_ok(espl_status status) {
     if (status != ESPL_OK)
         fail_msg("%s", espl_status_message());
 }
 
-static void assert_message(const char *part) {
+static inline void assert_message(const char *part) {
     if (strstr(espl_status_message(), part) == NULL)
         fail_msg("'%s' is not in: %s", part, espl_status_message());
 }
 
-static void *on_device(size_t bytes) {
+static inline void *on_device(size_t bytes) {
     void *memory;
     assert_ok(calls->alloc(device, "test", bytes, &memory));
     return memory;

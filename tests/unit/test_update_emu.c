@@ -1,0 +1,226 @@
+// test: libs=kernels,core ranks=1 tier=short timeout=60
+/* What runs over parameters on an emulated GPU: AdamW and exact sums have the bits of the CPU and of the reference, wherever ranges are cut
+ * and tensors begin. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <string.h>
+
+#include "tests/unit/emu_device.h"
+
+enum { MANY = 256 * 40 + 77 };
+
+static float *numbers(uint32_t op) {
+    float *x = malloc(MANY * sizeof *x);
+    espl_rng_key key = {.seed = 4, .purpose = ESPL_RNG_TEST, .op = op};
+    for (int64_t i = 0; i < MANY; i++)
+        x[i] = (float)espl_rng_normal(&key, (uint64_t)i);
+    return x;
+}
+
+/* A copy on the device, `skip` bytes behind a multiple of 256. */
+static void *sent(const void *from, size_t bytes, size_t skip) {
+    char *memory = on_device(bytes + skip);
+    assert_ok(calls->write(device, memory + skip, from, bytes));
+    return memory + skip;
+}
+
+static void take_back(void *to, void *memory, size_t bytes, size_t skip) {
+    assert_ok(calls->read(device, to, memory, bytes));
+    calls->release(device, (char *)memory - skip, bytes + skip);
+}
+
+typedef struct moments {
+    float *weight, *m, *v;
+    espl_bf16 *copy;
+} moments;
+
+static moments moments_make(void) {
+    moments s = {numbers(2), numbers(3), numbers(4), calloc(MANY, sizeof(espl_bf16))};
+    for (int64_t i = 0; i < MANY; i++)
+        s.v[i] *= s.v[i];
+    return s;
+}
+
+static void moments_free(moments *s) {
+    free(s->weight);
+    free(s->m);
+    free(s->v);
+    free(s->copy);
+}
+
+/* Three steps over what `s` points to, in stretches of `cut`. */
+static void three_steps(const espl_kernels *kernels, const moments *s, const float *grad, int64_t cut) {
+    for (int t = 1; t <= 3; t++)
+        for (int64_t i = 0; i < MANY; i += cut) {
+            espl_adamw step = {.weight = s->weight + i,
+                               .m = s->m + i,
+                               .v = s->v + i,
+                               .grad = grad + i,
+                               .copy = s->copy ? s->copy + i : NULL,
+                               .n = MANY - i < cut ? MANY - i : cut,
+                               .beta1 = 0.9,
+                               .beta2 = 0.999,
+                               .grad_scale = 0.5f,
+                               .lr = 1e-3f,
+                               .eps = 1e-8f,
+                               .decay = 0.1f,
+                               .c1 = (float)(1 - pow(0.9, t)),
+                               .c2 = (float)(1 - pow(0.999, t))};
+            kernels->adamw(&step);
+        }
+}
+
+/* The same on the device; the results come back into a fresh set. */
+static moments device_steps(const espl_kernels *kernels, bool copy, int64_t cut, size_t skip) {
+    moments s = moments_make();
+    float *grad = numbers(5);
+    size_t bytes = MANY * sizeof(float), copy_bytes = MANY * sizeof(espl_bf16);
+    moments there = {sent(s.weight, bytes, skip), sent(s.m, bytes, skip), sent(s.v, bytes, skip),
+                     copy ? sent(s.copy, copy_bytes, skip) : NULL};
+    float *grad_there = sent(grad, bytes, skip);
+    three_steps(kernels, &there, grad_there, cut);
+    assert_ok(calls->sync(device));
+    take_back(s.weight, there.weight, bytes, skip);
+    take_back(s.m, there.m, bytes, skip);
+    take_back(s.v, there.v, bytes, skip);
+    if (copy)
+        take_back(s.copy, there.copy, copy_bytes, skip);
+    take_back(grad, grad_there, bytes, skip);
+    free(grad);
+    return s;
+}
+
+static bool same_moments(const moments *a, const moments *b) {
+    return memcmp(a->weight, b->weight, MANY * sizeof(float)) == 0 && memcmp(a->m, b->m, MANY * sizeof(float)) == 0 &&
+           memcmp(a->v, b->v, MANY * sizeof(float)) == 0 && memcmp(a->copy, b->copy, MANY * sizeof(espl_bf16)) == 0;
+}
+
+static void adamw_has_the_bits_of_the_cpu(void **state) {
+    (void)state;
+    static const struct {
+        int64_t cut;
+        size_t skip;
+    } ways[] = {{MANY, 0}, {MANY, 4}, {1001, 0}, {256, 0}};
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        moments truth = moments_make();
+        float *grad = numbers(5);
+        moments in_place = {truth.weight, truth.m, truth.v, bf16 ? truth.copy : NULL};
+        three_steps(espl_kernels_cpu(bf16 ? ESPL_BF16 : ESPL_F32), &in_place, grad, MANY);
+        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+            moments s = device_steps(bf16 ? backend->bf16 : backend->fp32, bf16, ways[i].cut, ways[i].skip);
+            assert_true(same_moments(&s, &truth));
+            s.v[MANY - 1] = nextafterf(s.v[MANY - 1], 1);
+            assert_false(same_moments(&s, &truth));
+            moments_free(&s);
+        }
+        free(grad);
+        moments_free(&truth);
+    }
+}
+
+typedef void sum_fn(const float *x, int64_t n, espl_exact *sum);
+
+/* The accumulator after two stretches of x. */
+static espl_exact device_sum(sum_fn *sum, const float *x, int64_t cut, size_t skip) {
+    espl_exact result = {0};
+    float *there = sent(x, MANY * sizeof *x, skip);
+    espl_exact *sum_there = sent(&result, sizeof result, 0);
+    sum(there, cut, sum_there);
+    sum(there + cut, MANY - cut, sum_there);
+    take_back(&result, sum_there, sizeof result, 0);
+    calls->release(device, (char *)there - skip, MANY * sizeof *x + skip);
+    espl_exact_normalise(&result);
+    return result;
+}
+
+static void check_sum(sum_fn *fast, sum_fn *plain, const float *x) {
+    espl_exact truth = {0};
+    plain(x, MANY, &truth);
+    espl_exact_normalise(&truth);
+    for (int64_t cut = 0; cut <= MANY; cut += 256 * 13) {
+        espl_exact sum = device_sum(fast, x, cut, cut % 512 ? 4 : 0);
+        assert_memory_equal(&sum, &truth, sizeof sum);
+        sum.limb[0] ^= 1;
+        assert_memory_not_equal(&sum, &truth, sizeof sum);
+    }
+}
+
+static void sums_are_exact(void **state) {
+    (void)state;
+    const espl_kernels *ref = espl_kernels_ref(ESPL_F32);
+    float *x = numbers(6);
+    for (int64_t i = 0; i < MANY; i++)
+        x[i] *= powf(10, (float)(i % 60 - 30));
+    check_sum(backend->fp32->sum_squares, ref->sum_squares, x);
+    check_sum(backend->bf16->sum, ref->sum, x);
+    x[5] = NAN;
+    x[6] = 3e38f;
+    x[300] = -INFINITY;
+    x[MANY - 1] = INFINITY;
+    check_sum(backend->bf16->sum_squares, ref->sum_squares, x);
+    check_sum(backend->fp32->sum, ref->sum, x);
+    free(x);
+}
+
+static void check_moves(int64_t n, size_t skip) {
+    float *a = numbers(7), *b = numbers(8), *want = numbers(7), *got = numbers(7);
+    size_t bytes = MANY * sizeof *a;
+    float *to = sent(a, bytes, skip), *from = sent(b, bytes, skip);
+    backend->fp32->add(to, from, n);
+    for (int64_t i = 0; i < n; i++)
+        want[i] = a[i] + b[i];
+    assert_ok(calls->read(device, got, to, bytes));
+    assert_memory_equal(got, want, bytes);
+    size_t odd = (size_t)n * sizeof *a - 3;
+    backend->fp32->copy(to, from, odd);
+    memcpy(want, b, odd);
+    assert_ok(calls->read(device, got, to, bytes));
+    assert_memory_equal(got, want, bytes);
+    backend->fp32->zero(to, odd);
+    memset(want, 0, odd);
+    assert_ok(calls->read(device, got, to, bytes));
+    assert_memory_equal(got, want, bytes);
+    take_back(got, to, bytes, skip);
+    take_back(got, from, bytes, skip);
+    free(a);
+    free(b);
+    free(want);
+    free(got);
+}
+
+static void adds_copies_and_zeroes(void **state) {
+    (void)state;
+    check_moves(MANY, 0);
+    check_moves(MANY, 4);
+    check_moves(1, 0);
+    check_moves(1000, 0);
+    check_moves(1022, 4);
+}
+
+static void nothing_is_done_to_nothing(void **state) {
+    (void)state;
+    espl_adamw none = {.n = 0};
+    backend->fp32->adamw(&none);
+    backend->fp32->sum_squares(NULL, 0, NULL);
+    backend->fp32->sum(NULL, 0, NULL);
+    backend->fp32->add(NULL, NULL, 0);
+    backend->fp32->copy(NULL, NULL, 0);
+    backend->fp32->zero(NULL, 0);
+    assert_ok(calls->sync(device));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(adamw_has_the_bits_of_the_cpu, open_device, close_device),
+        cmocka_unit_test_setup_teardown(sums_are_exact, open_device, close_device),
+        cmocka_unit_test_setup_teardown(adds_copies_and_zeroes, open_device, close_device),
+        cmocka_unit_test_setup_teardown(nothing_is_done_to_nothing, open_device, close_device),
+    };
+    find_emulator();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

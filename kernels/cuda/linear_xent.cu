@@ -2,7 +2,7 @@
 #include "kernels/cuda/gemm_lt.h"
 #include "kernels/cuda/rows.cuh"
 
-constexpr int XENT_THREADS = 512;
+constexpr int XENT_MOST_THREADS = 512, XENT_WORDS_A_THREAD = 8;
 
 /* The tokens of a chunk. Logits are fp32, also of bf16 weights: the loss is as exact as fp32 is. */
 struct xent_chunk {
@@ -32,7 +32,7 @@ static __device__ __forceinline__ float row_maximum(const float *row, int vocab,
     float top = -INFINITY, part = 0.0f, x[4];
     int whole = vocab / 4 * 4, rest = whole + (int)threadIdx.x;
 #pragma unroll 4
-    for (int v = 4 * (int)threadIdx.x; v < whole; v += 4 * XENT_THREADS) {
+    for (int v = 4 * (int)threadIdx.x; v < whole; v += 4 * (int)blockDim.x) {
         load_floats(row + v, x);
         take4(x, &top, &part);
     }
@@ -52,7 +52,7 @@ static __device__ __forceinline__ void write_gradient(float *row, int vocab, int
     constexpr int W = reals<R>::vector;
     R *gradient = reinterpret_cast<R *>(row);
     float share = 1.0f / sum;
-    for (int stretch = 0; stretch < vocab; stretch += W * XENT_THREADS) {
+    for (int stretch = 0; stretch < vocab; stretch += W * (int)blockDim.x) {
         int v = stretch + W * (int)threadIdx.x, n = min(W, vocab - v);
         float x[W];
         if (n == W)
@@ -74,14 +74,14 @@ static __device__ __forceinline__ void write_gradient(float *row, int vocab, int
 }
 
 /* A block has a token: loss = log(sum of e^(x - top)) + top - x[target], 0 without a target; with GRADIENT the row becomes its gradient. */
-template <class R, bool GRADIENT> __global__ void __launch_bounds__(XENT_THREADS) xent_rows(xent_chunk c) {
-    ESPL_SHARED(float, partial, [XENT_THREADS / 32]);
+template <class R, bool GRADIENT> __global__ void __launch_bounds__(XENT_MOST_THREADS) xent_rows(xent_chunk c) {
+    ESPL_SHARED(float, partial, [XENT_MOST_THREADS / 32]);
     float *row = c.logits + blockIdx.x * c.ld, sum;
     int target = c.targets[blockIdx.x];
     if (target < 0) {
         if (threadIdx.x == 0)
             c.loss[blockIdx.x] = 0.0f;
-        for (int v = threadIdx.x; GRADIENT && v < c.vocab; v += XENT_THREADS)
+        for (int v = threadIdx.x; GRADIENT && v < c.vocab; v += (int)blockDim.x)
             reals<R>::store(reinterpret_cast<R *>(row) + v, 0.0f);
         return;
     }
@@ -157,7 +157,8 @@ template <class R> static void losses_of(const xent_pass *p, bool gradient) {
                     (float *)p->args->out[0] + p->first,
                     espl__cuda->batch,
                     attrs->scale};
-    dim3 blocks((unsigned)p->rows), threads(XENT_THREADS);
+    int64_t whole_warps = espl__round_up(pieces_of(attrs->vocab, XENT_WORDS_A_THREAD), 32);
+    dim3 blocks((unsigned)p->rows), threads((unsigned)espl__least(whole_warps, XENT_MOST_THREADS));
     if (gradient)
         ESPL_LAUNCH((xent_rows<R, true>), blocks, threads, 0, espl__cuda->compute, c);
     else

@@ -5,7 +5,7 @@
  *   S = Q K^T;  m' = max(m, S);  P = e^(scale (S - m'));  l = l e^(scale (m - m')) + sum P;  O = O e^(scale (m - m')) + drop(P) V.
  * Powers are of two: e^x = 2^(x log2 e). While scores are computed the values of the tile arrive, then the keys of the next. */
 template <int D> struct forward_shape {
-    static constexpr int mt = D <= 128 ? 2 : 1, warps = 4, queries = 16 * mt * warps, threads = 32 * warps, keys = D <= 80 ? 64 : 32;
+    static constexpr int mt = D <= 128 ? 2 : 1, warps = 4, queries = 16 * mt * warps, threads = 32 * warps, keys = D <= 64 ? 64 : 32;
     static constexpr int shared_bytes = (queries + 2 * keys) * tile_of<D>::stride * 2 + queries * (keys / 32) * 4;
 };
 
@@ -28,7 +28,16 @@ static __device__ __forceinline__ void online_softmax(softmax_state<MT, NT> &sta
                 top = fmaxf(top, fmaxf(s[m][i][2 * half], s[m][i][2 * half + 1]));
             top = quad_max(top);
             float base = top == -INFINITY ? 0.0f : top * scale_log2; /* no key seen yet: powers of -inf, not of NaN */
-            float shrink = power_of_two(fmaf(state.top[m][half], scale_log2, -base)), sum = 0.0f;
+            float sum = 0.0f;
+            if (__any_sync(ALL_LANES, top > state.top[m][half])) { /* later it seldom rises */
+                float shrink = power_of_two(fmaf(state.top[m][half], scale_log2, -base));
+#pragma unroll
+                for (int i = 0; i < NT; i++) {
+                    state.out[m][i][2 * half] *= shrink;
+                    state.out[m][i][2 * half + 1] *= shrink;
+                }
+                state.sum[m][half] *= shrink;
+            }
 #pragma unroll
             for (int i = 0; i < KT; i++)
 #pragma unroll
@@ -36,12 +45,7 @@ static __device__ __forceinline__ void online_softmax(softmax_state<MT, NT> &sta
                     s[m][i][c] = power_of_two(fmaf(s[m][i][c], scale_log2, -base));
                     sum += s[m][i][c];
                 }
-#pragma unroll
-            for (int i = 0; i < NT; i++) {
-                state.out[m][i][2 * half] *= shrink;
-                state.out[m][i][2 * half + 1] *= shrink;
-            }
-            state.sum[m][half] = fmaf(state.sum[m][half], shrink, sum);
+            state.sum[m][half] += sum;
             state.top[m][half] = top;
         }
 }
@@ -79,7 +83,7 @@ static __device__ __forceinline__ void put_queries(const attention &a, softmax_s
 }
 
 template <int D, bool DROP>
-__global__ void __launch_bounds__(forward_shape<D>::threads)
+__global__ void __launch_bounds__(forward_shape<D>::threads, 2)
     attention_forward_tiled(attention a, const bf16 *__restrict__ qkv, bf16 *__restrict__ out, float *__restrict__ lse) {
     typedef forward_shape<D> shape;
     constexpr int mt = shape::mt, nt = D / 8, kt = shape::keys / 8, stride = tile_of<D>::stride;

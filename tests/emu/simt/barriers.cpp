@@ -36,11 +36,27 @@ static uint32_t checked_mask(uint32_t mask, meeting kind, place at) {
     return mask;
 }
 
-static void check_same(const gathering &group, uint32_t mask, meeting kind, place at) {
-    if (group.mask == mask && group.kind == kind)
+/* The gathering of these lanes, or a new one. Lanes of other masks may be on their way at the same time. */
+static gathering &gathering_of(warp_state &warp, uint32_t mask, meeting kind, place at) {
+    gathering *unused = nullptr;
+    for (gathering &group : warp.gatherings) {
+        if (group.arrived && group.mask == mask)
+            return group;
+        if (!group.arrived && !unused)
+            unused = &group;
+    }
+    unused->mask = mask;
+    unused->kind = kind;
+    unused->at = at;
+    return *unused;
+}
+
+static void check_same(const gathering &group, meeting kind, place at) {
+    bool same_place = group.at.line == at.line && strcmp(group.at.file, at.file) == 0;
+    if (group.kind == kind && (same_place || kind == meeting::sync_warp))
         return;
-    emu_fault(cudaErrorLaunchFailure, "lanes of a warp part: %s, mask %08x, at %s:%d meets %s, mask %08x, at %s:%d", meeting_name(kind),
-              mask, at.file, at.line, meeting_name(group.kind), group.mask, group.at.file, group.at.line);
+    emu_fault(cudaErrorLaunchFailure, "lanes of a warp part: of the mask %08x, some are in %s at %s:%d and some in %s at %s:%d", group.mask,
+              meeting_name(kind), at.file, at.line, meeting_name(group.kind), group.at.file, group.at.line);
     abandon();
 }
 
@@ -58,13 +74,8 @@ void meet(uint32_t mask, meeting kind, void *argument, warp_work work, place at)
     strand &me = self();
     mask = checked_mask(mask, kind, at);
     warp_state &warp = running.warps[me.warp];
-    gathering &group = warp.by_lowest_lane[__builtin_ctz(mask)];
-    if (!group.arrived) {
-        group.mask = mask;
-        group.kind = kind;
-        group.at = at;
-    }
-    check_same(group, mask, kind, at);
+    gathering &group = gathering_of(warp, mask, kind, at);
+    check_same(group, kind, at);
     group.argument[me.lane] = argument;
     group.arrived |= 1u << me.lane;
     if (group.arrived != group.mask) {

@@ -114,7 +114,8 @@ static void thread_main() {
 }
 
 static void make_strands() {
-    running.strands = new strand[max_threads]();
+    static strand strands[max_threads];
+    running.strands = strands;
     fiber *contexts[max_threads];
     for (int i = 0; i < max_threads; i++)
         contexts[i] = &running.strands[i].context;
@@ -146,7 +147,7 @@ static void prepare_block() {
     running.barrier.waiting.clear();
     for (int w = 0; w * warp_size < running.n; w++) {
         running.warps[w].live = 0;
-        for (gathering &g : running.warps[w].by_lowest_lane)
+        for (gathering &g : running.warps[w].gatherings)
             g.arrived = 0;
     }
     for (int i = 0; i < running.n; i++)

@@ -31,7 +31,7 @@ struct strand : thread {
     copy_queue asynchronous;
 };
 
-/* Lanes of a mask on their way to meet; masks that are under way at once have different lowest lanes. */
+/* Lanes of a mask on their way to meet; free when none has arrived. */
 struct gathering {
     uint32_t mask, arrived;
     meeting kind;
@@ -40,8 +40,8 @@ struct gathering {
 };
 
 struct warp_state {
-    gathering by_lowest_lane[warp_size];
-    uint32_t live; /* lanes still in the kernel */
+    gathering gatherings[warp_size]; /* every one under way has a lane of its own that waits */
+    uint32_t live;                   /* lanes still in the kernel */
 };
 
 struct barrier_state {

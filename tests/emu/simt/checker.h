@@ -13,6 +13,8 @@ enum class access { read, write, atomic };
 #ifdef EMU_RACE
 /* `code` is an address in the function that does it. */
 void check_access(const void *memory, size_t bytes, access kind, const void *code);
+/* As check_access, of a scalar or vector that is aligned to its size. */
+void check_aligned_access(const void *memory, size_t bytes, access kind, const void *code);
 /* Accesses before are ordered before those after: for all, for one block, for one warp. */
 void check_launch_begins(const void *kernel, const void *arguments, size_t argument_bytes);
 void check_block_begins();

@@ -12,7 +12,7 @@ extern "C" {
  * bytes is out of bounds. */
 void emu_memory_begins(void *memory, size_t bytes, size_t room);
 /* Local. No longer. */
-void emu_memory_ends(void *memory);
+void emu_memory_ends(void *memory, size_t room);
 /* Local. A copy, a fill or a library has written here. */
 void emu_memory_written(void *memory, size_t bytes);
 

@@ -21,7 +21,7 @@ constexpr bool asan = false;
 
 namespace simt {
 
-constexpr size_t arena_bytes = 512 * 1024, red_zone = 256, dynamic_alignment = 128;
+constexpr size_t red_zone = 256, dynamic_alignment = 128;
 constexpr unsigned char red = 0xa5;
 /* NaN as a float and as each of two bf16, and far out of range as an index. */
 constexpr uint32_t poison = 0xffc1ffc1u;
@@ -33,10 +33,12 @@ struct array {
     const char *name;
 };
 
-alignas(4096) static char arena[arena_bytes];
+alignas(4096) static char arena[shared_arena_bytes];
 static size_t used, static_bytes;
 static std::vector<array> arrays;
 static const char dynamic_key = 0;
+
+void *shared_arena() { return arena; }
 
 static void fill_with_poison(char *memory, size_t bytes) {
     for (size_t i = 0; i < bytes; i += sizeof poison)
@@ -45,7 +47,7 @@ static void fill_with_poison(char *memory, size_t bytes) {
 
 static void *carve(const void *key, size_t bytes, size_t alignment, const char *name) {
     size_t offset = (used + red_zone + alignment - 1) / alignment * alignment;
-    if (offset + bytes + red_zone > arena_bytes) {
+    if (offset + bytes + red_zone > shared_arena_bytes) {
         fprintf(stderr, "emu: no room for shared array %s of %zu bytes\n", name, bytes);
         abort();
     }
@@ -62,7 +64,7 @@ static void *carve(const void *key, size_t bytes, size_t alignment, const char *
 
 void shared_begin(size_t dynamic_bytes) {
     /* All of it: ASan knows the end of an array to the byte only where the rest of its granule was poisoned before. */
-    ASAN_POISON_MEMORY_REGION(arena, arena_bytes);
+    ASAN_POISON_MEMORY_REGION(arena, shared_arena_bytes);
     arrays.clear();
     used = static_bytes = 0;
     if (dynamic_bytes > 0)

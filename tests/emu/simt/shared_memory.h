@@ -6,6 +6,8 @@
 
 namespace simt {
 
+constexpr size_t shared_arena_bytes = 512 * 1024;
+void *shared_arena();
 /* Begins a block with that much dynamic shared memory. */
 void shared_begin(size_t dynamic_bytes);
 /* Faults: a red zone was written to. */

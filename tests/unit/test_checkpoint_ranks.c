@@ -122,6 +122,63 @@ static void one_rank_fails(void **unused) {
     check_saved(3);
 }
 
+/* ---- Tensors that the host cannot address: their pointers are made useless, and only the two copies know how. */
+
+static const uintptr_t far_away = (uintptr_t)1 << 62;
+static int64_t n_copies;
+
+static void *far(const void *data) { return (void *)((uintptr_t)data ^ far_away); }
+
+static espl_status read_far(void *context, void *to, const void *data, size_t bytes) {
+    assert_ptr_equal(context, &n_copies);
+    n_copies++;
+    memcpy(to, far(data), bytes);
+    return ESPL_OK;
+}
+
+static espl_status write_far(void *context, void *data, const void *from, size_t bytes) {
+    assert_ptr_equal(context, &n_copies);
+    n_copies++;
+    memcpy(far(data), from, bytes);
+    return ESPL_OK;
+}
+
+static float far_value(int64_t element) { return (float)(element * 37 % 65521); }
+
+/* Longer than what goes at once from a rank to its writer, and, on one rank, than what is loaded at once. */
+static void far_tensors(void **unused) {
+    (void)unused;
+    const int64_t count = 5500003;
+    const espl_state_memory memory = {.context = &n_copies, .read = read_far, .write = write_far};
+    const espl_checkpoint_options options = {.folder = folder, .writers = 1, .keep_last = 2, .memory = &memory};
+    espl_state_tensor t = {.group = "model", .name = "far.weight", .n_dims = 1, .shape = {count}};
+    t.begin = count * ranks->rank / ranks->size;
+    t.end = count * (ranks->rank + 1) / ranks->size;
+    float *data = malloc((size_t)(t.end - t.begin) * sizeof *data);
+    espl_checkpoints *saver = NULL;
+    char *path = espl__step_path(folder, 1);
+    json_t *record;
+    for (int64_t i = t.begin; i < t.end; i++)
+        data[i - t.begin] = far_value(i);
+    t.data = far(data);
+    size_t planned = espl_checkpoint_snapshot_bytes(ranks, &options, &t, 1);
+    assert_true(planned >= (ranks->rank == 0 ? (size_t)((t.end - t.begin) * ranks->size) * 4 : 1));
+    assert_int_equal(espl_checkpoints_open(comm, &options, &t, 1, &saver), ESPL_OK);
+    n_copies = 0;
+    assert_int_equal(espl_checkpoints_save(saver, 1, NULL, NAN), ESPL_OK);
+    assert_int_equal(n_copies, ranks->rank == 0 ? 1 : ((t.end - t.begin) * 4 + (4 << 20) - 1) / (4 << 20));
+    espl_checkpoints_close(&saver);
+    memset(data, 0, (size_t)(t.end - t.begin) * sizeof *data);
+    n_copies = 0;
+    assert_int_equal(espl_checkpoint_load(comm, path, &memory, &t, 1, &record), ESPL_OK);
+    assert_int_equal(n_copies, ((t.end - t.begin) * 4 + (16 << 20) - 1) / (16 << 20));
+    for (int64_t i = t.begin; i < t.end; i++)
+        assert_true(data[i - t.begin] == far_value(i));
+    json_decref(record);
+    free(data);
+    free(path);
+}
+
 int main(void) {
     if (espl_comm_open(&comm, 0) != ESPL_OK) {
         espl_status_print_trail(stderr);
@@ -132,6 +189,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(saved_and_loaded, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(one_rank_fails, make_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(far_tensors, make_folder, drop_folder),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     espl_comm_close(&comm);

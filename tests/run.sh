@@ -2,11 +2,12 @@
 # run.sh [--short | --long | --reference]: installs what is missing, builds, tests; the last line is "N passed, N failed, N skipped".
 #   --short      tests of tier short, release build
 #   (none)       tiers short and default, release and ASan + UBSan builds; threaded tests under TSan; every fuzzer for a fixed number of inputs;
-#                clang-format and clang-tidy
+#                clang-format and clang-tidy; the backend for GPUs by nvcc, where there is one, without a GPU
 #   --long       all of that and tier long
 #   --reference  the check scripts of tests/reference against torch, transformers, peft, tokenizers in an environment of their own
 # Data and models too large or too restricted for the tree are looked for in ESPL_SHARED_DATA (default ../shared/data beside the checkout);
 # tests that need them say so and count as skipped where they are absent. JOBS: processes at once.
+# Tests under sanitizers repeat less than those of the release build (ESPL_TEST_LIGHT); what is built for them is built while those run.
 set -u
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -27,29 +28,57 @@ export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktra
 say() { printf '== %s\n' "$*"; }
 count() { python3 tests/summary.py "$tally" "$@"; }
 
-# check NAME COMMAND ...: one check; it passes when the command does.
+# check NAME COMMAND ...: one check; it passes when the command does, and is skipped when that exits with 77 (its last line says why).
 check() {
-    local name=$1 log=$root/build/check.log
+    local name=$1 log=$root/build/check-${1//\//-}.log rc
     shift
-    if "$@" > "$log" 2>&1; then
-        count one "$name" pass
-    else
+    "$@" > "$log" 2>&1 < /dev/null
+    rc=$?
+    case $rc in
+    0) count one "$name" pass ;;
+    77) count one "$name" skip "$(tail -1 "$log")" ;;
+    *)
         tail -40 "$log"
-        count one "$name" fail
-    fi
+        count one "$name" fail "exit $rc"
+        ;;
+    esac
 }
 
 # build PRESET [REGEX]: configures and builds, with REGEX only the tests whose names match; a build that fails is a failed check.
 build() {
     say "building $1"
     local log=$root/build/$1.log targets=
+    rm -f "build/$1.is"
     if cmake --preset "$1" > "$log" 2>&1; then
         [ -n "${2:-}" ] && targets="--target $(ctest --test-dir "build/$1" -N -R "$2" | awk '/Test +#/ {sub(/_np[0-9]+$/, "", $NF); print $NF}' | sort -u)"
-        cmake --build --preset "$1" -j "$jobs" $targets >> "$log" 2>&1 && return 0
+        if cmake --build --preset "$1" -j "$jobs" $targets >> "$log" 2>&1; then
+            echo built > "build/$1.is"
+            return 0
+        fi
     fi
     grep -v '^\[' "$log" | tail -40
     count one "build/$1" fail
+    echo broken > "build/$1.is"
     return 1
+}
+
+# built PRESET: waits for a build in the background; whether it is there.
+built() {
+    while [ ! -f "build/$1.is" ] && kill -0 "$behind" 2> /dev/null; do
+        sleep 0.5
+    done
+    [ "$(cat "build/$1.is" 2> /dev/null)" = built ]
+}
+
+# What needs no test to be over, with what the tests leave of the cores.
+work_behind() {
+    renice -n 19 -p "$BASHPID" > /dev/null
+    build asan
+    build tsan "$threaded"
+    build fuzz
+    build_cuda
+    check clang-format format_check
+    check clang-tidy tidy_check
 }
 
 # run_tests PRESET CTEST_ARG ...: tests of a built preset.
@@ -75,6 +104,38 @@ format_check() { code_files | xargs clang-format-14 --dry-run --Werror; }
 tidy_check() {
     git ls-files 'src/*.c' 'comm/*.c' 'io/*.c' 'launch/*.c' |
         xargs -P "$jobs" -n 4 clang-tidy-14 -p build/release --quiet --warnings-as-errors='*' --extra-arg=-Wno-unknown-warning-option
+}
+
+# The library of the backend for GPUs, as far as a machine without one shows it.
+build_cuda() {
+    local wheels
+    rm -f build/cuda.is
+    if ! command -v nvcc > /dev/null; then
+        count one cuda skip "nvcc is not here"
+        return
+    fi
+    wheels=$(launch/install_deps.sh --cuda build/cuda-wheels 2> build/cuda-wheels.log) || wheels=
+    say "building cuda"
+    if ! cmake --preset cuda -DESPL_CUDA_WHEELS="$wheels" > build/cuda.log 2>&1; then
+        count one cuda skip "$(grep -m 1 'CUDA backend' build/cuda.log)"
+        return
+    fi
+    if cmake --build --preset cuda -j "$jobs" >> build/cuda.log 2>&1; then
+        echo built > build/cuda.is
+    else
+        tail -40 build/cuda.log
+        count one build/cuda fail
+    fi
+}
+
+# Tools that read compiled kernels lie in the wheels, or in the toolkit.
+with_cuda_tools() { PATH=$(echo "$root"/build/cuda-wheels/lib/python3*/site-packages/nvidia/cu13/bin):$PATH "$@"; }
+
+test_cuda() {
+    say "testing cuda"
+    check cuda/no_gpu env ESPL_BACKEND_DIR="$root/build/cuda" python3 tests/e2e/test_no_gpu.py build/release/espalier
+    check cuda/kernel_budget with_cuda_tools python3 tests/gpu/kernel_budget.py build/cuda/kernels/cuda/CMakeFiles/espalier_cuda.dir/*.cu.o
+    check cuda/check_kernel_budget with_cuda_tools python3 tests/gpu/check_kernel_budget.py
 }
 
 make_reference_environment() {
@@ -107,7 +168,7 @@ make_reference_run() {
 }
 
 run_reference() {
-    local name arguments log rc
+    local name arguments log
     say "making the reference environment"
     log=$root/build/reference-pip.log
     if ! make_reference_environment > "$log" 2>&1; then
@@ -118,24 +179,27 @@ run_reference() {
     check reference/run make_reference_run
     while read -r name arguments; do
         say "reference $name"
-        log=$root/build/reference-$name.log
-        timeout -k 10 "$script_seconds" build/reference/bin/python "tests/reference/$name.py" $arguments > "$log" 2>&1 < /dev/null
-        rc=$?
-        case $rc in
-        0) count one "reference/$name" pass ;;
-        77) count one "reference/$name" skip "$(tail -1 "$log")" ;;
-        *)
-            tail -40 "$log"
-            count one "reference/$name" fail "exit $rc"
-            ;;
-        esac
+        check "reference/$name" timeout -k 10 "$script_seconds" build/reference/bin/python "tests/reference/$name.py" $arguments
     done < <(reference_checks)
 }
 
 run_sanitizers() {
-    build asan && run_tests asan -L "$1" -E '^(lint|check_.*)$'
-    build tsan "$threaded" && run_tests tsan -R "$threaded"
-    build fuzz && run_tests fuzz -L '^fuzz$'
+    export ESPL_TEST_LIGHT=1
+    built asan && run_tests asan -L "$1" -E '^(lint|check_.*)$'
+    built tsan && run_tests tsan -R "$threaded"
+    built fuzz && run_tests fuzz -L '^fuzz$'
+}
+
+# run_tiers LABELS: everything but the reference checks.
+run_tiers() {
+    rm -f build/*.is
+    build release || return
+    work_behind &
+    behind=$!
+    run_tests release -L "$1"
+    run_sanitizers "$1"
+    wait "$behind"
+    [ -f build/cuda.is ] && test_cuda
 }
 
 main() {
@@ -146,18 +210,8 @@ main() {
     --short)
         build release && run_tests release -L '^short$'
         ;;
-    default)
-        build release && run_tests release -L '^(short|default)$'
-        check clang-format format_check
-        check clang-tidy tidy_check
-        run_sanitizers '^(short|default)$'
-        ;;
-    --long)
-        build release && run_tests release -L '^(short|default|long)$'
-        check clang-format format_check
-        check clang-tidy tidy_check
-        run_sanitizers '^(short|default|long)$'
-        ;;
+    default) run_tiers '^(short|default)$' ;;
+    --long) run_tiers '^(short|default|long)$' ;;
     --reference)
         build release && run_reference
         ;;

@@ -3,6 +3,7 @@
 __launch_bounds__ that makes the compiler spill among them. Needs nvcc, cuobjdump and nvdisasm; exit 77 without."""
 
 import copy
+import json
 import pathlib
 import shutil
 import subprocess
@@ -75,6 +76,21 @@ def occupancy_is_nvidias(folder):
     return f"{len(wrong)} of {len(asked)} occupancies differ, the first (here, theirs): {wrong[0]}" if wrong else None
 
 
+def launches_are_the_sources(table):
+    """The shared memory that rows of `launches` name as constants of the sources is what these say; a wrong number must be found."""
+    files = sorted({row["file"] for row in table["launches"] if "is" in row})
+    include = [f"-I{ROOT}/tests/emu/include", f"-I{ROOT}", "-I/usr/lib/x86_64-linux-gnu/openmpi/include"]
+    for file in files:
+        for wrong in (0, 16):
+            rows = [row for row in table["launches"] if row["file"] == file and "is" in row]
+            text = f'#include "kernels/cuda/{file}"\n' + "".join(f'static_assert({row["is"]} == {row["shared"] + wrong});\n' for row in rows)
+            out = subprocess.run(["g++", "-std=c++17", "-fsyntax-only", "-w", *include, "-x", "c++", "-"], input=text, capture_output=True, text=True, check=False)
+            if wrong and out.stderr.count("static assertion failed") != len(rows):
+                yield f"{file}: wrong numbers in `launches` are not found: {out.stderr[:300]}"
+            if not wrong and out.returncode != 0:
+                yield f"{file}: `launches` of the table and the source differ: " + "; ".join(line for line in out.stderr.splitlines() if "error" in line)[:600]
+
+
 def damages(found, table):
     """What each damage to a table or a kernel that fit must be told as: (words, table, found)."""
     def changed(what, change):
@@ -104,6 +120,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         failures.append(occupancy_is_nvidias(folder))
+        failures += launches_are_the_sources(json.loads((budget.HERE / "budget.json").read_text(encoding="utf-8")))
         good = compiled(folder, "good")
         table = budget.updated(EMPTY, good)
         failures += [f"a kernel that fits: {line}" for line in budget.judge(table, good)]

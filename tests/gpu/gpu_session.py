@@ -35,7 +35,7 @@ class Session:
 
     def __init__(self, backend, folders, scratch, small, seconds):
         self.backend, self.folders, self.scratch, self.small = backend, folders, pathlib.Path(scratch), small
-        self.until = time.monotonic() + seconds
+        self.until, self.saved = time.monotonic() + seconds, 0.0
         self.part, self.part_until = None, self.until
         self.parts, self.table = {}, []
 
@@ -95,7 +95,7 @@ class Session:
         self.table.append(dict(zip(SHOWN, (self.part, what, value, unit, beside, ratio, target, met))))
 
     def run_part(self, name, seconds, function):
-        self.part, self.part_until = name, time.monotonic() + seconds
+        self.part, self.part_until = name, time.monotonic() + seconds + self.saved  # what earlier parts left over is theirs who come later
         self.parts[name] = {"checks": []}
         print(f"== {name} (at most {seconds} s)", flush=True)
         start = time.monotonic()
@@ -111,6 +111,7 @@ class Session:
         except OutOfTime as reason:
             status, why = "out of time", str(reason)
         part = self.parts[name]
+        self.saved = max(0.0, self.part_until - time.monotonic())
         if status == "ran" and not all(c["ok"] for c in part["checks"]):
             status = "failed"
         part.update({"status": "passed" if status == "ran" else status, "why": why, "seconds": round(time.monotonic() - start, 1)})

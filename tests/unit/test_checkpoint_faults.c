@@ -246,11 +246,14 @@ static bool crash_at(const char *folder, int64_t step, int keep_last, kind what,
     return !WIFSIGNALED(status);
 }
 
+/* Under sanitizers every third call is hit, after the release build has hit all. */
+static long stride(void) { return getenv("ESPL_TEST_LIGHT") != NULL ? 3 : 1; }
+
 static void crash_everywhere(int64_t step, int keep_last, kind what) {
     char *folder = make_scratch();
     int seen[4] = {0};
     long n = 1;
-    for (bool lived = false; !lived; n++) {
+    for (bool lived = false; !lived; n += stride()) {
         save_plainly(folder, 10, 1);
         lived = crash_at(folder, step, keep_last, what, n);
         int generation = generation_in(folder);
@@ -265,8 +268,8 @@ static void crash_everywhere(int64_t step, int keep_last, kind what) {
         forget(folder, 20);
         forget(folder, 30);
     }
-    print_message("%ld calls; killed at each: the older loads %d times, the newer %d\n", n - 2, seen[1], seen[2] - 1);
-    assert_true(seen[1] > 10 && seen[2] > 1);
+    print_message("killed at %d calls: the older loads %d times, the newer %d\n", seen[1] + seen[2] - 1, seen[1], seen[2] - 1);
+    assert_true(seen[1] > 10 / stride() && seen[2] > (stride() == 1 ? 1 : 0));
     remove_tree(folder);
     free(folder);
 }
@@ -322,10 +325,11 @@ static void fail_everywhere(int64_t step, kind what, int error, const char *name
     int results[2] = {0};
     long n = 1;
     while (fail_at(folder, step, what, error, n, results))
-        n++;
-    print_message("%s at each of %ld calls: %d saves succeeded, %d were reported\n", name, n - 1, results[0], results[1]);
+        n += stride();
+    print_message("%s at %d of %ld calls: %d saves succeeded, %d were reported\n", name, results[0] + results[1], n - 1, results[0],
+                  results[1]);
     assert_true(n > 30);
-    assert_true(harmless ? results[1] == 0 : results[1] > 10);
+    assert_true(harmless ? results[1] == 0 : results[1] > 10 / stride());
     remove_tree(folder);
     free(folder);
 }

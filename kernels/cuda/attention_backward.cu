@@ -236,13 +236,13 @@ __global__ void __launch_bounds__(queries_shape<D>::threads) attention_backward_
 template <int D, bool DROP> static void launch_backward(const attention &a, const backward_tensors &t) {
     typedef keys_shape<D> by_keys;
     typedef queries_shape<D> by_queries;
-    auto keys = attention_backward_keys<D, DROP>;
-    auto queries = attention_backward_queries<D, DROP>;
-    ESPL_ALLOW_SHARED(keys, by_keys::shared_bytes);
-    ESPL_ALLOW_SHARED(queries, by_queries::shared_bytes);
-    ESPL_LAUNCH(keys, dim3((unsigned)(a.tokens + by_keys::keys - 1) / by_keys::keys, (unsigned)a.kv_heads), dim3(by_keys::threads),
-                (size_t)by_keys::shared_bytes, espl__cuda->compute, a, t);
-    ESPL_LAUNCH(queries, dim3((unsigned)(a.tokens + by_queries::queries - 1) / by_queries::queries, (unsigned)a.heads),
+    auto attention_keys = attention_backward_keys<D, DROP>;
+    auto attention_queries = attention_backward_queries<D, DROP>;
+    ESPL_ALLOW_SHARED(attention_keys, by_keys::shared_bytes);
+    ESPL_ALLOW_SHARED(attention_queries, by_queries::shared_bytes);
+    ESPL_LAUNCH(attention_keys, dim3((unsigned)(a.tokens + by_keys::keys - 1) / by_keys::keys, (unsigned)a.kv_heads),
+                dim3(by_keys::threads), (size_t)by_keys::shared_bytes, espl__cuda->compute, a, t);
+    ESPL_LAUNCH(attention_queries, dim3((unsigned)(a.tokens + by_queries::queries - 1) / by_queries::queries, (unsigned)a.heads),
                 dim3(by_queries::threads), (size_t)by_queries::shared_bytes, espl__cuda->compute, a, t);
 }
 

@@ -164,9 +164,10 @@ __global__ void __launch_bounds__(CACHED_THREADS) attention_over_cache(cached_ca
 template <class real, int VECTOR, int ELEMENTS, int LANES>
 static void launch_over_cache(const cached_call &c, const espl_args *args, const real *cache) {
     constexpr size_t groups = CACHED_THREADS / LANES;
-    auto kernel = attention_over_cache<real, VECTOR, ELEMENTS, LANES>;
-    ESPL_LAUNCH(kernel, dim3((unsigned)c.a.tokens, (unsigned)c.a.heads), dim3(CACHED_THREADS), groups * (size_t)(c.a.d + 2) * sizeof(float),
-                espl__cuda->compute, c, (const real *)args->in[0], cache, (real *)args->out[0]);
+    auto attention_cached = attention_over_cache<real, VECTOR, ELEMENTS, LANES>;
+    ESPL_LAUNCH(attention_cached, dim3((unsigned)c.a.tokens, (unsigned)c.a.heads), dim3(CACHED_THREADS),
+                groups * (size_t)(c.a.d + 2) * sizeof(float), espl__cuda->compute, c, (const real *)args->in[0], cache,
+                (real *)args->out[0]);
 }
 
 template <class real> static void attention_cached_forward(const espl_args *args) {

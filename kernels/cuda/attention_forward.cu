@@ -142,10 +142,10 @@ __global__ void __launch_bounds__(forward_shape<D>::threads, 2)
 
 template <int D, bool DROP> static void launch_forward(const attention &a, const espl_args *args) {
     typedef forward_shape<D> shape;
-    auto kernel = attention_forward_tiled<D, DROP>;
-    ESPL_ALLOW_SHARED(kernel, shape::shared_bytes);
-    ESPL_LAUNCH(kernel, dim3((unsigned)(a.tokens + shape::queries - 1) / shape::queries, (unsigned)a.heads), dim3(shape::threads),
-                (size_t)shape::shared_bytes, espl__cuda->compute, a, (const bf16 *)args->in[0], (bf16 *)args->out[0],
+    auto attention_forward = attention_forward_tiled<D, DROP>;
+    ESPL_ALLOW_SHARED(attention_forward, shape::shared_bytes);
+    ESPL_LAUNCH(attention_forward, dim3((unsigned)(a.tokens + shape::queries - 1) / shape::queries, (unsigned)a.heads),
+                dim3(shape::threads), (size_t)shape::shared_bytes, espl__cuda->compute, a, (const bf16 *)args->in[0], (bf16 *)args->out[0],
                 (float *)args->out[1]);
 }
 

@@ -252,8 +252,8 @@ static inline dim3 simt_grid(const attention &a, int heads) {
 
 template <class real> static inline void attention_simt_forward(const espl_args *args) {
     attention a = attention_of(args);
-    auto kernel = attention_forward_simt<real>;
-    ESPL_LAUNCH(kernel, simt_grid(a, a.heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, (const real *)args->in[0],
+    auto attention_forward = attention_forward_simt<real>;
+    ESPL_LAUNCH(attention_forward, simt_grid(a, a.heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, (const real *)args->in[0],
                 (real *)args->out[0], (float *)args->out[1]);
 }
 
@@ -268,10 +268,10 @@ template <class real> static inline void attention_simt_backward(const espl_args
     t.din = (real *)args->din[0];
     t.add = args->din_add[0];
     attention_row_statistics<real, 1>(a, args);
-    auto keys = attention_keys_simt<real>;
-    auto queries = attention_queries_simt<real>;
-    ESPL_LAUNCH(keys, simt_grid(a, a.kv_heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, t);
-    ESPL_LAUNCH(queries, simt_grid(a, a.heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, t);
+    auto attention_keys = attention_keys_simt<real>;
+    auto attention_queries = attention_queries_simt<real>;
+    ESPL_LAUNCH(attention_keys, simt_grid(a, a.kv_heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, t);
+    ESPL_LAUNCH(attention_queries, simt_grid(a, a.heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, t);
 }
 
 #endif

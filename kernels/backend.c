@@ -92,6 +92,13 @@ espl_status espl_backend_open(const char *name, const espl_backend **backend) {
     ESPL_FAIL(ESPL_ERR_USAGE, "there is no backend '%s'; there are cpu, cuda and emu", name);
 }
 
+bool espl_backend_has_driver(void) {
+    void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (driver != NULL)
+        dlclose(driver);
+    return driver != NULL;
+}
+
 const espl_kernels *espl_backend_planned(const char *name, espl_dtype real) {
     static const espl_kernels fp32 = {.name = "cuda fp32", .real = ESPL_F32, .stat = ESPL_F32, .work_bytes = espl__cuda_fp32_work};
     static const espl_kernels bf16 = {.name = "cuda bf16", .real = ESPL_BF16, .stat = ESPL_F32, .work_bytes = espl__cuda_bf16_work};

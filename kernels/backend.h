@@ -19,6 +19,9 @@ typedef const espl_backend *espl_backend_get_fn(int device_version);
  * stays open until the process ends. Errors: usage, when it is not there or does not load (says what the loader said). */
 espl_status espl_backend_open(const char *name, const espl_backend **backend);
 
+/* Local. Whether the driver of NVIDIA GPUs is here: without it, opening "cuda" only costs the memory of its libraries. */
+bool espl_backend_has_driver(void);
+
 /* Local. A table that can plan for a backend without having it: name, real, stat and work_bytes alone. */
 const espl_kernels *espl_backend_planned(const char *name, espl_dtype real);
 

@@ -28,7 +28,7 @@ espl_status espl_cmd_plan(int argc, char **argv) {
         {"ranks", "N", "number of ranks (default 1)", ESPL_OPTION_INT, &ranks},
         {"ranks-per-node", "N", "ranks of one node (default: all)", ESPL_OPTION_INT, &per_node},
         {"threads", "N", "CPU threads of a rank", ESPL_OPTION_INT, &threads},
-        {"peak", "GFLOPS", "matrix peak of one rank in GFLOP/s (default: measured here)", ESPL_OPTION_FLOAT, &peak},
+        {"peak", "GFLOPS", "matrix peak of one rank in GFLOP/s (default: measured here, the CPU's)", ESPL_OPTION_FLOAT, &peak},
         {"bandwidth", "GBS", "what one rank sends, in GB/s", ESPL_OPTION_FLOAT, &bandwidth},
         {"tensors", NULL, "also list every parameter and every buffer", ESPL_OPTION_SWITCH, &request.tensors},
         {"json", NULL, "print JSON", ESPL_OPTION_SWITCH, &request.json},

@@ -17,10 +17,16 @@ static espl_status find_backend(const char *name, espl_engine *engine, int *n_de
     return ESPL_OK;
 }
 
+static espl_status find_gpus(espl_engine *engine, int *n_devices) {
+    if (!espl_backend_has_driver())
+        ESPL_FAIL(ESPL_ERR_USAGE, "there is no NVIDIA driver here (libcuda.so.1)");
+    return find_backend("cuda", engine, n_devices);
+}
+
 /* GPUs where every rank has some, the host where none has. A job in which only some have is a mistake that would cost a night. */
 static espl_status find_automatically(espl_comm *comm, espl_engine *engine, int *n_devices, char why[512]) {
     const espl_ranks *ranks = espl_comm_ranks(comm);
-    espl_status status = find_backend("cuda", engine, n_devices);
+    espl_status status = find_gpus(engine, n_devices);
     int64_t without = status != ESPL_OK;
     snprintf(why, 512, "%s", espl_status_message());
     espl_status_clear();

@@ -244,8 +244,9 @@ def libraries_that_are_not_there(case):
         job.espalier = pathlib_copy(whole, alone)
         refused(case, {}, "libespalier_emu.so", str(alone))
         refused(case, {}, "libespalier_cuda.so", "run.device: cpu", run__device="cuda")
-        shutil.copy(whole.parent / "libespalier_emu.so", alone / "libespalier_cuda.so")  # to `auto` it is as good as a GPU
-        automatic(case)
+        for name in ("libespalier_cuda.so", "libcuda.so.1"):  # to `auto` they are as good as a GPU and its driver
+            shutil.copy(whole.parent / "libespalier_emu.so", alone / name)
+        automatic(case, {"LD_LIBRARY_PATH": f"{alone}:{os.environ.get('LD_LIBRARY_PATH', '')}"})
     finally:
         job.espalier = whole
 
@@ -255,13 +256,14 @@ def pathlib_copy(program, folder):
     return folder / "espalier"
 
 
-def automatic(case):
+def automatic(case, driver):
     keys = {**WINDOWS, "run__device": "auto", "train__steps": 1}
-    check("Emulated GPU" in train(case, 2, "gpus", **keys).stderr, "auto did not take the GPUs")
-    text = train(case, 2, "cpus", environment={"EMU_DEVICES": "0"}, **keys).stderr
-    check("run.device is auto: the CPU, because" in text, "auto does not say why it takes the CPU")
+    check("Emulated GPU" in train(case, 2, "gpus", environment=driver, **keys).stderr, "auto did not take the GPUs")
+    for name, environment in (("no device", {**driver, "EMU_DEVICES": "0"}), ("no driver", {})):
+        text = train(case, 2, name, environment=environment, **keys).stderr
+        check("run.device is auto: the CPU, because" in text, f"auto does not say why it takes the CPU ({name})")
     some = ["sh", "-c", 'EMU_DEVICES=$((2 - 2 * OMPI_COMM_WORLD_RANK)) exec "$@"', "sh"]
-    refused(case, {}, "run.device is auto", "1 of 2 ranks", ranks=(2,), before=some, run__device="auto")
+    refused(case, driver, "run.device is auto", "1 of 2 ranks", ranks=(2,), before=some, run__device="auto")
 
 
 def failures_under_way(case):

@@ -1,3 +1,4 @@
+/* clang-format off */
 /* The ops: one contract, many backends.
  *
  * A backend fills one espl_kernels table (ops.def includes itself into it, so a missing kernel does
@@ -33,18 +34,23 @@
  *              (a, b) becomes (a cos - b sin, b cos + a sin).
  *     bwd: rotates dout0 back in place (dout0 is scratch afterwards), then as LINEAR.
  * ATTENTION    in0 qkv [N,(H+2G)d]; out0 [N,H d]; out1 [N,H] f32 = log-sum-exp of the scaled scores.
- *              Token i of segment s sees tokens j of s: causal: j <= i; window w > 0: i - w < j (so w tokens with itself; only with
- * causal). Head h uses k/v head h / (H / G). softmax(scale q k) v; dropout on probabilities, element ((h N + i) << 20) + (j - start of s),
- *              N = batch->n, i in 0 .. N - 1. out1 is taken before dropout. Nothing of size T x T exists (Dao 2023, FlashAttention-2).
+ *              Token i of segment s sees tokens j of s: causal: j <= i; window w > 0: i - w < j (so w tokens with itself; only with causal).
+ *              Head h uses k/v head h / (H / G). softmax(scale q k) v, scale > 0; dropout on probabilities, element
+ *              ((h N + i) << 20) + (j - start of s), N = batch->n, i in 0 .. N - 1. out1 is taken before dropout.
+ *              Nothing of size T x T exists (Dao 2023, FlashAttention-2).
  *     bwd: din0 [N,(H+2G)d] all three parts.
  * ATTENTION_CACHED  generation: in0 qkv of the new tokens; segment s appends its k, v at cache->length[s].. of row cache->row[s] and its
- *              queries see everything there, always causal, with window. cache of the layer: [rows, capacity, 2 G d] real, a token's k (G
- * d) then its v (G d); token t of the segment is number cache->length[s] + t of the row. No dropout. out0 [N,H d]. ACT          out0 =
- * f(in0) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh.      bwd: din0 = dout0 f'(in0); may alias dout0. GLU          in0 [N,2F],
- * a row is gate (F) then up (F); out0[N,F] = f(gate) * up (Shazeer 2020).              bwd: din0 [N,2F]. LINEAR_XENT  logits = scale * in0
- * W^T, W = P0 [V,D]; out0 [N] f32 = -log softmax(logits)[target], 0 where target < 0. Goes chunk by chunk of tokens: N x V is never held.
+ *              queries see everything there, always causal, with window. cache of the layer: [rows, capacity, 2 G d] real, a token's
+ *              k (G d) then its v (G d); token t of the segment is number cache->length[s] + t of the row. No dropout. out0 [N,H d].
+ * ACT          out0 = f(in0) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh.
+ *     bwd: din0 = dout0 f'(in0); may alias dout0.
+ * GLU          in0 [N,2F], a row is gate (F) then up (F); out0 [N,F] = f(gate) * up (Shazeer 2020).
+ *     bwd: din0 [N,2F].
+ * LINEAR_XENT  logits = scale * in0 W^T, W = P0 [V,D]; out0 [N] f32 = -log softmax(logits)[target], 0 where target < 0. Goes chunk by
+ *              chunk of tokens: N x V is never held.
  *     bwd (LOSS): writes out0 as forward does, and din0 and dP0 for the gradient of loss_scale * sum(out0). dout0 is not read.
  */
+/* clang-format on */
 #ifndef ESPL_KERNELS_KERNELS_H
 #define ESPL_KERNELS_KERNELS_H
 

@@ -553,7 +553,7 @@ struct seeded {
 
 static const seeded faults[] = {
     {shared_fault, 0, {nullptr, nullptr, "uninitialised: read of byte"}},
-    {shared_fault, 1, {"behind the end of left", "AddressSanitizer", "race: write"}},
+    {shared_fault, 1, {"behind the end of left", "out of bounds for type", "race: write"}},
     {shared_fault, 2, {nullptr, nullptr, "uninitialised: read of byte"}},
     {shared_fault, 3, {nullptr, nullptr, "race: write of byte"}},
     {warp_fault, 0, EVERY("not in the mask 0000ffff")},
@@ -578,7 +578,7 @@ static const seeded faults[] = {
     {global_fault, 3, {nullptr, "misaligned address", "misaligned: read of 8 bytes"}},
     {global_fault, 4, {nullptr, nullptr, "out of bounds: read of 4 bytes"}},
     {global_fault, 5, {nullptr, nullptr, "uninitialised: read of byte"}},
-    {global_fault, 6, {nullptr, "misaligned address", "misaligned: read of"}},
+    {global_fault, 6, {nullptr, "misaligned address", nullptr}},
     {no_dynamic_fault, 0, EVERY("but the launch has none")},
     {no_dynamic_fault, 1, {"behind the end of dynamic shared memory", "AddressSanitizer", "out of bounds: write of 4 bytes"}},
     {static_shared_fault, 0, EVERY("bytes of static shared memory")},

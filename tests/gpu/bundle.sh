@@ -22,7 +22,7 @@ of_the_machine='^(linux-vdso|ld-linux-x86-64|libc|libm|libdl|libpthread|librt|li
 
 build_all() {
     release=$root/build/release cuda=$root/build/cuda
-    cmake --preset release -DESPL_CUDA=OFF > build/release.log
+    cmake --preset release > build/release.log
     cmake --build --preset release --target espalier gpu_bench primitives test_ops_emu espalier_emu >> build/release.log
     cmake --preset cuda -DESPL_CUDA_WHEELS="$(launch/install_deps.sh --cuda build/cuda-wheels)" > build/cuda.log
     cmake --build --preset cuda >> build/cuda.log
@@ -36,15 +36,15 @@ copy_libraries() {
         done
 }
 
-# Open MPI finds its parts from OPAL_PREFIX; only those that one node needs are taken along.
+# Open MPI finds its parts from OPAL_PREFIX; those of networks and queues stay behind.
 copy_mpi() {
     local libraries=/usr/lib/x86_64-linux-gnu
-    local parts='mca_(allocator|bml|btl_self|btl_vader|coll_(basic|libnbc|self|inter|sm|sync|tuned)|dfs|errmgr|ess|filem|grpcomm|iof|mpool|oob|op|osc|patcher|plm_(isolated|rsh)|pml_ob1|pmix|pstat|ras_simulator|rcache|reachable|rmaps|rml|routed|rtc|schizo|shmem|sstore|state|topo|vprotocol)'
+    local others='_(openib|usnic|ofi|psm|psm2|ucx|uct|portals4|cuda|tm|slurm|lsf|ompio|romio)[a-z0-9]*\.so$'
     mkdir -p "$bundle/mpi/bin" "$bundle/mpi/lib" "$bundle/mpi/share" "$bundle/pmix"
     cp -L /usr/bin/mpirun /usr/bin/orted "$bundle/mpi/bin/"
     cp -r /usr/share/openmpi "$bundle/mpi/share/"
     mkdir -p "$bundle/mpi/lib/openmpi"
-    find "$libraries/openmpi/lib/openmpi3" -name 'mca_*.so' | grep -E "/$parts" | xargs cp -t "$bundle/mpi/lib/openmpi"
+    find "$libraries/openmpi/lib/openmpi3" -name 'mca_*.so' | grep -vE "$others" | xargs cp -t "$bundle/mpi/lib/openmpi"
     [ -d "$libraries/pmix2/lib/pmix" ] && find "$libraries/pmix2/lib/pmix" -name '*.so' -exec cp -t "$bundle/pmix" {} +
     copy_libraries "$bundle"/mpi/bin/* "$bundle"/mpi/lib/openmpi/*.so "$bundle"/pmix/*.so
 }

@@ -59,7 +59,7 @@ class Session:
             elif list(folder.glob("libespalier_*.so")):
                 added["ESPL_BACKEND_DIR"] = str(folder)
             if (folder / "mpi").is_dir():
-                added["OPAL_PREFIX"] = str(folder / "mpi")
+                added.update(mpi_of_the_bundle(folder))
         return {**{k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}, **added}
 
     def seconds_left(self):
@@ -124,6 +124,13 @@ class Session:
 
 
 # ---- The machine.
+
+
+def mpi_of_the_bundle(folder):
+    """Where Open MPI, which was built for other folders, finds its parts; no network, no remote start."""
+    mpi = folder / "mpi"
+    return {"OPAL_PREFIX": str(mpi), "OPAL_LIBDIR": str(mpi / "lib"), "OPAL_PKGLIBDIR": str(mpi / "lib/openmpi"), "OPAL_PKGDATADIR": str(mpi / "share/openmpi"),
+            "OMPI_MCA_mca_base_component_path": str(mpi / "lib/openmpi"), "PMIX_MCA_mca_base_component_path": str(folder / "pmix"), "OMPI_MCA_plm": "isolated"}
 
 
 def gpu_library_folders():

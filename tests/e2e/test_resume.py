@@ -2,6 +2,7 @@
 """A run that was stopped and resumed, on whatever ranks, ends in the bits of one that was not; signals stop it with a checkpoint."""
 
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -155,11 +156,20 @@ def a_launcher_that_ends_its_ranks(case):
     ends_as_the_undisturbed_one(case, 4)
 
 
+def is_pending(pid, number):
+    """Whether a signal was sent that the process has not taken yet: a second one would melt into it."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(("SigPnd:", "ShdPnd:")) and int(line.split()[1], 16) >> (number - 1) & 1:
+            return True
+    return False
+
+
 def a_second_interrupt_leaves_at_once(case):
     job = case.start(0, data__train=[str(DATA / "shakespeare.txt")], train__micro_batches=3000)  # a step takes many seconds
     job.wait_for("the first step", lambda: "steps of" in job.stderr)
     time.sleep(0.5)
     job.process.send_signal(signal.SIGINT)
+    job.wait_for("the interrupt to be taken", lambda: not is_pending(job.process.pid, signal.SIGINT))
     time.sleep(0.5)
     check(job.process.poll() is None, "one interrupt should wait for the end of the step", job)
     job.process.send_signal(signal.SIGINT)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FORMAT = 1
@@ -37,7 +38,7 @@ class Session:
         self.backend, self.folders, self.scratch, self.small = backend, folders, pathlib.Path(scratch), small
         self.until, self.saved = time.monotonic() + seconds, 0.0
         self.part, self.part_until = None, self.until
-        self.parts, self.table = {}, []
+        self.parts, self.table, self.running = {}, [], []
 
     # ---- Programs.
 
@@ -66,7 +67,17 @@ class Session:
         return min(self.until, self.part_until) - time.monotonic()
 
     def start(self, words, ours=True, **options):
-        return subprocess.Popen(list(map(str, words)), env=self.environment() if ours else None, start_new_session=True, **options)
+        process = subprocess.Popen(list(map(str, words)), env=self.environment() if ours else None, start_new_session=True, **options)
+        self.running.append(process)
+        return process
+
+    def end_all(self):
+        """Ends what a part left running."""
+        for process in self.running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self.running.clear()
 
     def finish(self, process, limit=None):
         """(exit code, stdout, stderr); ends the process and all that it started when the time is over."""
@@ -110,6 +121,9 @@ class Session:
             status, why = "failed", str(reason)
         except OutOfTime as reason:
             status, why = "out of time", str(reason)
+        except Exception:  # a broken part is a failed part, and the others still run
+            status, why = "failed", traceback.format_exc()
+        self.end_all()
         part = self.parts[name]
         self.saved = max(0.0, self.part_until - time.monotonic())
         if status == "ran" and not all(c["ok"] for c in part["checks"]):

@@ -5,8 +5,9 @@
  *
  * The first candidate of cuBLASLt's heuristic is what runs, unless another is faster and gives the same bits: the first product of a shape
  * that overwrites C, outside a recording and on a whole micro-batch, runs the candidates on its own operands, drops those whose result
- * differs in any bit from the first one's, and times the rest. So bits depend on the device and on the library's version, and on nothing
- * that was measured. ESPL_CUDA_TUNE=0 takes the first candidate at once; ESPL_CUDA_TUNE=show writes what was tried to stderr. */
+ * differs in any bit from the first one's, and times the rest; a result too small to show a difference keeps the first one. So bits depend
+ * on the device and on the library's version, and on nothing that was measured. ESPL_CUDA_TUNE=0 takes the first candidate at once;
+ * ESPL_CUDA_TUNE=show writes what was tried to stderr. */
 #ifndef ESPL_KERNELS_CUDA_GEMM_LT_H
 #define ESPL_KERNELS_CUDA_GEMM_LT_H
 

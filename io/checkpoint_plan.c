@@ -1,5 +1,7 @@
 #include "io/checkpoint_saver.h"
 
+#include "io/fsio.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,13 +81,20 @@ static bool needs_snapshot(const espl_checkpoints *s) {
     return s->options.background || s->options.memory != NULL || members > 1;
 }
 
+/* Long ranges begin where a direct write may. */
+static void *take_range(espl_arena *arena, size_t bytes) {
+    if (bytes >= ESPL_FS_DIRECT)
+        espl_arena_align(arena, ESPL_FS_BLOCK);
+    return espl_arena_take(arena, bytes);
+}
+
 /* Run twice: to measure, and to bind. */
 static void lay_snapshot(espl_checkpoints *s, espl_arena *arena) {
     if (!espl__is_writer(s))
         s->sent = espl_arena_take(arena, SENT_BYTES);
     for (int64_t k = 0; k < s->n_ranges; k++) {
         espl_shard_range *r = &s->ranges[k];
-        r->data = espl_arena_take(arena, (size_t)(r->end - r->begin) * espl_dtype_size(r->tensor->dtype));
+        r->data = take_range(arena, (size_t)(r->end - r->begin) * espl_dtype_size(r->tensor->dtype));
     }
 }
 
@@ -97,6 +106,13 @@ static void make_ranges(espl_checkpoints *s) {
         if (begin < end)
             s->ranges[s->n_ranges++] = (espl_shard_range){.tensor = &s->tensors[i], .begin = begin, .end = end, .data = s->tensors[i].data};
     }
+}
+
+/* Fresh pages cost several times what the copy into them does; training does not wait for them. */
+static espl_status populate(void *saver) {
+    const espl_checkpoints *s = saver;
+    espl_arena_populate(&s->snapshot);
+    return ESPL_OK;
 }
 
 espl_status espl__plan_make(espl_checkpoints *s) {
@@ -111,6 +127,8 @@ espl_status espl__plan_make(espl_checkpoints *s) {
     lay_snapshot(s, &measure);
     ESPL_TRY(espl_arena_bind(&s->snapshot, "snapshot", measure.used));
     lay_snapshot(s, &s->snapshot);
+    if (s->options.background)
+        espl_background_start(&s->populate, true, populate, s);
     return ESPL_OK;
 }
 
@@ -125,7 +143,7 @@ size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkp
     espl_arena measure = espl_arena_measure("snapshot");
     for (int64_t i = 0; i < n; i++)
         if (tensors[i].begin < tensors[i].end)
-            espl_arena_take(&measure, (size_t)(tensors[i].end - tensors[i].begin) * (size_t)members * espl_dtype_size(tensors[i].dtype));
+            take_range(&measure, (size_t)(tensors[i].end - tensors[i].begin) * (size_t)members * espl_dtype_size(tensors[i].dtype));
     return measure.used;
 }
 
@@ -183,6 +201,7 @@ static espl_status fill_range(espl_checkpoints *s, const espl_shard_range *r) {
 }
 
 espl_status espl__snapshot_take(espl_checkpoints *s) {
+    ESPL_TRY(espl_background_join(&s->populate));
     if (!espl__is_writer(s))
         return send_mine(s, espl__group_first(s->group, s->n_writers, s->ranks.size));
     if (!needs_snapshot(s))

@@ -25,6 +25,7 @@ static espl_status open_folder(espl_checkpoints *s) {
 }
 
 static void free_saver(espl_checkpoints *s) {
+    espl_background_join(&s->populate);
     espl_arena_free(&s->snapshot);
     espl_manifest_free(&s->manifest);
     json_decref(s->record);

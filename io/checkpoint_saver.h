@@ -32,6 +32,7 @@ struct espl_checkpoints {
     espl_shard_range *ranges; /* writers: the not empty ones of its group, in order of tensor */
     int64_t n_ranges;
     espl_arena snapshot;      /* writers; what the others send from */
+    espl_background populate; /* of the snapshot, until the first save */
     char *sent;               /* of the others: one piece */
     espl_manifest_file shard; /* writers: what was written */
     espl_background background;

@@ -48,6 +48,15 @@ espl_status espl_fs_open_read(const char *path, int *fd) { return open_flags(pat
 espl_status espl_fs_open_write(const char *path, int *fd) { return open_flags(path, O_WRONLY | O_CREAT | O_TRUNC, "write", fd); }
 espl_status espl_fs_open_update(const char *path, int *fd) { return open_flags(path, O_RDWR, "write", fd); }
 
+static bool knows_no_direct(int error) { return error == EINVAL || error == EOPNOTSUPP; }
+
+espl_status espl_fs_open_direct(const char *path, int *fd) {
+    REPEAT(*fd, fs->open(path, O_WRONLY | O_DIRECT, 0644));
+    if (*fd < 0 && !knows_no_direct(errno))
+        ESPL_FAIL(ESPL_ERR_IO, "%s: cannot be opened to write: %s", path, strerror(errno));
+    return ESPL_OK;
+}
+
 /* Linux has given the descriptor back even when close says EINTR: it must not be closed again. */
 espl_status espl_fs_close(int *fd, const char *path) {
     int closing = *fd;
@@ -87,6 +96,29 @@ espl_status espl_fs_write(int fd, const void *from, size_t n, int64_t offset, co
         done += (size_t)put;
     }
     return ESPL_OK;
+}
+
+/* Bytes that went past the page cache: a write cut short within a block leaves the rest to the ordinary way. */
+static espl_status write_blocks(int direct, const char *from, size_t n, int64_t offset, const char *path, size_t *done) {
+    *done = 0;
+    while (*done < n && *done % ESPL_FS_BLOCK == 0) {
+        ssize_t put;
+        REPEAT(put, fs->pwrite(direct, from + *done, n - *done, (off_t)offset + (off_t)*done));
+        if (put < 0 && knows_no_direct(errno))
+            return ESPL_OK;
+        if (put <= 0)
+            ESPL_FAIL(ESPL_ERR_IO, "%s: writing at byte %lld failed: %s", path, (long long)offset + (long long)*done,
+                      put < 0 ? strerror(errno) : "the system took nothing");
+        *done += (size_t)put;
+    }
+    return ESPL_OK;
+}
+
+espl_status espl_fs_write_direct(int direct, int fd, const void *from, size_t n, int64_t offset, const char *path) {
+    size_t done = 0;
+    if (direct >= 0 && n >= ESPL_FS_DIRECT && ((uintptr_t)from | (uint64_t)offset) % ESPL_FS_BLOCK == 0)
+        ESPL_TRY(write_blocks(direct, from, n - n % ESPL_FS_BLOCK, offset, path, &done));
+    return espl_fs_write(fd, (const char *)from + done, n - done, offset + (int64_t)done, path);
 }
 
 espl_status espl_fs_sync(int fd, const char *path) {

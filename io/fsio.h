@@ -16,6 +16,9 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+/* Bytes: what direct writes are aligned to, and what is worth one. */
+enum { ESPL_FS_BLOCK = 1 << 12, ESPL_FS_DIRECT = 1 << 16 };
+
 typedef struct espl_fs_table {
     int (*open)(const char *path, int flags, mode_t mode);
     int (*close)(int fd);
@@ -41,6 +44,9 @@ espl_status espl_fs_open_read(const char *path, int *fd);
 espl_status espl_fs_open_write(const char *path, int *fd);
 espl_status espl_fs_open_update(const char *path, int *fd);
 
+/* Local. Opens a file to write past the page cache; where the file system knows no such thing *fd is -1. Errors: io. */
+espl_status espl_fs_open_direct(const char *path, int *fd);
+
 /* Local. Closes and sets *fd to -1; -1 is accepted. An error of the system matters only after writing. */
 espl_status espl_fs_close(int *fd, const char *path);
 
@@ -50,6 +56,10 @@ void espl_fs_discard(int *fd);
 /* Local. Exactly n bytes at `offset`. Errors: io; data, when the file ends before. `path` is for messages. */
 espl_status espl_fs_read(int fd, void *to, size_t n, int64_t offset, const char *path);
 espl_status espl_fs_write(int fd, const void *from, size_t n, int64_t offset, const char *path);
+
+/* Local. espl_fs_write to a file open twice: whole blocks past the page cache through `direct`, what is left through `fd`. All of it goes
+ * through `fd` when direct is -1, address or offset are not multiples of ESPL_FS_BLOCK, n is small, or the file system refuses. */
+espl_status espl_fs_write_direct(int direct, int fd, const void *from, size_t n, int64_t offset, const char *path);
 
 /* Local. Brings an open file, and the entries of a folder, to the disk. Errors: io. */
 espl_status espl_fs_sync(int fd, const char *path);

@@ -285,7 +285,8 @@ static espl_status check_header(const char *text, size_t size, const char *where
         ESPL_FAIL(ESPL_ERR_DATA, "%s: not a checkpoint manifest, or its first bytes are damaged", where);
     long version = strtol(text + start, NULL, 10);
     if (version != ESPL_MANIFEST_VERSION)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: format version %ld, this program reads version %d", where, version, ESPL_MANIFEST_VERSION);
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: format version %ld, this program reads version %d; use the release that wrote it", where, version,
+                  ESPL_MANIFEST_VERSION);
     const char *newline = memchr(text, '\n', size);
     char header[128];
     size_t length = newline == NULL ? 0 : (size_t)(newline - text) + 1;

@@ -1,10 +1,11 @@
 /* The manifest of a checkpoint: which files it has, and where in them every range of every tensor lies.
  *
  * manifest.json is one JSON object. Its first line holds format, version and the XXH3 (64 bits) of all bytes after that line, so a
- * torn or altered manifest is told from a foreign one. "files": name, bytes, XXH3 of the whole file, and where its checksums
- * of pieces lie; "tensors": group, name, dtype, shape, ranges [file, begin, end, offset in bytes, first piece], in order of
- * group and name; "record": the caller's object. A range's bytes are checked in pieces of ESPL_PIECE_BYTES counted from its
- * begin, so a reader verifies just what it reads. Reading trusts nothing: a parsed manifest tiles its tensors and stays within its files.
+ * torn or altered manifest is told from a foreign one. "files": name, bytes, XXH3 of what is outside of its ranges, and where its
+ * checksums of pieces lie (outside too, so both together cover each byte once); "tensors": group, name, dtype, shape, ranges [file, begin,
+ * end, offset in bytes, first piece], in order of group and name; "record": the caller's object. A range's bytes are checked in pieces of
+ * ESPL_PIECE_BYTES counted from its begin, so a reader verifies just what it reads. Reading trusts nothing: a parsed manifest tiles its
+ * tensors and stays within its files.
  */
 #ifndef ESPL_IO_MANIFEST_H
 #define ESPL_IO_MANIFEST_H
@@ -14,14 +15,14 @@
 
 #include <jansson.h>
 
-enum { ESPL_PIECE_BYTES = 1 << 20, ESPL_MANIFEST_VERSION = 1 };
+enum { ESPL_PIECE_BYTES = 1 << 20, ESPL_MANIFEST_VERSION = 2 };
 
 #define ESPL_MANIFEST_NAME "manifest.json"
 
 typedef struct espl_manifest_file {
     char *name; /* within the checkpoint's folder */
     int64_t bytes;
-    uint64_t xxh3;       /* of the whole file */
+    uint64_t xxh3;       /* of the file's bytes, those of ranges left out */
     int64_t sums_offset; /* bytes into the file: XXH3 of every piece, uint64 */
     int64_t n_sums;
     uint64_t sums_xxh3; /* of those n_sums * 8 bytes */

@@ -7,12 +7,13 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { GAP_BYTES = 1 << 16 };
+enum { GAP_BYTES = 1 << 16, WRITE_BYTES = 8 << 20 };
 
 /* Bytes that go to a known place of the file; what lies between such places was written by HDF5. */
 typedef struct region {
     int64_t offset, bytes;
     const char *data;
+    bool is_sums; /* not a range's */
 } region;
 
 static int64_t range_bytes(const espl_shard_range *r) { return (r->end - r->begin) * (int64_t)espl_dtype_size(r->tensor->dtype); }
@@ -27,23 +28,12 @@ static int64_t number_pieces(espl_shard_range *ranges, int64_t n) {
     return total;
 }
 
-/* One pass: a piece is still in the cache when the whole range's checksum takes it. */
-static uint64_t sum_range(const espl_shard_range *r, XXH3_state_t *state, uint64_t *sums) {
-    int64_t bytes = range_bytes(r), piece = r->piece;
-    XXH3_64bits_reset(state);
-    for (int64_t at = 0; at < bytes; at += ESPL_PIECE_BYTES) {
-        size_t n = bytes - at < ESPL_PIECE_BYTES ? (size_t)(bytes - at) : ESPL_PIECE_BYTES;
-        sums[piece++] = XXH3_64bits((const char *)r->data + at, n);
-        XXH3_64bits_update(state, (const char *)r->data + at, n);
-    }
-    return XXH3_64bits_digest(state);
-}
-
-static void sum_ranges(const espl_shard_range *ranges, int64_t n, uint64_t *sums, uint64_t *wholes) {
-    XXH3_state_t *state = XXH3_createState();
-    for (int64_t i = 0; i < n; i++)
-        wholes[i] = sum_range(&ranges[i], state, sums);
-    XXH3_freeState(state);
+/* The one pass over the data; the checksum of a whole range is that of its pieces' checksums. */
+static uint64_t sum_range(const espl_shard_range *r, uint64_t *sums) {
+    int64_t bytes = range_bytes(r), n = 0;
+    for (int64_t at = 0; at < bytes; at += ESPL_PIECE_BYTES)
+        sums[n++] = XXH3_64bits((const char *)r->data + at, bytes - at < ESPL_PIECE_BYTES ? (size_t)(bytes - at) : ESPL_PIECE_BYTES);
+    return XXH3_64bits(sums, (size_t)n * sizeof *sums);
 }
 
 static espl_status describe_range(espl_h5_id dataset, const espl_shard_range *r, uint64_t sum) {
@@ -103,7 +93,7 @@ done:
     return status;
 }
 
-static espl_status hash_gap(int fd, const char *path, int64_t from, int64_t to, XXH3_state_t *state) {
+espl_status espl__shard_hash(int fd, const char *path, int64_t from, int64_t to, struct XXH3_state_s *state) {
     char bytes[GAP_BYTES];
     while (from < to) {
         size_t n = to - from < GAP_BYTES ? (size_t)(to - from) : GAP_BYTES;
@@ -114,11 +104,10 @@ static espl_status hash_gap(int fd, const char *path, int64_t from, int64_t to, 
     return ESPL_OK;
 }
 
-static espl_status write_region(int fd, const char *path, const region *r, XXH3_state_t *state) {
-    for (int64_t at = 0; at < r->bytes; at += ESPL_PIECE_BYTES) {
-        size_t n = r->bytes - at < ESPL_PIECE_BYTES ? (size_t)(r->bytes - at) : ESPL_PIECE_BYTES;
-        ESPL_TRY(espl_fs_write(fd, r->data + at, n, r->offset + at, path));
-        XXH3_64bits_update(state, r->data + at, n);
+static espl_status write_region(int direct, int fd, const char *path, const region *r) {
+    for (int64_t at = 0; at < r->bytes; at += WRITE_BYTES) {
+        size_t n = r->bytes - at < WRITE_BYTES ? (size_t)(r->bytes - at) : WRITE_BYTES;
+        ESPL_TRY(espl_fs_write_direct(direct, fd, r->data + at, n, r->offset + at, path));
     }
     return ESPL_OK;
 }
@@ -131,32 +120,46 @@ static int by_offset(const void *a, const void *b) {
 static region *make_regions(const espl_shard_range *ranges, int64_t n, const uint64_t *sums, const espl_manifest_file *file) {
     region *regions = espl_calloc((size_t)n + 1, sizeof *regions);
     for (int64_t i = 0; i < n; i++)
-        regions[i] = (region){ranges[i].offset, range_bytes(&ranges[i]), ranges[i].data};
-    regions[n] = (region){file->sums_offset, file->n_sums * 8, (const char *)sums};
+        regions[i] = (region){ranges[i].offset, range_bytes(&ranges[i]), ranges[i].data, false};
+    regions[n] = (region){file->sums_offset, file->n_sums * 8, (const char *)sums, true};
     qsort(regions, (size_t)n + 1, sizeof *regions, by_offset);
     return regions;
 }
 
-static espl_status fill_in(const char *path, const region *regions, int64_t n, espl_manifest_file *out) {
-    int fd = -1;
+/* What HDF5 wrote is read back, the pieces' checksums are taken from memory. */
+static espl_status sum_rest(int fd, const char *path, const region *regions, int64_t n, espl_manifest_file *out) {
     int64_t cursor = 0;
     espl_status status = ESPL_OK;
     XXH3_state_t *state = XXH3_createState();
     XXH3_64bits_reset(state);
-    ESPL_TRY_DONE(espl_fs_open_update(path, &fd));
-    ESPL_TRY_DONE(espl_fs_size(fd, &out->bytes, path));
     for (int64_t i = 0; i < n; i++) {
-        ESPL_TRY_DONE(hash_gap(fd, path, cursor, regions[i].offset, state));
-        ESPL_TRY_DONE(write_region(fd, path, &regions[i], state));
+        ESPL_TRY_DONE(espl__shard_hash(fd, path, cursor, regions[i].offset, state));
+        if (regions[i].is_sums)
+            XXH3_64bits_update(state, regions[i].data, (size_t)regions[i].bytes);
         cursor = regions[i].offset + regions[i].bytes;
     }
-    ESPL_TRY_DONE(hash_gap(fd, path, cursor, out->bytes, state));
-    ESPL_TRY_DONE(espl_fs_sync(fd, path));
-    ESPL_TRY_DONE(espl_fs_close(&fd, path));
+    ESPL_TRY_DONE(espl__shard_hash(fd, path, cursor, out->bytes, state));
     out->xxh3 = XXH3_64bits_digest(state);
 done:
-    espl_fs_discard(&fd);
     XXH3_freeState(state);
+    return status;
+}
+
+static espl_status fill_in(const char *path, const region *regions, int64_t n, espl_manifest_file *out) {
+    int fd = -1, direct = -1;
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_fs_open_update(path, &fd));
+    ESPL_TRY_DONE(espl_fs_open_direct(path, &direct));
+    ESPL_TRY_DONE(espl_fs_size(fd, &out->bytes, path));
+    for (int64_t i = 0; i < n; i++)
+        ESPL_TRY_DONE(write_region(direct, fd, path, &regions[i]));
+    ESPL_TRY_DONE(espl_fs_close(&direct, path));
+    ESPL_TRY_DONE(sum_rest(fd, path, regions, n, out));
+    ESPL_TRY_DONE(espl_fs_sync(fd, path));
+    ESPL_TRY_DONE(espl_fs_close(&fd, path));
+done:
+    espl_fs_discard(&direct);
+    espl_fs_discard(&fd);
     return status;
 }
 
@@ -167,7 +170,8 @@ espl_status espl_shard_write(const char *path, int64_t step, int64_t attempt, es
     file->sums_offset = 0;
     file->n_sums = number_pieces(ranges, n);
     uint64_t *sums = espl_calloc((size_t)file->n_sums, sizeof *sums), *wholes = espl_calloc((size_t)n, sizeof *wholes);
-    sum_ranges(ranges, n, sums, wholes);
+    for (int64_t i = 0; i < n; i++)
+        wholes[i] = sum_range(&ranges[i], sums + ranges[i].piece);
     file->sums_xxh3 = XXH3_64bits(sums, (size_t)file->n_sums * sizeof *sums);
     ESPL_TRY_DONE(lay_out(path, step, attempt, ranges, n, wholes, file));
     regions = make_regions(ranges, n, sums, file);

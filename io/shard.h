@@ -1,15 +1,17 @@
 /* Shards: the HDF5 files that hold a checkpoint's tensors, one a writer.
  *
  * /checksums is the XXH3 of every piece of every range, one range after the other; /<group>/<name> is one range of a tensor, flat, with
- * the attributes dtype, shape (of the whole tensor), begin, end, piece (its first in /checksums) and xxh3 (of its bytes,
- * hexadecimal). HDF5 lays the file out; the bytes of tensors go to their offsets directly, on the way into the file's own
- * checksum, which is made from memory. */
+ * the attributes dtype, shape (of the whole tensor), begin, end, piece (its first in /checksums) and xxh3 (of its part of
+ * /checksums as little-endian uint64, hexadecimal). HDF5 lays the file out; the bytes of tensors go to their offsets directly, past the
+ * page cache where they can. The file's own checksum leaves them out: it covers /checksums, which covers them. */
 #ifndef ESPL_IO_SHARD_H
 #define ESPL_IO_SHARD_H
 
 #include "io/checkpoint.h"
 #include "io/h5.h"
 #include "io/manifest.h"
+
+struct XXH3_state_s;
 
 /* Elements [begin, end) of a tensor, not empty, for one file. */
 typedef struct espl_shard_range {
@@ -39,7 +41,10 @@ void espl_shards_open(const char *folder, const espl_manifest *manifest, espl_sh
 /* Local. Elements [begin, end) of a tensor of the manifest, checked piece by piece. Errors: io; data, naming file, tensor and elements. */
 espl_status espl_shards_read(espl_shards *shards, const espl_manifest_tensor *tensor, int64_t begin, int64_t end, void *to);
 
-/* Local. Checks size and whole checksum of file i; names the tensor that is damaged. Errors: io, data. */
+/* Local. Bytes [from, to) of an open file into a checksum; none when from >= to. Errors: io, data. */
+espl_status espl__shard_hash(int fd, const char *path, int64_t from, int64_t to, struct XXH3_state_s *state);
+
+/* Local. Checks size and all checksums of file i; names the tensor that is damaged. Errors: io, data. */
 espl_status espl_shards_check_file(espl_shards *shards, int64_t i);
 
 /* Local. Closes; takes the address, nulls it, accepts NULL. */

@@ -57,7 +57,7 @@ static espl_status inspect_checkpoint(const char *path) {
         printf("validation loss: %.6g\n", m->valid_loss);
     printf("files:\n");
     for (int64_t i = 0; i < m->n_files; i++)
-        printf("  %-20s %14" PRId64 " bytes, XXH3 %016" PRIx64 "\n", m->files[i].name, m->files[i].bytes, m->files[i].xxh3);
+        printf("  %-20s %14" PRId64 " bytes, checksum %016" PRIx64 "\n", m->files[i].name, m->files[i].bytes, m->files[i].xxh3);
     printf("tensors:\n");
     for (int64_t i = 0; i < m->n_tensors; i++) {
         const espl_manifest_tensor *t = &m->tensors[i];

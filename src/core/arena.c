@@ -16,7 +16,10 @@ enum { RED_ZONE = 0 };
 #define UNPOISON(at, bytes) ((void)(at), (void)(bytes))
 #endif
 
-static size_t round_up(size_t bytes) { return (bytes + ESPL_ALIGN - 1) / ESPL_ALIGN * ESPL_ALIGN; }
+enum { POPULATE_BYTES = 16 << 20 };
+
+static size_t round_up_to(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+static size_t round_up(size_t bytes) { return round_up_to(bytes, ESPL_ALIGN); }
 
 espl_arena espl_arena_measure(const char *name) { return (espl_arena){.name = name}; }
 
@@ -49,6 +52,23 @@ void *espl_arena_take(espl_arena *arena, size_t bytes) {
     if (arena->mapped)
         UNPOISON(arena->base + start, bytes);
     return arena->base + start;
+}
+
+void espl_arena_align(espl_arena *arena, size_t bytes) {
+    ESPL_ASSERT(bytes % ESPL_ALIGN == 0 && !arena->adopted, "arena %s: pieces aligned to %zu bytes", arena->name, bytes);
+    arena->used = round_up_to(arena->used, bytes);
+}
+
+/* In steps, for other threads that map memory wait meanwhile. */
+void espl_arena_populate(const espl_arena *arena) {
+#ifdef MADV_POPULATE_WRITE
+    for (size_t at = 0; at < arena->capacity; at += POPULATE_BYTES)
+        if (madvise(arena->base + at, arena->capacity - at < POPULATE_BYTES ? arena->capacity - at : POPULATE_BYTES, MADV_POPULATE_WRITE) !=
+            0)
+            return;
+#else
+    (void)arena;
+#endif
 }
 
 void espl_arena_free(espl_arena *arena) {

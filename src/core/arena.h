@@ -36,6 +36,13 @@ void espl_arena_adopt(espl_arena *arena, const char *name, void *memory, size_t 
 /* Local. Returns the next `bytes` aligned to ESPL_ALIGN (NULL while measuring); asserts on overflow. */
 void *espl_arena_take(espl_arena *arena, size_t bytes);
 
+/* Local. Makes the next take begin at a multiple of `bytes`, a multiple of ESPL_ALIGN and at most a page: for arenas that were bound. */
+void espl_arena_align(espl_arena *arena, size_t bytes);
+
+/* Local. Has the system give all memory behind a bound arena now, where it otherwise would at each page's first use. An advice: it may do
+ * nothing. Takes its time, and may run beside everything but espl_arena_free. */
+void espl_arena_populate(const espl_arena *arena);
+
 /* Local. Gives the memory back, unless it was adopted, and nulls the arena; accepts an arena never bound. */
 void espl_arena_free(espl_arena *arena);
 

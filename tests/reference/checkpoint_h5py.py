@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 GENERATION = 3
+PIECE = 1 << 20  # bytes that one checksum covers
 # Group, name, dtype in the file, shape; in the order of the test's table, which the bytes depend on.
 TENSORS = [
     ("model", "wte.weight", "<f4", (37, 5)),
@@ -71,7 +72,10 @@ def check_shards(step):
                 size = np.dtype(dtype).itemsize
                 assert found == expected_bytes(i, int(np.prod(shape)) * size)[begin * size : end * size].tobytes(), f"{path}: {group}/{name}"
                 if xxhash:
-                    assert xxhash.xxh3_64_hexdigest(found) == dataset.attrs["xxh3"], f"{path}: {group}/{name}: checksum"
+                    first = int(dataset.attrs["piece"])
+                    pieces = np.array([xxhash.xxh3_64_intdigest(found[k : k + PIECE]) for k in range(0, len(found), PIECE)], "<u8")
+                    assert np.array_equal(shard["checksums"][first : first + pieces.size], pieces), f"{path}: {group}/{name}: checksums of pieces"
+                    assert xxhash.xxh3_64_hexdigest(pieces.tobytes()) == dataset.attrs["xxh3"].decode(), f"{path}: {group}/{name}: checksum"
     manifest = json.loads((step / "manifest.json").read_text())
     assert {f["name"] for f in manifest["files"]} == {p.name for p in shards} | {"index.h5"}
     return len(shards)

@@ -82,6 +82,30 @@ static void arena_measures_then_binds(void **state) {
     espl_arena_free(&real);
 }
 
+/* The bound arena lays out what the measuring one did, and neighbours stay apart. */
+static void arena_aligns(void **state) {
+    (void)state;
+    espl_arena measure = espl_arena_measure("test"), real;
+    espl_arena *both[] = {&measure, &real};
+    char *first = NULL, *second = NULL;
+    for (int i = 0; i < 2; i++) {
+        if (i == 1)
+            assert_int_equal(espl_arena_bind(&real, "test", measure.used), ESPL_OK);
+        first = espl_arena_take(both[i], 100);
+        espl_arena_align(both[i], 4096);
+        second = espl_arena_take(both[i], 5000);
+    }
+    espl_arena_populate(&real);
+    assert_int_equal(real.used, measure.used);
+    assert_int_equal((uintptr_t)second % 4096, 0);
+    assert_true(second - first >= 4096);
+    memset(first, 1, 100);
+    for (int i = 0; i < 5000; i++)
+        assert_int_equal(second[i], 0);
+    memset(second, 2, 5000);
+    espl_arena_free(&real);
+}
+
 static espl_status inner(void) { ESPL_FAIL(ESPL_ERR_DATA, "file.jsonl:%d: key '%s' missing", 17, "text"); }
 static espl_status outer(void) {
     ESPL_TRY(inner());
@@ -102,8 +126,9 @@ static void status_keeps_code_and_message(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(philox_known_answers),      cmocka_unit_test(exact_sum_has_no_order),        cmocka_unit_test(exact_sum_is_exact),
-        cmocka_unit_test(arena_measures_then_binds), cmocka_unit_test(status_keeps_code_and_message),
+        cmocka_unit_test(philox_known_answers), cmocka_unit_test(exact_sum_has_no_order),
+        cmocka_unit_test(exact_sum_is_exact),   cmocka_unit_test(arena_measures_then_binds),
+        cmocka_unit_test(arena_aligns),         cmocka_unit_test(status_keeps_code_and_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include "io/fsio.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -60,6 +61,96 @@ static void short_and_interrupted_transfers(void **state) {
     assert_true(calls >= 24);
     espl_fs_set_table(NULL);
     espl_buffer_free(&back);
+    free(path);
+}
+
+/* ---- Direct writes: a descriptor that any file system has stands for the one past the page cache */
+
+enum { DIRECT_BYTES = ESPL_FS_DIRECT + 3 * ESPL_FS_BLOCK + 17 };
+
+static int direct_fd, direct_errno;
+static size_t direct_limit, direct_bytes;
+
+static int plain_open(const char *path, int flags, mode_t mode) {
+    int fd = libc->open(path, flags & ~O_DIRECT, mode);
+    if (flags & O_DIRECT)
+        direct_fd = fd;
+    return fd;
+}
+
+/* As strict as a disk; takes direct_limit bytes in all, then fails. */
+static ssize_t direct_pwrite(int fd, const void *from, size_t n, off_t offset) {
+    if (fd != direct_fd)
+        return libc->pwrite(fd, from, n, offset);
+    assert_int_equal(((uintptr_t)from | n | (size_t)offset) % ESPL_FS_BLOCK, 0);
+    n = n < direct_limit - direct_bytes ? n : direct_limit - direct_bytes;
+    errno = direct_errno;
+    direct_bytes += n;
+    return n == 0 ? -1 : libc->pwrite(fd, from, n, offset);
+}
+
+/* What is written is right, whatever way it took; returns how much went past the page cache. */
+static size_t write_twice_open(espl_status expected, size_t skew, size_t limit, int error) {
+    static _Alignas(ESPL_FS_BLOCK) unsigned char bytes[DIRECT_BYTES + 64];
+    espl_fs_table table = *espl_fs_set_table(NULL);
+    espl_buffer back = {0};
+    char *path = in_folder("file");
+    int fd = -1, direct = -1;
+    table.open = plain_open;
+    table.pwrite = direct_pwrite;
+    direct_limit = limit, direct_errno = error, direct_bytes = 0;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (unsigned char)(i * 31 + i / 251);
+    assert_int_equal(espl_fs_write_file(path, "", 0), ESPL_OK);
+    libc = espl_fs_set_table(&table);
+    assert_int_equal(espl_fs_open_update(path, &fd), ESPL_OK);
+    assert_int_equal(espl_fs_open_direct(path, &direct), ESPL_OK);
+    assert_int_equal(espl_fs_write_direct(direct, fd, bytes + skew, DIRECT_BYTES, ESPL_FS_BLOCK, path), expected);
+    espl_fs_discard(&direct);
+    espl_fs_discard(&fd);
+    espl_fs_set_table(NULL);
+    if (expected == ESPL_OK) {
+        assert_int_equal(espl_fs_read_file(path, 1 << 20, &back), ESPL_OK);
+        assert_int_equal(back.size, ESPL_FS_BLOCK + DIRECT_BYTES);
+        assert_memory_equal(back.data + ESPL_FS_BLOCK, bytes + skew, DIRECT_BYTES);
+    }
+    espl_buffer_free(&back);
+    free(path);
+    return direct_bytes;
+}
+
+static void direct_writes(void **state) {
+    (void)state;
+    const size_t blocks = DIRECT_BYTES - 17;
+    assert_int_equal(write_twice_open(ESPL_OK, 0, SIZE_MAX, 0), blocks);
+    assert_int_equal(write_twice_open(ESPL_OK, 64, SIZE_MAX, 0), 0);                              /* memory that is not aligned */
+    assert_int_equal(write_twice_open(ESPL_OK, 0, 0, EINVAL), 0);                                 /* refused */
+    assert_int_equal(write_twice_open(ESPL_OK, 0, 2 * ESPL_FS_BLOCK, EINVAL), 2 * ESPL_FS_BLOCK); /* refused halfway */
+    assert_int_equal(write_twice_open(ESPL_OK, 0, 5000, EIO), 5000);                              /* cut within a block: no second one */
+    write_twice_open(ESPL_ERR_IO, 0, 2 * ESPL_FS_BLOCK, ENOSPC);
+    assert_non_null(strstr(espl_status_message(), "writing at byte 12288 failed: No space left on device"));
+}
+
+static int refuse_direct(const char *path, int flags, mode_t mode) {
+    errno = direct_errno;
+    return flags & O_DIRECT ? -1 : libc->open(path, flags, mode);
+}
+
+static void a_file_system_without_direct_writes(void **state) {
+    (void)state;
+    espl_fs_table table = *espl_fs_set_table(NULL);
+    char *path = in_folder("file");
+    int direct = 7;
+    table.open = refuse_direct;
+    assert_int_equal(espl_fs_write_file(path, "x", 1), ESPL_OK);
+    libc = espl_fs_set_table(&table);
+    direct_errno = EINVAL;
+    assert_int_equal(espl_fs_open_direct(path, &direct), ESPL_OK);
+    assert_int_equal(direct, -1);
+    direct_errno = EACCES;
+    assert_int_equal(espl_fs_open_direct(path, &direct), ESPL_ERR_IO);
+    assert_int_equal(direct, -1);
+    espl_fs_set_table(NULL);
     free(path);
 }
 
@@ -162,6 +253,8 @@ static void folders(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(short_and_interrupted_transfers, make, clear),
+        cmocka_unit_test_setup_teardown(direct_writes, make, clear),
+        cmocka_unit_test_setup_teardown(a_file_system_without_direct_writes, make, clear),
         cmocka_unit_test_setup_teardown(limits_and_ends_of_files, make, clear),
         cmocka_unit_test_setup_teardown(failed_replacement_keeps_the_old, make, clear),
         cmocka_unit_test_setup_teardown(an_error_is_not_an_absence, make, clear),

@@ -107,6 +107,14 @@ static void every_altered_byte_and_every_torn_end(void **state) {
     espl_buffer_free(&text);
 }
 
+static void other_versions_are_refused(void **unused) {
+    (void)unused;
+    static const char text[] = "{\"format\": \"espalier checkpoint\", \"version\": 1, \"xxh3\": \"0123456789abcdef\",\n\"step\": 1}\n";
+    espl_manifest *m;
+    assert_int_equal(espl_manifest_parse(text, sizeof text - 1, "here", &m), ESPL_ERR_DATA);
+    assert_string_equal(espl_status_message(), "here: format version 1, this program reads version 2; use the release that wrote it");
+}
+
 /* Replaces a piece of the text and gives it a header that is right, as a foreign writer might. */
 static espl_status parse_changed(const char *from, const char *to) {
     espl_buffer text = printed(), changed = {0};
@@ -115,7 +123,7 @@ static espl_status parse_changed(const char *from, const char *to) {
     espl_manifest *m;
     ESPL_ASSERT(at != NULL, "'%s' is not in the manifest", from);
     espl_buffer_printf(&body, "%.*s%s%s", (int)(at - rest), rest, to, at + strlen(from));
-    espl_buffer_printf(&changed, "{\"format\": \"espalier checkpoint\", \"version\": 1, \"xxh3\": \"%016" PRIx64 "\",\n%s",
+    espl_buffer_printf(&changed, "{\"format\": \"espalier checkpoint\", \"version\": 2, \"xxh3\": \"%016" PRIx64 "\",\n%s",
                        (uint64_t)XXH3_64bits(body.data, body.size), body.data);
     espl_status status = espl_manifest_parse(changed.data, changed.size, "here", &m);
     espl_manifest_free(&m);
@@ -204,6 +212,7 @@ int main(void) {
         cmocka_unit_test(round_trip),
         cmocka_unit_test(no_loss_is_null),
         cmocka_unit_test(every_altered_byte_and_every_torn_end),
+        cmocka_unit_test(other_versions_are_refused),
         cmocka_unit_test(contradictions_are_named),
         cmocka_unit_test(boxes_are_the_range),
     };

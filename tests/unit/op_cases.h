@@ -34,18 +34,19 @@ static const char *const op_slot_names[OP_SLOTS] = {"in0",  "in1",  "out0",  "ou
                                                     "din0", "din1", "dout0", "dout1", "dout2", "dparam0", "dparam1"};
 
 enum {
-    OP_BIAS = 1,       /* P1 is there */
-    OP_FIRST = 2,      /* RESNORM: in1 NULL */
-    OP_LAST = 4,       /* RESNORM: dout0 NULL */
-    OP_ALIAS = 8,      /* RESNORM: out0 is in0, din0 is dout0; ACT: din0 is dout0 */
-    OP_SHARED = 16,    /* RESNORM: din1 NULL, it is din0 */
-    OP_ADD = 32,       /* din_add and dparam_add */
-    OP_EVAL = 64,      /* not training */
-    OP_IGNORE = 128,   /* LINEAR_XENT: every third target is -1 */
-    OP_NO_DIN = 256,   /* din0 NULL */
-    OP_FROZEN = 512,   /* dparam NULL */
-    OP_LARGE = 1024,   /* too large for finite differences of single elements */
-    OP_PROMPTS = 2048, /* LINEAR_XENT: of every 150 tokens only number 100 and 120 to 139 have targets */
+    OP_BIAS = 1,         /* P1 is there */
+    OP_FIRST = 2,        /* RESNORM: in1 NULL */
+    OP_LAST = 4,         /* RESNORM: dout0 NULL */
+    OP_ALIAS = 8,        /* RESNORM: out0 is in0, din0 is dout0; ACT: din0 is dout0 */
+    OP_SHARED = 16,      /* RESNORM: din1 NULL, it is din0 */
+    OP_ADD = 32,         /* din_add and dparam_add */
+    OP_EVAL = 64,        /* not training */
+    OP_IGNORE = 128,     /* LINEAR_XENT: every third target is -1 */
+    OP_NO_DIN = 256,     /* din0 NULL */
+    OP_FROZEN = 512,     /* dparam NULL */
+    OP_LARGE = 1024,     /* too large for finite differences of single elements */
+    OP_PROMPTS = 2048,   /* LINEAR_XENT: of every 150 tokens only number 100 and 120 to 139 have targets */
+    OP_ADD_FIRST = 4096, /* din_add and dparam_add of the first alone */
 };
 
 typedef struct op_case {
@@ -299,6 +300,12 @@ static inline void op_fill_rope(op_values *v) {
         }
 }
 
+/* Whether a gradient is added to what is there. */
+static inline bool op_slot_is_added(const op_case *c, int slot) {
+    bool first = slot == OP_DIN0 || slot == OP_DPARAM0;
+    return slot >= OP_DIN0 && (c->flags & OP_ADD || (first && c->flags & OP_ADD_FIRST));
+}
+
 /* The inputs of a case, and what gradients are added to, on the grid of `format`; results are NaN. Free with op_values_free. */
 static inline op_values op_values_make(const op_case *c, espl_dtype format) {
     op_values v = {.attrs = c->attrs};
@@ -313,7 +320,7 @@ static inline op_values op_values_make(const op_case *c, espl_dtype format) {
     for (int s = 0; s < OP_SLOTS; s++) {
         v.size[s] = op_slot_size(c, s);
         v.slot[s] = v.size[s] ? malloc((size_t)v.size[s] * sizeof(double)) : NULL;
-        bool prior = c->flags & OP_ADD && s >= OP_DIN0;
+        bool prior = op_slot_is_added(c, s);
         for (int64_t e = 0; e < v.size[s]; e++)
             v.slot[s][e] = op_slot_is_result(s) && !prior ? NAN : op_number(c, s, e, format);
     }

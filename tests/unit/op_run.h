@@ -124,7 +124,7 @@ static inline size_t op_buffer_bytes(const op_backend *backend, const op_case *c
 
 /* Rows of padding hold numbers where something was computed from token 0, and no gradient; results there are NaN before, or nothing. */
 static inline void op_fill_padding(const op_backend *backend, const op_case *c, const op_values *v, int slot, double *to) {
-    bool gradient = slot >= OP_DOUT0 || (slot >= OP_DIN0 && c->flags & OP_ADD);
+    bool gradient = slot >= OP_DOUT0 || op_slot_is_added(c, slot);
     for (int64_t e = v->size[slot]; e < op_buffer_size(backend, v, slot); e++)
         to[e] = gradient ? 0 : op_slot_is_result(slot) ? NAN : v->slot[slot][e % v->size[slot]];
 }
@@ -192,7 +192,8 @@ static inline espl_args op_args(const op_case *c, const op_values *v, void *cons
         args.din[i] = buffer[OP_DIN0 + i];
         args.param[i] = buffer[OP_PARAM0 + i];
         args.dparam[i] = buffer[OP_DPARAM0 + i];
-        args.din_add[i] = args.dparam_add[i] = c->flags & OP_ADD;
+        args.din_add[i] = op_slot_is_added(c, OP_DIN0 + i);
+        args.dparam_add[i] = op_slot_is_added(c, OP_DPARAM0 + i);
     }
     for (int i = 0; i < 3; i++) {
         args.out[i] = buffer[OP_OUT0 + i];

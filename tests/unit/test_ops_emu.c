@@ -41,6 +41,7 @@ static const op_case more_cases[] = {
     OP_RESNORM_ROW("resnorm 768", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 768, ESPL_NORM_LAYER, 0.1f),
     OP_RESNORM_ROW("resnorm 1024 rms", 0, OP_ONE_SEGMENT, 1024, ESPL_NORM_RMS, 0),
     OP_RESNORM_ROW("resnorm 512 add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 512, ESPL_NORM_LAYER, 0.1f),
+    OP_RESNORM_ROW("resnorm 512 add first", OP_BIAS | OP_ADD_FIRST, OP_ONE_SEGMENT, 512, ESPL_NORM_LAYER, 0.1f),
     OP_RESNORM_ROW("resnorm 1032 alias", OP_BIAS | OP_ALIAS, OP_ONE_SEGMENT, 1032, ESPL_NORM_LAYER, 0.1f),
     OP_RESNORM_ROW("resnorm 4096 rms", OP_ADD, OP_ONE_SEGMENT, 4096, ESPL_NORM_RMS, 0),
     OP_RESNORM_ROW("resnorm 5120", OP_BIAS | OP_LAST, OP_LONE_TOKENS, 5120, ESPL_NORM_LAYER, 0.1f),
@@ -48,6 +49,7 @@ static const op_case more_cases[] = {
     OP_RESNORM_ROW("resnorm 301", OP_BIAS, OP_LONG_SEGMENTS, 301, ESPL_NORM_LAYER, 0.1f),
     /* runs of equal ids over several chunks, digits of two and three passes, wide rows */
     {"embed few words", ESPL_OP_EMBED, OP_BIAS, OP_LONG_SEGMENTS, {.n_out = 40, .vocab = 3, .positions = 256, .scale = 1, .dropout = 0.1f}},
+    {"embed add first", ESPL_OP_EMBED, OP_BIAS | OP_ADD_FIRST, OP_LONG_SEGMENTS, {.n_out = 24, .vocab = 17, .positions = 256, .scale = 1}},
     {"embed one word", ESPL_OP_EMBED, OP_ADD, OP_LONG_SEGMENTS, {.n_out = 24, .vocab = 1, .scale = 2}},
     {"embed 50257 words", ESPL_OP_EMBED, OP_BIAS, OP_LONG_SEGMENTS, {.n_out = 8, .vocab = 50257, .positions = 1024, .scale = 1}},
     {"embed 128256 words", ESPL_OP_EMBED, OP_ADD, OP_ONE_SEGMENT, {.n_out = 4, .vocab = 128256, .scale = 1}},

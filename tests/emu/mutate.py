@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""A test of the tests: kernels with a mistake put in must fail them.
+
+    mutate.py BUILD [--all] [--only TEXT]    BUILD: a release build folder (Ninja) with espalier_emu, espalier_emu_race and the tests
+
+Each mutation is a row of the table below. The file it changes is compiled into a copy of the emulated backend, in the build that must see
+the mistake: `fast` by wrong numbers or a fault, `race` by the checker of accesses. Without --all only the rows marked quick. First the
+same is done with nothing changed, which must pass. Exit 1 when a mutation is not caught or its text is not in the file exactly once.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KERNELS = ROOT / "kernels" / "cuda"
+TARGETS = {"fast": "espalier_emu", "race": "espalier_emu_race"}
+LIMIT_S = 240
+QUICK = True
+
+# The test program that exercises a file; the file to compile for a header.
+TESTS = {
+    "resnorm.cu": ["test_ops_emu", "resnorm"],
+    "embed.cu": ["test_ops_emu", "embed"],
+    "key_sort.cu": ["test_ops_emu", "embed"],
+    "linear_xent.cu": ["test_ops_emu", "xent"],
+    "qkv.cu": ["test_ops_emu", "qkv"],
+    "attention_forward.cu": ["test_ops_emu", "attention"],
+    "attention_backward.cu": ["test_ops_emu", "attention"],
+    "update.cu": ["test_update_emu"],
+}
+COMPILED_BY = {"attention_tile.cuh": "attention_forward.cu"}
+
+BARRIER, WARP_BARRIER = "__syncthreads();", "__syncwarp();"
+
+
+def dropped(text, what):
+    """The text without what it holds once."""
+    assert text.count(what) == 1, text
+    return text, text.replace(what, "")
+
+
+# file, what is wrong, who must see it, (text, replacement), quick
+MUTATIONS = [
+    ("resnorm.cu", "no barrier before partial sums are read", "race",
+     dropped("partial[i][threadIdx.x / 32] = value[i];\n        __syncthreads();", BARRIER), QUICK),
+    ("resnorm.cu", "partial sums of the next row in the same place", "race", ("partial[row % 2]);", "partial[0]);"), False),
+    ("resnorm.cu", "no barrier between pieces", "race", dropped("lanes[lane][x] = sum;\n    __syncthreads();", BARRIER), False),
+    ("resnorm.cu", "rows beyond the last are worked on", "race", ("if (row >= a.rows)\n        return;", ""), False),
+    ("resnorm.cu", "variance takes one stretch too many", "fast",
+     ("squares[0] += (k * g.lanes + g.lane) * N < a.width ?", "squares[0] += (k * g.lanes + g.lane) * N <= a.width ?"), False),
+    ("resnorm.cu", "no gain", "fast", ("x[i] *= r * gain[i];", "x[i] *= r;"), QUICK),
+    ("resnorm.cu", "gradients of gain and bias in one place", "fast", ("(2 * g.number + 1) * a.width", "(2 * g.number) * a.width"), False),
+    ("resnorm.cu", "parameter gradients are not added", "fast",
+     ("(which ? s.add[1] : s.add[0]) ? to[column] + sum : sum", "sum"), QUICK),
+    ("resnorm.cu", "the other input's flag of adding", "fast",
+     ("put_stretch(a.din[1] + element, more, a.add[1])", "put_stretch(a.din[1] + element, more, a.add[0])"), False),
+    ("embed.cu", "places by id", "fast", ("(int64_t)t.positions[row]", "(int64_t)t.ids[row]"), False),
+    ("embed.cu", "random numbers by place, not by token", "fast",
+     ("(uint64_t)((int64_t)shared_row[i + b] * s.width", "(uint64_t)((int64_t)(first + i + b) * s.width"), False),
+    ("embed.cu", "no barrier before keys are read", "race",
+     dropped("__syncthreads();\n    if (column >= s.width)\n        return;\n    dropout drop", BARRIER), False),
+    ("embed.cu", "a run does not end with its chunk", "fast", ("i + b == SUM_ROWS - 1", "i + b == SUM_ROWS"), False),
+    ("embed.cu", "every chunk of a run adds it", "fast", ("if (!goes_on || began_before)", "if (!goes_on)"), False),
+    ("key_sort.cu", "no barrier before digits are counted", "race", dropped("counts[warp][d] = 0;\n    __syncwarp();", WARP_BARRIER), False),
+    ("key_sort.cu", "prefix sums without the next lane", "race", ("lane >= offset ?", "lane > offset ?"), False),
+    ("linear_xent.cu", "no barrier before logits are overwritten", "race",
+     dropped("if (sizeof(R) < sizeof(float))\n            __syncthreads();", "if (sizeof(R) < sizeof(float))\n            __syncthreads();"), False),
+    ("linear_xent.cu", "the target's logit is read too late", "race", ("(top - at_target)", "(top - row[target])"), False),
+    ("linear_xent.cu", "one word too many", "fast", ("if (rest < vocab) {", "if (rest <= vocab) {"), False),
+    ("linear_xent.cu", "gradient of the word behind the target", "fast", ("v + j == target ?", "v + j == target + 1 ?"), False),
+    ("linear_xent.cu", "weight gradient is not added", "fast",
+     ("g.add = p->args->dparam_add[0] || p->first > 0", "g.add = p->first > 0"), QUICK),
+    ("linear_xent.cu", "no loss scale", "fast", ("c.scale * c.batch->loss_scale", "c.scale"), False),
+    ("qkv.cu", "gradients are turned forward", "fast",
+     ("rotate_rows<float>(args, args->dout[0], -1.0f)", "rotate_rows<float>(args, args->dout[0], 1.0f)"), QUICK),
+    ("qkv.cu", "wrong head", "fast", ("row + i / stretches * shape.d + element", "row + i / stretches * shape.half + element"), False),
+    ("qkv.cu", "positions are places in the batch", "fast", ("(int64_t)positions[blockIdx.x]", "(int64_t)blockIdx.x"), False),
+    ("attention_forward.cu", "no barrier behind the copy of keys", "race",
+     dropped("__syncthreads(); /* the keys are here", BARRIER), False),
+    ("attention_forward.cu", "no barrier behind the copy of values", "race",
+     dropped("__syncthreads(); /* the values are here", BARRIER), False),
+    ("attention_forward.cu", "no wait for the values", "fast",
+     dropped("cp_async_wait<0>();\n        __syncthreads(); /* the values", "cp_async_wait<0>();"), QUICK),
+    ("attention_forward.cu", "one statistic too many", "race", ("lane_column() == 0 && i < a.tokens", "lane_column() == 0 && i <= a.tokens"), False),
+    ("attention_forward.cu", "wrong head of keys", "fast", ("kv_head = head / a.group, n", "kv_head = head % a.kv_heads, n"), False),
+    ("attention_forward.cu", "the sum does not shrink", "fast", ("state.sum[m][half] *= shrink;", ""), False),
+    ("attention_forward.cu", "no mask on edges", "fast", ("if (!covers(seen.every, k, shape::keys))", "if (false)"), False),
+    ("attention_tile.cuh", "values are not transposed", "fast",
+     ("ldmatrix_x4_trans(right, b + k * 16 * stride", "ldmatrix_x4(right, b + k * 16 * stride"), False),
+    ("attention_tile.cuh", "rows beyond the last are copied", "race", ("bool valid = i * step < rows;", "bool valid = true;"), False),
+    ("attention_backward.cu", "the other stage", "fast",
+     ("query_stage_at<D>(stages + now * shape", "query_stage_at<D>(stages + (1 - now) * shape"), False),
+    ("attention_backward.cu", "no barrier behind the copy of queries", "race",
+     dropped("first + w % (shape::keys / 32) * 32);\n        cp_async_wait<0>();\n        __syncthreads();", BARRIER), False),
+    ("attention_backward.cu", "key gradients are not scaled", "fast",
+     ("ones[m / 2][m % 2] = 1.0f;\n        scale[m / 2][m % 2] = a.scale;",
+      "ones[m / 2][m % 2] = 1.0f;\n        scale[m / 2][m % 2] = 1.0f;"), False),
+    ("update.cu", "second moment of the gradient itself", "fast", ("s.a2 * g * g", "s.a2 * g"), QUICK),
+    ("update.cu", "one element too many", "race", ("for (; at < s.n; at++) {\n            adamw", "for (; at <= s.n; at++) {\n            adamw"), False),
+    ("update.cu", "no barrier behind the clearing of sums", "race",
+     dropped("[i % ESPL_EXACT_WORDS] = 0;\n    __syncthreads();", BARRIER), QUICK),
+]
+
+FAULTS = re.compile(r"^emu: .*?(race|uninitialised|out of bounds|misaligned|deadlock|divergent barrier|lanes of a warp part|"
+                    r"asynchronous copies|behind the end|not in shared memory)")
+
+
+class Build:
+    """A backend of the build folder, of which one object at a time is replaced."""
+
+    def __init__(self, folder, kind):
+        self.folder, self.kind, self.target = folder, kind, TARGETS[kind]
+        link = subprocess.run(["ninja", "-C", folder, "-t", "commands", self.target], capture_output=True, text=True, check=True)
+        self.link = shlex.split(link.stdout.splitlines()[-1].removeprefix(": && ").removesuffix(" && :"))
+        commands = json.loads((folder / "compile_commands.json").read_text())
+        self.compile = {pathlib.Path(c["file"]).name: shlex.split(c["command"]) for c in commands if f"/{self.target}.dir/" in c["command"]}
+
+    def make(self, scratch, source, text_of_file):
+        """Compiles `source` with changed files (name -> text) and links the backend into `scratch`."""
+        overlay = scratch / "kernels" / "cuda"
+        overlay.mkdir(parents=True)
+        for name, text in text_of_file.items():
+            (overlay / name).write_text(text)
+        command = list(self.compile[source])
+        at = command.index("-o")
+        original, command[at + 1] = command[at + 1], str(scratch / "changed.o")
+        if source in text_of_file:
+            command[-1] = str(overlay / source)
+        # Headers are looked for in the order of -I, so a changed one is found first; a mistake may leave something unused.
+        command.insert(command.index("-o"), "-w")
+        command.insert(next(i for i, part in enumerate(command) if part.startswith("-I")), f"-I{scratch}")
+        subprocess.run(command, cwd=self.folder, check=True)
+        link = [str(scratch / "changed.o") if part == original else part for part in self.link]
+        assert link != self.link, original
+        link[link.index("-o") + 1] = str(scratch / "libespalier_emu.so")
+        subprocess.run(link, cwd=self.folder, check=True)
+
+
+def run_tests(folder, test, scratch):
+    """Why the tests fail, None when they pass; they are stopped at the first sign."""
+    program = folder / "tests" / test[0]
+    environment = dict(os.environ, ESPL_BACKEND_DIR=str(scratch), OMP_NUM_THREADS="1")
+    with subprocess.Popen([program, *test[1:]], cwd=scratch, env=environment, text=True, errors="replace", stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE) as process:
+        limit = threading.Timer(LIMIT_S, process.kill)
+        limit.start()
+        why = None
+        for line in process.stderr:
+            fault = FAULTS.match(line)
+            if fault or line.startswith("[  FAILED  ]"):
+                why = fault.group(1) if fault else "numbers"
+                process.kill()
+                break
+        status = process.wait()
+        limit.cancel()
+    return why or (f"exit {status}" if status else None)
+
+
+def changed_files(mutation):
+    name, what, _, (text, replacement), _ = mutation
+    before = (KERNELS / name).read_text()
+    if before.count(text) != 1:
+        raise SystemExit(f"mutate.py: '{what}': its text is {before.count(text)} times in kernels/cuda/{name}, expected once:\n{text}")
+    return {name: before.replace(text, replacement)}
+
+
+def try_mutation(builds, mutation):
+    name, what, kind = mutation[:3]
+    source = COMPILED_BY.get(name, name)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        builds[kind].make(pathlib.Path(scratch), source, changed_files(mutation))
+        why = run_tests(builds[kind].folder, TESTS[source], pathlib.Path(scratch))
+    print(f"{name:24s} {what:48s} {kind:5s} {why or 'NOT CAUGHT':20s} {time.monotonic() - begun:5.0f} s", flush=True)
+    return why is not None
+
+
+def passes_unchanged(build):
+    with tempfile.TemporaryDirectory() as scratch:
+        build.make(pathlib.Path(scratch), "qkv.cu", {"qkv.cu": (KERNELS / "qkv.cu").read_text()})
+        why = run_tests(build.folder, ["test_ops_emu", "short"], pathlib.Path(scratch))
+    print(f"{'nothing changed':73s} {build.kind:5s} {why or 'passes'}", flush=True)
+    return why is None
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    for mutation in MUTATIONS:
+        changed_files(mutation)
+    builds = {kind: Build(options.build.resolve(), kind) for kind in TARGETS}
+    chosen = [m for m in MUTATIONS if (options.all or options.only or m[4]) and options.only in f"{m[0]} {m[1]}"]
+    if not all([passes_unchanged(build) for build in builds.values()]):
+        return 1
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        caught = list(pool.map(lambda mutation: try_mutation(builds, mutation), chosen))
+    print(f"{sum(caught)} of {len(caught)} mutations caught")
+    return 0 if all(caught) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -97,7 +97,7 @@ run_tests() {
     fi
 }
 
-code_files() { git ls-files '*.c' '*.h' '*.cu' '*.cuh'; }
+code_files() { git ls-files '*.c' '*.h' '*.cpp' '*.cu' '*.cuh'; }
 
 format_check() { code_files | xargs clang-format-14 --dry-run --Werror; }
 

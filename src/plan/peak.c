@@ -64,7 +64,7 @@ static espl_status run_once(const espl_engine *engine, const product *p, double 
 
 /* The fastest run: a peak is what is reached when nothing disturbs. */
 static espl_status least_seconds(const espl_engine *engine, product *p, double seconds, double *least) {
-    double now;
+    double now = 0.0;
     p->segments[1] = (int32_t)p->rows;
     p->batch = (espl_batch){.n = p->rows, .n_segments = 1, .segments = p->segments};
     p->args.attrs = &p->attrs;

@@ -102,6 +102,7 @@ espl_status espl_choose_device(espl_comm *comm, const espl_config *config, espl_
     const espl_ranks *ranks = espl_comm_ranks(comm);
     int n_devices = 0;
     ESPL_TRY(find(comm, config, engine, &n_devices, why));
+    ESPL_ASSERT(n_devices > 0, "%d devices", n_devices);
     espl_dtype real = config->run_dtype == ESPL_RUN_BF16 ? ESPL_BF16 : ESPL_F32;
     ESPL_TRY(espl_comm_agree(comm, espl_engine_start(engine, ranks->node_rank % n_devices, real), "opening the device"));
     if (engine->calls->remote)

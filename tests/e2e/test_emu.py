@@ -1,4 +1,4 @@
-# test: tier=default timeout=420
+# test: tier=default timeout=900
 """Whole runs of the GPU's code over the emulated GPU (run.device: emu): their results are the CPU's within bounds, and the same bits on any
 number of ranks, in any legal order of streams and threads, recorded or not; states go over to the CPU and back; what is wrong is told."""
 

@@ -1,4 +1,4 @@
-// test: libs=io,core ranks=1 tier=default timeout=240
+// test: libs=io,core ranks=1 tier=default timeout=600
 /* A save meets every failure at every call into the file system: the process dies there, or the call fails once, or is cut short.
  * Whatever happens, the older or the newer checkpoint loads whole, the message says what and where, and the next save works. */
 #include <setjmp.h>

@@ -1,4 +1,4 @@
-// test: libs=kernels,core ranks=1 tier=short timeout=60
+// test: libs=kernels,core ranks=1 tier=short timeout=180
 /* Products on the emulated GPU against plain loops in double; what the cache of shapes does; that timing changes no bits.
  *
  * The bound of an error follows from the formats alone: k roundings of fp32 on the sum of |a b|, and one of C's format. */

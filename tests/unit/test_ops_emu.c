@@ -1,11 +1,11 @@
 // test: libs=kernels,core ranks=1 tier=short timeout=60 arguments=short
-// test: libs=kernels,core ranks=1 tier=default timeout=120 arguments=embed
-// test: libs=kernels,core ranks=1 tier=default timeout=120 arguments=resnorm
-// test: libs=kernels,core ranks=1 tier=default timeout=120 arguments=act
-// test: libs=kernels,core ranks=1 tier=default timeout=120 arguments=linear
-// test: libs=kernels,core ranks=1 tier=default timeout=120 arguments=qkv
-// test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=attention
-// test: libs=kernels,core ranks=1 tier=default timeout=120 arguments=xent
+// test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=embed
+// test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=resnorm
+// test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=act
+// test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=linear
+// test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=qkv
+// test: libs=kernels,core ranks=1 tier=default timeout=900 arguments=attention
+// test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=xent
 /* The kernels of the GPU backend over the emulator, a group of ops by name: every case and format by the 2x rule; padding, recordings and
  * the order in which threads and streams run change no bits.
  *

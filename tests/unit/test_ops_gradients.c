@@ -1,4 +1,4 @@
-// test: libs=kernels,core ranks=1 tier=short timeout=120
+// test: libs=kernels,core ranks=1 tier=short timeout=300
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

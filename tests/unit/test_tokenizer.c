@@ -1,4 +1,4 @@
-// test: libs=io,core ranks=1 tier=short timeout=60
+// test: libs=io,core ranks=1 tier=short timeout=180
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -102,7 +102,7 @@ code_files() { git ls-files '*.c' '*.h' '*.cpp' '*.cu' '*.cuh'; }
 format_check() { code_files | xargs clang-format-14 --dry-run --Werror; }
 
 tidy_check() {
-    git ls-files 'src/*.c' 'comm/*.c' 'io/*.c' 'launch/*.c' |
+    git ls-files 'src/*.c' 'comm/*.c' 'io/*.c' 'launch/*.c' ':(glob)kernels/*.c' |
         xargs -P "$jobs" -n 4 clang-tidy-14 -p build/release --quiet --warnings-as-errors='*' --extra-arg=-Wno-unknown-warning-option
 }
 

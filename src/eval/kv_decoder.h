@@ -5,8 +5,8 @@
 #ifndef ESPL_EVAL_KV_DECODER_H
 #define ESPL_EVAL_KV_DECODER_H
 
+#include "kernels/engine.h"
 #include "src/model/tape.h"
-#include "src/plan/engine.h"
 
 typedef struct espl_decoder espl_decoder;
 

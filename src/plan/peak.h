@@ -2,7 +2,7 @@
 #ifndef ESPL_PLAN_PEAK_H
 #define ESPL_PLAN_PEAK_H
 
-#include "src/plan/engine.h"
+#include "kernels/engine.h"
 
 /* Local. Flops a second of the fastest forward LINEAR within about `seconds`: 2048 x 2048 x 2048 on the host; on a GPU `tokens` rows, which
  * is what was reserved there, by 4096 x 4096. Takes its own memory for the while; *flops is 0 where a GPU has none left. An emulator is

@@ -3,8 +3,8 @@
 #define ESPL_TRAIN_CHOOSE_DEVICE_H
 
 #include "comm/comm.h"
+#include "kernels/engine.h"
 #include "src/config/config.h"
-#include "src/plan/engine.h"
 
 /* Collective. Opens the device of run.device for run.dtype: rank by rank of a node, one each. `why` gets the reason of an automatic choice,
  * "" when it was no choice. Errors: usage, the same on all ranks: no such backend or device, more ranks than devices on a node, different

@@ -2,8 +2,8 @@
 #ifndef ESPL_TRAIN_EVALUATE_H
 #define ESPL_TRAIN_EVALUATE_H
 
+#include "kernels/engine.h"
 #include "src/model/tape.h"
-#include "src/plan/engine.h"
 #include "src/train/dataset.h"
 
 /* What an evaluation found; the same on all ranks, whatever their number. */

@@ -4,10 +4,10 @@
 
 #include "comm/comm.h"
 #include "io/tokenizer/tokenizer.h"
+#include "kernels/engine.h"
 #include "src/config/config.h"
 #include "src/core/arena.h"
 #include "src/model/model.h"
-#include "src/plan/engine.h"
 
 typedef struct espl_inference {
     espl_model *model;

@@ -11,11 +11,11 @@
 #define ESPL_TRAIN_MEMORY_H
 
 #include "comm/reducer.h"
+#include "kernels/engine.h"
 #include "src/config/config.h"
 #include "src/core/arena.h"
 #include "src/data/placement.h"
 #include "src/model/tape.h"
-#include "src/plan/engine.h"
 #include "src/plan/ownership.h"
 
 typedef enum espl_arena_id {

@@ -6,8 +6,8 @@
 #ifndef ESPL_TRAIN_TAPE_LOG_H
 #define ESPL_TRAIN_TAPE_LOG_H
 
+#include "kernels/engine.h"
 #include "src/model/tape.h"
-#include "src/plan/engine.h"
 
 typedef struct espl_tape_log espl_tape_log;
 

@@ -2,8 +2,8 @@
 #ifndef ESPL_TRAIN_WEIGHTS_H
 #define ESPL_TRAIN_WEIGHTS_H
 
+#include "kernels/engine.h"
 #include "src/config/config.h"
-#include "src/plan/engine.h"
 #include "src/plan/ownership.h"
 
 /* Where weights go; borrowed. */

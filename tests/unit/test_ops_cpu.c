@@ -1,5 +1,6 @@
 // test: libs=kernels,core ranks=1 tier=default timeout=600
 /* The CPU backend against the reference: every case, instruction set and format by the 2x rule; the same bits for any number of threads. */
+#include "tests/unit/adamw_steps.h"
 #include "tests/unit/op_run.h"
 
 #include "kernels/matmul.h"
@@ -179,14 +180,6 @@ static void planted_error_is_found(void **state) {
 
 enum { MANY = 300001 };
 
-static float *numbers(uint32_t op, int64_t n) {
-    float *x = malloc((size_t)n * sizeof *x);
-    espl_rng_key key = {.seed = 4, .purpose = ESPL_RNG_TEST, .op = op};
-    for (int64_t i = 0; i < n; i++)
-        x[i] = (float)espl_rng_normal(&key, (uint64_t)i);
-    return x;
-}
-
 static void squares_have_the_bits_of_the_reference(void **state) {
     (void)state;
     float *x = numbers(1, MANY);
@@ -207,44 +200,14 @@ static void squares_have_the_bits_of_the_reference(void **state) {
     free(x);
 }
 
-typedef struct moments {
-    float *weight, *m, *v;
-    espl_bf16 *copy;
-} moments;
-
-/* Three steps, each in stretches of `cut` elements. */
 static moments adamw_run(const espl_kernels *kernels, int64_t cut) {
-    moments s = {numbers(2, MANY), numbers(3, MANY), numbers(4, MANY), malloc(MANY * sizeof(espl_bf16))};
+    moments s = moments_make(MANY), in_place = s;
     float *grad = numbers(5, MANY);
-    for (int64_t i = 0; i < MANY; i++)
-        s.v[i] *= s.v[i];
-    for (int t = 1; t <= 3; t++)
-        for (int64_t i = 0; i < MANY; i += cut) {
-            espl_adamw step = {.weight = s.weight + i,
-                               .m = s.m + i,
-                               .v = s.v + i,
-                               .grad = grad + i,
-                               .copy = kernels->real == ESPL_BF16 ? s.copy + i : NULL,
-                               .n = MANY - i < cut ? MANY - i : cut,
-                               .beta1 = 0.9,
-                               .beta2 = 0.999,
-                               .grad_scale = 0.5f,
-                               .lr = 1e-3f,
-                               .eps = 1e-8f,
-                               .decay = 0.1f,
-                               .c1 = (float)(1 - pow(0.9, t)),
-                               .c2 = (float)(1 - pow(0.999, t))};
-            kernels->adamw(&step);
-        }
+    if (kernels->real != ESPL_BF16)
+        in_place.copy = NULL;
+    adamw_three_steps(kernels, &in_place, grad, MANY, cut);
     free(grad);
     return s;
-}
-
-static void moments_free(moments *s) {
-    free(s->weight);
-    free(s->m);
-    free(s->v);
-    free(s->copy);
 }
 
 static void adamw_is_cut_anywhere(void **state) {

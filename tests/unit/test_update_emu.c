@@ -10,17 +10,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "tests/unit/adamw_steps.h"
 #include "tests/unit/emu_device.h"
 
 enum { MANY = 256 * 40 + 77 };
-
-static float *numbers(uint32_t op) {
-    float *x = malloc(MANY * sizeof *x);
-    espl_rng_key key = {.seed = 4, .purpose = ESPL_RNG_TEST, .op = op};
-    for (int64_t i = 0; i < MANY; i++)
-        x[i] = (float)espl_rng_normal(&key, (uint64_t)i);
-    return x;
-}
 
 /* A copy on the device, `skip` bytes behind a multiple of 256. */
 static void *sent(const void *from, size_t bytes, size_t skip) {
@@ -34,56 +27,15 @@ static void take_back(void *to, void *memory, size_t bytes, size_t skip) {
     calls->release(device, (char *)memory - skip, bytes + skip);
 }
 
-typedef struct moments {
-    float *weight, *m, *v;
-    espl_bf16 *copy;
-} moments;
-
-static moments moments_make(void) {
-    moments s = {numbers(2), numbers(3), numbers(4), calloc(MANY, sizeof(espl_bf16))};
-    for (int64_t i = 0; i < MANY; i++)
-        s.v[i] *= s.v[i];
-    return s;
-}
-
-static void moments_free(moments *s) {
-    free(s->weight);
-    free(s->m);
-    free(s->v);
-    free(s->copy);
-}
-
-/* Three steps over what `s` points to, in stretches of `cut`. */
-static void three_steps(const espl_kernels *kernels, const moments *s, const float *grad, int64_t cut) {
-    for (int t = 1; t <= 3; t++)
-        for (int64_t i = 0; i < MANY; i += cut) {
-            espl_adamw step = {.weight = s->weight + i,
-                               .m = s->m + i,
-                               .v = s->v + i,
-                               .grad = grad + i,
-                               .copy = s->copy ? s->copy + i : NULL,
-                               .n = MANY - i < cut ? MANY - i : cut,
-                               .beta1 = 0.9,
-                               .beta2 = 0.999,
-                               .grad_scale = 0.5f,
-                               .lr = 1e-3f,
-                               .eps = 1e-8f,
-                               .decay = 0.1f,
-                               .c1 = (float)(1 - pow(0.9, t)),
-                               .c2 = (float)(1 - pow(0.999, t))};
-            kernels->adamw(&step);
-        }
-}
-
-/* The same on the device; the results come back into a fresh set. */
+/* The steps on the device; the results come back into a fresh set. */
 static moments device_steps(const espl_kernels *kernels, bool copy, int64_t cut, size_t skip) {
-    moments s = moments_make();
-    float *grad = numbers(5);
+    moments s = moments_make(MANY);
+    float *grad = numbers(5, MANY);
     size_t bytes = MANY * sizeof(float), copy_bytes = MANY * sizeof(espl_bf16);
     moments there = {sent(s.weight, bytes, skip), sent(s.m, bytes, skip), sent(s.v, bytes, skip),
                      copy ? sent(s.copy, copy_bytes, skip) : NULL};
     float *grad_there = sent(grad, bytes, skip);
-    three_steps(kernels, &there, grad_there, cut);
+    adamw_three_steps(kernels, &there, grad_there, MANY, cut);
     assert_ok(calls->sync(device));
     take_back(s.weight, there.weight, bytes, skip);
     take_back(s.m, there.m, bytes, skip);
@@ -107,10 +59,10 @@ static void adamw_has_the_bits_of_the_cpu(void **state) {
         size_t skip;
     } ways[] = {{MANY, 0}, {MANY, 4}, {1001, 0}, {256, 0}};
     for (int bf16 = 0; bf16 < 2; bf16++) {
-        moments truth = moments_make();
-        float *grad = numbers(5);
+        moments truth = moments_make(MANY);
+        float *grad = numbers(5, MANY);
         moments in_place = {truth.weight, truth.m, truth.v, bf16 ? truth.copy : NULL};
-        three_steps(espl_kernels_cpu(bf16 ? ESPL_BF16 : ESPL_F32), &in_place, grad, MANY);
+        adamw_three_steps(espl_kernels_cpu(bf16 ? ESPL_BF16 : ESPL_F32), &in_place, grad, MANY, MANY);
         for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
             moments s = device_steps(bf16 ? backend->bf16 : backend->fp32, bf16, ways[i].cut, ways[i].skip);
             assert_true(same_moments(&s, &truth));
@@ -153,7 +105,7 @@ static void check_sum(sum_fn *fast, sum_fn *plain, const float *x) {
 static void sums_are_exact(void **state) {
     (void)state;
     const espl_kernels *ref = espl_kernels_ref(ESPL_F32);
-    float *x = numbers(6);
+    float *x = numbers(6, MANY);
     for (int64_t i = 0; i < MANY; i++)
         x[i] *= powf(10, (float)(i % 60 - 30));
     check_sum(backend->fp32->sum_squares, ref->sum_squares, x);
@@ -168,7 +120,7 @@ static void sums_are_exact(void **state) {
 }
 
 static void check_moves(int64_t n, size_t skip) {
-    float *a = numbers(7), *b = numbers(8), *want = numbers(7), *got = numbers(7);
+    float *a = numbers(7, MANY), *b = numbers(8, MANY), *want = numbers(7, MANY), *got = numbers(7, MANY);
     size_t bytes = MANY * sizeof *a;
     float *to = sent(a, bytes, skip), *from = sent(b, bytes, skip);
     backend->fp32->add(to, from, n);

@@ -1,7 +1,7 @@
 /* The engine: a device that is open, its kernels in one compute format, and what is made of the two: arenas on it, weights into it.
  * Everything above the kernels reaches memory of tensors through here. */
-#ifndef ESPL_PLAN_ENGINE_H
-#define ESPL_PLAN_ENGINE_H
+#ifndef ESPL_KERNELS_ENGINE_H
+#define ESPL_KERNELS_ENGINE_H
 
 #include "kernels/backend.h"
 #include "src/core/arena.h"

@@ -1,4 +1,4 @@
-#include "src/plan/engine.h"
+#include "kernels/engine.h"
 
 #include "src/core/buffer.h"
 

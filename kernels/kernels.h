@@ -71,11 +71,15 @@ typedef enum espl_op {
     ESPL_N_OPS
 } espl_op;
 
-enum { ESPL_MAX_IN = 2, ESPL_MAX_OUT = 3, ESPL_MAX_PARAM = 2 };
+enum { ESPL_MAX_IN = 2, ESPL_MAX_OUT = 3, ESPL_MAX_PARAM = 4 };
 
 enum { ESPL_NORM_LAYER, ESPL_NORM_RMS };
 enum { ESPL_ACT_GELU_TANH, ESPL_ACT_GELU, ESPL_ACT_RELU, ESPL_ACT_SILU, ESPL_ACT_TANH };
 enum { ESPL_OUT_IN, ESPL_IN_OUT };
+
+/* The rows that a call works on: tokens of the main stream (decoder, or the only one), tokens of the source (the encoder of an
+ * encoder-decoder), or one row a segment of the main stream (what POOL makes). */
+typedef enum espl_stream { ESPL_STREAM_MAIN, ESPL_STREAM_SOURCE, ESPL_STREAM_POOLED, ESPL_N_STREAMS } espl_stream;
 
 /* What a row of the tape fixes for its op; fields an op does not name are 0. */
 typedef struct espl_attrs {
@@ -86,8 +90,9 @@ typedef struct espl_attrs {
     int32_t kind;   /* norm or activation */
     int32_t layout; /* of the weight */
     float scale, eps, dropout;
-    int32_t rope_dim; /* 0: no rope */
-    uint32_t rng_op;  /* the row's number, for dropout */
+    int32_t rope_dim;   /* 0: no rope */
+    uint32_t rng_op;    /* the row's number, for dropout */
+    espl_stream stream; /* whose rows the call works on; args->batch is that stream's */
 } espl_attrs;
 
 /* Key/value cache of generation; borrowed. */
@@ -98,7 +103,7 @@ typedef struct espl_cache {
     const int32_t *length;  /* [n_segments] tokens already there */
 } espl_cache;
 
-/* One micro-batch; borrowed by the kernels. */
+/* One stream of a micro-batch; borrowed by the kernels. */
 typedef struct espl_batch {
     int64_t n; /* tokens, at most the plan's N */
     int32_t n_segments;
@@ -108,6 +113,8 @@ typedef struct espl_batch {
     espl_rng_key rng;                         /* seed, purpose dropout, step, micro; the op fills op */
     int32_t training;                         /* 0: dropout is off */
     const espl_cache *cache;                  /* generation only */
+    const struct espl_batch *source;          /* of the main stream: the encoder's tokens; segment s goes with segment s. NULL: none */
+    const struct espl_batch *pooled;          /* of the main stream: one row a segment, n = n_segments, targets are labels. NULL: none */
 } espl_batch;
 
 /* Arguments of one call. Tensors that the row lacks are NULL. */

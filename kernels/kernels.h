@@ -12,13 +12,15 @@
  * that, for the other ops din is always there. A dparam that is NULL is frozen. Backward never changes out; of dout only QKV's.
  *
  * drop(x)_e is 0 or x / (1 - p), kept where espl_rng_u32(key, e) >= espl_rng_threshold(p), with key = batch->rng and its op =
- * attrs->rng_op; e = token * D + column in EMBED and RESNORM. It is the identity when p = 0 or not batch->training; drop' is drop with the
- * same e.
+ * attrs->rng_op; e = row * width of out0 + column in EMBED, RESNORM, ACT and GLU. It is the identity when p = 0 or not batch->training;
+ * drop' is drop with the same e.
  *
  * Legend: N tokens of the micro-batch, D width, H heads, G key/value heads, d head size, F ffn, V vocabulary.
  *
- * EMBED        out0[N,D] = drop(P0[ids] * scale + P1[pos])     P0 [V,D], P1 [positions,D] or NULL
- *     bwd: dP0[ids] += scale * drop'(dout0), dP1[pos] += drop'(dout0), in token order (deterministic).
+ * EMBED        out0[N,D] = drop(P0[ids] * scale + P1[pos + position_offset] + P2[type])     P0 [V,D], P1 [positions,D] or NULL,
+ *              P2 [types,D] or NULL; batch->types NULL: all 0.
+ *     bwd: dP0[ids] += scale * drop'(dout0), dP1[pos + position_offset] += drop'(dout0), dP2[type] += drop'(dout0), in token order
+ *          (deterministic).
  * RESNORM      out0 = in0 + drop(in1)  (in1 NULL: out0 = in0)   [N,D]; out0 may alias in0
  *              out1 = norm(out0) * P0 (+ P1)        [N,D]; P0 gain [D], P1 bias [D] or NULL
  *              out2 [N,2] f32: mean and 1/sqrt(var + eps) of each row (RMS: 0 and 1/sqrt(mean square + eps))
@@ -42,13 +44,16 @@
  * ATTENTION_CACHED  generation: in0 qkv of the new tokens; segment s appends its k, v at cache->length[s].. of row cache->row[s] and its
  *              queries see everything there, always causal, with window. cache of the layer: [rows, capacity, 2 G d] real, a token's
  *              k (G d) then its v (G d); token t of the segment is number cache->length[s] + t of the row. No dropout. out0 [N,H d].
- * ACT          out0 = f(in0) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh.
- *     bwd: din0 = dout0 f'(in0); may alias dout0.
- * GLU          in0 [N,2F], a row is gate (F) then up (F); out0 [N,F] = f(gate) * up (Shazeer 2020).
+ * ACT          out0 = drop(f(in0)) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh, none (f(x) = x: a dropout by itself).
+ *     bwd: din0 = drop'(dout0) f'(in0); may alias dout0.
+ * GLU          in0 [N,2F], a row is gate (F) then up (F); out0 [N,F] = drop(f(gate) * up) (Shazeer 2020); kinds of ACT.
  *     bwd: din0 [N,2F].
- * LINEAR_XENT  logits = scale * in0 W^T, W = P0 [V,D]; out0 [N] f32 = -log softmax(logits)[target], 0 where target < 0. Goes chunk by
- *              chunk of tokens: N x V is never held.
- *     bwd (LOSS): writes out0 as forward does, and din0 and dP0 for the gradient of loss_scale * sum(out0). dout0 is not read.
+ * LINEAR_XENT  logits = scale * in0 W^T (+ b), W = P0 [V,D], b = P1 [V] or NULL; out0 [N] f32 = -log softmax(logits)[target] * weights[row]
+ *              (batch->weights NULL: 1), 0 where target < 0. Goes chunk by chunk of tokens: N x V is never held.
+ *     bwd (LOSS): writes out0 as forward does, and din0, dP0 and dP1 for the gradient of loss_scale * sum(out0). dout0 is not read.
+ * POOL         in0 [N,D]; out0 [S,D], a row a segment: its first token's row, or its last one's; kind ESPL_POOL_FIRST or ESPL_POOL_LAST.
+ *              args->batch is the main stream's; no segment is empty.
+ *     bwd: din0 [N,D] = dout0 of the segment where a token was taken, 0 elsewhere.
  */
 /* clang-format on */
 #ifndef ESPL_KERNELS_KERNELS_H
@@ -74,7 +79,8 @@ typedef enum espl_op {
 enum { ESPL_MAX_IN = 2, ESPL_MAX_OUT = 3, ESPL_MAX_PARAM = 4 };
 
 enum { ESPL_NORM_LAYER, ESPL_NORM_RMS };
-enum { ESPL_ACT_GELU_TANH, ESPL_ACT_GELU, ESPL_ACT_RELU, ESPL_ACT_SILU, ESPL_ACT_TANH };
+enum { ESPL_ACT_GELU_TANH, ESPL_ACT_GELU, ESPL_ACT_RELU, ESPL_ACT_SILU, ESPL_ACT_TANH, ESPL_ACT_NONE };
+enum { ESPL_POOL_FIRST, ESPL_POOL_LAST };
 enum { ESPL_OUT_IN, ESPL_IN_OUT };
 
 /* The rows that a call works on: tokens of the main stream (decoder, or the only one), tokens of the source (the encoder of an
@@ -85,9 +91,11 @@ typedef enum espl_stream { ESPL_STREAM_MAIN, ESPL_STREAM_SOURCE, ESPL_STREAM_POO
 typedef struct espl_attrs {
     int64_t n_in, n_out;      /* widths; EMBED: n_out = D, vocab = V, positions = rows of P1; RESNORM: n_in = D; GLU: n_out = F */
     int64_t vocab, positions; /* LINEAR_XENT: n_in = D, vocab = V */
+    int64_t types;            /* EMBED: rows of P2 */
+    int32_t position_offset;  /* EMBED: row of P1 of position 0 */
     int32_t heads, kv_heads, head_dim;
     int32_t causal, window;
-    int32_t kind;   /* norm or activation */
+    int32_t kind;   /* norm, activation, or which token is pooled */
     int32_t layout; /* of the weight */
     float scale, eps, dropout;
     int32_t rope_dim;   /* 0: no rope */
@@ -109,11 +117,14 @@ typedef struct espl_batch {
     int32_t n_segments;
     const int32_t *segments;                  /* [n_segments + 1] offsets, 0 .. n */
     const int32_t *ids, *positions, *targets; /* [n]; target -1: not counted */
+    const int32_t *types;                     /* [n] of EMBED's P2; NULL: all 0 */
+    const float *weights;                     /* [n] of the rows' losses; NULL: all 1 */
     float loss_scale;                         /* one over the target tokens of the whole step, on all ranks */
     espl_rng_key rng;                         /* seed, purpose dropout, step, micro; the op fills op */
     int32_t training;                         /* 0: dropout is off */
     const espl_cache *cache;                  /* generation only */
-    const struct espl_batch *source;          /* of the main stream: the encoder's tokens; segment s goes with segment s. NULL: none */
+    const struct espl_batch *source;          /* of the main stream: the encoder's tokens. NULL: none */
+    const int32_t *source_segment;            /* [n_segments] the source's segment of a main one; NULL: s goes with s */
     const struct espl_batch *pooled;          /* of the main stream: one row a segment, n = n_segments, targets are labels. NULL: none */
 } espl_batch;
 

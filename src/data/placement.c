@@ -69,8 +69,8 @@ static espl_status check_sources(const espl_source *sources, int64_t n_sources, 
 
 espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, const espl_placement_options *options,
                                 espl_placement **placement) {
-    ESPL_ASSERT(options->length > 0 && options->length <= options->budget, "pieces of %lld tokens in a micro-batch of %lld",
-                (long long)options->length, (long long)options->budget);
+    ESPL_ASSERT(options->length > 0 && options->length <= options->room.tokens, "pieces of %lld tokens in a micro-batch of %lld",
+                (long long)options->length, (long long)options->room.tokens);
     ESPL_TRY(check_sources(sources, n_sources, options->windows));
     espl_placement *p = espl_calloc(1, sizeof *p);
     p->options = *options;
@@ -78,7 +78,7 @@ espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, c
     p->sources = espl_malloc((size_t)n_sources * sizeof *sources);
     memcpy(p->sources, sources, (size_t)n_sources * sizeof *sources);
     p->visits = espl__visits_make(p->sources, n_sources, options);
-    p->packer = espl__packer_make(options->budget);
+    p->packer = espl__packer_make(options->room.tokens);
     p->epoch = p->chunk = -1;
     *placement = p;
     return ESPL_OK;
@@ -241,6 +241,7 @@ void espl_placement_fill(espl_placement *placement, int64_t epoch, int64_t k, es
         const piece *at = &placement->pieces[members[i]];
         fill_piece(&placement->sources[at->source], at, sample);
     }
+    sample->weight = (double)sample->n_targets;
 }
 
 static int64_t piece_targets(const espl_source *source, const piece *at) {
@@ -253,7 +254,7 @@ static int64_t piece_targets(const espl_source *source, const piece *at) {
     return n;
 }
 
-int64_t espl_placement_targets(espl_placement *placement, int64_t epoch, int64_t k) {
+int64_t espl_placement_targets(espl_placement *placement, int64_t epoch, int64_t k, double *weight) {
     int32_t n;
     const int32_t *members = find_pieces(placement, epoch, k, &n);
     int64_t targets = 0;
@@ -261,22 +262,7 @@ int64_t espl_placement_targets(espl_placement *placement, int64_t epoch, int64_t
         const piece *at = &placement->pieces[members[i]];
         targets += piece_targets(&placement->sources[at->source], at);
     }
+    if (weight != NULL)
+        *weight = (double)targets;
     return targets;
-}
-
-void espl_sample_make(int64_t budget, espl_sample *sample) {
-    size_t bytes = (size_t)budget * sizeof(int32_t);
-    *sample = (espl_sample){0};
-    sample->segments = espl_calloc(1, bytes + sizeof(int32_t));
-    sample->ids = espl_calloc(1, bytes);
-    sample->positions = espl_calloc(1, bytes);
-    sample->targets = espl_calloc(1, bytes);
-}
-
-void espl_sample_free(espl_sample *sample) {
-    free(sample->segments);
-    free(sample->ids);
-    free(sample->positions);
-    free(sample->targets);
-    *sample = (espl_sample){0};
 }

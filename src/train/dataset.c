@@ -54,7 +54,8 @@ espl_status espl_dataset_open(espl_comm *comm, const espl_config *config, const 
         ESPL_TRY(open_source(comm, config, tokenizer, eos, &paths->items[i], &d->paths[i], &d->stores[i]));
         describe_source(config, use, i, d, paths->items[i]);
     }
-    espl_placement_options options = {.budget = use->budget,
+    espl_placement_options options = {.task = config->data_task,
+                                      .room = use->room,
                                       .length = use->length,
                                       .windows = config->data_placement == ESPL_WINDOWS,
                                       .shuffle = use->training,

@@ -19,7 +19,8 @@ typedef struct espl_dataset {
 
 /* How micro-batches are cut from it. */
 typedef struct espl_dataset_use {
-    int64_t budget, length;
+    espl_room room; /* of a micro-batch */
+    int64_t length; /* longest piece of a document, or document */
     bool training; /* shuffled and mixed; else natural order */
 } espl_dataset_use;
 

@@ -78,12 +78,12 @@ static espl_status take_one(const espl_engine *engine, espl_arena *arena, const 
     return espl_engine_take(engine, arena, name, measure.used);
 }
 
-static espl_status take_memory(const espl_inference *model, espl_tape *tape, int64_t budget, own_memory *m) {
+static espl_status take_memory(const espl_inference *model, espl_tape *tape, const espl_room *room, own_memory *m) {
     const espl_engine *engine = model->engine;
     m->engine = engine;
     ESPL_TRY(take_one(engine, &m->act, "ACT", tape->act_bytes, 0));
     ESPL_TRY(take_one(engine, &m->work, "WORK", tape->work_bytes, sizeof *m->sum));
-    ESPL_TRY(engine->calls->reserve(engine->device, budget, budget));
+    ESPL_TRY(engine->calls->reserve(engine->device, (const espl_capacity[ESPL_N_STREAMS]){{room->tokens, room->tokens}}));
     espl_places places = {.weights = model->weights,
                           .ranks = 1,
                           .act = espl_arena_take(&m->act, tape->act_bytes),
@@ -91,8 +91,7 @@ static espl_status take_memory(const espl_inference *model, espl_tape *tape, int
                           .rope = model->rope};
     m->sum = espl_arena_take(&m->work, sizeof *m->sum);
     espl_tape_bind(tape, &places);
-    espl_sample_make(budget, &m->sample);
-    return ESPL_OK;
+    return espl_sample_make(room, &m->sample);
 }
 
 static void free_memory(own_memory *m) {
@@ -123,10 +122,10 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
     ESPL_TRY_DONE(espl_threads_choose(comm, config->run_threads, &threads));
     ESPL_TRY_DONE(espl_comm_agree(comm, espl_inference_open(comm, path, config, &engine, config->data_sequence_length, threads, &model),
                                   "opening the model"));
-    espl_dataset_use use = {.budget = config->train_micro_batch_tokens, .length = length_of(config, model.model->dims.positions)};
+    espl_dataset_use use = {.room = espl_room_of(config), .length = length_of(config, model.model->dims.positions)};
     ESPL_TRY_DONE(espl_dataset_open(comm, config, model.tokenizer, model.model->dims.eos, &config->data_valid, &use, &data));
-    espl_tape_make(model.model, engine.kernels, ESPL_USE_EVAL, 0, use.budget, threads, &tape);
-    ESPL_TRY_DONE(espl_comm_agree(comm, take_memory(&model, &tape, use.budget, &memory), "taking memory"));
+    espl_tape_make(model.model, engine.kernels, ESPL_USE_EVAL, 0, use.room.tokens, threads, &tape);
+    ESPL_TRY_DONE(espl_comm_agree(comm, take_memory(&model, &tape, &use.room, &memory), "taking memory"));
     espl_evaluation evaluation = {.comm = comm,
                                   .engine = &engine,
                                   .data = &data,

@@ -15,7 +15,9 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .remote = remote,
                           .owner = {.rank = rank, .ranks = ranks, .replicated = config->run_optimizer_sharding == ESPL_REPLICATED},
                           .threads = threads,
+                          .room = espl_room_of(config),
                           .micro_batch_tokens = config->train_micro_batch_tokens,
+                          .capacity = {{config->train_micro_batch_tokens, config->train_micro_batch_tokens}},
                           .micro_batches = config->train_micro_batches,
                           .tree = config->run_reduction == ESPL_REDUCTION_TREE};
     espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, b->micro_batch_tokens, threads, &b->train);
@@ -33,14 +35,6 @@ void espl_blueprint_share(const espl_blueprint *b, int64_t *first, int64_t *coun
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
-static void take_sample(espl_arena *arena, int64_t budget, espl_sample *s) {
-    size_t bytes = (size_t)budget * sizeof(int32_t);
-    s->segments = espl_arena_take(arena, bytes + sizeof(int32_t));
-    s->ids = espl_arena_take(arena, bytes);
-    s->positions = espl_arena_take(arena, bytes);
-    s->targets = espl_arena_take(arena, bytes);
-}
 
 _Static_assert((int)ESPL_PIECE == (int)ESPL_SHARD_UNIT, "a model pads its buckets to what ranks are cut into");
 
@@ -82,7 +76,7 @@ static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory 
     m->act = espl_arena_take(&a[ESPL_ARENA_ACT], larger(b->train.act_bytes, b->eval.act_bytes));
     m->work = espl_arena_take(&a[ESPL_ARENA_WORK], larger(b->train.work_bytes, b->eval.work_bytes));
     m->sums = espl_arena_take(&a[ESPL_ARENA_WORK], ESPL_N_SUMS * sizeof *m->sums);
-    take_sample(&a[ESPL_ARENA_STAGE], b->micro_batch_tokens, &m->sample);
+    espl_sample_take(&a[ESPL_ARENA_STAGE], &b->room, &m->sample);
     return take_reducer(b, comm, m);
 }
 
@@ -98,8 +92,12 @@ static espl_status measure(const espl_blueprint *b, size_t bytes[ESPL_N_ARENAS])
     return status;
 }
 
+/* What the device takes for micro-batches itself; counted under WORK, but no part of that arena. */
+static size_t batch_bytes(const espl_blueprint *b) { return b->remote ? espl_backend_batch_bytes(b->capacity) : 0; }
+
 espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ESPL_N_ARENAS]) {
     ESPL_TRY(measure(blueprint, bytes));
+    bytes[ESPL_ARENA_WORK] += batch_bytes(blueprint);
     bytes[ESPL_ARENA_STAGE] += blueprint->snapshot_bytes;
     return ESPL_OK;
 }
@@ -107,7 +105,7 @@ espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ES
 /* All of it is asked for at once, so that the message says what is missing in all, and what would help. */
 static espl_status check_room(const espl_blueprint *b, const espl_engine *engine, const size_t bytes[ESPL_N_ARENAS]) {
     const double mib = 1048576.0;
-    size_t needed = 0;
+    size_t needed = batch_bytes(b);
     for (int i = 0; i < ESPL_ARENA_STAGE; i++)
         needed += bytes[i];
     espl_device_info info;
@@ -132,7 +130,7 @@ static espl_status take_arenas(const espl_blueprint *b, const espl_engine *engin
     for (int i = 0; i < ESPL_ARENA_STAGE; i++)
         ESPL_TRY(espl_engine_take(engine, &memory->arenas[i], names[i], bytes[i]));
     ESPL_TRY(espl_arena_bind(&memory->arenas[ESPL_ARENA_STAGE], names[ESPL_ARENA_STAGE], bytes[ESPL_ARENA_STAGE]));
-    return engine->calls->reserve(engine->device, b->micro_batch_tokens, b->micro_batch_tokens);
+    return engine->calls->reserve(engine->device, b->capacity);
 }
 
 espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engine, espl_comm *comm, espl_memory *memory) {

@@ -35,10 +35,12 @@ typedef struct espl_blueprint {
     bool remote; /* for a device whose memory the host cannot address */
     espl_owner owner;
     int threads;
+    espl_room room;                            /* of a micro-batch */
     int64_t micro_batch_tokens, micro_batches; /* of the step over all ranks */
     bool tree;
     espl_tape train, eval;
-    size_t snapshot_bytes; /* of a checkpoint in the background, held by the saver; counted under STAGE */
+    espl_capacity capacity[ESPL_N_STREAMS]; /* of a micro-batch on the device */
+    size_t snapshot_bytes;                  /* of a checkpoint in the background, held by the saver; counted under STAGE */
 } espl_blueprint;
 
 /* What a step sums up on the device. */

@@ -148,7 +148,7 @@ static espl_status keep_companions(const espl_run *run) {
 static espl_status open_data(espl_run *run) {
     const espl_config *c = run->config;
     int32_t eos = run->model->dims.eos;
-    espl_dataset_use use = {.budget = c->train_micro_batch_tokens, .length = sequence_length(run), .training = true};
+    espl_dataset_use use = {.room = espl_room_of(c), .length = sequence_length(run), .training = true};
     ESPL_TRY(espl_dataset_open(run->comm, c, run->tokenizer, eos, &c->data_train, &use, &run->data));
     if (c->data_valid.n > 0) {
         use.training = false;

@@ -29,7 +29,7 @@ static place survey(espl_run *run, int64_t first, place *mine, int64_t *n_target
     for (int64_t i = 0; i < run->blueprint.micro_batches; i++) {
         if (i == first)
             *mine = p;
-        *n_targets += espl_placement_targets(run->data.placement, p.epoch, p.k);
+        *n_targets += espl_placement_targets(run->data.placement, p.epoch, p.k, NULL);
         p = next_place(run, p);
     }
     return p;

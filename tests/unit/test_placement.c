@@ -57,6 +57,10 @@ static void free_corpus(corpus *c) {
     free(c->mask);
 }
 
+static void make_sample(int64_t budget, espl_sample *sample) {
+    assert_int_equal(espl_sample_make(&(espl_room){.tokens = budget, .sequences = budget}, sample), ESPL_OK);
+}
+
 /* The document of token t, by search. */
 static int64_t document_end(const corpus *c, int64_t t) {
     int64_t low = 0, high = c->source.n_documents;
@@ -80,10 +84,10 @@ static int32_t expected_target(const corpus *c, const espl_placement_options *op
 static int64_t walk(espl_placement *p, const corpus *c, const espl_placement_options *options, int64_t epoch, uint8_t *seen) {
     espl_sample sample;
     int64_t n = espl_placement_count(p, epoch), targets = 0;
-    espl_sample_make(options->budget, &sample);
+    make_sample(options->room.tokens, &sample);
     for (int64_t k = 0; k < n; k++) {
         espl_placement_fill(p, epoch, k, &sample);
-        assert_in_range(sample.n, 1, options->budget);
+        assert_in_range(sample.n, 1, options->room.tokens);
         assert_int_equal(sample.segments[0], 0);
         assert_int_equal(sample.segments[sample.n_segments], sample.n);
         int64_t counted = 0;
@@ -99,7 +103,7 @@ static int64_t walk(espl_placement *p, const corpus *c, const espl_placement_opt
             }
         }
         assert_int_equal(counted, sample.n_targets);
-        assert_int_equal(counted, espl_placement_targets(p, epoch, k));
+        assert_int_equal(counted, espl_placement_targets(p, epoch, k, NULL));
         targets += counted;
     }
     espl_sample_free(&sample);
@@ -223,18 +227,18 @@ static void every_token_once_an_epoch(void **state) {
         espl_placement_options options;
         bool masked;
     } cases[] = {
-        {3000, 60, {.budget = 256, .length = 256, .shuffle = true, .seed = 1}, false},
-        {3000, 60, {.budget = 256, .length = 100, .shuffle = true, .seed = 1}, true},
-        {9000, 20, {.budget = 64, .length = 17, .shuffle = true, .seed = 2}, false},
-        {5, 4000, {.budget = 128, .length = 128, .shuffle = true, .seed = 3}, false},
-        {1, 50000, {.budget = 8, .length = 1, .shuffle = true, .seed = 3}, true},
-        {2, 3, {.budget = 4096, .length = 4096, .shuffle = true, .seed = 4}, false},
-        {3000, 60, {.budget = 256, .length = 256, .shuffle = false}, true},
-        {3000, 60, {.budget = 300, .length = 77, .shuffle = false}, false},
-        {3000, 60, {.budget = 256, .length = 128, .windows = true, .shuffle = true, .seed = 1}, false},
-        {300, 60, {.budget = 256, .length = 100, .windows = true, .shuffle = true, .seed = 2}, true},
-        {300, 60, {.budget = 256, .length = 256, .windows = true, .shuffle = false}, false},
-        {2, 30, {.budget = 4096, .length = 4096, .windows = true, .shuffle = true, .seed = 5}, false},
+        {3000, 60, {.room = {256, 0, 256}, .length = 256, .shuffle = true, .seed = 1}, false},
+        {3000, 60, {.room = {256, 0, 256}, .length = 100, .shuffle = true, .seed = 1}, true},
+        {9000, 20, {.room = {64, 0, 64}, .length = 17, .shuffle = true, .seed = 2}, false},
+        {5, 4000, {.room = {128, 0, 128}, .length = 128, .shuffle = true, .seed = 3}, false},
+        {1, 50000, {.room = {8, 0, 8}, .length = 1, .shuffle = true, .seed = 3}, true},
+        {2, 3, {.room = {4096, 0, 4096}, .length = 4096, .shuffle = true, .seed = 4}, false},
+        {3000, 60, {.room = {256, 0, 256}, .length = 256, .shuffle = false}, true},
+        {3000, 60, {.room = {300, 0, 300}, .length = 77, .shuffle = false}, false},
+        {3000, 60, {.room = {256, 0, 256}, .length = 128, .windows = true, .shuffle = true, .seed = 1}, false},
+        {300, 60, {.room = {256, 0, 256}, .length = 100, .windows = true, .shuffle = true, .seed = 2}, true},
+        {300, 60, {.room = {256, 0, 256}, .length = 256, .windows = true, .shuffle = false}, false},
+        {2, 30, {.room = {4096, 0, 4096}, .length = 4096, .windows = true, .shuffle = true, .seed = 5}, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         corpus c = make_corpus(cases[i].documents, cases[i].mean, i, 0);
@@ -251,7 +255,7 @@ static void random_lengths_keep_the_properties(void **state) {
     for (uint64_t round = 0; round < 60; round++) {
         int64_t budget = 1 + number(10 * round) % 400, length = 1 + number(10 * round + 1) % budget;
         corpus c = make_corpus(2 + number(10 * round + 2) % 500, 1 + number(10 * round + 3) % 300, round + 50, 0);
-        espl_placement_options options = {.budget = budget,
+        espl_placement_options options = {.room = {budget, 0, budget},
                                           .length = length,
                                           .windows = number(10 * round + 4) & 1,
                                           .shuffle = number(10 * round + 5) % 4 != 0,
@@ -267,7 +271,7 @@ static void random_lengths_keep_the_properties(void **state) {
 static uint64_t digest(espl_placement *p, int64_t epoch, int64_t k, int64_t budget) {
     espl_sample sample;
     uint64_t hash = 14695981039346656037u;
-    espl_sample_make(budget, &sample);
+    make_sample(budget, &sample);
     espl_placement_fill(p, epoch, k, &sample);
     for (int64_t i = 0; i < sample.n; i++)
         hash = (hash ^ (uint32_t)sample.ids[i]) * 1099511628211u;
@@ -279,7 +283,7 @@ static uint64_t digest(espl_placement *p, int64_t epoch, int64_t k, int64_t budg
 static void pure_function_of_seed_epoch_and_k(void **state) {
     (void)state;
     corpus c = make_corpus(20000, 50, 1, 0);
-    espl_placement_options options = {.budget = 512, .length = 512, .shuffle = true, .seed = 11};
+    espl_placement_options options = {.room = {512, 0, 512}, .length = 512, .shuffle = true, .seed = 11};
     espl_placement *a, *b, *other;
     assert_int_equal(espl_placement_make(&c.source, 1, &options, &a), ESPL_OK);
     assert_int_equal(espl_placement_make(&c.source, 1, &options, &b), ESPL_OK);
@@ -306,12 +310,12 @@ static void order_does_not_depend_on_length(void **state) {
     (void)state;
     enum { BUDGET = 1024 };
     corpus c = make_corpus(30000, 200, 4, 0);
-    espl_placement_options options = {.budget = BUDGET, .length = BUDGET, .shuffle = true, .seed = 2};
+    espl_placement_options options = {.room = {BUDGET, 0, BUDGET}, .length = BUDGET, .shuffle = true, .seed = 2};
     espl_placement *p;
     espl_sample sample;
     double sum[2] = {0}, n[2] = {0};
     assert_int_equal(espl_placement_make(&c.source, 1, &options, &p), ESPL_OK);
-    espl_sample_make(BUDGET, &sample);
+    make_sample(BUDGET, &sample);
     for (int64_t k = 0; k < 1200; k++) {
         espl_placement_fill(p, 0, k, &sample);
         sum[k >= 600] += (double)sample.n;
@@ -331,7 +335,7 @@ enum { SOURCES = 3, MIX_BUDGET = 256 };
 static void count_mix(espl_placement *p, int64_t epoch, int64_t from, int64_t to, const uint32_t *first, double *share) {
     espl_sample sample;
     double total = 0;
-    espl_sample_make(MIX_BUDGET, &sample);
+    make_sample(MIX_BUDGET, &sample);
     memset(share, 0, SOURCES * sizeof *share);
     for (int64_t k = from; k < to; k++) {
         espl_placement_fill(p, epoch, k, &sample);
@@ -358,7 +362,8 @@ static void mixes_by_weight(void **state) {
         tokens += sources[s].n_tokens;
     }
     for (int windows = 0; windows < 2; windows++) {
-        espl_placement_options options = {.budget = MIX_BUDGET, .length = MIX_BUDGET, .windows = windows, .shuffle = true, .seed = 9};
+        espl_placement_options options = {
+            .room = {MIX_BUDGET, 0, MIX_BUDGET}, .length = MIX_BUDGET, .windows = windows, .shuffle = true, .seed = 9};
         espl_placement *p;
         assert_int_equal(espl_placement_make(sources, SOURCES, &options, &p), ESPL_OK);
         for (int64_t epoch = 0; epoch < 3; epoch++) {
@@ -388,12 +393,12 @@ static void weighted_epochs_continue(void **state) {
     corpus large = make_corpus(5000, 50, 1, 0), small = make_corpus(700, 50, 2, first);
     espl_source sources[2] = {large.source, small.source};
     sources[0].weight = sources[1].weight = 1;
-    espl_placement_options options = {.budget = MIX_BUDGET, .length = MIX_BUDGET, .shuffle = true, .seed = 1};
+    espl_placement_options options = {.room = {MIX_BUDGET, 0, MIX_BUDGET}, .length = MIX_BUDGET, .shuffle = true, .seed = 1};
     espl_placement *p;
     espl_sample sample;
     uint8_t *seen[2] = {espl_calloc((size_t)large.source.n_tokens, 1), espl_calloc((size_t)small.source.n_tokens, 1)};
     assert_int_equal(espl_placement_make(sources, 2, &options, &p), ESPL_OK);
-    espl_sample_make(MIX_BUDGET, &sample);
+    make_sample(MIX_BUDGET, &sample);
     for (int64_t epoch = 0; epoch < EPOCHS; epoch++)
         for (int64_t k = 0; k < espl_placement_count(p, epoch); k++) {
             espl_placement_fill(p, epoch, k, &sample);
@@ -421,12 +426,12 @@ static void evaluation_is_in_natural_order(void **state) {
     espl_source sources[2] = {c[0].source, c[1].source};
     sources[0].weight = 1;
     sources[1].weight = 9;
-    espl_placement_options options = {.budget = 512, .length = 256};
+    espl_placement_options options = {.room = {512, 0, 512}, .length = 256};
     espl_placement *p;
     espl_sample sample;
     int64_t at = 0;
     assert_int_equal(espl_placement_make(sources, 2, &options, &p), ESPL_OK);
-    espl_sample_make(512, &sample);
+    make_sample(512, &sample);
     for (int64_t k = 0; k < espl_placement_count(p, 8); k++) {
         espl_placement_fill(p, 8, k, &sample);
         for (int64_t i = 0; i < sample.n; i++, at++) {
@@ -446,17 +451,17 @@ static void evaluation_is_in_natural_order(void **state) {
 static void beyond_the_end_there_is_nothing(void **state) {
     (void)state;
     corpus c = make_corpus(3, 40, 1, 0);
-    espl_placement_options options = {.budget = 1024, .length = 1024, .shuffle = true};
+    espl_placement_options options = {.room = {1024, 0, 1024}, .length = 1024, .shuffle = true};
     espl_placement *p;
     espl_sample sample;
     assert_int_equal(espl_placement_make(&c.source, 1, &options, &p), ESPL_OK);
-    espl_sample_make(1024, &sample);
+    make_sample(1024, &sample);
     assert_int_equal(espl_placement_count(p, 0), 1);
     espl_placement_fill(p, 0, 1, &sample);
     assert_int_equal(sample.n, 0);
     assert_int_equal(sample.n_segments, 0);
     assert_int_equal(sample.n_targets, 0);
-    assert_int_equal(espl_placement_targets(p, 0, 1), 0);
+    assert_int_equal(espl_placement_targets(p, 0, 1, NULL), 0);
     espl_sample_free(&sample);
     espl_placement_free(&p);
     espl_placement_free(&p);
@@ -469,7 +474,7 @@ static void nothing_to_learn_is_an_error(void **state) {
     const uint16_t ids[] = {5, 6};
     const uint8_t mask[] = {1, 0};
     espl_source source = {.name = "tiny.jsonl", .n_tokens = 2, .n_documents = 2, .documents = documents, .ids16 = ids};
-    espl_placement_options options = {.budget = 8, .length = 8, .shuffle = true};
+    espl_placement_options options = {.room = {8, 0, 8}, .length = 8, .shuffle = true};
     espl_placement *p = NULL;
     assert_int_equal(espl_placement_make(&source, 1, &options, &p), ESPL_ERR_DATA);
     assert_non_null(strstr(espl_status_message(), "tiny.jsonl"));
@@ -479,7 +484,7 @@ static void nothing_to_learn_is_an_error(void **state) {
     assert_null(p);
     source.mask = NULL;
     assert_int_equal(espl_placement_make(&source, 1, &options, &p), ESPL_OK);
-    assert_int_equal(espl_placement_targets(p, 0, 0) + espl_placement_targets(p, 0, 1), 1);
+    assert_int_equal(espl_placement_targets(p, 0, 0, NULL) + espl_placement_targets(p, 0, 1, NULL), 1);
     espl_placement_free(&p);
 }
 

@@ -603,7 +603,7 @@ static void reviews_pack_without_waste(void **state) {
                           .documents = tokens.documents,
                           .ids16 = tokens.ids16,
                           .ids32 = tokens.ids32};
-    espl_placement_options options = {.budget = BUDGET, .length = BUDGET, .shuffle = true, .seed = 42};
+    espl_placement_options options = {.room = {BUDGET, 0, BUDGET}, .length = BUDGET, .shuffle = true, .seed = 42};
     espl_placement *p;
     assert_int_equal(espl_placement_make(&source, 1, &options, &p), ESPL_OK);
     int64_t n = espl_placement_count(p, 0);

@@ -10,27 +10,35 @@ typedef struct encoder {
     const char *source; /* as the caller gave it */
     size_t size;
     espl_encoding *out;
-    int64_t first; /* of the text's tokens in out */
 } encoder;
 
-static void reserve(espl_encoding *e, int64_t more) {
-    if (e->capacity - e->n >= more && (!e->want_offsets || e->begin || e->capacity == 0))
+void espl_encoding_reserve(espl_encoding *e, int64_t more) {
+    bool all = (!e->want_offsets || e->begin != NULL) && (!e->want_kinds || e->types != NULL);
+    if (e->capacity - e->n >= more && (all || e->capacity == 0))
         return;
     int64_t half = e->capacity + e->capacity / 2;
     e->capacity = half > e->n + more ? half : e->n + more + 16;
     e->ids = espl_realloc(e->ids, (size_t)e->capacity * sizeof *e->ids);
-    if (!e->want_offsets)
-        return;
-    e->begin = espl_realloc(e->begin, (size_t)e->capacity * sizeof *e->begin);
-    e->end = espl_realloc(e->end, (size_t)e->capacity * sizeof *e->end);
+    if (e->want_offsets) {
+        e->begin = espl_realloc(e->begin, (size_t)e->capacity * sizeof *e->begin);
+        e->end = espl_realloc(e->end, (size_t)e->capacity * sizeof *e->end);
+    }
+    if (e->want_kinds) {
+        e->types = espl_realloc(e->types, (size_t)e->capacity);
+        e->words = espl_realloc(e->words, (size_t)e->capacity);
+    }
 }
 
-static void push(espl_encoding *e, int32_t id, espl__span span) {
-    reserve(e, 1);
+static void push(espl_encoding *e, int32_t id, espl__span span, uint8_t type, uint8_t word) {
+    espl_encoding_reserve(e, 1);
     e->ids[e->n] = id;
     if (e->want_offsets) {
         e->begin[e->n] = span.begin;
         e->end[e->n] = span.end;
+    }
+    if (e->want_kinds) {
+        e->types[e->n] = type;
+        e->words[e->n] = word;
     }
     e->n++;
 }
@@ -135,66 +143,165 @@ static void emit(encoder *e, const espl__piece *piece, int32_t id, size_t begin,
     if (e->out->want_offsets && e->t->post.trim_offsets) {
         size_t n = end - begin;
         const char *token = piece->id >= 0 ? e->scratch->text.data + piece->begin : espl__vocab_token(&e->t->vocab, id, &n);
-        span = espl__post_trim(&e->t->post, token, n, e->source, e->size, span, e->out->n == e->first);
+        span = espl__post_trim(&e->t->post, token, n, e->source, e->size, span, e->out->n == 0);
     }
-    push(e->out, id, span);
+    bool special = e->out->want_kinds && espl__added_special(e->t->added, id);
+    push(e->out, id, span, 0, special ? ESPL_TOKEN_SPECIAL : ESPL_TOKEN_GOES_ON);
 }
 
 static void emit_piece(encoder *e, const espl__piece *piece) {
     espl__scratch *s = e->scratch;
+    int64_t first = e->out->n;
     if (piece->id >= 0) {
         emit(e, piece, piece->id, 0, piece->end - piece->begin);
-        return;
-    }
-    size_t at = 0;
-    s->symbols.n = 0;
-    e->t->kind->tokenize(e->t->model, s->model_work, s->text.data + piece->begin, piece->end - piece->begin, &s->symbols);
-    reserve(e->out, (int64_t)s->symbols.n);
-    for (size_t i = 0; i < s->symbols.n; i++) {
-        espl__symbol symbol = s->symbols.at[i];
-        emit(e, piece, symbol.id, at, at + (size_t)symbol.size);
-        at += symbol.stays ? 0 : (size_t)symbol.size;
-    }
-}
-
-static espl_status encode_text(encoder *e) {
-    e->first = e->out->n;
-    take_source(e);
-    ESPL_TRY(extract(e));
-    ESPL_TRY(espl__pretokenizers_apply(&e->t->pretokenizers, e->scratch));
-    for (size_t i = 0; i < e->scratch->pieces.n; i++)
-        emit_piece(e, &e->scratch->pieces.at[i]);
-    return ESPL_OK;
-}
-
-/* A template may hold the text again. */
-static void repeat_text(espl_encoding *out, int64_t first, int64_t n) {
-    reserve(out, n);
-    for (int64_t i = first; i < first + n; i++)
-        push(out, out->ids[i], out->want_offsets ? (espl__span){out->begin[i], out->end[i]} : (espl__span){0, 0});
-}
-
-static espl_status fill_template(encoder *e, bool special) {
-    int64_t n_text = -1;
-    for (size_t i = 0; i < e->t->post.n; i++) {
-        int32_t id = e->t->post.at[i].id;
-        if (id >= 0 && special) {
-            push(e->out, id, (espl__span){0, 0});
-        } else if (id < 0 && n_text >= 0) {
-            repeat_text(e->out, e->first, n_text);
-        } else if (id < 0) {
-            ESPL_TRY(encode_text(e));
-            n_text = e->out->n - e->first;
+    } else {
+        size_t at = 0;
+        s->symbols.n = 0;
+        e->t->kind->tokenize(e->t->model, s->model_work, s->text.data + piece->begin, piece->end - piece->begin, &s->symbols);
+        espl_encoding_reserve(e->out, (int64_t)s->symbols.n);
+        for (size_t i = 0; i < s->symbols.n; i++) {
+            espl__symbol symbol = s->symbols.at[i];
+            emit(e, piece, symbol.id, at, at + (size_t)symbol.size);
+            at += symbol.stays ? 0 : (size_t)symbol.size;
         }
     }
+    if (e->out->want_kinds && e->out->n > first && e->out->words[first] == ESPL_TOKEN_GOES_ON)
+        e->out->words[first] = ESPL_TOKEN_BEGINS_WORD;
+}
+
+static espl_status encode_text(const espl_tokenizer *tokenizer, espl__scratch *scratch, const char *text, size_t size, espl_encoding *out) {
+    encoder e = {.t = tokenizer, .scratch = scratch, .source = size > 0 ? text : "", .size = size, .out = out};
+    out->n = 0;
+    take_source(&e);
+    ESPL_TRY(extract(&e));
+    ESPL_TRY(espl__pretokenizers_apply(&tokenizer->pretokenizers, scratch));
+    for (size_t i = 0; i < scratch->pieces.n; i++)
+        emit_piece(&e, &scratch->pieces.at[i]);
     return ESPL_OK;
+}
+
+/* ---- Cutting, and the template. */
+
+/* What stays of a text: its tokens before `head` and from `tail` on. */
+typedef struct kept {
+    const espl_encoding *text;
+    int64_t begin, head, tail, end;
+} kept;
+
+/* The first n tokens stay under each policy by `protect`. */
+static void keep(kept *part, int64_t length, espl_truncation truncation, int64_t protect) {
+    int64_t n = part->end, head = truncation == ESPL_KEEP_HEAD ? length : truncation == ESPL_KEEP_TAIL ? 0 : length / 4;
+    if (length >= n)
+        return;
+    head = head > protect ? head : protect < length ? protect : length;
+    part->head = head;
+    part->tail = n - (length - head);
+}
+
+/* Longest first: the shorter text stays whole as long as it takes no more than half. */
+static void share_length(int64_t length, int64_t n[2]) {
+    int64_t shorter = n[0] < n[1] ? n[0] : n[1], longer = length - shorter;
+    if (n[0] + n[1] <= length)
+        return;
+    if (longer < shorter) {
+        shorter = length / 2;
+        longer = shorter + length % 2;
+    }
+    bool first = n[0] <= n[1];
+    n[0] = first ? shorter : longer;
+    n[1] = first ? longer : shorter;
+}
+
+static void push_range(espl_encoding *out, const espl_encoding *text, int64_t begin, int64_t end, uint8_t type) {
+    espl_encoding_reserve(out, end - begin);
+    for (int64_t i = begin; i < end; i++)
+        push(out, text->ids[i], out->want_offsets ? (espl__span){text->begin[i], text->end[i]} : (espl__span){0, 0}, type,
+             out->want_kinds ? text->words[i] : 0);
+}
+
+static void fill_template(const espl__template *pieces, bool special, const kept parts[2], espl_encoding *out) {
+    for (size_t i = 0; i < pieces->n; i++) {
+        const espl__template_piece *piece = &pieces->at[i];
+        if (piece->id >= 0) {
+            if (special)
+                push(out, piece->id, (espl__span){0, 0}, piece->type, ESPL_TOKEN_SPECIAL);
+            continue;
+        }
+        const kept *part = &parts[piece->id == ESPL__SECOND_TEXT];
+        push_range(out, part->text, part->begin, part->head, piece->type);
+        push_range(out, part->text, part->tail, part->end, piece->type);
+    }
+}
+
+int64_t espl_tokenizer_specials(const espl_tokenizer *tokenizer, bool pair) {
+    const espl__template *pieces = pair ? &tokenizer->post.pair : &tokenizer->post.single;
+    int64_t n = 0;
+    for (size_t i = 0; i < pieces->n; i++)
+        n += pieces->at[i].id >= 0;
+    return n;
+}
+
+static int64_t prefix_tokens(const espl_encode_input *input, const espl_encoding *text) {
+    int64_t n = 0;
+    while (input->prefix > 0 && n < text->n && text->end[n] <= (int64_t)input->prefix)
+        n++;
+    return n;
+}
+
+static int64_t cut(const espl_tokenizer *tokenizer, const espl_encode_input *input, kept parts[2]) {
+    bool pair = input->second != NULL;
+    int64_t n[2] = {parts[0].end, parts[1].end}, total = n[0] + n[1],
+            length = input->length - (input->special ? espl_tokenizer_specials(tokenizer, pair) : 0);
+    if (input->length == 0 || total <= length)
+        return 0;
+    ESPL_ASSERT(length > 0, "%lld tokens are too few for special tokens and a text", (long long)input->length);
+    if (pair)
+        share_length(length, n);
+    else
+        n[0] = length;
+    keep(&parts[0], n[0], input->truncation, prefix_tokens(input, parts[0].text));
+    keep(&parts[1], n[1], input->truncation, 0);
+    return total - length;
+}
+
+static espl_status encode_texts(const espl_tokenizer *tokenizer, espl__scratch *scratch, const espl_encode_input *input,
+                                espl_encoding *out) {
+    espl_encoding *encoded = scratch->encoded;
+    for (int i = 0; i < 2; i++) {
+        encoded[i].n = 0;
+        encoded[i].want_offsets = out->want_offsets || input->prefix > 0;
+        encoded[i].want_kinds = out->want_kinds;
+    }
+    ESPL_TRY(encode_text(tokenizer, scratch, input->text, input->size, &encoded[0]));
+    return input->second != NULL ? encode_text(tokenizer, scratch, input->second, input->second_size, &encoded[1]) : ESPL_OK;
+}
+
+espl_status espl_tokenizer_encode_input(const espl_tokenizer *tokenizer, const espl_encode_input *input, espl_encoding *out,
+                                        int64_t *lost) {
+    espl__scratch *scratch = espl__tokenizer_borrow(tokenizer);
+    espl_status status = encode_texts(tokenizer, scratch, input, out);
+    if (status == ESPL_OK) {
+        kept parts[2];
+        for (int i = 0; i < 2; i++) {
+            const espl_encoding *text = &scratch->encoded[i];
+            parts[i] = (kept){.text = text, .head = text->n, .tail = text->n, .end = text->n};
+        }
+        int64_t n = cut(tokenizer, input, parts);
+        fill_template(input->second != NULL ? &tokenizer->post.pair : &tokenizer->post.single, input->special, parts, out);
+        if (lost != NULL)
+            *lost = n;
+    }
+    espl__tokenizer_return(tokenizer, scratch);
+    return status;
 }
 
 espl_status espl_tokenizer_encode(const espl_tokenizer *tokenizer, const char *text, size_t size, bool special, espl_encoding *out) {
-    encoder e = {.t = tokenizer, .scratch = espl__tokenizer_borrow(tokenizer), .source = size > 0 ? text : "", .size = size, .out = out};
-    espl_status status = fill_template(&e, special);
-    espl__tokenizer_return(tokenizer, e.scratch);
-    return status;
+    return espl_tokenizer_encode_input(tokenizer, &(espl_encode_input){.text = text, .size = size, .special = special}, out, NULL);
+}
+
+void espl_tokenizer_wrap(const espl_tokenizer *tokenizer, const espl_encoding *text, int64_t begin, int64_t end, espl_encoding *out) {
+    const kept parts[2] = {{.text = text, .begin = begin, .head = end, .tail = end, .end = end}};
+    fill_template(&tokenizer->post.single, true, parts, out);
 }
 
 static void take_token(const espl_tokenizer *t, int32_t id, bool skip_special, espl__strings *tokens) {
@@ -229,5 +336,7 @@ void espl_encoding_free(espl_encoding *encoding) {
     free(encoding->ids);
     free(encoding->begin);
     free(encoding->end);
-    *encoding = (espl_encoding){.want_offsets = encoding->want_offsets};
+    free(encoding->types);
+    free(encoding->words);
+    *encoding = (espl_encoding){.want_offsets = encoding->want_offsets, .want_kinds = encoding->want_kinds};
 }

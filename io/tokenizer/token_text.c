@@ -169,4 +169,6 @@ void espl__scratch_free(espl__scratch *scratch) {
     free(scratch->composed.at);
     free(scratch->symbols.at);
     espl__regex_work_free(&scratch->regex);
+    espl_encoding_free(&scratch->encoded[0]);
+    espl_encoding_free(&scratch->encoded[1]);
 }

@@ -308,13 +308,20 @@ bool espl__added_special(const espl__added *added, int32_t id);
 
 /* ---- post-processor and decoder ---- */
 
+enum { ESPL__FIRST_TEXT = -1, ESPL__SECOND_TEXT = -2 };
+
 typedef struct espl__template_piece {
-    int32_t id; /* a special token, or -1: the text */
+    int32_t id; /* a special token, or a text */
+    uint8_t type;
 } espl__template_piece;
 
-typedef struct espl__post {
-    espl__template_piece *at; /* what surrounds the text */
+typedef struct espl__template {
+    espl__template_piece *at;
     size_t n, capacity;
+} espl__template;
+
+typedef struct espl__post {
+    espl__template single, pair; /* what surrounds one text, and two */
     bool trim_offsets, add_prefix_space;
 } espl__post;
 
@@ -363,6 +370,7 @@ struct espl__scratch {
     espl__symbols symbols;
     espl__regex_work *regex;
     void *model_work;
+    espl_encoding encoded[2]; /* the texts of a call, before the template */
 };
 
 /* Local. The text that the next stage writes, emptied; it becomes `scratch->text` by espl__scratch_turn. */

@@ -1,6 +1,7 @@
 /* Finds and opens backend libraries. */
 #include "kernels/backend.h"
 
+#include "kernels/cuda_batch_work.h"
 #include "kernels/cuda_work.h"
 
 #include <dlfcn.h>
@@ -106,3 +107,5 @@ const espl_kernels *espl_backend_planned(const char *name, espl_dtype real) {
         return espl_kernels_cpu(real);
     return real == ESPL_F32 ? &fp32 : real == ESPL_BF16 ? &bf16 : NULL;
 }
+
+size_t espl_backend_batch_bytes(const espl_capacity capacity[ESPL_N_STREAMS]) { return espl__batch_bytes(capacity); }

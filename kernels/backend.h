@@ -25,4 +25,7 @@ bool espl_backend_has_driver(void);
 /* Local. A table that can plan for a backend without having it: name, real, stat and work_bytes alone. */
 const espl_kernels *espl_backend_planned(const char *name, espl_dtype real);
 
+/* Local. Memory of the device that a GPU takes for micro-batches of this capacity (device.h: reserve). */
+size_t espl_backend_batch_bytes(const espl_capacity capacity[ESPL_N_STREAMS]);
+
 #endif

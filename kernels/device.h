@@ -6,9 +6,10 @@
  *
  * One device a process. Not thread-safe: the thread that trains calls; a writer thread reads snapshots on the host, never the device.
  *
- * A GPU works on whole micro-batches of the reserved size, whatever they hold: `begin` fills rows batch->n .. tokens-1 with token 0,
- * position 0, target -1 and no segment. Attention gives such rows 0, the loss gives them no gradient, so they add nothing to any gradient,
- * and shapes never change, which is what lets a tape be recorded once and replayed. (A batch with a cache, generation, is taken as it is.)
+ * A GPU works on whole micro-batches of the reserved size, whatever they hold: `begin` fills rows n .. of every stream with token 0,
+ * position 0, type 0, target -1 and no segment. Attention gives such rows 0, the loss gives them no gradient, so they add nothing to any
+ * gradient, and shapes never change, which is what lets a tape be recorded once and replayed. (A batch with a cache, generation, is taken
+ * as it is, and so is its source.)
  */
 #ifndef ESPL_KERNELS_DEVICE_H
 #define ESPL_KERNELS_DEVICE_H
@@ -16,10 +17,15 @@
 #include "kernels/kernels.h"
 #include "src/core/status.h"
 
-enum { ESPL_DEVICE_VERSION = 1, ESPL_MAX_MARKS = 1024 };
+enum { ESPL_DEVICE_VERSION = 2, ESPL_MAX_MARKS = 1024 };
 
 typedef struct espl_device espl_device;
 typedef struct espl_graph espl_graph; /* a recorded list of kernels */
+
+/* What a stream of a micro-batch holds at most. rows 0: no such stream; pooled rows have no segments. */
+typedef struct espl_capacity {
+    int64_t rows, segments;
+} espl_capacity;
 
 typedef struct espl_device_info {
     char name[96];       /* "NVIDIA H200", the host's CPU */
@@ -44,9 +50,9 @@ typedef struct espl_device_calls {
     /* Local. Zeroed memory for arena `name`, aligned to 256. Errors: usage, when it does not fit; says by how much. */
     espl_status (*alloc)(espl_device *device, const char *name, size_t bytes, void **memory);
     void (*release)(espl_device *device, void *memory, size_t bytes);
-    /* Local. Micro-batches have up to `tokens` tokens and n_segments segments from now on; kernels work on that many rows. Recordings are
-     * replayed under the number they were made under; where more room is needed than ever before there must be none. */
-    espl_status (*reserve)(espl_device *device, int64_t tokens, int64_t n_segments);
+    /* Local. Micro-batches have up to so many rows and segments in each stream from now on; kernels work on that many rows. Recordings are
+     * replayed under the numbers they were made under; where more room is needed than ever before there must be none. */
+    espl_status (*reserve)(espl_device *device, const espl_capacity capacity[ESPL_N_STREAMS]);
 
     /* Local. Host to device, behind everything enqueued so far; `from` may change when it returns. */
     espl_status (*write)(espl_device *device, void *to, const void *from, size_t bytes);
@@ -55,8 +61,8 @@ typedef struct espl_device_calls {
     /* Local. Waits for everything enqueued so far. Errors: what a kernel failed with, naming it. */
     espl_status (*sync)(espl_device *device);
 
-    /* Local. The kernels that follow, recorded ones too, work on this micro-batch. Copies what it points to; never waits for compute
-     * unless two earlier micro-batches are still under way. */
+    /* Local. The kernels that follow, recorded ones too, work on this micro-batch: the main stream's, with its source and pooled rows (what
+     * is NULL there is empty). Copies what it points to; never waits for compute unless two earlier micro-batches are still under way. */
     espl_status (*begin)(espl_device *device, const espl_batch *batch);
 
     /* Local. Between record and recorded, kernels and marks are written down instead of run. The host cannot: NULL in its table, and

@@ -71,8 +71,8 @@ static void host_release(espl_device *device, void *memory, size_t bytes) {
         munmap(memory, bytes);
 }
 
-static espl_status host_reserve(espl_device *device, int64_t tokens, int64_t n_segments) {
-    (void)device, (void)tokens, (void)n_segments;
+static espl_status host_reserve(espl_device *device, const espl_capacity capacity[ESPL_N_STREAMS]) {
+    (void)device, (void)capacity;
     return ESPL_OK;
 }
 

@@ -52,14 +52,14 @@ template <class T, bool BACKWARD> static void act_launch(const espl_args *args, 
 }
 
 template <class T> static void act_forward(const espl_args *args) {
-    act_arrays<T> a = {static_cast<const T *>(args->in[0]), nullptr, static_cast<T *>(args->out[0]), espl__cuda->tokens * args->attrs->n_in,
-                       false};
+    act_arrays<T> a = {static_cast<const T *>(args->in[0]), nullptr, static_cast<T *>(args->out[0]),
+                       espl__rows_of(args)->tokens * args->attrs->n_in, false};
     act_launch<T, false>(args, a);
 }
 
 template <class T> static void act_backward(const espl_args *args) {
     act_arrays<T> a = {static_cast<const T *>(args->in[0]), static_cast<const T *>(args->dout[0]), static_cast<T *>(args->din[0]),
-                       espl__cuda->tokens * args->attrs->n_in, args->din_add[0]};
+                       espl__rows_of(args)->tokens * args->attrs->n_in, args->din_add[0]};
     act_launch<T, true>(args, a);
 }
 

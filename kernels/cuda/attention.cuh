@@ -29,10 +29,10 @@ struct attention {
 static inline attention attention_of(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
     attention a = {};
-    a.batch = espl__cuda->batch;
-    a.row_begin = espl__cuda->row_begin;
-    a.row_end = espl__cuda->row_end;
-    a.tokens = (int)espl__cuda->tokens;
+    a.batch = espl__rows_of(args)->batch;
+    a.row_begin = espl__rows_of(args)->row_begin;
+    a.row_end = espl__rows_of(args)->row_end;
+    a.tokens = (int)espl__rows_of(args)->tokens;
     a.heads = attrs->heads;
     a.kv_heads = attrs->kv_heads;
     a.group = attrs->heads / attrs->kv_heads;

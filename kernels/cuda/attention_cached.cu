@@ -173,7 +173,8 @@ static void launch_over_cache(const cached_call &c, const espl_args *args, const
 template <class real> static void attention_cached_forward(const espl_args *args) {
     constexpr int vector = reals<real>::vector;
     const espl_cache *cache = args->batch->cache;
-    cached_call c = {attention_of(args), espl__cuda->segments, espl__cuda->cache_row, espl__cuda->cache_length, cache->capacity};
+    const espl__rows *rows = espl__rows_of(args);
+    cached_call c = {attention_of(args), rows->segments, rows->cache_row, rows->cache_length, cache->capacity};
     int d = c.a.d;
     ESPL_ASSERT(d <= CACHED_WIDEST, "attention over a cache: head_dim is %d, at most %d fit", d, CACHED_WIDEST);
     real *layer = (real *)cache->data + args->layer * cache->rows * cache->capacity * 2 * c.a.kv_heads * d;

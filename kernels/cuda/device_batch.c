@@ -4,132 +4,164 @@
 
 #include <string.h>
 
-static size_t part(size_t *at, int64_t n) {
-    size_t start = *at;
-    *at += ((size_t)n * sizeof(int32_t) + 255) / 256 * 256;
-    return start;
-}
-
-static espl__layout layout_of(int64_t tokens, int64_t n_segments) {
-    size_t at = 256;
-    _Static_assert(sizeof(espl__batch) <= 256, "the header has its own 256 bytes");
-    espl__layout layout;
-    layout.ids = part(&at, tokens);
-    layout.positions = part(&at, tokens);
-    layout.targets = part(&at, tokens);
-    layout.row_begin = part(&at, tokens);
-    layout.row_end = part(&at, tokens);
-    layout.segments = part(&at, n_segments + 1);
-    layout.cache_row = part(&at, n_segments);
-    layout.cache_length = part(&at, n_segments);
-    layout.bytes = at;
-    return layout;
-}
-
 static int32_t *at(char *block, size_t offset) { return (int32_t *)(block + offset); }
 
-static void point_into(espl_device *device, char *block) {
-    const espl__layout *layout = &device->own->layout;
-    device->batch = (espl__batch *)block;
-    device->ids = at(block, layout->ids);
-    device->positions = at(block, layout->positions);
-    device->targets = at(block, layout->targets);
-    device->row_begin = at(block, layout->row_begin);
-    device->row_end = at(block, layout->row_end);
-    device->segments = at(block, layout->segments);
-    device->cache_row = at(block, layout->cache_row);
-    device->cache_length = at(block, layout->cache_length);
+static void point_into(espl__rows *rows, const espl__layout *layout, char *block) {
+    rows->batch = (espl__batch *)(block + layout->header);
+    rows->ids = at(block, layout->ids);
+    rows->positions = at(block, layout->positions);
+    rows->types = at(block, layout->types);
+    rows->targets = at(block, layout->targets);
+    rows->weights = (float *)(block + layout->weights);
+    rows->row_begin = at(block, layout->row_begin);
+    rows->row_end = at(block, layout->row_end);
+    rows->segments = at(block, layout->segments);
+    rows->cross_begin = at(block, layout->cross_begin);
+    rows->cross_end = at(block, layout->cross_end);
+    rows->cache_row = at(block, layout->cache_row);
+    rows->cache_length = at(block, layout->cache_length);
 }
 
 void espl__cuda_free_batch(espl_device *device) {
-    espl__cuda_free_slots(device->own->batch);
-    if (device->batch != NULL)
-        cudaFree(device->batch);
-    device->batch = NULL;
-    device->own->room = device->own->segment_room = 0;
+    espl__device_private *own = device->own;
+    espl__cuda_free_slots(own->batch);
+    if (own->block != NULL)
+        cudaFree(own->block);
+    own->block = NULL;
+    memset(own->room, 0, sizeof own->room);
 }
 
-espl_status espl__cuda_reserve(espl_device *device, int64_t tokens, int64_t n_segments) {
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static espl_status make_room(espl_device *device, const espl_capacity room[ESPL_N_STREAMS]) {
     espl__device_private *own = device->own;
-    device->capacity = device->tokens = device->max_seqlen = tokens;
-    if (tokens <= own->room && n_segments <= own->segment_room)
-        return ESPL_OK;
-    ESPL_ASSERT(own->n_graphs == 0, "%d recordings hold the addresses of smaller micro-batches", own->n_graphs);
-    ESPL_TRY(espl__cuda_sync(device));
-    int64_t room = tokens > own->room ? tokens : own->room;
-    int64_t segment_room = n_segments > own->segment_room ? n_segments : own->segment_room;
-    espl__cuda_free_batch(device);
-    own->layout = layout_of(room, segment_room);
-    ESPL_TRY(espl__cuda_make_slots(own->batch, own->layout.bytes));
+    size_t bytes = 0;
     void *block;
-    ESPL_TRY(espl__cuda_device.alloc(device, "micro-batch", own->layout.bytes, &block));
-    point_into(device, block);
-    own->room = room;
-    own->segment_room = segment_room;
+    ESPL_TRY(espl__cuda_sync(device));
+    espl__cuda_free_batch(device);
+    for (int s = 0; s < ESPL_N_STREAMS; s++)
+        own->layout[s] = espl__layout_of((espl_stream)s, room, &bytes);
+    ESPL_TRY(espl__cuda_make_slots(own->batch, bytes));
+    ESPL_TRY(espl__cuda_device.alloc(device, "micro-batch", bytes, &block));
+    for (int s = 0; s < ESPL_N_STREAMS; s++)
+        point_into(&device->rows[s], &own->layout[s], block);
+    own->block = block;
+    own->block_bytes = bytes;
+    memcpy(own->room, room, sizeof own->room);
     return ESPL_OK;
 }
 
-static void fill(int32_t *to, int64_t n, int64_t end, int32_t value) {
+espl_status espl__cuda_reserve(espl_device *device, const espl_capacity capacity[ESPL_N_STREAMS]) {
+    espl__device_private *own = device->own;
+    espl_capacity room[ESPL_N_STREAMS];
+    bool fits = own->block != NULL;
+    for (int s = 0; s < ESPL_N_STREAMS; s++) {
+        espl__rows *rows = &device->rows[s];
+        rows->capacity = rows->tokens = capacity[s].rows;
+        room[s].rows = larger(capacity[s].rows, own->room[s].rows);
+        room[s].segments = larger(capacity[s].segments, own->room[s].segments);
+        fits = fits && room[s].rows == own->room[s].rows && room[s].segments == own->room[s].segments;
+    }
+    ESPL_ASSERT(fits || own->n_graphs == 0, "%d recordings hold the addresses of smaller micro-batches", own->n_graphs);
+    return fits ? ESPL_OK : make_room(device, room);
+}
+
+/* ---- Filling: what a batch has not got, and rows behind its own, become `padding`. */
+
+static void fill(int32_t *to, int64_t n, int64_t end, int32_t padding) {
     for (int64_t i = n; i < end; i++)
-        to[i] = value;
+        to[i] = padding;
 }
 
 static void put(int32_t *to, const int32_t *from, int64_t n, int64_t end, int32_t padding) {
-    memcpy(to, from, (size_t)n * sizeof *to);
-    fill(to, n, end, padding);
+    if (from != NULL)
+        memcpy(to, from, (size_t)n * sizeof *to);
+    fill(to, from != NULL ? n : 0, end, padding);
 }
 
-static void put_rows(int32_t *begin, int32_t *end, const espl_batch *batch, int64_t tokens) {
-    for (int32_t s = 0; s < batch->n_segments; s++)
+static void put_weights(float *to, const float *from, int64_t n, int64_t end) {
+    if (from != NULL)
+        memcpy(to, from, (size_t)n * sizeof *to);
+    for (int64_t i = from != NULL ? n : 0; i < end; i++)
+        to[i] = 1.0f;
+}
+
+/* Each token gets the range of a segment of `seen`: its own one, or the source's that goes with it; none where nothing is seen. */
+static void put_ranges(int32_t *begin, int32_t *end, const espl_batch *batch, const espl_batch *seen, const int32_t *which, int64_t rows) {
+    for (int32_t s = 0; seen != NULL && s < batch->n_segments; s++) {
+        int32_t segment = which != NULL ? which[s] : s;
         for (int32_t i = batch->segments[s]; i < batch->segments[s + 1]; i++) {
-            begin[i] = batch->segments[s];
-            end[i] = batch->segments[s + 1];
+            begin[i] = seen->segments[segment];
+            end[i] = seen->segments[segment + 1];
         }
-    fill(begin, batch->n, tokens, 0);
-    fill(end, batch->n, tokens, 0);
+    }
+    fill(begin, seen != NULL ? batch->n : 0, rows, 0);
+    fill(end, seen != NULL ? batch->n : 0, rows, 0);
 }
 
-/* `tokens` rows; segments that are not there are empty ones at the end. */
-static void pack(const espl__device_private *own, char *block, const espl_batch *batch, int64_t tokens) {
-    const espl__layout *layout = &own->layout;
-    *(espl__batch *)block = (espl__batch){.n = (int32_t)batch->n,
-                                          .n_segments = batch->n_segments,
-                                          .training = batch->training,
-                                          .loss_scale = batch->loss_scale,
-                                          .rng = batch->rng};
+static void pack_tokens(char *block, const espl__layout *layout, const espl_batch *batch, int64_t tokens, int64_t segment_room) {
     put(at(block, layout->ids), batch->ids, batch->n, tokens, 0);
     put(at(block, layout->positions), batch->positions, batch->n, tokens, 0);
+    put(at(block, layout->types), batch->types, batch->n, tokens, 0);
+    put_ranges(at(block, layout->row_begin), at(block, layout->row_end), batch, batch, NULL, tokens);
+    put(at(block, layout->segments), batch->segments, batch->n_segments + 1, segment_room + 1, (int32_t)batch->n);
+}
+
+/* One stream: `rows->tokens` rows; segments that are not there are empty ones at the end. */
+static void pack(char *block, const espl__layout *layout, const espl_batch *batch, espl_stream stream, int64_t tokens,
+                 int64_t segment_room) {
+    *(espl__batch *)(block + layout->header) = (espl__batch){.n = (int32_t)batch->n,
+                                                             .n_segments = batch->n_segments,
+                                                             .training = batch->training,
+                                                             .loss_scale = batch->loss_scale,
+                                                             .rng = batch->rng};
     put(at(block, layout->targets), batch->targets, batch->n, tokens, -1);
-    put_rows(at(block, layout->row_begin), at(block, layout->row_end), batch, tokens);
-    put(at(block, layout->segments), batch->segments, batch->n_segments + 1, own->segment_room + 1, (int32_t)batch->n);
+    put_weights((float *)(block + layout->weights), batch->weights, batch->n, tokens);
+    if (stream != ESPL_STREAM_POOLED)
+        pack_tokens(block, layout, batch, tokens, segment_room);
+}
+
+/* What only the main stream has: the source that its tokens see, and a cache. */
+static void pack_views(char *block, const espl__layout *layout, const espl_batch *batch, int64_t tokens, int64_t segment_room) {
+    if (layout->cross_end > layout->cross_begin)
+        put_ranges(at(block, layout->cross_begin), at(block, layout->cross_end), batch, batch->source, batch->source_segment, tokens);
     if (batch->cache != NULL) {
-        put(at(block, layout->cache_row), batch->cache->row, batch->n_segments, own->segment_room, 0);
-        put(at(block, layout->cache_length), batch->cache->length, batch->n_segments, own->segment_room, 0);
+        put(at(block, layout->cache_row), batch->cache->row, batch->n_segments, segment_room, 0);
+        put(at(block, layout->cache_length), batch->cache->length, batch->n_segments, segment_room, 0);
     }
 }
 
-static int64_t longest_segment(const espl_batch *batch) {
-    int64_t longest = 0;
-    for (int32_t s = 0; s < batch->n_segments; s++)
-        if (batch->segments[s + 1] - batch->segments[s] > longest)
-            longest = batch->segments[s + 1] - batch->segments[s];
-    return longest;
+/* How many rows of each stream kernels work on from now on. */
+static void set_rows(espl_device *device, const espl_batch *const batch[ESPL_N_STREAMS], bool cached) {
+    for (int s = 0; s < ESPL_N_STREAMS; s++) {
+        espl__rows *rows = &device->rows[s];
+        const espl_capacity *room = &device->own->room[s];
+        ESPL_ASSERT(batch[s]->n <= rows->capacity, "%lld rows of stream %d in a micro-batch of at most %lld", (long long)batch[s]->n, s,
+                    (long long)rows->capacity);
+        ESPL_ASSERT(s == ESPL_STREAM_POOLED || batch[s]->n_segments <= room->segments, "%d segments of stream %d where %lld were reserved",
+                    batch[s]->n_segments, s, (long long)room->segments);
+        rows->tokens = cached ? batch[s]->n : rows->capacity;
+    }
 }
 
 espl_status espl__cuda_begin(espl_device *device, const espl_batch *batch) {
+    static const int32_t no_segments[1];
+    static const espl_batch none = {.segments = no_segments};
     espl__device_private *own = device->own;
+    const espl_batch *of[ESPL_N_STREAMS] = {[ESPL_STREAM_MAIN] = batch,
+                                            [ESPL_STREAM_SOURCE] = batch->source != NULL ? batch->source : &none,
+                                            [ESPL_STREAM_POOLED] = batch->pooled != NULL ? batch->pooled : &none};
     ESPL_ASSERT(!own->recording, "a micro-batch begins inside a recording, which would repeat it");
-    ESPL_ASSERT(batch->n <= device->capacity, "%lld tokens in a micro-batch of at most %lld", (long long)batch->n,
-                (long long)device->capacity);
-    ESPL_ASSERT(batch->n_segments <= own->segment_room, "%d segments where %lld were reserved", batch->n_segments,
-                (long long)own->segment_room);
-    device->tokens = batch->cache != NULL ? batch->n : device->capacity;
-    device->max_seqlen = batch->cache != NULL ? longest_segment(batch) : device->capacity;
+    set_rows(device, of, batch->cache != NULL);
     espl__slot *slot = &own->batch[own->next_batch];
     own->next_batch = (own->next_batch + 1) % ESPL__SLOTS;
     ESPL_TRY(espl__cuda_wait_event(device, slot->free));
-    pack(own, slot->pinned, batch, device->tokens);
-    ESPL__CUDA(cudaMemcpyAsync(device->batch, slot->pinned, own->layout.bytes, cudaMemcpyHostToDevice, device->compute));
+    for (int s = 0; s < ESPL_N_STREAMS; s++)
+        if (device->rows[s].capacity > 0)
+            pack(slot->pinned, &own->layout[s], of[s], (espl_stream)s, device->rows[s].tokens, own->room[s].segments);
+    pack_views(slot->pinned, &own->layout[ESPL_STREAM_MAIN], batch, device->rows[ESPL_STREAM_MAIN].tokens,
+               own->room[ESPL_STREAM_MAIN].segments);
+    ESPL__CUDA(cudaMemcpyAsync(own->block, slot->pinned, own->block_bytes, cudaMemcpyHostToDevice, device->compute));
     ESPL__CUDA(cudaEventRecord(slot->free, device->compute));
     return ESPL_OK;
 }

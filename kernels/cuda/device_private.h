@@ -3,6 +3,7 @@
 #define ESPL_KERNELS_CUDA_DEVICE_PRIVATE_H
 
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda_batch_work.h"
 
 enum { ESPL__SLOTS = 2, ESPL__STAGE_BYTES = 4 << 20 };
 
@@ -12,18 +13,15 @@ typedef struct espl__slot {
     cudaEvent_t free; /* reached when the copy is done */
 } espl__slot;
 
-/* Where the parts of a micro-batch lie in its block, in bytes. */
-typedef struct espl__layout {
-    size_t ids, positions, targets, row_begin, row_end, segments, cache_row, cache_length, bytes;
-} espl__layout;
-
 typedef struct espl__device_private {
     char name[96];
     char failure[512]; /* the first one; from then on nothing works; "" while there is none */
     espl__slot stage[ESPL__SLOTS];
     int next_stage;
-    int64_t room, segment_room; /* that memory is there for */
-    espl__layout layout;
+    espl_capacity room[ESPL_N_STREAMS]; /* that memory is there for */
+    espl__layout layout[ESPL_N_STREAMS];
+    size_t block_bytes;
+    char *block; /* of the micro-batch, on the device */
     espl__slot batch[ESPL__SLOTS];
     int next_batch;
     bool recording;
@@ -48,7 +46,7 @@ void espl__cuda_free_slots(espl__slot slots[ESPL__SLOTS]);
 
 /* Calls of the table that stand in other files than device.c: contracts in kernels/device.h. */
 espl_status espl__cuda_count(int *n);
-espl_status espl__cuda_reserve(espl_device *device, int64_t tokens, int64_t n_segments);
+espl_status espl__cuda_reserve(espl_device *device, const espl_capacity capacity[ESPL_N_STREAMS]);
 void espl__cuda_free_batch(espl_device *device);
 espl_status espl__cuda_begin(espl_device *device, const espl_batch *batch);
 espl_status espl__cuda_write(espl_device *device, void *to, const void *from, size_t bytes);

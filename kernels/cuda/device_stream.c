@@ -9,7 +9,7 @@
 
 struct espl_graph {
     cudaGraphExec_t exec;
-    int64_t tokens;
+    int64_t tokens[ESPL_N_STREAMS];
 };
 
 void espl__cuda_note_text(const char *what, const char *text) {
@@ -187,14 +187,16 @@ espl_status espl__cuda_recorded(espl_device *device, espl_graph **recorded) {
     ESPL_TRY(status);
     *recorded = espl_calloc(1, sizeof **recorded);
     (*recorded)->exec = exec;
-    (*recorded)->tokens = device->tokens;
+    for (int s = 0; s < ESPL_N_STREAMS; s++)
+        (*recorded)->tokens[s] = device->rows[s].tokens;
     device->own->n_graphs++;
     return ESPL_OK;
 }
 
 espl_status espl__cuda_replay(espl_device *device, espl_graph *graph) {
-    ESPL_ASSERT(graph->tokens == device->tokens, "a tape recorded for %lld tokens is replayed on %lld", (long long)graph->tokens,
-                (long long)device->tokens);
+    for (int s = 0; s < ESPL_N_STREAMS; s++)
+        ESPL_ASSERT(graph->tokens[s] == device->rows[s].tokens, "a tape recorded for %lld rows of stream %d is replayed on %lld",
+                    (long long)graph->tokens[s], s, (long long)device->rows[s].tokens);
     ESPL__CUDA(cudaGraphLaunch(graph->exec, device->compute));
     return ESPL_OK;
 }

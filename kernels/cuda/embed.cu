@@ -44,15 +44,15 @@ template <class T> static void embed_forward(const espl_args *args) {
     panel_grid grid = panel_grid_of(wide ? attrs->n_out / reals<T>::vector : attrs->n_out, 256);
     embed_tables<T> t = {tokens,
                          places,
-                         espl__cuda->ids,
-                         espl__cuda->positions,
+                         espl__rows_of(args)->ids,
+                         espl__rows_of(args)->positions,
                          out,
-                         espl__cuda->batch,
+                         espl__rows_of(args)->batch,
                          dropout_row_of(attrs),
                          attrs->scale,
                          (int)attrs->n_out,
                          grid.panels};
-    unsigned blocks = (unsigned)espl__cuda->tokens * grid.panels;
+    unsigned blocks = (unsigned)espl__rows_of(args)->tokens * grid.panels;
     if (wide)
         ESPL_LAUNCH((embed_rows<T, reals<T>::vector>), dim3(blocks), dim3(grid.threads), 0, espl__cuda->compute, t);
     else
@@ -186,8 +186,8 @@ template <class T> static void sum_by_key(const espl_args *args, int which, cons
     float *to = static_cast<float *>(args->dparam[which]);
     const T *dout = static_cast<const T *>(args->dout[0]);
     char *work = static_cast<char *>(args->work);
-    float *partial = reinterpret_cast<float *>(work + espl__sort_bytes(espl__cuda->tokens));
-    espl__sorted sorted = espl__cuda_sort_keys(keys, n_keys, work);
+    float *partial = reinterpret_cast<float *>(work + espl__sort_bytes(espl__rows_of(args)->tokens));
+    espl__sorted sorted = espl__cuda_sort_keys(espl__rows_of(args), keys, n_keys, work);
     bool wide = whole_stretches<T>(attrs->n_out) && aligned16(dout, to);
     panel_grid grid = panel_grid_of(wide ? attrs->n_out / reals<T>::vector : attrs->n_out, 128);
     embed_sums<T> s = {dout,
@@ -195,11 +195,11 @@ template <class T> static void sum_by_key(const espl_args *args, int which, cons
                        sorted.keys,
                        to,
                        partial,
-                       espl__cuda->batch,
+                       espl__rows_of(args)->batch,
                        dropout_row_of(attrs),
                        scale,
                        (int)attrs->n_out,
-                       (int)espl__cuda->tokens,
+                       (int)espl__rows_of(args)->tokens,
                        (int)n_keys,
                        grid.panels,
                        args->dparam_add[which]};
@@ -212,7 +212,7 @@ template <class T> static void sum_by_key(const espl_args *args, int which, cons
 template <class T> static void embed_backward(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
     int64_t n_keys[2] = {attrs->vocab, attrs->positions};
-    const int32_t *keys[2] = {espl__cuda->ids, espl__cuda->positions};
+    const int32_t *keys[2] = {espl__rows_of(args)->ids, espl__rows_of(args)->positions};
     for (int p = 0; p < 2; p++) {
         if (!args->dparam[p])
             continue;

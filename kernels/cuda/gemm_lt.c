@@ -211,8 +211,8 @@ static cublasStatus_t multiply(const entry *e, const espl__gemm *g, const cublas
 /* Generation's shapes do not come again; a recording cannot be waited for; adding again and again would change C. */
 static bool may_be_timed(const entry *e, const espl__gemm *g) {
     enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    return !e->settled && !g->add && espl__cuda->tokens == espl__cuda->capacity &&
-           cudaStreamIsCapturing(espl__cuda->compute, &capture) == cudaSuccess && capture == cudaStreamCaptureStatusNone;
+    return !e->settled && !g->add && espl__cuda_is_whole() && cudaStreamIsCapturing(espl__cuda->compute, &capture) == cudaSuccess &&
+           capture == cudaStreamCaptureStatusNone;
 }
 
 typedef struct digest {

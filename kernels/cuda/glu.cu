@@ -51,7 +51,7 @@ template <class T, bool BACKWARD> static void glu_launch(const espl_args *args, 
     panel_grid grid = panel_grid_of(whole ? width / N : width, 256);
     glu_kernel *glu_all_kernel = (whole ? wide : one)[args->attrs->kind];
     glu_rows<T> a = {in, dout, to, width, grid.panels, args->din_add[0]};
-    ESPL_LAUNCH(glu_all_kernel, dim3((unsigned)espl__cuda->tokens * grid.panels), dim3(grid.threads), 0, espl__cuda->compute, a);
+    ESPL_LAUNCH(glu_all_kernel, dim3((unsigned)espl__rows_of(args)->tokens * grid.panels), dim3(grid.threads), 0, espl__cuda->compute, a);
     espl__cuda_note(cudaGetLastError(), BACKWARD ? "glu backward" : "glu forward");
 }
 

@@ -3,7 +3,6 @@
 #include "kernels/cuda/dialect.cuh"
 #include "kernels/cuda/key_sort.h"
 #include "kernels/cuda/rows.cuh"
-#include "kernels/cuda/state.h"
 #include "kernels/cuda_rows_work.h"
 
 enum { TILE = ESPL_SORT_TILE, RADIX = ESPL_SORT_RADIX, TILE_WARPS = 4, SCAN_WARPS = 32 };
@@ -119,13 +118,13 @@ static void sort_once(const sort_pass &s) {
     ESPL_LAUNCH(sort_move, dim3(blocks), dim3(TILE_WARPS * 32), 0, espl__cuda->compute, s);
 }
 
-espl__sorted espl__cuda_sort_keys(const int32_t *keys, int64_t n_keys, void *work) {
-    int rows = (int)espl__cuda->tokens, bits = 1, tiles = (int)pieces_of(rows, TILE);
+espl__sorted espl__cuda_sort_keys(const espl__rows *of, const int32_t *keys, int64_t n_keys, void *work) {
+    int rows = (int)of->tokens, bits = 1, tiles = (int)pieces_of(rows, TILE);
     while (n_keys >> bits)
         bits++;
     int passes = (bits + 7) / 8, digit = (bits + passes - 1) / passes;
     int32_t *index[2] = {static_cast<int32_t *>(work), static_cast<int32_t *>(work) + rows}, *sorted = index[1] + rows;
-    sort_pass s = {keys, nullptr, nullptr, nullptr, sorted + rows, espl__cuda->batch, (int)n_keys, rows, tiles, 0, digit};
+    sort_pass s = {keys, nullptr, nullptr, nullptr, sorted + rows, of->batch, (int)n_keys, rows, tiles, 0, digit};
     for (int p = 0; p < passes; p++) {
         s.to = index[p % 2];
         s.sorted_keys = p == passes - 1 ? sorted : nullptr;

@@ -16,7 +16,7 @@ static espl__gemm product(const espl_args *args, espl_dtype real) {
 void espl__cuda_linear_apply(const espl_args *args, espl_dtype real) {
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     espl__gemm g = product(args, real);
-    g.m = espl__cuda->tokens, g.n = M, g.k = K;
+    g.m = espl__rows_of(args)->tokens, g.n = M, g.k = K;
     g.a = args->in[0], g.lda = K;
     g.b = args->param[0], g.trans_b = args->attrs->layout == ESPL_OUT_IN, g.ldb = g.trans_b ? K : M;
     g.c = args->out[0], g.ldc = M;
@@ -28,7 +28,7 @@ void espl__cuda_linear_apply(const espl_args *args, espl_dtype real) {
 static void input_gradient(const espl_args *args, espl_dtype real) {
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     espl__gemm g = product(args, real);
-    g.m = espl__cuda->tokens, g.n = K, g.k = M;
+    g.m = espl__rows_of(args)->tokens, g.n = K, g.k = M;
     g.a = args->dout[0], g.lda = M;
     g.b = args->param[0], g.trans_b = args->attrs->layout == ESPL_IN_OUT, g.ldb = g.trans_b ? M : K;
     g.c = args->din[0], g.ldc = K, g.add = args->din_add[0];
@@ -41,7 +41,7 @@ static void weight_gradient(const espl_args *args, espl_dtype real) {
     bool out_in = args->attrs->layout == ESPL_OUT_IN;
     espl__gemm g = product(args, real);
     g.out = ESPL_F32;
-    g.m = out_in ? M : K, g.n = out_in ? K : M, g.k = espl__cuda->tokens;
+    g.m = out_in ? M : K, g.n = out_in ? K : M, g.k = espl__rows_of(args)->tokens;
     g.a = out_in ? args->dout[0] : args->in[0], g.trans_a = true, g.lda = g.m;
     g.b = out_in ? args->in[0] : args->dout[0], g.ldb = g.n;
     g.c = args->dparam[0], g.ldc = g.n, g.add = args->dparam_add[0];
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(128) sum_pieces(const float *sums, int pieces,
 }
 
 template <class R, int W> static void sum_columns(const espl_args *args) {
-    int64_t rows = espl__cuda->tokens, columns = args->attrs->n_out, rows_a_piece = espl__sum_rows(rows);
+    int64_t rows = espl__rows_of(args)->tokens, columns = args->attrs->n_out, rows_a_piece = espl__sum_rows(rows);
     int pieces = (int)pieces_of(rows, rows_a_piece);
     float *sums = (float *)args->work;
     dim3 grid((unsigned)pieces_of(columns, 32 * W), (unsigned)pieces);

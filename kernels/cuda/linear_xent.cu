@@ -153,9 +153,9 @@ template <class R> static void losses_of(const xent_pass *p, bool gradient) {
     xent_chunk c = {p->logits,
                     espl__logits_ld(attrs),
                     (int)attrs->vocab,
-                    espl__cuda->targets + p->first,
+                    espl__rows_of(p->args)->targets + p->first,
                     (float *)p->args->out[0] + p->first,
-                    espl__cuda->batch,
+                    espl__rows_of(p->args)->batch,
                     attrs->scale};
     int64_t whole_warps = espl__round_up(pieces_of(attrs->vocab, XENT_WORDS_A_THREAD), 32);
     dim3 blocks((unsigned)p->rows), threads((unsigned)espl__least(whole_warps, XENT_MOST_THREADS));
@@ -167,7 +167,7 @@ template <class R> static void losses_of(const xent_pass *p, bool gradient) {
 }
 
 template <class R> static void run(const espl_args *args, espl_dtype real, bool backward) {
-    int64_t n = espl__cuda->tokens, rows = espl__xent_rows(args->attrs, n);
+    int64_t n = espl__rows_of(args)->tokens, rows = espl__xent_rows(args->attrs, n);
     bool gradient = backward && (args->din[0] || args->dparam[0]);
     for (int64_t first = 0; first < n; first += rows) {
         xent_pass p = {args, real, first, espl__least(rows, n - first), (float *)((char *)args->work + ESPL_GEMM_WORK)};

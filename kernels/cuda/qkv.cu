@@ -40,12 +40,13 @@ template <class R> static void rotate_rows(const espl_args *args, void *rows, fl
     rope_shape shape = {attrs->heads + attrs->kv_heads, attrs->head_dim, attrs->rope_dim / 2, attrs->n_out};
     if (!args->rope || shape.half == 0)
         return;
-    dim3 blocks((unsigned)espl__cuda->tokens), threads(ROPE_THREADS);
+    dim3 blocks((unsigned)espl__rows_of(args)->tokens), threads(ROPE_THREADS);
     if (whole_stretches<R>(shape.half) && whole_stretches<R>(shape.d) && aligned16((const R *)rows, (const R *)args->rope))
-        ESPL_LAUNCH((rotate<R, reals<R>::vector>), blocks, threads, 0, espl__cuda->compute, (R *)rows, espl__cuda->positions, args->rope,
-                    shape, sign);
+        ESPL_LAUNCH((rotate<R, reals<R>::vector>), blocks, threads, 0, espl__cuda->compute, (R *)rows, espl__rows_of(args)->positions,
+                    args->rope, shape, sign);
     else
-        ESPL_LAUNCH((rotate<R, 1>), blocks, threads, 0, espl__cuda->compute, (R *)rows, espl__cuda->positions, args->rope, shape, sign);
+        ESPL_LAUNCH((rotate<R, 1>), blocks, threads, 0, espl__cuda->compute, (R *)rows, espl__rows_of(args)->positions, args->rope, shape,
+                    sign);
     espl__cuda_note(cudaGetLastError(), "qkv: rope");
 }
 

@@ -366,9 +366,9 @@ template <class T> static void resnorm_forward(const espl_args *args) {
                          static_cast<T *>(args->out[0]),
                          static_cast<T *>(args->out[1]),
                          static_cast<float *>(args->out[2]),
-                         espl__cuda->batch,
+                         espl__rows_of(args)->batch,
                          dropout_row_of(attrs),
-                         (int)espl__cuda->tokens,
+                         (int)espl__rows_of(args)->tokens,
                          (int)attrs->n_in,
                          attrs->eps,
                          attrs->kind == ESPL_NORM_RMS};
@@ -400,9 +400,9 @@ template <class T> static void resnorm_backward(const espl_args *args) {
                           static_cast<const float *>(args->out[2]),
                           {static_cast<T *>(args->din[0]), static_cast<T *>(args->din[1])},
                           dgain || dbias ? static_cast<float *>(args->work) : nullptr,
-                          espl__cuda->batch,
+                          espl__rows_of(args)->batch,
                           dropout_row_of(attrs),
-                          (int)espl__cuda->tokens,
+                          (int)espl__rows_of(args)->tokens,
                           (int)attrs->n_in,
                           attrs->kind == ESPL_NORM_RMS,
                           {args->din_add[0], args->din_add[1]}};

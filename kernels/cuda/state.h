@@ -18,23 +18,38 @@ typedef struct espl__batch {
     espl_rng_key rng; /* the row's op number is filled in by the kernel */
 } espl__batch;
 
+/* The rows of one stream of the micro-batch under way; the arrays lie in device memory, at addresses that never change. */
+typedef struct espl__rows {
+    int64_t capacity; /* as reserved last; 0: there is no such stream */
+    int64_t tokens;   /* rows that kernels work on: capacity, or those of a batch with a cache */
+    espl__batch *batch;
+    int32_t *ids, *positions, *types; /* [tokens]; not of pooled rows */
+    int32_t *targets;                 /* [tokens] */
+    float *weights;                   /* [tokens] */
+    int32_t *row_begin, *row_end; /* [tokens] the segment a token belongs to, as token offsets; both 0 for padding; not of pooled rows */
+    int32_t *segments;            /* [n_segments + 1]; not of pooled rows */
+    int32_t *cross_begin, *cross_end;  /* [tokens] of the main stream: the source rows that a token sees; both 0 for padding */
+    int32_t *cache_row, *cache_length; /* [n_segments] of the main stream of a batch with a cache */
+} espl__rows;
+
 struct espl_device {
     int ordinal;
     cudaStream_t compute, communication;
-    int64_t capacity;   /* tokens of a micro-batch, as reserved last */
-    int64_t tokens;     /* rows that kernels work on: capacity, or those of a batch with a cache */
-    int64_t max_seqlen; /* longest segment of a batch with a cache; else capacity */
-    /* Of the micro-batch under way, in device memory. */
-    espl__batch *batch;
-    int32_t *ids, *positions, *targets; /* [tokens] */
-    int32_t *row_begin, *row_end;       /* [tokens] the segment a token belongs to, as token offsets; both 0 for padding */
-    int32_t *segments;                  /* [n_segments + 1] */
-    int32_t *cache_row, *cache_length;  /* [n_segments], of a batch with a cache */
-    struct espl__device_private *own;   /* staging, events, marks: device.c */
+    espl__rows rows[ESPL_N_STREAMS];
+    struct espl__device_private *own; /* staging, events, marks: device.c */
 };
 
 /* The open device of this process; NULL before. */
 extern espl_device *espl__cuda;
+
+/* Local. The rows that a call works on. */
+static inline const espl__rows *espl__rows_of(const espl_args *args) { return &espl__cuda->rows[args->attrs->stream]; }
+
+/* Local. Whether kernels work on all rows that were reserved: not in generation. */
+static inline bool espl__cuda_is_whole(void) {
+    const espl__rows *main = &espl__cuda->rows[ESPL_STREAM_MAIN];
+    return main->tokens == main->capacity;
+}
 
 /* Local. Notes the first failure of a kernel launch or library call, to be returned by the next read or sync. */
 void espl__cuda_note(cudaError_t error, const char *what);

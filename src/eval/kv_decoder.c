@@ -66,7 +66,7 @@ static espl_status take_memory(espl_decoder *d, const espl_decoder_use *use) {
         d->targets[i] = -1;
     espl_places places = {.weights = (void *)(uintptr_t)use->weights, .ranks = 1, .act = d->act, .work = d->work, .rope = use->rope};
     espl_tape_bind(&d->tape, &places);
-    return e->calls->reserve(e->device, d->tokens, d->rows);
+    return e->calls->reserve(e->device, (const espl_capacity[ESPL_N_STREAMS]){{d->tokens, d->rows}});
 }
 
 espl_status espl_decoder_make(const espl_decoder_use *use, int rows, int64_t capacity, int64_t tokens, espl_decoder **decoder) {

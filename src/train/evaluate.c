@@ -3,6 +3,7 @@
 #include "src/core/clock.h"
 #include "src/train/choose_device.h"
 #include "src/train/inference.h"
+#include "src/train/memory.h"
 #include "src/train/threads.h"
 
 #include <math.h>
@@ -78,12 +79,15 @@ static espl_status take_one(const espl_engine *engine, espl_arena *arena, const 
     return espl_engine_take(engine, arena, name, measure.used);
 }
 
-static espl_status take_memory(const espl_inference *model, espl_tape *tape, const espl_room *room, own_memory *m) {
+static espl_status take_memory(const espl_inference *model, espl_tape *tape, const espl_config *config, own_memory *m) {
     const espl_engine *engine = model->engine;
+    espl_capacity capacity[ESPL_N_STREAMS];
+    espl_room room = espl_room_of(config);
+    espl_capacity_of(config, capacity);
     m->engine = engine;
     ESPL_TRY(take_one(engine, &m->act, "ACT", tape->act_bytes, 0));
     ESPL_TRY(take_one(engine, &m->work, "WORK", tape->work_bytes, sizeof *m->sum));
-    ESPL_TRY(engine->calls->reserve(engine->device, (const espl_capacity[ESPL_N_STREAMS]){{room->tokens, room->tokens}}));
+    ESPL_TRY(engine->calls->reserve(engine->device, capacity));
     espl_places places = {.weights = model->weights,
                           .ranks = 1,
                           .act = espl_arena_take(&m->act, tape->act_bytes),
@@ -91,7 +95,7 @@ static espl_status take_memory(const espl_inference *model, espl_tape *tape, con
                           .rope = model->rope};
     m->sum = espl_arena_take(&m->work, sizeof *m->sum);
     espl_tape_bind(tape, &places);
-    return espl_sample_make(room, &m->sample);
+    return espl_sample_make(&room, &m->sample);
 }
 
 static void free_memory(own_memory *m) {
@@ -125,7 +129,7 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
     espl_dataset_use use = {.room = espl_room_of(config), .length = length_of(config, model.model->dims.positions)};
     ESPL_TRY_DONE(espl_dataset_open(comm, config, model.tokenizer, model.model->dims.eos, &config->data_valid, &use, &data));
     espl_tape_make(model.model, engine.kernels, ESPL_USE_EVAL, 0, use.room.tokens, threads, &tape);
-    ESPL_TRY_DONE(espl_comm_agree(comm, take_memory(&model, &tape, &use.room, &memory), "taking memory"));
+    ESPL_TRY_DONE(espl_comm_agree(comm, take_memory(&model, &tape, config, &memory), "taking memory"));
     espl_evaluation evaluation = {.comm = comm,
                                   .engine = &engine,
                                   .data = &data,

@@ -319,7 +319,7 @@ static espl_status time_case(const bench *b, const bench_case *c) {
     case_memory memory = {0};
     espl_args args;
     espl_status status;
-    ESPL_TRY_DONE(b->calls->reserve(b->device, t.batch.n, t.batch.n_segments));
+    ESPL_TRY_DONE(b->calls->reserve(b->device, (const espl_capacity[ESPL_N_STREAMS]){{t.batch.n, t.batch.n_segments}}));
     ESPL_TRY_DONE(b->calls->begin(b->device, &t.batch));
     ESPL_TRY_DONE(memory_make(b, c, &attrs, &memory));
     args = args_of(c, &attrs, &t.batch, &memory);
@@ -420,7 +420,7 @@ static espl_status run(bench *b, const char *backend_name, bool small, espl_dtyp
            info.name, info.libraries, backend_name, b->kernels->name, info.bytes_total, info.bytes_free);
     const bench_case *cases = small ? small_cases : full_cases;
     size_t n = small ? sizeof small_cases / sizeof *small_cases : sizeof full_cases / sizeof *full_cases;
-    ESPL_TRY(b->calls->reserve(b->device, 1, 1));
+    ESPL_TRY(b->calls->reserve(b->device, (const espl_capacity[ESPL_N_STREAMS]){{1, 1}}));
     if (wanted(b, "copy"))
         ESPL_TRY(time_copy(b, small ? 1 << 16 : (size_t)1 << 31));
     if (wanted(b, "adamw"))

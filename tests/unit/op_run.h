@@ -274,7 +274,7 @@ static inline void op_call(const op_backend *backend, espl_op op, espl_args *arg
 static inline void op_begin(const op_backend *backend, const espl_batch *batch, int64_t rows) {
     if (!backend->calls)
         return;
-    op_must(backend->calls->reserve(backend->device, rows, batch->n_segments));
+    op_must(backend->calls->reserve(backend->device, (const espl_capacity[ESPL_N_STREAMS]){{rows, batch->n_segments}}));
     op_must(backend->calls->begin(backend->device, batch));
 }
 

@@ -86,6 +86,14 @@ static void the_device_is_described(void **state) {
 
 static int32_t ids[TOKENS], positions[TOKENS], targets[TOKENS], segments[SEGMENTS + 1];
 
+static espl__rows *main_rows; /* of the device */
+
+static espl_status reserve_main(int64_t tokens, int64_t n_segments) {
+    const espl_capacity capacity[ESPL_N_STREAMS] = {{tokens, n_segments}};
+    main_rows = &device->rows[ESPL_STREAM_MAIN];
+    return calls->reserve(device, capacity);
+}
+
 /* n tokens in three segments, or two with a cache. */
 static espl_batch make_batch(int32_t n, int salt) {
     for (int i = 0; i < n; i++) {
@@ -128,24 +136,24 @@ static void assert_rows(const int32_t *begins, const int32_t *ends, const espl_b
 
 static void assert_header(const espl_batch *batch) {
     espl__batch header;
-    assert_ok(calls->read(device, &header, device->batch, sizeof header));
+    assert_ok(calls->read(device, &header, main_rows->batch, sizeof header));
     assert_true(header.n == batch->n && header.n_segments == batch->n_segments && header.training == batch->training);
     assert_true(header.loss_scale == batch->loss_scale && memcmp(&header.rng, &batch->rng, sizeof header.rng) == 0);
 }
 
 static void short_batches_are_padded(void **state) {
     (void)state;
-    assert_ok(calls->reserve(device, TOKENS, SEGMENTS));
+    assert_ok(reserve_main(TOKENS, SEGMENTS));
     for (int32_t n = TOKENS; n >= 0; n -= 19) {
         espl_batch batch = make_batch(n, n);
         assert_ok(calls->begin(device, &batch));
-        assert_true(device->tokens == TOKENS && device->capacity == TOKENS && device->max_seqlen == TOKENS);
+        assert_true(main_rows->tokens == TOKENS && main_rows->capacity == TOKENS);
         assert_header(&batch);
-        assert_ints(device->ids, ids, n, TOKENS, 0);
-        assert_ints(device->positions, positions, n, TOKENS, 0);
-        assert_ints(device->targets, targets, n, TOKENS, -1);
-        assert_rows(device->row_begin, device->row_end, &batch, TOKENS);
-        assert_ints(device->segments, segments, 4, SEGMENTS + 1, n);
+        assert_ints(main_rows->ids, ids, n, TOKENS, 0);
+        assert_ints(main_rows->positions, positions, n, TOKENS, 0);
+        assert_ints(main_rows->targets, targets, n, TOKENS, -1);
+        assert_rows(main_rows->row_begin, main_rows->row_end, &batch, TOKENS);
+        assert_ints(main_rows->segments, segments, 4, SEGMENTS + 1, n);
     }
 }
 
@@ -153,34 +161,34 @@ static void generation_takes_its_own_rows(void **state) {
     (void)state;
     const int32_t row[] = {2, 0, 5}, length[] = {4, 1, 9};
     espl_cache cache = {.row = row, .length = length};
-    assert_ok(calls->reserve(device, TOKENS, SEGMENTS));
+    assert_ok(reserve_main(TOKENS, SEGMENTS));
     espl_batch batch = make_batch(31, 1);
     batch.cache = &cache;
     assert_ok(calls->begin(device, &batch));
-    assert_true(device->tokens == 31 && device->max_seqlen == 31 - 31 / 2);
-    assert_ints(device->ids, ids, 31, 31, 0);
-    assert_rows(device->row_begin, device->row_end, &batch, 31);
-    assert_ints(device->cache_row, row, 3, 3, 0);
-    assert_ints(device->cache_length, length, 3, 3, 0);
+    assert_int_equal(main_rows->tokens, 31);
+    assert_ints(main_rows->ids, ids, 31, 31, 0);
+    assert_rows(main_rows->row_begin, main_rows->row_end, &batch, 31);
+    assert_ints(main_rows->cache_row, row, 3, 3, 0);
+    assert_ints(main_rows->cache_length, length, 3, 3, 0);
     batch.cache = NULL;
     assert_ok(calls->begin(device, &batch));
-    assert_int_equal(device->tokens, TOKENS);
+    assert_int_equal(main_rows->tokens, TOKENS);
 }
 
 static void room_grows(void **state) {
     (void)state;
-    assert_ok(calls->reserve(device, 10, 2));
-    assert_ok(calls->reserve(device, TOKENS, SEGMENTS));
+    assert_ok(reserve_main(10, 2));
+    assert_ok(reserve_main(TOKENS, SEGMENTS));
     espl_batch batch = make_batch(TOKENS, 0);
     assert_ok(calls->begin(device, &batch));
-    assert_ints(device->ids, ids, TOKENS, TOKENS, 0);
-    const int32_t *before = device->ids;
-    assert_ok(calls->reserve(device, 40, 3));
-    assert_true(device->ids == before && device->capacity == 40);
+    assert_ints(main_rows->ids, ids, TOKENS, TOKENS, 0);
+    const int32_t *before = main_rows->ids;
+    assert_ok(reserve_main(40, 3));
+    assert_true(main_rows->ids == before && main_rows->capacity == 40);
     batch = make_batch(20, 0);
     assert_ok(calls->begin(device, &batch));
-    assert_true(device->tokens == 40);
-    assert_ints(device->targets, targets, 20, 40, -1);
+    assert_true(main_rows->tokens == 40);
+    assert_ints(main_rows->targets, targets, 20, 40, -1);
 }
 
 /* ---- Kernels: rows of a table by the ids of the micro-batch. */
@@ -221,7 +229,7 @@ static void many_micro_batches_follow_each_other(bool recorded) {
     enum { MANY = 5 };
     const size_t bytes = TOKENS * WIDTH * sizeof(float);
     espl_graph *graph = NULL;
-    assert_ok(calls->reserve(device, TOKENS, SEGMENTS));
+    assert_ok(reserve_main(TOKENS, SEGMENTS));
     make_table();
     float *kept = on_device(MANY * bytes);
     if (recorded) {
@@ -258,7 +266,7 @@ static void a_recording_works_on_each_micro_batch(void **state) {
 static void a_recording_runs_nothing(void **state) {
     (void)state;
     float marker = 77, there;
-    assert_ok(calls->reserve(device, TOKENS, SEGMENTS));
+    assert_ok(reserve_main(TOKENS, SEGMENTS));
     make_table();
     espl_batch batch = make_batch(TOKENS, 1);
     assert_ok(calls->begin(device, &batch));
@@ -301,7 +309,7 @@ static void need(bool holds, const char *what) {
 
 static void fail_in_kernel(void) {
     open_device(NULL);
-    need(calls->reserve(device, TOKENS, SEGMENTS) == ESPL_OK, "reserve");
+    need(reserve_main(TOKENS, SEGMENTS) == ESPL_OK, "reserve");
     make_table();
     espl_batch batch = make_batch(TOKENS, 1);
     need(calls->begin(device, &batch) == ESPL_OK && calls->sync(device) == ESPL_OK, "before");
@@ -324,11 +332,11 @@ static void a_failing_kernel_is_told(void **state) {
 
 static void fail_to_launch(void) {
     open_device(NULL);
-    need(calls->reserve(device, TOKENS, SEGMENTS) == ESPL_OK, "reserve");
+    need(reserve_main(TOKENS, SEGMENTS) == ESPL_OK, "reserve");
     make_table();
     espl_attrs attrs = {.n_out = WIDTH, .vocab = VOCAB, .scale = 1.0f};
     espl_args args = {.attrs = &attrs, .out = {rows}, .param = {table}};
-    device->tokens = (int64_t)1 << 40; /* more blocks than a grid has */
+    main_rows->tokens = (int64_t)1 << 40; /* more blocks than a grid has */
     backend->fp32->forward[ESPL_OP_EMBED](&args);
     need(calls->sync(device) == ESPL_ERR_IO, "sync");
     need(strstr(espl_status_message(), "GPU 0 failed in embed") != NULL, "named");

@@ -12,18 +12,19 @@ typedef struct encoder {
     espl_encoding *out;
 } encoder;
 
+/* What an encoding wants may change from call to call; an array that is there has its full size. */
 void espl_encoding_reserve(espl_encoding *e, int64_t more) {
-    bool all = (!e->want_offsets || e->begin != NULL) && (!e->want_kinds || e->types != NULL);
-    if (e->capacity - e->n >= more && (all || e->capacity == 0))
+    bool offsets = e->want_offsets || e->begin != NULL, kinds = e->want_kinds || e->types != NULL;
+    if (e->capacity - e->n >= more && offsets == (e->begin != NULL) && kinds == (e->types != NULL))
         return;
     int64_t half = e->capacity + e->capacity / 2;
     e->capacity = half > e->n + more ? half : e->n + more + 16;
     e->ids = espl_realloc(e->ids, (size_t)e->capacity * sizeof *e->ids);
-    if (e->want_offsets) {
+    if (offsets) {
         e->begin = espl_realloc(e->begin, (size_t)e->capacity * sizeof *e->begin);
         e->end = espl_realloc(e->end, (size_t)e->capacity * sizeof *e->end);
     }
-    if (e->want_kinds) {
+    if (kinds) {
         e->types = espl_realloc(e->types, (size_t)e->capacity);
         e->words = espl_realloc(e->words, (size_t)e->capacity);
     }

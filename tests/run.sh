@@ -141,7 +141,7 @@ test_cuda() {
 make_reference_environment() {
     python3 -m venv build/reference &&
         build/reference/bin/pip install -q torch==2.13.0 &&
-        build/reference/bin/pip install -q transformers peft tokenizers safetensors h5py tensorboard
+        build/reference/bin/pip install -q transformers peft tokenizers safetensors h5py tensorboard scikit-learn rouge-score sacrebleu
 }
 
 # The check scripts of tests/reference with what they are given (the others make goldens); exit 0 passes, 77 skips (the last line says why).
@@ -154,6 +154,7 @@ export_parity --espalier $release/espalier --build $release
 generate_parity --espalier $release/espalier --build $release
 safetensors_roundtrip $release/tests/test_safetensors
 checkpoint_h5py $release/tests/test_checkpoint
+scores_parity $release/tests/test_scores
 END
     echo "tensorboard_read $root/build/reference-run"
     [ -n "$ESPL_SHARED_DATA" ] && echo "tokenizer_parity $release/espalier $ESPL_SHARED_DATA --quick"

@@ -83,7 +83,8 @@ espl_status espl_decoder_make(const espl_decoder_use *use, int rows, int64_t cap
                         .arena = espl_arena_measure("GENERATE"),
                         .host = espl_arena_measure("GENERATE on the host"),
                         .row_bytes = (size_t)(2 * capacity * dims->kv_heads * dims->head_dim) * espl_dtype_size(kernels->real)};
-    espl_tape_make(use->model, kernels, ESPL_USE_GENERATE, 0, tokens, use->threads, &d->tape);
+    espl_tape_make(use->model, kernels, ESPL_USE_GENERATE, 0, (const espl_capacity[ESPL_N_STREAMS]){{tokens, rows}}, use->threads,
+                   &d->tape);
     find_head(d, use->weights);
     espl_status status = take_memory(d, use);
     if (status != ESPL_OK)

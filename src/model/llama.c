@@ -1,4 +1,4 @@
-#include "src/model/family.h"
+#include "src/model/rows.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -26,90 +26,48 @@ static const espl_key_row keys[] = {
     {"eos_token_id", ESPL_KEY_I32, DIM(eos), false},
 };
 
-#define LAYER "model.layers.%d."
+#define AT "model.layers.%d."
 
 static const espl_param_row params[] = {
-    {ESPL_ROLE_TOKENS, ESPL_SECTION_EMBED, "model.embed_tokens.weight", {ESPL_SIZE_V, ESPL_SIZE_D}, ESPL_INIT_NORMAL, true, ESPL_ALWAYS},
-    {ESPL_ROLE_NORM1, ESPL_SECTION_LAYER, LAYER "input_layernorm.weight", {ESPL_SIZE_D}, ESPL_INIT_ONE, false, ESPL_ALWAYS},
-    {ESPL_ROLE_QKV, ESPL_SECTION_LAYER, LAYER "self_attn.q_proj.weight", {ESPL_SIZE_Q, ESPL_SIZE_D}, ESPL_INIT_NORMAL, true, ESPL_ALWAYS},
-    {ESPL_ROLE_QKV, ESPL_SECTION_LAYER, LAYER "self_attn.k_proj.weight", {ESPL_SIZE_KV, ESPL_SIZE_D}, ESPL_INIT_NORMAL, true, ESPL_ALWAYS},
-    {ESPL_ROLE_QKV, ESPL_SECTION_LAYER, LAYER "self_attn.v_proj.weight", {ESPL_SIZE_KV, ESPL_SIZE_D}, ESPL_INIT_NORMAL, true, ESPL_ALWAYS},
-    {ESPL_ROLE_QKV_BIAS, ESPL_SECTION_LAYER, LAYER "self_attn.q_proj.bias", {ESPL_SIZE_Q}, ESPL_INIT_ZERO, false, ESPL_IF_ATTENTION_BIAS},
-    {ESPL_ROLE_QKV_BIAS, ESPL_SECTION_LAYER, LAYER "self_attn.k_proj.bias", {ESPL_SIZE_KV}, ESPL_INIT_ZERO, false, ESPL_IF_ATTENTION_BIAS},
-    {ESPL_ROLE_QKV_BIAS, ESPL_SECTION_LAYER, LAYER "self_attn.v_proj.bias", {ESPL_SIZE_KV}, ESPL_INIT_ZERO, false, ESPL_IF_ATTENTION_BIAS},
-    {ESPL_ROLE_OUT, ESPL_SECTION_LAYER, LAYER "self_attn.o_proj.weight", {ESPL_SIZE_D, ESPL_SIZE_Q}, ESPL_INIT_NORMAL, true, ESPL_ALWAYS},
-    {ESPL_ROLE_OUT_BIAS, ESPL_SECTION_LAYER, LAYER "self_attn.o_proj.bias", {ESPL_SIZE_D}, ESPL_INIT_ZERO, false, ESPL_IF_ATTENTION_BIAS},
-    {ESPL_ROLE_NORM2, ESPL_SECTION_LAYER, LAYER "post_attention_layernorm.weight", {ESPL_SIZE_D}, ESPL_INIT_ONE, false, ESPL_ALWAYS},
-    {ESPL_ROLE_UP, ESPL_SECTION_LAYER, LAYER "mlp.gate_proj.weight", {ESPL_SIZE_F, ESPL_SIZE_D}, ESPL_INIT_NORMAL, true, ESPL_ALWAYS},
-    {ESPL_ROLE_UP, ESPL_SECTION_LAYER, LAYER "mlp.up_proj.weight", {ESPL_SIZE_F, ESPL_SIZE_D}, ESPL_INIT_NORMAL, true, ESPL_ALWAYS},
-    {ESPL_ROLE_UP_BIAS, ESPL_SECTION_LAYER, LAYER "mlp.gate_proj.bias", {ESPL_SIZE_F}, ESPL_INIT_ZERO, false, ESPL_IF_MLP_BIAS},
-    {ESPL_ROLE_UP_BIAS, ESPL_SECTION_LAYER, LAYER "mlp.up_proj.bias", {ESPL_SIZE_F}, ESPL_INIT_ZERO, false, ESPL_IF_MLP_BIAS},
-    {ESPL_ROLE_DOWN, ESPL_SECTION_LAYER, LAYER "mlp.down_proj.weight", {ESPL_SIZE_D, ESPL_SIZE_F}, ESPL_INIT_NORMAL, true, ESPL_ALWAYS},
-    {ESPL_ROLE_DOWN_BIAS, ESPL_SECTION_LAYER, LAYER "mlp.down_proj.bias", {ESPL_SIZE_D}, ESPL_INIT_ZERO, false, ESPL_IF_MLP_BIAS},
-    {ESPL_ROLE_NORM_F, ESPL_SECTION_HEAD, "model.norm.weight", {ESPL_SIZE_D}, ESPL_INIT_ONE, false, ESPL_ALWAYS},
-    {ESPL_ROLE_LM_HEAD, ESPL_SECTION_HEAD, "lm_head.weight", {ESPL_SIZE_V, ESPL_SIZE_D}, ESPL_INIT_NORMAL, true, ESPL_IF_UNTIED},
+    {MATRIX(TOKENS, EMBED, "model.embed_tokens.weight", V, D, NORMAL), ESPL_ALWAYS},
+    {VECTOR(NORM1, LAYER, AT "input_layernorm.weight", D, ONE), ESPL_ALWAYS},
+    {MATRIX(QKV, LAYER, AT "self_attn.q_proj.weight", Q, D, NORMAL), ESPL_ALWAYS},
+    {MATRIX(QKV, LAYER, AT "self_attn.k_proj.weight", KV, D, NORMAL), ESPL_ALWAYS},
+    {MATRIX(QKV, LAYER, AT "self_attn.v_proj.weight", KV, D, NORMAL), ESPL_ALWAYS},
+    {VECTOR(QKV_BIAS, LAYER, AT "self_attn.q_proj.bias", Q, ZERO), ESPL_IF_ATTENTION_BIAS},
+    {VECTOR(QKV_BIAS, LAYER, AT "self_attn.k_proj.bias", KV, ZERO), ESPL_IF_ATTENTION_BIAS},
+    {VECTOR(QKV_BIAS, LAYER, AT "self_attn.v_proj.bias", KV, ZERO), ESPL_IF_ATTENTION_BIAS},
+    {MATRIX(OUT, LAYER, AT "self_attn.o_proj.weight", D, Q, NORMAL), ESPL_ALWAYS},
+    {VECTOR(OUT_BIAS, LAYER, AT "self_attn.o_proj.bias", D, ZERO), ESPL_IF_ATTENTION_BIAS},
+    {VECTOR(NORM2, LAYER, AT "post_attention_layernorm.weight", D, ONE), ESPL_ALWAYS},
+    {MATRIX(UP, LAYER, AT "mlp.gate_proj.weight", F, D, NORMAL), ESPL_ALWAYS},
+    {MATRIX(UP, LAYER, AT "mlp.up_proj.weight", F, D, NORMAL), ESPL_ALWAYS},
+    {VECTOR(UP_BIAS, LAYER, AT "mlp.gate_proj.bias", F, ZERO), ESPL_IF_MLP_BIAS},
+    {VECTOR(UP_BIAS, LAYER, AT "mlp.up_proj.bias", F, ZERO), ESPL_IF_MLP_BIAS},
+    {MATRIX(DOWN, LAYER, AT "mlp.down_proj.weight", D, F, NORMAL), ESPL_ALWAYS},
+    {VECTOR(DOWN_BIAS, LAYER, AT "mlp.down_proj.bias", D, ZERO), ESPL_IF_MLP_BIAS},
+    {VECTOR(NORM_F, HEAD, "model.norm.weight", D, ONE), ESPL_ALWAYS},
 };
 
 static const espl_op_row ops[] = {
-    {ESPL_OP_EMBED, ESPL_SECTION_EMBED, "embed_tokens", {0}, {ESPL_VALUE_X}, {ESPL_SIZE_D}, {ESPL_ROLE_TOKENS}},
-    {ESPL_OP_RESNORM,
-     ESPL_SECTION_LAYER,
-     "input_layernorm",
-     {ESPL_VALUE_X, ESPL_VALUE_Y},
-     {ESPL_VALUE_X, ESPL_VALUE_NORMED, ESPL_VALUE_STAT},
-     {ESPL_SIZE_D, ESPL_SIZE_D, ESPL_SIZE_2},
-     {ESPL_ROLE_NORM1}},
-    {ESPL_OP_QKV,
-     ESPL_SECTION_LAYER,
-     "self_attn.qkv",
-     {ESPL_VALUE_NORMED},
-     {ESPL_VALUE_QKV},
-     {ESPL_SIZE_QKV},
-     {ESPL_ROLE_QKV, ESPL_ROLE_QKV_BIAS}},
-    {ESPL_OP_ATTENTION,
-     ESPL_SECTION_LAYER,
-     "self_attn",
-     {ESPL_VALUE_QKV},
-     {ESPL_VALUE_ATTENTION, ESPL_VALUE_LSE},
-     {ESPL_SIZE_Q, ESPL_SIZE_H},
-     {0}},
-    {ESPL_OP_LINEAR,
-     ESPL_SECTION_LAYER,
-     "self_attn.o_proj",
-     {ESPL_VALUE_ATTENTION},
-     {ESPL_VALUE_Y},
-     {ESPL_SIZE_D},
-     {ESPL_ROLE_OUT, ESPL_ROLE_OUT_BIAS}},
-    {ESPL_OP_RESNORM,
-     ESPL_SECTION_LAYER,
-     "post_attention_layernorm",
-     {ESPL_VALUE_X, ESPL_VALUE_Y},
-     {ESPL_VALUE_X, ESPL_VALUE_NORMED, ESPL_VALUE_STAT},
-     {ESPL_SIZE_D, ESPL_SIZE_D, ESPL_SIZE_2},
-     {ESPL_ROLE_NORM2}},
-    {ESPL_OP_LINEAR,
-     ESPL_SECTION_LAYER,
-     "mlp.gate_up",
-     {ESPL_VALUE_NORMED},
-     {ESPL_VALUE_UP},
-     {ESPL_SIZE_2F},
-     {ESPL_ROLE_UP, ESPL_ROLE_UP_BIAS}},
-    {ESPL_OP_GLU, ESPL_SECTION_LAYER, "mlp.swiglu", {ESPL_VALUE_UP}, {ESPL_VALUE_ACT}, {ESPL_SIZE_F}, {0}},
-    {ESPL_OP_LINEAR,
-     ESPL_SECTION_LAYER,
-     "mlp.down_proj",
-     {ESPL_VALUE_ACT},
-     {ESPL_VALUE_Y},
-     {ESPL_SIZE_D},
-     {ESPL_ROLE_DOWN, ESPL_ROLE_DOWN_BIAS}},
-    {ESPL_OP_RESNORM,
-     ESPL_SECTION_HEAD,
-     "norm",
-     {ESPL_VALUE_X, ESPL_VALUE_Y},
-     {ESPL_VALUE_X, ESPL_VALUE_NORMED, ESPL_VALUE_STAT},
-     {ESPL_SIZE_D, ESPL_SIZE_D, ESPL_SIZE_2},
-     {ESPL_ROLE_NORM_F}},
-    {ESPL_OP_LINEAR_XENT, ESPL_SECTION_HEAD, "loss", {ESPL_VALUE_NORMED}, {ESPL_VALUE_LOSS}, {ESPL_SIZE_1}, {ESPL_ROLE_LM_HEAD}},
+    {OP(EMBED, EMBED, "embed_tokens"), OUT1(X, D), WITH1(TOKENS)},
+    {OP(RESNORM, LAYER, "input_layernorm"), IN2(X, Y), OUT3(X, D, NORMED, D, STAT, 2), WITH1(NORM1)},
+    {OP(QKV, LAYER, "self_attn.qkv"), IN1(NORMED), OUT1(QKV, QKV), WITH2(QKV, QKV_BIAS)},
+    {OP(ATTENTION, LAYER, "self_attn"), IN1(QKV), OUT2(ATTENTION, Q, LSE, H)},
+    {OP(LINEAR, LAYER, "self_attn.o_proj"), IN1(ATTENTION), OUT1(Y, D), WITH2(OUT, OUT_BIAS)},
+    {OP(RESNORM, LAYER, "post_attention_layernorm"), IN2(X, Y), OUT3(X, D, NORMED, D, STAT, 2), WITH1(NORM2)},
+    {OP(LINEAR, LAYER, "mlp.gate_up"), IN1(NORMED), OUT1(UP, 2F), WITH2(UP, UP_BIAS)},
+    {OP(GLU, LAYER, "mlp.swiglu"), IN1(UP), OUT1(ACT, F)},
+    {OP(LINEAR, LAYER, "mlp.down_proj"), IN1(ACT), OUT1(Y, D), WITH2(DOWN, DOWN_BIAS)},
+    {OP(RESNORM, HEAD, "norm"), IN2(X, Y), OUT3(X, D, NORMED, D, STAT, 2), WITH1(NORM_F)},
+};
+
+static const espl_param_row lm_params[] = {
+    {MATRIX(LM_HEAD, HEAD, "lm_head.weight", V, D, NORMAL), ESPL_IF_UNTIED},
+};
+
+static const espl_op_row lm_ops[] = {
+    {OP(LINEAR_XENT, HEAD, "loss"), IN1(NORMED), OUT1(LOSS, 1), WITH1(LM_HEAD)},
 };
 
 static double number(const json_t *object, const char *key, double otherwise) {
@@ -164,10 +122,15 @@ static espl_status finish(espl_dims *dims, const json_t *config, const char *pat
 }
 
 #define LLAMA_TABLES                                                                                                                       \
-    .prefix = "model.", .keys = keys, .n_keys = sizeof keys / sizeof keys[0], .norm_kind = ESPL_NORM_RMS, .weight_layout = ESPL_OUT_IN,    \
-    .glu = true, .params = params, .n_params = sizeof params / sizeof params[0], .ops = ops, .n_ops = sizeof ops / sizeof ops[0],          \
-    .finish = finish, .defaults = {.norm_eps = 1e-6f, .init_std = 0.02f, .activation = ESPL_ACT_SILU, .bos = 1, .eos = 2}
+    .prefix = "model.", ESPL_TABLE(keys, keys), ESPL_TABLE(params, params), ESPL_TABLE(ops, ops), .norm_kind = ESPL_NORM_RMS,              \
+    .weight_layout = ESPL_OUT_IN, .finish = finish,                                                                                        \
+    .defaults = {.norm_eps = 1e-6f, .init_std = 0.02f, .logits_scale = 1.0f, .activation = ESPL_ACT_SILU, .bos = 1, .eos = 2}
 
-const espl_family espl_family_llama = {.model_type = "llama", .architecture = "LlamaForCausalLM", LLAMA_TABLES};
+#define LLAMA_LM ESPL_TABLE(params, lm_params), ESPL_TABLE(ops, lm_ops)
 
-const espl_family espl_family_mistral = {.model_type = "mistral", .architecture = "MistralForCausalLM", LLAMA_TABLES};
+static const espl_head_table llama_heads[] = {{.head = ESPL_HEAD_LM, .architecture = "LlamaForCausalLM", LLAMA_LM}};
+static const espl_head_table mistral_heads[] = {{.head = ESPL_HEAD_LM, .architecture = "MistralForCausalLM", LLAMA_LM}};
+
+const espl_family espl_family_llama = {.model_type = "llama", LLAMA_TABLES, ESPL_TABLE(heads, llama_heads)};
+
+const espl_family espl_family_mistral = {.model_type = "mistral", LLAMA_TABLES, ESPL_TABLE(heads, mistral_heads)};

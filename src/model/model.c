@@ -14,13 +14,17 @@ static int64_t size_of(const espl_dims *d, espl_size size) {
     case ESPL_SIZE_1: return 1;
     case ESPL_SIZE_2: return 2;
     case ESPL_SIZE_V: return d->vocab;
-    case ESPL_SIZE_P: return d->positions;
+    case ESPL_SIZE_P: return d->positions + d->position_offset;
+    case ESPL_SIZE_T: return d->types;
+    case ESPL_SIZE_L: return d->labels;
+    case ESPL_SIZE_BUCKETS: return d->rel_buckets;
     case ESPL_SIZE_D: return d->width;
     case ESPL_SIZE_F: return d->ffn;
     case ESPL_SIZE_2F: return 2 * d->ffn;
     case ESPL_SIZE_H: return d->heads;
     case ESPL_SIZE_Q: return q;
     case ESPL_SIZE_KV: return kv;
+    case ESPL_SIZE_2KV: return 2 * kv;
     case ESPL_SIZE_QKV: return q + 2 * kv;
     }
     return 0;
@@ -32,20 +36,29 @@ static bool applies(const espl_dims *d, espl_when when) {
     case ESPL_IF_ATTENTION_BIAS: return d->attention_bias;
     case ESPL_IF_MLP_BIAS: return d->mlp_bias;
     case ESPL_IF_UNTIED: return !d->tied;
+    case ESPL_IF_GATED: return d->gated;
+    case ESPL_IF_NOT_GATED: return !d->gated;
     }
     return false;
 }
 
 /* ---- Parameters. */
 
+/* What stands behind the encoder's layers is completed before the last of them, and too small to be sent by itself. */
 static int section_bucket(const espl_model *m, espl_section section, int layer) {
-    return section == ESPL_SECTION_EMBED ? 0 : section == ESPL_SECTION_LAYER ? 1 + layer : m->n_buckets - 1;
+    switch (section) {
+    case ESPL_SECTION_SOURCE_LAYER: return 1 + layer;
+    case ESPL_SECTION_SOURCE_HEAD: return (int)m->dims.source_layers;
+    case ESPL_SECTION_LAYER: return 1 + (int)m->dims.source_layers + layer;
+    case ESPL_SECTION_HEAD: return m->n_buckets - 1;
+    default: return 0;
+    }
 }
 
-static void add_param(espl_model *m, const espl_param_row *row, int layer) {
+static void add_param(espl_model *m, const espl_param_row *row, int layer, bool head) {
     espl_param *p = &m->params[m->n_params];
     const espl_param *before = m->n_params > 0 ? p - 1 : NULL;
-    *p = (espl_param){.role = row->role, .layer = layer, .init = row->init, .decay = row->decay};
+    *p = (espl_param){.role = row->role, .section = row->section, .layer = layer, .init = row->init, .decay = row->decay, .head = head};
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     snprintf(p->name, sizeof p->name, row->name, layer);
@@ -56,7 +69,7 @@ static void add_param(espl_model *m, const espl_param_row *row, int layer) {
         p->numel *= p->shape[i];
     }
     p->bucket = section_bucket(m, row->section, layer);
-    p->joined = before != NULL && before->role == row->role && before->layer == layer;
+    p->joined = before != NULL && before->role == row->role && before->section == row->section && before->layer == layer;
     int64_t used = m->bucket_numel[p->bucket];
     int64_t unit = ESPL_ALIGN / 2; /* elements: aligned in bf16 too */
     p->offset = p->joined ? used : (used + unit - 1) / unit * unit;
@@ -64,63 +77,85 @@ static void add_param(espl_model *m, const espl_param_row *row, int layer) {
     m->n_params++;
 }
 
-static void add_params(espl_model *m, espl_section section, int layer) {
-    for (size_t i = 0; i < m->family->n_params; i++) {
-        const espl_param_row *row = &m->family->params[i];
-        if (row->section == section && applies(&m->dims, row->when))
-            add_param(m, row, layer);
-    }
+static void add_param_rows(espl_model *m, const espl_param_row *rows, size_t n, bool head, espl_section section, int layer) {
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].section == section && applies(&m->dims, rows[i].when))
+            add_param(m, &rows[i], layer, head);
 }
 
-static int find_param(const espl_model *m, espl_role role, int layer) {
+static void add_params(espl_model *m, espl_section section, int layer) {
+    add_param_rows(m, m->family->params, m->family->n_params, false, section, layer);
+    add_param_rows(m, m->head->params, m->head->n_params, true, section, layer);
+}
+
+static int param_of(const espl_model *m, espl_role role, espl_section section, int layer) {
+    for (int i = 0; i < m->n_params; i++)
+        if (m->params[i].role == role && m->params[i].section == section && m->params[i].layer == layer)
+            return i;
+    return -1;
+}
+
+/* A role for a row of this section: its own; else its stack's; else the model's; a head that lacks its own takes the tokens' (tied). */
+static int find_param(const espl_model *m, espl_role role, espl_section section, int layer) {
+    espl_section stack = section < ESPL_SECTION_EMBED ? ESPL_SECTION_SOURCE_EMBED : ESPL_SECTION_EMBED;
     if (role == ESPL_ROLE_NONE)
         return -1;
-    for (int i = 0; i < m->n_params; i++)
-        if (m->params[i].role == role && m->params[i].layer == layer)
-            return i;
-    return role == ESPL_ROLE_LM_HEAD ? find_param(m, ESPL_ROLE_TOKENS, -1) : -1; /* tied */
+    int found = param_of(m, role, section, layer);
+    if (found < 0)
+        found = param_of(m, role, stack, -1);
+    if (found < 0)
+        found = param_of(m, role, ESPL_SECTION_SOURCE_EMBED, -1);
+    return found < 0 && role == ESPL_ROLE_LM_HEAD ? find_param(m, ESPL_ROLE_TOKENS, section, layer) : found;
 }
 
 /* ---- Rows. */
+
+static float rate_of(const espl_dims *d, const espl_op_row *row) {
+    espl_rate rate = row->rate;
+    if (rate == ESPL_RATE_OF_OP)
+        switch (row->op) {
+        case ESPL_OP_EMBED: rate = ESPL_RATE_EMBED; break;
+        case ESPL_OP_RESNORM: rate = ESPL_RATE_RESIDUAL; break;
+        case ESPL_OP_ATTENTION: return d->drop_attention;
+        default: rate = ESPL_RATE_NONE; break;
+        }
+    return rate == ESPL_RATE_EMBED      ? d->drop_embed
+           : rate == ESPL_RATE_RESIDUAL ? d->drop_residual
+           : rate == ESPL_RATE_FFN      ? d->drop_ffn
+           : rate == ESPL_RATE_HEAD     ? d->drop_head
+                                        : 0.0f;
+}
 
 static espl_attrs make_attrs(const espl_model *m, const espl_op_row *row, int number) {
     const espl_dims *d = &m->dims;
     espl_attrs a = {.heads = d->heads,
                     .kv_heads = d->kv_heads,
                     .head_dim = d->head_dim,
-                    .causal = 1,
+                    .causal = !m->family->bidirectional && row->stream == ESPL_STREAM_MAIN,
                     .window = d->window,
                     .layout = m->family->weight_layout,
                     .scale = 1.0f,
                     .eps = d->norm_eps,
+                    .dropout = rate_of(d, row),
                     .rng_op = (uint32_t)number,
+                    .kind = row->kind == ESPL_KIND_OF_MODEL ? d->activation : row->kind - 1,
+                    .stream = row->stream,
                     .n_out = size_of(d, row->width[0])};
     switch (row->op) {
     case ESPL_OP_EMBED:
         a.vocab = d->vocab;
-        a.positions = d->positions;
-        a.dropout = d->drop_embed;
+        a.positions = size_of(d, ESPL_SIZE_P);
+        a.position_offset = d->position_offset;
+        a.types = d->types;
         break;
-    case ESPL_OP_RESNORM:
-        a.n_in = d->width;
-        a.kind = m->family->norm_kind;
-        a.dropout = d->drop_residual;
-        break;
-    case ESPL_OP_QKV:
-        a.n_in = d->width;
-        a.positions = d->positions;
-        break;
-    case ESPL_OP_ATTENTION:
-        a.n_in = size_of(d, ESPL_SIZE_QKV);
-        a.scale = d->attention_scale;
-        a.dropout = d->drop_attention;
-        break;
+    case ESPL_OP_RESNORM: a.kind = m->family->norm_kind; break;
+    case ESPL_OP_QKV: a.positions = d->positions; break;
+    case ESPL_OP_ATTENTION: a.scale = d->attention_scale; break;
     case ESPL_OP_LINEAR_XENT:
-        a.n_in = d->width;
-        a.vocab = d->vocab;
+        a.scale = d->logits_scale;
         a.layout = ESPL_OUT_IN;
         break;
-    default: a.kind = d->activation; break;
+    default: break;
     }
     return a;
 }
@@ -130,6 +165,7 @@ static int add_slot(espl_model *m, const espl_op_row *row, int layer, int output
     espl_value value = row->out[output];
     *s = (espl_slot){.name = row->name,
                      .layer = layer,
+                     .stream = row->stream,
                      .producer = m->n_rows,
                      .output = output,
                      .width = size_of(&m->dims, row->width[output]),
@@ -137,18 +173,29 @@ static int add_slot(espl_model *m, const espl_op_row *row, int layer, int output
     return m->n_slots++;
 }
 
+/* Inputs and parameters of a row, and the sizes that follow from them. */
+static void bind_inputs(espl_model *m, espl_row *r, const espl_op_row *op, const int bound[ESPL_N_VALUES]) {
+    for (int i = 0; i < ESPL_MAX_IN; i++)
+        r->in[i] = bound[op->in[i]];
+    for (int i = 0; i < ESPL_MAX_PARAM; i++)
+        r->param[i] = find_param(m, op->param[i], op->section, r->layer);
+    if (r->in[0] >= 0)
+        r->attrs.n_in = m->slots[r->in[0]].width;
+    if (op->op == ESPL_OP_LINEAR_XENT)
+        r->attrs.vocab = m->params[r->param[0]].shape[0];
+}
+
 /* Expands one op row; `bound` maps value symbols to the slots they stand for at this point. */
 static void add_row(espl_model *m, const espl_op_row *op, int layer, int bound[ESPL_N_VALUES]) {
     espl_row *r = &m->rows[m->n_rows];
     *r = (espl_row){.op = op->op, .name = op->name, .section = op->section, .layer = layer, .attrs = make_attrs(m, op, m->n_rows)};
-    for (int i = 0; i < ESPL_MAX_IN; i++)
-        r->in[i] = bound[op->in[i]];
-    if (op->op == ESPL_OP_LINEAR)
-        r->attrs.n_in = m->slots[r->in[0]].width;
-    if (op->op == ESPL_OP_ACT || op->op == ESPL_OP_GLU)
-        r->attrs.n_in = m->slots[r->in[0]].width;
-    for (int i = 0; i < ESPL_MAX_PARAM; i++)
-        r->param[i] = find_param(m, op->param[i], op->section == ESPL_SECTION_LAYER ? layer : -1);
+    if (op->op == ESPL_OP_EMBED)
+        bound[ESPL_VALUE_Y] = -1;
+    bind_inputs(m, r, op, bound);
+    if (op->op == ESPL_OP_ACT && r->attrs.kind == ESPL_ACT_NONE && r->attrs.dropout == 0.0f) { /* a dropout that drops nothing */
+        bound[op->out[0]] = r->in[0];
+        return;
+    }
     bool passes = op->op == ESPL_OP_RESNORM && r->in[1] < 0; /* nothing is added: output 0 is input 0 */
     for (int i = 0; i < ESPL_MAX_OUT; i++) {
         r->out[i] = op->out[i] == ESPL_VALUE_NONE ? -1 : passes && i == 0 ? r->in[0] : add_slot(m, op, layer, i);
@@ -158,40 +205,64 @@ static void add_row(espl_model *m, const espl_op_row *op, int layer, int bound[E
     m->n_rows++;
 }
 
+static void add_op_rows(espl_model *m, const espl_op_row *rows, size_t n, espl_section section, int layer, int bound[ESPL_N_VALUES]) {
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].section == section && applies(&m->dims, rows[i].when))
+            add_row(m, &rows[i], layer, bound);
+}
+
 static void add_rows(espl_model *m, espl_section section, int layer, int bound[ESPL_N_VALUES]) {
-    for (size_t i = 0; i < m->family->n_ops; i++)
-        if (m->family->ops[i].section == section)
-            add_row(m, &m->family->ops[i], layer, bound);
+    add_op_rows(m, m->family->ops, m->family->n_ops, section, layer, bound);
+    add_op_rows(m, m->head->ops, m->head->n_ops, section, layer, bound);
 }
 
 /* ---- The whole. */
 
+bool espl_section_has_layers(espl_section section) { return section == ESPL_SECTION_LAYER || section == ESPL_SECTION_SOURCE_LAYER; }
+
+/* How often a section's rows come: once for each layer; those of an encoder only where there is one. */
+static int repeats(const espl_model *m, espl_section section) {
+    const espl_dims *d = &m->dims;
+    if (section == ESPL_SECTION_LAYER)
+        return (int)d->layers;
+    if (section == ESPL_SECTION_SOURCE_LAYER)
+        return (int)d->source_layers;
+    return section >= ESPL_SECTION_EMBED || d->source_layers > 0;
+}
+
 static void expand(espl_model *m) {
-    const espl_family *f = m->family;
-    size_t layers = (size_t)m->dims.layers;
+    /* Parameters follow each other as their buckets do. */
+    static const espl_section of_params[ESPL_N_SECTIONS] = {ESPL_SECTION_SOURCE_EMBED, ESPL_SECTION_EMBED, ESPL_SECTION_SOURCE_LAYER,
+                                                            ESPL_SECTION_SOURCE_HEAD,  ESPL_SECTION_LAYER, ESPL_SECTION_HEAD};
+    size_t layers = (size_t)(m->dims.layers + m->dims.source_layers), ops = m->family->n_ops + m->head->n_ops;
     m->n_buckets = (int)layers + 2;
     m->bucket_numel = espl_calloc((size_t)m->n_buckets, sizeof *m->bucket_numel);
-    m->params = espl_calloc(f->n_params * (layers + 2), sizeof *m->params);
-    m->rows = espl_calloc(f->n_ops * (layers + 2), sizeof *m->rows);
-    m->slots = espl_calloc(f->n_ops * (layers + 2) * ESPL_MAX_OUT, sizeof *m->slots);
+    m->params = espl_calloc((m->family->n_params + m->head->n_params) * (layers + 2), sizeof *m->params);
+    m->rows = espl_calloc(ops * (layers + 2), sizeof *m->rows);
+    m->slots = espl_calloc(ops * (layers + 2) * ESPL_MAX_OUT, sizeof *m->slots);
     int bound[ESPL_N_VALUES];
     for (int i = 0; i < ESPL_N_VALUES; i++)
         bound[i] = -1;
-    for (int section = ESPL_SECTION_EMBED; section <= ESPL_SECTION_HEAD; section++)
-        for (int layer = 0; layer < (section == ESPL_SECTION_LAYER ? (int)layers : 1); layer++)
-            add_params(m, section, section == ESPL_SECTION_LAYER ? layer : -1);
-    for (int section = ESPL_SECTION_EMBED; section <= ESPL_SECTION_HEAD; section++)
-        for (int layer = 0; layer < (section == ESPL_SECTION_LAYER ? (int)layers : 1); layer++)
-            add_rows(m, section, section == ESPL_SECTION_LAYER ? layer : -1, bound);
+    for (int i = 0; i < ESPL_N_SECTIONS; i++)
+        for (int layer = 0; layer < repeats(m, of_params[i]); layer++)
+            add_params(m, of_params[i], espl_section_has_layers(of_params[i]) ? layer : -1);
+    for (espl_section section = 0; section < ESPL_N_SECTIONS; section++)
+        for (int layer = 0; layer < repeats(m, section); layer++)
+            add_rows(m, section, espl_section_has_layers(section) ? layer : -1, bound);
 }
 
-espl_status espl_model_make_json(json_t *config, const char *path, double dropout, espl_model **model) {
+static void set_dropout(espl_dims *d, double dropout) {
+    if (dropout >= 0.0)
+        d->drop_embed = d->drop_attention = d->drop_residual = d->drop_ffn = d->drop_head = (float)dropout;
+}
+
+espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model) {
     espl_status status = ESPL_OK;
     espl_model *m = espl_calloc(1, sizeof *m);
     m->config = json_incref(config);
     ESPL_TRY_DONE(espl__model_config_parse(config, path, &m->family, &m->dims));
-    if (dropout >= 0.0)
-        m->dims.drop_embed = m->dims.drop_attention = m->dims.drop_residual = (float)dropout;
+    ESPL_TRY_DONE(espl__model_config_head(config, path, m->family, options->head, &m->head));
+    set_dropout(&m->dims, options->dropout);
     expand(m);
 done:
     if (status != ESPL_OK)
@@ -200,11 +271,11 @@ done:
     return status;
 }
 
-espl_status espl_model_make(const char *path, double dropout, espl_model **model) {
+espl_status espl_model_make(const char *path, const espl_model_options *options, espl_model **model) {
     json_t *config;
     *model = NULL;
     ESPL_TRY(espl__model_config_load(path, &config));
-    espl_status status = espl_model_make_json(config, path, dropout, model);
+    espl_status status = espl_model_make_json(config, path, options, model);
     json_decref(config);
     return status;
 }
@@ -212,7 +283,7 @@ espl_status espl_model_make(const char *path, double dropout, espl_model **model
 espl_status espl_model_reach(espl_model *model, int64_t positions) {
     const espl_dims *d = &model->dims;
     if (d->rope.kind == ESPL_ROPE_NONE) {
-        if (positions > d->positions)
+        if (positions > d->positions && find_param(model, ESPL_ROLE_POSITIONS, ESPL_SECTION_EMBED, -1) >= 0)
             ESPL_FAIL(ESPL_ERR_USAGE,
                       "sequences of %lld tokens are asked for, but this %s model has %lld positions; lower data.sequence_length",
                       (long long)positions, model->family->model_type, (long long)d->positions);

@@ -1,8 +1,9 @@
-/* A model: a family's tables made concrete for one config.json.
+/* A model: a family's tables, and those of one of its heads, made concrete for one config.json.
  *
  * Parameters with names, shapes, buckets and places; op rows with attributes; values (the tensors between ops). No memory is held
- * but these lists. Parameters lie in one flat space of elements: bucket 0 embeddings, bucket 1 .. layers the layers, the last the head;
- * a bucket is what is reduced and gathered at once. Inside a bucket the places do not depend on the ranks; a bucket's end is padded so
+ * but these lists. Parameters lie in one flat space of elements: bucket 0 embeddings, then one for each layer of the encoder, one for each
+ * of the decoder or the only stack, the last the head: backward completes them from the last to the first.
+ * A bucket is what is reduced and gathered at once. Inside a bucket the places do not depend on the ranks; a bucket's end is padded so
  * that it divides into pieces of ESPL_PIECE elements a rank. */
 #ifndef ESPL_MODEL_MODEL_H
 #define ESPL_MODEL_MODEL_H
@@ -14,6 +15,7 @@ enum { ESPL_PIECE = 256, ESPL_MAX_NAME = 128 };
 typedef struct espl_param {
     char name[ESPL_MAX_NAME];
     espl_role role;
+    espl_section section;
     int layer; /* -1 outside the layers */
     int n_dims;
     int64_t shape[2], numel;
@@ -21,11 +23,13 @@ typedef struct espl_param {
     int64_t offset; /* in elements from the start of its bucket */
     espl_init init;
     bool decay, joined; /* joined: follows the parameter before it without a gap */
+    bool head;          /* of the head's table: a pretrained model of another head lacks it */
 } espl_param;
 
 typedef struct espl_slot { /* a value between ops */
     const char *name;      /* the row that makes it */
     int layer;
+    espl_stream stream;
     int producer;  /* row */
     int output;    /* which output of the row */
     int64_t width; /* elements a token */
@@ -44,6 +48,7 @@ typedef struct espl_row {
 
 typedef struct espl_model {
     const espl_family *family;
+    const espl_head_table *head;
     espl_dims dims;
     espl_param *params;
     int n_params;
@@ -55,19 +60,28 @@ typedef struct espl_model {
     int64_t *bucket_numel; /* [n_buckets] without the padding that depends on ranks */
     float *rope;           /* [positions, rope_dim] or NULL */
     int64_t rope_numel;    /* its elements */
-    json_t *config;        /* config.json as it was read */
+    json_t *config;        /* config.json as it was read, but for what the head has changed */
 } espl_model;
 
-/* Local. Reads config.json at `path` (the file, or a folder that holds it) and expands its family's tables.
- * `dropout` >= 0 replaces all dropouts. Errors: data, for an unknown architecture (lists the known ones), a missing or wrong key. */
-espl_status espl_model_make(const char *path, double dropout, espl_model **model);
+/* What is decided outside of config.json; zeroed: its own head, no dropout. */
+typedef struct espl_model_options {
+    double dropout; /* of all kinds; below 0: config.json's */
+    espl_head head; /* auto: the one that config.json's architectures name, else the family's first */
+} espl_model_options;
+
+/* Local. Reads config.json at `path` (the file, or a folder that holds it) and expands its family's tables. Errors: data, for an unknown
+ * architecture (lists the known ones), a missing or wrong key, a head that the family does not have. */
+espl_status espl_model_make(const char *path, const espl_model_options *options, espl_model **model);
 
 /* Local. The same from a config.json already in memory (borrowed; kept by reference); `path` stands for it in messages. */
-espl_status espl_model_make_json(json_t *config, const char *path, double dropout, espl_model **model);
+espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model);
 
 /* Local. Makes the model fit for sequences of up to `positions` tokens: rope tables reach that far. Call once, before a tape is made.
  * Errors: usage, when the model's learned positions end earlier. */
 espl_status espl_model_reach(espl_model *model, int64_t positions);
+
+/* Local. Whether a section's rows come once for each layer. */
+bool espl_section_has_layers(espl_section section);
 
 /* Local. Frees; takes the address, nulls it, accepts NULL. */
 void espl_model_free(espl_model **model);

@@ -135,6 +135,40 @@ espl_status espl__model_config_parse(const json_t *config, const char *path, con
     return check_sizes(dims, path);
 }
 
+/* ---- The head. */
+
+static const char *const head_names[ESPL_N_HEADS] = {"auto", "lm", "mlm", "classification", "seq2seq"};
+
+static const espl_head_table *head_of_architecture(const json_t *config, const espl_family *family) {
+    const json_t *names = json_object_get(config, "architectures");
+    for (size_t i = 0; i < json_array_size(names); i++)
+        for (size_t h = 0; h < family->n_heads; h++) {
+            const char *name = json_string_value(json_array_get(names, i));
+            if (name != NULL && strcmp(name, family->heads[h].architecture) == 0)
+                return &family->heads[h];
+        }
+    return NULL;
+}
+
+espl_status espl__model_config_head(const json_t *config, const char *path, const espl_family *family, espl_head wanted,
+                                    const espl_head_table **head) {
+    *head = wanted == ESPL_HEAD_AUTO ? head_of_architecture(config, family) : NULL;
+    if (wanted == ESPL_HEAD_AUTO && *head == NULL)
+        *head = &family->heads[0];
+    for (size_t h = 0; h < family->n_heads && *head == NULL; h++)
+        if (family->heads[h].head == wanted)
+            *head = &family->heads[h];
+    if (*head != NULL)
+        return ESPL_OK;
+    espl_buffer known = {0};
+    for (size_t h = 0; h < family->n_heads; h++)
+        espl_buffer_printf(&known, "%s%s", h > 0 ? ", " : "", head_names[family->heads[h].head]);
+    espl_status status = espl_status_fail(ESPL_ERR_USAGE, __FILE__, __LINE__, "%s: a %s model has no head for %s; it can be: %s", path,
+                                          family->model_type, head_names[wanted], known.data);
+    espl_buffer_free(&known);
+    return status;
+}
+
 espl_status espl__model_config_load(const char *path, json_t **config) {
     struct stat info;
     bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);

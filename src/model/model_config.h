@@ -10,4 +10,9 @@ espl_status espl__model_config_load(const char *path, json_t **config);
 /* Local. Finds the family and reads its dimensions; `path` stands for the JSON in messages. Errors: data. */
 espl_status espl__model_config_parse(const json_t *config, const char *path, const espl_family **family, espl_dims *dims);
 
+/* Local. The table of the head that is wanted; auto: the one that the config's architectures name, else the family's first. Errors: usage,
+ * when the family does not have it. */
+espl_status espl__model_config_head(const json_t *config, const char *path, const espl_family *family, espl_head wanted,
+                                    const espl_head_table **head);
+
 #endif

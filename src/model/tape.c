@@ -23,10 +23,11 @@ static int new_life(maker *k, int slot, bool gradient) {
     espl_dtype dtype = s->stat ? t->kernels->stat : t->kernels->real;
     t->lives[t->n_lives] = (espl_life){.name = s->name,
                                        .layer = s->layer,
+                                       .stream = s->stream,
                                        .width = s->width,
                                        .stat = s->stat,
                                        .gradient = gradient,
-                                       .bytes = (size_t)(s->width * t->n_tokens) * espl_dtype_size(dtype),
+                                       .bytes = (size_t)(s->width * t->n_rows[s->stream]) * espl_dtype_size(dtype),
                                        .first = t->n_calls,
                                        .last = t->n_calls};
     return t->n_lives++;
@@ -109,19 +110,22 @@ static void ensure(maker *k, int slot) {
 
 /* ---- What stays between forward and backward. */
 
-static bool first_norm_of_layer(const espl_model *m, int row) {
+static bool same_block(const espl_row *a, const espl_row *b) { return a->section == b->section && a->layer == b->layer; }
+
+/* The norm through which the stream enters a layer (pre-norm), or leaves it (post-norm). */
+static bool norm_at_edge(const espl_model *m, int row) {
     const espl_row *r = &m->rows[row];
-    return r->op == ESPL_OP_RESNORM && r->section == ESPL_SECTION_LAYER && m->rows[row - 1].layer != r->layer;
+    return r->op == ESPL_OP_RESNORM && espl_section_has_layers(r->section) && (!same_block(r, r - 1) || !same_block(r, r + 1));
 }
 
 static bool kept_by(const maker *k, int slot) {
     const espl_slot *s = &k->model->slots[slot];
     const espl_row *r = &k->model->rows[s->producer];
     unsigned flags = espl_ops[r->op].flags;
-    if (r->section != ESPL_SECTION_LAYER || k->recompute == ESPL_RECOMPUTE_NONE)
+    if (!espl_section_has_layers(r->section) || k->recompute == ESPL_RECOMPUTE_NONE)
         return true;
     if (k->recompute == ESPL_RECOMPUTE_FULL)
-        return s->output == 0 && first_norm_of_layer(k->model, s->producer);
+        return s->output == 0 && norm_at_edge(k->model, s->producer);
     if (flags & ESPL_OP_RENEW)
         return s->output != 1;
     return !(flags & ESPL_OP_CHEAP);
@@ -141,25 +145,35 @@ static void mark_kept(maker *k) {
     }
     for (int s = 0; s < m->n_slots; s++)
         k->kept[s] = k->kept[s] && kept_by(k, s);
-    if (k->recompute == ESPL_RECOMPUTE_FULL) /* the stream into each layer, also where no backward reads it */
+    if (k->recompute == ESPL_RECOMPUTE_FULL) /* the stream at the edge of each layer, also where no backward reads it */
         for (int row = 1; row < m->n_rows; row++)
-            if (first_norm_of_layer(m, row))
+            if (norm_at_edge(m, row))
                 k->kept[m->rows[row].out[0]] = true;
 }
 
 /* ---- Backward. */
 
-/* Gradient buffers of a row's inputs. A norm passes the stream's gradient on in place, and to its branch too when nothing is dropped;
- * an activation works in place. */
+/* A buffer may hold the gradients of two slots (of a norm's stream and branch). Who adds to one must find the other used up: its producer
+ * stands behind this row. */
+static void check_add(const maker *k, int row, int slot) {
+    for (int s = 0; s < k->model->n_slots; s++)
+        ESPL_ASSERT(s == slot || k->gradient[s] != k->gradient[slot] || k->model->slots[s].producer >= row,
+                    "row %s adds to a gradient that row %s still needs", k->model->rows[row].name, k->model->slots[s].name);
+}
+
+/* Gradient buffers of a row's inputs. What a later row has left there is added to. A norm passes the stream's gradient on in place, and to
+ * its branch too when nothing is dropped; an activation works in place. */
 static void bind_input_gradients(maker *k, const espl_row *r, espl_call *c) {
     bool in_place = r->op == ESPL_OP_RESNORM || r->op == ESPL_OP_ACT;
     for (int i = 0; i < ESPL_MAX_IN; i++) {
         if (r->in[i] < 0)
             continue;
         int *gradient = &k->gradient[r->in[i]];
-        bool shares = r->op == ESPL_OP_RESNORM && i == 1 && r->attrs.dropout == 0.0f;
-        bool same_slot = r->in[i] == r->out[0];
-        ESPL_ASSERT(*gradient < 0 || same_slot, "row %s: an input has a second user", r->name);
+        bool passes = r->in[i] == r->out[0]; /* the gradient that is there is dout0, which the norm itself passes on */
+        bool shares = r->op == ESPL_OP_RESNORM && i == 1 && r->attrs.dropout == 0.0f && *gradient < 0;
+        c->din_add[i] = *gradient >= 0 && !passes;
+        if (c->din_add[i])
+            check_add(k, c->row, r->in[i]);
         if (*gradient < 0)
             *gradient = shares ? c->din[0] : in_place && i == 0 && c->dout[0] >= 0 ? c->dout[0] : new_life(k, r->in[i], true);
         c->din[i] = shares ? -1 : *gradient;
@@ -229,16 +243,28 @@ static void make_training(maker *k) {
     add_bucket_marks(k);
 }
 
+/* Generation runs the encoder's rows once, then the others for every token: those come behind, and what they read from the encoder stays.
+ */
 static void make_forward(maker *k) {
     const espl_model *m = k->model;
-    for (int row = 0; row < m->n_rows; row++)
-        if (k->tape->use == ESPL_USE_EVAL || !(espl_ops[m->rows[row].op].flags & ESPL_OP_LOSS))
+    bool generates = k->tape->use == ESPL_USE_GENERATE;
+    for (int pass = generates ? 0 : 1; pass < 2; pass++)
+        for (int row = 0; row < m->n_rows; row++) {
+            const espl_row *r = &m->rows[row];
+            if (generates && ((r->attrs.stream == ESPL_STREAM_SOURCE) != (pass == 0) || (espl_ops[r->op].flags & ESPL_OP_LOSS)))
+                continue;
             forward_call(k, row, false);
+            k->tape->n_encode += pass == 0;
+        }
     const espl_row *head = &m->rows[m->n_rows - 1];
-    k->tape->loss = k->tape->use == ESPL_USE_EVAL ? k->value[head->out[0]] : -1;
+    k->tape->loss = generates ? -1 : k->value[head->out[0]];
     k->tape->hidden = k->value[head->in[0]];
-    if (k->tape->use == ESPL_USE_GENERATE)
-        touch(k->tape, k->tape->hidden);
+    if (!generates)
+        return;
+    touch(k->tape, k->tape->hidden);
+    for (int life = 0; life < k->tape->n_lives; life++)
+        if (k->tape->lives[life].stream == ESPL_STREAM_SOURCE && k->tape->lives[life].last >= k->tape->n_encode)
+            touch(k->tape, life);
 }
 
 /* ---- The whole. */
@@ -254,16 +280,18 @@ static size_t largest_work(const espl_tape *t, int threads) {
         if (c->kind == ESPL_CALL_BUCKET)
             continue;
         const espl_row *r = &t->model->rows[c->row];
-        size_t bytes = t->kernels->work_bytes(op_of(t, r), &r->attrs, t->n_tokens, threads, c->kind == ESPL_CALL_BACKWARD);
+        size_t bytes = t->kernels->work_bytes(op_of(t, r), &r->attrs, t->n_rows[r->attrs.stream], threads, c->kind == ESPL_CALL_BACKWARD);
         most = bytes > most ? bytes : most;
     }
     return most;
 }
 
-void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute, int64_t n_tokens, int threads,
-                    espl_tape *tape) {
+void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute,
+                    const espl_capacity capacity[ESPL_N_STREAMS], int threads, espl_tape *tape) {
     size_t slots = (size_t)model->n_slots, rows = (size_t)model->n_rows;
-    *tape = (espl_tape){.model = model, .kernels = kernels, .use = use, .n_tokens = n_tokens, .loss = -1, .hidden = -1};
+    *tape = (espl_tape){.model = model, .kernels = kernels, .use = use, .loss = -1, .hidden = -1};
+    for (int s = 0; s < ESPL_N_STREAMS; s++)
+        tape->n_rows[s] = capacity[s].rows;
     tape->calls = espl_calloc(4 * rows + (size_t)model->n_buckets, sizeof *tape->calls);
     tape->lives = espl_calloc(4 * slots + 16, sizeof *tape->lives);
     maker k = {.tape = tape,

@@ -7,6 +7,7 @@
 #ifndef ESPL_MODEL_TAPE_H
 #define ESPL_MODEL_TAPE_H
 
+#include "kernels/engine.h"
 #include "src/model/model.h"
 
 typedef enum espl_use { ESPL_USE_TRAIN, ESPL_USE_EVAL, ESPL_USE_GENERATE } espl_use;
@@ -19,12 +20,14 @@ typedef struct espl_call {
     bool again; /* computed before, computed again for backward */
     int in[ESPL_MAX_IN], out[ESPL_MAX_OUT], din[ESPL_MAX_IN], dout[ESPL_MAX_OUT];
     bool first_write[ESPL_MAX_PARAM]; /* no earlier call of this pass writes that parameter's gradient */
+    bool din_add[ESPL_MAX_IN];        /* a later user of that input has left its gradient there */
 } espl_call;
 
 typedef struct espl_life {
     const char *name; /* borrowed */
     int layer;
-    int64_t width; /* elements a token */
+    espl_stream stream; /* whose rows it has */
+    int64_t width;      /* elements a row */
     bool stat, gradient;
     size_t bytes, offset;
     int first, last; /* calls */
@@ -34,20 +37,20 @@ typedef struct espl_tape {
     const espl_model *model;
     const espl_kernels *kernels;
     espl_use use;
-    int64_t n_tokens;
+    int64_t n_rows[ESPL_N_STREAMS]; /* at most, of each stream */
     espl_call *calls;
-    int n_calls;
-    espl_life *lives; /* the buffers */
+    int n_calls, n_encode; /* n_encode: of generation, the calls of the encoder, which come first and run once a sequence */
+    espl_life *lives;      /* the buffers */
     int n_lives;
-    int loss, hidden; /* buffers that the caller reads: loss a token [N] (training, evaluation); last normed values [N, D] */
+    int loss, hidden; /* buffers that the caller reads: loss a row (training, evaluation); what the head multiplies */
     size_t act_bytes, work_bytes;
     espl_args *args; /* [n_calls], after binding */
     char *act;
 } espl_tape;
 
-/* Local. Makes the list for n_tokens a micro-batch. `recompute`: ESPL_RECOMPUTE_*, for training. Needs no memory for tensors. */
-void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute, int64_t n_tokens, int threads,
-                    espl_tape *tape);
+/* Local. Makes the list for micro-batches of this capacity. `recompute`: ESPL_RECOMPUTE_*, for training. Needs no memory for tensors. */
+void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute,
+                    const espl_capacity capacity[ESPL_N_STREAMS], int threads, espl_tape *tape);
 
 /* Where a tape's tensors lie; borrowed. */
 typedef struct espl_places {
@@ -68,11 +71,20 @@ typedef struct espl_hooks {
     espl_status (*bucket)(void *context, int bucket); /* this bucket's gradients are complete */
 } espl_hooks;
 
-/* Local. Runs the list on one micro-batch. `fresh`: gradients are overwritten; else added to what is there. */
+/* Local. A stream's rows of a micro-batch, given by its main stream; NULL where it has none. */
+const espl_batch *espl_tape_stream(const espl_batch *batch, espl_stream stream);
+
+/* Local. Runs the list on one micro-batch, given by its main stream. `fresh`: gradients are overwritten; else added to what is there. */
 espl_status espl_tape_run(const espl_tape *tape, const espl_batch *batch, bool fresh, const espl_hooks *hooks);
+
+/* Local. The encoder's part of a generation tape; what the others read of it stays until the next time. espl_tape_run then runs those. */
+espl_status espl_tape_encode(const espl_tape *tape, const espl_batch *batch);
 
 /* Local. Pointer of a buffer of a bound tape. */
 void *espl_tape_buffer(const espl_tape *tape, int life);
+
+/* Local. Adds the losses that the last run has left, of all rows that the engine works on, to `sum` on the device. */
+void espl_tape_sum_loss(const espl_tape *tape, const espl_engine *engine, const espl_batch *batch, espl_exact *sum);
 
 /* Local. Frees the lists; the tape is then zeroed. */
 void espl_tape_free(espl_tape *tape);

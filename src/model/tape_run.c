@@ -23,6 +23,7 @@ static void bind_call(espl_tape *t, int index, const espl_places *places) {
     for (int i = 0; i < ESPL_MAX_IN; i++) {
         a->in[i] = espl_tape_buffer(t, c->in[i]);
         a->din[i] = espl_tape_buffer(t, c->din[i]);
+        a->din_add[i] = c->din_add[i];
     }
     for (int i = 0; i < ESPL_MAX_OUT; i++) {
         a->out[i] = espl_tape_buffer(t, c->out[i]);
@@ -42,11 +43,15 @@ void espl_tape_bind(espl_tape *tape, const espl_places *places) {
         bind_call(tape, i, places);
 }
 
+const espl_batch *espl_tape_stream(const espl_batch *batch, espl_stream stream) {
+    return stream == ESPL_STREAM_MAIN ? batch : stream == ESPL_STREAM_SOURCE ? batch->source : batch->pooled;
+}
+
 static void run_call(const espl_tape *t, int index, const espl_batch *batch, bool fresh) {
     const espl_call *c = &t->calls[index];
     const espl_row *r = &t->model->rows[c->row];
     espl_args *a = &t->args[index];
-    a->batch = batch;
+    a->batch = espl_tape_stream(batch, r->attrs.stream);
     if (c->kind == ESPL_CALL_BACKWARD) {
         for (int i = 0; i < ESPL_MAX_PARAM; i++)
             a->dparam_add[i] = !(fresh && c->first_write[i]);
@@ -58,8 +63,14 @@ static void run_call(const espl_tape *t, int index, const espl_batch *batch, boo
     }
 }
 
+espl_status espl_tape_encode(const espl_tape *tape, const espl_batch *batch) {
+    for (int i = 0; i < tape->n_encode; i++)
+        run_call(tape, i, batch, true);
+    return ESPL_OK;
+}
+
 espl_status espl_tape_run(const espl_tape *tape, const espl_batch *batch, bool fresh, const espl_hooks *hooks) {
-    for (int i = 0; i < tape->n_calls; i++) {
+    for (int i = tape->n_encode; i < tape->n_calls; i++) {
         const espl_call *c = &tape->calls[i];
         if (c->kind == ESPL_CALL_BUCKET) {
             if (hooks != NULL && hooks->bucket != NULL)
@@ -71,4 +82,10 @@ espl_status espl_tape_run(const espl_tape *tape, const espl_batch *batch, bool f
             ESPL_TRY(hooks->after_call(hooks->context, tape, i, batch));
     }
     return ESPL_OK;
+}
+
+void espl_tape_sum_loss(const espl_tape *tape, const espl_engine *engine, const espl_batch *batch, espl_exact *sum) {
+    espl_stream stream = tape->lives[tape->loss].stream;
+    int64_t rows = espl_engine_rows(engine, espl_tape_stream(batch, stream)->n, tape->n_rows[stream]);
+    engine->kernels->sum(espl_tape_buffer(tape, tape->loss), rows, sum);
 }

@@ -2,14 +2,21 @@
 #ifndef ESPL_PLAN_COSTS_H
 #define ESPL_PLAN_COSTS_H
 
+#include "kernels/device.h"
 #include "src/model/model.h"
 
-/* Local. Flops of forward and backward over n tokens whose attention spans `pairs` (query, key) pairs, recomputation not counted:
- * 3 times the forward matrix products (Kaplan et al. 2020, section 2.1, with the attention term and without the look-ups). */
-double espl_costs_train_flops(const espl_model *model, double n, double pairs);
+/* How much a micro-batch is: rows of each stream, and (query, key) pairs of attention within a stream. */
+typedef struct espl_amount {
+    double rows[ESPL_N_STREAMS], pairs[ESPL_N_STREAMS];
+} espl_amount;
 
-/* Local. (query, key) pairs of segments of `length` tokens each that fill n tokens, causal. */
-double espl_costs_pairs(double n, double length);
+/* Local. A full micro-batch of segments of `length` tokens (of an encoder's, where there is one; those of the decoder are shorter as the
+ * room for them is less). */
+espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capacity[ESPL_N_STREAMS], double length);
+
+/* Local. Flops of forward and backward, recomputation not counted: 3 times the forward matrix products (Kaplan et al. 2020, section 2.1,
+ * with the attention term and without the look-ups). */
+double espl_costs_train_flops(const espl_model *model, const espl_amount *amount);
 
 /* Local. Bytes that one rank sends in a step: gradients reduce-scattered in fp32, weights gathered in `weight_bytes` each. */
 double espl_costs_wire_bytes(const espl_model *model, int ranks, int weight_bytes);

@@ -3,7 +3,7 @@
 #include "src/core/clock.h"
 #include "src/train/choose_device.h"
 #include "src/train/inference.h"
-#include "src/train/memory.h"
+#include "src/train/streams.h"
 #include "src/train/threads.h"
 
 #include <math.h>
@@ -20,11 +20,11 @@ static espl_status one_batch(const espl_evaluation *e, int64_t k, int64_t *targe
     espl_sample *s = e->sample;
     const espl_hooks hooks = {.context = (void *)(uintptr_t)e, .after_call = after_call};
     espl_placement_fill(e->data->placement, 0, k, s);
-    espl_batch batch = {
-        .n = s->n, .n_segments = s->n_segments, .segments = s->segments, .ids = s->ids, .positions = s->positions, .targets = s->targets};
-    ESPL_TRY(e->engine->calls->begin(e->engine->device, &batch));
-    ESPL_TRY(espl_tape_run(e->tape, &batch, true, &hooks));
-    e->engine->kernels->sum(espl_tape_buffer(e->tape, e->tape->loss), espl_engine_rows(e->engine, s->n, e->tape->n_tokens), e->sum);
+    espl_streams streams;
+    espl_streams_fill(e->tape->model, s, &(espl_batch){0}, &streams);
+    ESPL_TRY(e->engine->calls->begin(e->engine->device, &streams.main));
+    ESPL_TRY(espl_tape_run(e->tape, &streams.main, true, &hooks));
+    espl_tape_sum_loss(e->tape, e->engine, &streams.main, e->sum);
     *targets += s->n_targets;
     return ESPL_OK;
 }
@@ -79,11 +79,9 @@ static espl_status take_one(const espl_engine *engine, espl_arena *arena, const 
     return espl_engine_take(engine, arena, name, measure.used);
 }
 
-static espl_status take_memory(const espl_inference *model, espl_tape *tape, const espl_config *config, own_memory *m) {
+static espl_status take_memory(const espl_inference *model, espl_tape *tape, const espl_room *room,
+                               const espl_capacity capacity[ESPL_N_STREAMS], own_memory *m) {
     const espl_engine *engine = model->engine;
-    espl_capacity capacity[ESPL_N_STREAMS];
-    espl_room room = espl_room_of(config);
-    espl_capacity_of(config, capacity);
     m->engine = engine;
     ESPL_TRY(take_one(engine, &m->act, "ACT", tape->act_bytes, 0));
     ESPL_TRY(take_one(engine, &m->work, "WORK", tape->work_bytes, sizeof *m->sum));
@@ -95,7 +93,7 @@ static espl_status take_memory(const espl_inference *model, espl_tape *tape, con
                           .rope = model->rope};
     m->sum = espl_arena_take(&m->work, sizeof *m->sum);
     espl_tape_bind(tape, &places);
-    return espl_sample_make(&room, &m->sample);
+    return espl_sample_make(room, &m->sample);
 }
 
 static void free_memory(own_memory *m) {
@@ -117,6 +115,7 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
     espl_dataset data = {0};
     espl_tape tape = {0};
     own_memory memory = {0};
+    espl_capacity capacity[ESPL_N_STREAMS];
     espl_status status = ESPL_OK;
     char why[512];
     int threads;
@@ -128,8 +127,9 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
                                   "opening the model"));
     espl_dataset_use use = {.room = espl_room_of(config), .length = length_of(config, model.model->dims.positions)};
     ESPL_TRY_DONE(espl_dataset_open(comm, config, model.tokenizer, model.model->dims.eos, &config->data_valid, &use, &data));
-    espl_tape_make(model.model, engine.kernels, ESPL_USE_EVAL, 0, use.room.tokens, threads, &tape);
-    ESPL_TRY_DONE(espl_comm_agree(comm, take_memory(&model, &tape, config, &memory), "taking memory"));
+    espl_streams_capacity(model.model, &use.room, capacity);
+    espl_tape_make(model.model, engine.kernels, ESPL_USE_EVAL, 0, capacity, threads, &tape);
+    ESPL_TRY_DONE(espl_comm_agree(comm, take_memory(&model, &tape, &use.room, capacity, &memory), "taking memory"));
     espl_evaluation evaluation = {.comm = comm,
                                   .engine = &engine,
                                   .data = &data,

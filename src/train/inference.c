@@ -51,7 +51,7 @@ static espl_status model_from_record(const json_t *record, const char *path, esp
     json_t *config = json_object_get(record, "model_config");
     if (!json_is_object(config))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: the record holds no model_config", path);
-    return espl_model_make_json(config, path, 0.0, model);
+    return espl_model_make_json(config, path, &(espl_model_options){0}, model);
 }
 
 /* ---- Finding out what a path is. */
@@ -117,7 +117,7 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
         ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
         ESPL_TRY_DONE(model_from_record(record, checkpoint, &in->model));
     } else {
-        ESPL_TRY_DONE(espl_model_make(path, 0.0, &in->model));
+        ESPL_TRY_DONE(espl_model_make(path, &(espl_model_options){0}, &in->model));
     }
     ESPL_TRY_DONE(espl_model_reach(in->model, positions > 0 ? positions : in->model->dims.positions));
     ESPL_TRY_DONE(bind_weights(in));

@@ -1,19 +1,13 @@
 #include "src/train/memory.h"
 
 #include "src/core/buffer.h"
+#include "src/train/streams.h"
 
 #include <stdlib.h>
 
 static const char *const names[ESPL_N_ARENAS] = {"PARAM", "GRAD", "OPT", "ACT", "WORK", "STAGE"};
 
 const char *espl_arena_name(espl_arena_id id) { return names[id]; }
-
-void espl_capacity_of(const espl_config *config, espl_capacity capacity[ESPL_N_STREAMS]) {
-    espl_room room = espl_room_of(config);
-    capacity[ESPL_STREAM_MAIN] = (espl_capacity){room.tokens, room.sequences};
-    capacity[ESPL_STREAM_SOURCE] = (espl_capacity){room.source_tokens, room.source_tokens > 0 ? room.sequences : 0};
-    capacity[ESPL_STREAM_POOLED] = (espl_capacity){config->data_task == ESPL_TASK_CLASSIFICATION ? room.sequences : 0, 0};
-}
 
 void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
                          int threads, espl_blueprint *b) {
@@ -26,9 +20,9 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .micro_batch_tokens = config->train_micro_batch_tokens,
                           .micro_batches = config->train_micro_batches,
                           .tree = config->run_reduction == ESPL_REDUCTION_TREE};
-    espl_capacity_of(config, b->capacity);
-    espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, b->micro_batch_tokens, threads, &b->train);
-    espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, b->micro_batch_tokens, threads, &b->eval);
+    espl_streams_capacity(model, &b->room, b->capacity);
+    espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, b->capacity, threads, &b->train);
+    espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, b->capacity, threads, &b->eval);
 }
 
 void espl_blueprint_free(espl_blueprint *blueprint) {

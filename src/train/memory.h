@@ -61,9 +61,6 @@ typedef struct espl_memory {
     espl_gather *gather;
 } espl_memory;
 
-/* Local. What a micro-batch of this config has at most in each stream. */
-void espl_capacity_of(const espl_config *config, espl_capacity capacity[ESPL_N_STREAMS]);
-
 /* Local. Fills a blueprint: tapes made, ownership from (rank, ranks). `snapshot_bytes` is set by the caller afterwards. */
 void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
                          int threads, espl_blueprint *blueprint);

@@ -74,7 +74,8 @@ static espl_status measure_memory(facts *f) {
 }
 
 static void estimate_step(facts *f) {
-    double n = (double)f->blueprint.micro_batch_tokens, flops = espl_costs_train_flops(f->model, n, espl_costs_pairs(n, (double)f->length));
+    espl_amount amount = espl_costs_amount(f->model, f->blueprint.capacity, (double)f->length);
+    double flops = espl_costs_train_flops(f->model, &amount);
     int64_t ranks = f->request->ranks;
     f->most_local = (f->blueprint.micro_batches + ranks - 1) / ranks;
     f->flops = flops * (double)f->blueprint.micro_batches;
@@ -113,7 +114,7 @@ static espl_status gather_facts(facts *f) {
     if (c->train_micro_batches < f->request->ranks)
         ESPL_FAIL(ESPL_ERR_USAGE, "%d ranks, but train.micro_batches is %lld: a step needs at least one micro-batch a rank",
                   f->request->ranks, (long long)c->train_micro_batches);
-    ESPL_TRY(espl_model_make(source, c->model_dropout, &f->model));
+    ESPL_TRY(espl_model_make(source, &(espl_model_options){.dropout = c->model_dropout}, &f->model));
     f->length = c->data_sequence_length > 0 ? c->data_sequence_length : f->model->dims.positions;
     f->length = f->length < c->train_micro_batch_tokens ? f->length : c->train_micro_batch_tokens;
     ESPL_TRY(espl_model_reach(f->model, f->length));

@@ -123,7 +123,7 @@ static espl_status open_model(espl_run *run) {
     const espl_config *c = run->config;
     bool pretrained;
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
-    ESPL_TRY(espl_model_make(model_source(c), c->model_dropout, &run->model));
+    ESPL_TRY(espl_model_make(model_source(c), &(espl_model_options){.dropout = c->model_dropout}, &run->model));
     ESPL_TRY(espl_model_reach(run->model, sequence_length(run)));
     const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
     if (tokenizer[0] == '\0')
@@ -259,12 +259,13 @@ static espl_status open_metrics(espl_run *run) {
     ESPL_TRY(espl_memory_measure(&run->blueprint, bytes));
     for (int i = 0; i < ESPL_N_ARENAS; i++)
         planned += bytes[i];
-    double n = (double)run->config->train_micro_batch_tokens, length = (double)sequence_length(run);
+    espl_amount amount = espl_costs_amount(run->model, run->blueprint.capacity, (double)sequence_length(run));
     espl_metrics_start start = {.resume_step = run->counters.step,
                                 .total_steps = run->total_steps,
                                 .tokens = run->counters.tokens,
                                 .skipped_steps = run->counters.skipped,
-                                .flops_per_token = espl_costs_train_flops(run->model, n, espl_costs_pairs(n, length)) / n,
+                                .flops_per_token = espl_costs_train_flops(run->model, &amount) /
+                                                   (amount.rows[ESPL_STREAM_MAIN] + amount.rows[ESPL_STREAM_SOURCE]),
                                 .peak_flops = run->peak_flops,
                                 .peak_name = "of peak",
                                 .planned_bytes = planned,

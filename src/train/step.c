@@ -3,6 +3,7 @@
 #include "src/core/clock.h"
 #include "src/core/log.h"
 #include "src/optim/schedule.h"
+#include "src/train/streams.h"
 
 #include <math.h>
 #include <string.h>
@@ -67,8 +68,7 @@ static espl_status mark_bucket(void *context, int bucket) {
 static espl_status run_tape(espl_run *run, const espl_batch *batch, bool fresh, const espl_hooks *hooks) {
     const espl_tape *tape = &run->blueprint.train;
     ESPL_TRY(espl_tape_run(tape, batch, fresh, hooks));
-    run->engine.kernels->sum(espl_tape_buffer(tape, tape->loss), espl_engine_rows(&run->engine, batch->n, tape->n_tokens),
-                             &run->memory.sums[ESPL_SUM_LOSS]);
+    espl_tape_sum_loss(tape, &run->engine, batch, &run->memory.sums[ESPL_SUM_LOSS]);
     return ESPL_OK;
 }
 
@@ -115,20 +115,14 @@ static espl_status one_micro_batch(espl_run *run, const espl_batch *batch, bool 
     return run_tape(run, batch, fresh, &hooks);
 }
 
-static espl_batch batch_of(espl_run *run, int64_t micro, float loss_scale) {
-    const espl_sample *s = &run->memory.sample;
-    return (espl_batch){.n = s->n,
-                        .n_segments = s->n_segments,
-                        .segments = s->segments,
-                        .ids = s->ids,
-                        .positions = s->positions,
-                        .targets = s->targets,
-                        .loss_scale = loss_scale,
-                        .training = 1,
-                        .rng = {.seed = (uint64_t)run->config->run_seed,
-                                .purpose = ESPL_RNG_DROPOUT,
-                                .step = (uint32_t)run->counters.step,
-                                .micro = (uint32_t)micro}};
+static void fill_streams(const espl_run *run, int64_t micro, float loss_scale, espl_streams *streams) {
+    espl_batch common = {.loss_scale = loss_scale,
+                         .training = 1,
+                         .rng = {.seed = (uint64_t)run->config->run_seed,
+                                 .purpose = ESPL_RNG_DROPOUT,
+                                 .step = (uint32_t)run->counters.step,
+                                 .micro = (uint32_t)micro}};
+    espl_streams_fill(run->model, &run->memory.sample, &common, streams);
 }
 
 static void zero_range(const espl_run *run, int64_t begin, int64_t end) {
@@ -150,15 +144,16 @@ static void zero_gaps(const espl_run *run) {
 }
 
 static espl_status micro_batches(espl_run *run, place mine, int64_t first, int64_t count, float loss_scale, espl_step_result *result) {
+    espl_streams streams;
     for (int64_t i = 0; i < count; i++) {
         double before = espl_now();
         espl_placement_fill(run->data.placement, mine.epoch, mine.k, &run->memory.sample);
         result->data_seconds += espl_now() - before;
-        espl_batch batch = batch_of(run, first + i, loss_scale);
+        fill_streams(run, first + i, loss_scale, &streams);
         espl_reducer_begin(run->memory.reducer, i);
-        ESPL_TRY(one_micro_batch(run, &batch, !espl_reducer_accumulates(run->memory.reducer, i), i + 1 == count));
+        ESPL_TRY(one_micro_batch(run, &streams.main, !espl_reducer_accumulates(run->memory.reducer, i), i + 1 == count));
         espl_reducer_done(run->memory.reducer, i);
-        result->tokens += batch.n;
+        result->tokens += streams.main.n + streams.source.n;
         mine = next_place(run, mine);
     }
     return espl_reducer_finish(run->memory.reducer);

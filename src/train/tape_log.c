@@ -66,13 +66,15 @@ static espl_status write_tensor(espl_tape_log *log, const char *what, const void
     return ESPL_OK;
 }
 
-static espl_status write_buffer(espl_tape_log *log, const char *what, int number, const espl_tape *tape, int life, int64_t n) {
+static espl_status write_buffer(espl_tape_log *log, const char *what, int number, const espl_tape *tape, int life,
+                                const espl_batch *batch) {
     char name[16];
     if (life < 0)
         return ESPL_OK;
     const espl_life *l = &tape->lives[life];
     snprintf(name, sizeof name, "%s%d", what, number);
-    return write_tensor(log, name, espl_tape_buffer(tape, life), l->stat ? tape->kernels->stat : tape->kernels->real, n, l->width);
+    return write_tensor(log, name, espl_tape_buffer(tape, life), l->stat ? tape->kernels->stat : tape->kernels->real,
+                        espl_tape_stream(batch, l->stream)->n, l->width);
 }
 
 static espl_status write_gradients(espl_tape_log *log, const espl_tape *tape, int call) {
@@ -105,9 +107,9 @@ espl_status espl_tape_log_call(espl_tape_log *log, const espl_tape *tape, int ca
             : c->again ? "again"
                        : "forward");
     for (int i = 0; i < ESPL_MAX_OUT && (forward || (espl_ops[row->op].flags & ESPL_OP_LOSS)); i++)
-        ESPL_TRY(write_buffer(log, "out", i, tape, c->out[i], batch->n));
+        ESPL_TRY(write_buffer(log, "out", i, tape, c->out[i], batch));
     for (int i = 0; i < ESPL_MAX_IN && !forward; i++)
-        ESPL_TRY(write_buffer(log, "din", i, tape, c->din[i], batch->n));
+        ESPL_TRY(write_buffer(log, "din", i, tape, c->din[i], batch));
     if (!forward)
         ESPL_TRY(write_gradients(log, tape, call));
     fputs("}\n", log->file);

@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     json_t *config = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, NULL);
     if (config == NULL)
         return 0;
-    if (espl_model_make_json(config, "config.json", -1.0, &model) == ESPL_OK)
+    if (espl_model_make_json(config, "config.json", &(espl_model_options){.dropout = -1.0}, &model) == ESPL_OK)
         espl_model_free(&model);
     json_decref(config);
     return 0;

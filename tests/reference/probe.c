@@ -70,7 +70,7 @@ static void add_output(probe *p, const char *name, const void *data, espl_dtype 
 
 static espl_status open_probe(probe *p, const char *folder) {
     int64_t length = 1;
-    ESPL_TRY(espl_model_make(folder, 0.0, &p->model));
+    ESPL_TRY(espl_model_make(folder, &(espl_model_options){0}, &p->model));
     read_batch(p);
     for (int64_t i = 0; i < p->batch.n; i++)
         length = p->positions[i] + 1 > length ? p->positions[i] + 1 : length;
@@ -80,8 +80,9 @@ static espl_status open_probe(probe *p, const char *folder) {
     p->gradients = espl_calloc(flat, espl_dtype_size(p->kernels->stat));
     espl_weights weights = {.flat = p->weights, .real = p->kernels->real, .owner = {.ranks = 1}};
     ESPL_TRY(espl_weights_read(p->model, folder, &weights));
-    espl_tape_make(p->model, p->kernels, ESPL_USE_TRAIN, ESPL_RECOMPUTE_SELECTIVE, p->batch.n, espl_kernels_threads(), &p->train);
-    espl_tape_make(p->model, p->kernels, ESPL_USE_EVAL, 0, p->batch.n, espl_kernels_threads(), &p->eval);
+    espl_capacity capacity[ESPL_N_STREAMS] = {{p->batch.n, p->batch.n_segments}};
+    espl_tape_make(p->model, p->kernels, ESPL_USE_TRAIN, ESPL_RECOMPUTE_SELECTIVE, capacity, espl_kernels_threads(), &p->train);
+    espl_tape_make(p->model, p->kernels, ESPL_USE_EVAL, 0, capacity, espl_kernels_threads(), &p->eval);
     p->act = espl_calloc(1, p->train.act_bytes + p->eval.act_bytes);
     p->work = espl_calloc(1, p->train.work_bytes + p->eval.work_bytes + (1 << 24));
     espl_places places = {.weights = p->weights, .gradients = p->gradients, .ranks = 1, .act = p->act, .work = p->work};

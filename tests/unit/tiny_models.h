@@ -91,7 +91,7 @@ static inline void tiny_read_batch(tiny *t) {
 /* Model and weights alone. */
 static inline espl_status tiny_open_weights(const char *folder, const espl_kernels *kernels, tiny *t) {
     memset(t, 0, sizeof *t);
-    ESPL_TRY(espl_model_make(folder, 0.0, &t->model));
+    ESPL_TRY(espl_model_make(folder, &(espl_model_options){0}, &t->model));
     ESPL_TRY(espl_model_reach(t->model, TINY_POSITIONS));
     size_t flat = (size_t)espl_model_flat_size(t->model, 1);
     t->weights = espl_calloc(flat, espl_dtype_size(kernels->real));
@@ -112,7 +112,8 @@ static inline espl_status tiny_open(const char *folder, const espl_kernels *kern
     free(path);
     ESPL_TRY(status);
     tiny_read_batch(t);
-    espl_tape_make(t->model, kernels, use, recompute, t->batch.n, 2, &t->tape);
+    espl_capacity capacity[ESPL_N_STREAMS] = {{t->batch.n, t->batch.n_segments}};
+    espl_tape_make(t->model, kernels, use, recompute, capacity, 2, &t->tape);
     t->act = espl_calloc(1, t->tape.act_bytes);
     t->work = espl_calloc(1, t->tape.work_bytes);
     espl_places places = {.weights = t->weights, .gradients = t->gradients, .ranks = 1, .act = t->act, .work = t->work};

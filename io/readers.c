@@ -17,8 +17,12 @@ struct espl_reader {
     espl_reader_options options;
     next_function *next;
     espl_stretch stretch;
-    espl_buffer text;
-    int64_t offset, line; /* where the last record begins; line counted from share.begin */
+    espl_buffer text; /* a paragraph */
+    espl_field fields[ESPL_FIELDS];
+    espl_record record;
+    espl_csv_row row;
+    int64_t n_columns, column[ESPL_FIELDS]; /* CSV; 0: the header has not been read */
+    int64_t offset, line;                   /* where the last record begins; line counted from share.begin */
     int64_t n_skipped;
     bool owned; /* paragraphs: the next one begins in this share */
     bool finished;
@@ -90,15 +94,44 @@ static espl_status next_text_line(espl_reader *reader, espl_document *document, 
     return ESPL_OK;
 }
 
+/* The first field that is blank where a task needs all of them, -1: none. */
+static int blank_field(const espl_reader *reader) {
+    for (int f = 0; f < ESPL_FIELDS && reader->options.kind != ESPL_READ_PLAIN; f++)
+        if (reader->record.has[f] && espl__is_blank(reader->record.fields[f].data, reader->record.fields[f].size))
+            return f;
+    return -1;
+}
+
+static const char *field_text(const espl_record *record, int f) {
+    return !record->has[f] ? NULL : record->fields[f].size > 0 ? record->fields[f].data : "";
+}
+
+/* A record whose fields are at hand: a document, unless it is blank; that is a bad record where it should have more than a text. */
+static espl_status give_record(espl_reader *reader, espl_document *document, bool *found) {
+    espl_record *record = &reader->record;
+    int blank = blank_field(reader);
+    if (blank >= 0) {
+        char problem[256];
+        snprintf(problem, sizeof problem, "'%s' is empty, expected text in it", reader->fields[blank].names[0]);
+        return bad_record(reader, problem);
+    }
+    const espl_buffer *text = &record->fields[ESPL_FIELD_TEXT];
+    if (espl__is_blank(text->data, text->size))
+        return ESPL_OK;
+    give(reader, text->data, text->size, document, found);
+    document->second = field_text(record, ESPL_FIELD_SECOND);
+    document->second_size = record->fields[ESPL_FIELD_SECOND].size;
+    document->label = field_text(record, ESPL_FIELD_LABEL);
+    document->label_size = record->fields[ESPL_FIELD_LABEL].size;
+    return ESPL_OK;
+}
+
 /* Whether a record gave a document; when not, it is skipped or the status says why. */
 static espl_status take_record(espl_reader *reader, const char *record, size_t size, espl_document *document, bool *found) {
     *found = false;
-    bool good = espl__json_text(record, size, reader->options.text_field, &reader->text);
-    if (!good)
-        return bad_record(reader, reader->text.data);
-    if (!espl__is_blank(reader->text.data, reader->text.size))
-        give(reader, reader->text.data, reader->text.size, document, found);
-    return ESPL_OK;
+    if (!espl__json_record(record, size, reader->fields, &reader->record))
+        return bad_record(reader, reader->record.fields[ESPL_FIELD_TEXT].data);
+    return give_record(reader, document, found);
 }
 
 static espl_status next_json_line(espl_reader *reader, espl_document *document, bool *found) {
@@ -161,6 +194,66 @@ static espl_status next_json(espl_reader *reader, espl_document *document, bool 
     return reader->next(reader, document, found);
 }
 
+/* The next record that is not an empty line, cut into its fields; a bad one is skipped or the status says why. */
+static espl_status next_row(espl_reader *reader, char delimiter, bool *found) {
+    for (;;) {
+        size_t size;
+        bool closed;
+        mark_record(reader);
+        ESPL_TRY(espl__csv_next(&reader->stretch, delimiter, &size, found, &closed));
+        if (!*found)
+            return ESPL_OK;
+        const char *text = reader->stretch.data + reader->stretch.at;
+        bool blank = espl__is_blank(text, size) && memchr(text, delimiter, size) == NULL;
+        bool good = closed && espl__csv_split(text, size, delimiter, &reader->row);
+        espl__stretch_use(&reader->stretch, size);
+        if (!closed)
+            ESPL_TRY(
+                bad_record(reader, "the file ends within quotes that open here, expected a closing one; quotes within quotes are doubled"));
+        else if (!good)
+            ESPL_TRY(bad_record(reader, reader->row.bytes.data));
+        else if (!blank)
+            return ESPL_OK;
+    }
+}
+
+static espl_status read_header(espl_reader *reader, char delimiter, bool *found) {
+    char *problem = NULL;
+    ESPL_TRY(next_row(reader, delimiter, found));
+    if (!*found)
+        return ESPL_OK;
+    reader->n_columns = reader->row.n;
+    if (espl__csv_columns(&reader->row, reader->fields, reader->column, &problem))
+        return ESPL_OK;
+    espl_status status = espl_status_fail(ESPL_ERR_DATA, __FILE__, __LINE__, "%s:%lld: %s", reader->input->path,
+                                          (long long)espl_reader_line(reader), problem);
+    free(problem);
+    return status;
+}
+
+static espl_status next_csv(espl_reader *reader, espl_document *document, bool *found) {
+    const char delimiter = reader->input->format == ESPL_READ_TSV ? '\t' : ',';
+    bool row = true;
+    *found = false;
+    if (reader->n_columns == 0)
+        ESPL_TRY(read_header(reader, delimiter, &row));
+    while (row && !*found) {
+        ESPL_TRY(next_row(reader, delimiter, &row));
+        if (!row)
+            return ESPL_OK;
+        if (reader->row.n == reader->n_columns) {
+            espl__csv_record(&reader->row, reader->column, &reader->record);
+            ESPL_TRY(give_record(reader, document, found));
+        } else {
+            char problem[128];
+            snprintf(problem, sizeof problem, "has %lld fields, expected %lld as in the first line", (long long)reader->row.n,
+                     (long long)reader->n_columns);
+            ESPL_TRY(bad_record(reader, problem));
+        }
+    }
+    return ESPL_OK;
+}
+
 /* A paragraph belongs to the share in which the last blank line before it begins (the file's first one to the first share). */
 static espl_status next_paragraph(espl_reader *reader, espl_document *document, bool *found) {
     *found = false;
@@ -203,10 +296,22 @@ static espl_status next_file(espl_reader *reader, espl_document *document, bool 
     return ESPL_OK;
 }
 
+/* A class folder's file: its text, and the folder's name as its label. */
+static espl_status next_labelled_file(espl_reader *reader, espl_document *document, bool *found) {
+    ESPL_TRY(next_file(reader, document, found));
+    if (*found) {
+        document->label = reader->input->label;
+        document->label_size = strlen(reader->input->label);
+    }
+    return ESPL_OK;
+}
+
 static next_function *choose_next(const espl_input *input, espl_read_unit unit) {
     static next_function *const of_unit[] = {
         [ESPL_READ_FILE] = next_file, [ESPL_READ_LINE] = next_text_line, [ESPL_READ_PARAGRAPH] = next_paragraph};
-    return input->format == ESPL_READ_JSONL ? next_json : of_unit[unit];
+    static next_function *const of_format[] = {
+        [ESPL_READ_JSONL] = next_json, [ESPL_READ_CSV] = next_csv, [ESPL_READ_TSV] = next_csv, [ESPL_READ_FOLDERS] = next_labelled_file};
+    return input->format == ESPL_READ_TEXT ? of_unit[unit] : of_format[input->format];
 }
 
 /* In the middle of a file the line that began before is another share's. */
@@ -221,6 +326,17 @@ static espl_status open_share(espl_reader *reader) {
     return ESPL_OK;
 }
 
+/* A plain text has neither label nor target. */
+static espl_status check_kind(const espl_reader *reader) {
+    static const char *const wanted[] = {[ESPL_READ_LABELLED] = "label", [ESPL_READ_PAIRED] = "target"};
+    espl_read_format format = reader->input->format;
+    espl_read_kind kind = reader->options.kind;
+    if (kind != ESPL_READ_PLAIN && (format == ESPL_READ_TEXT || (format == ESPL_READ_FOLDERS && kind == ESPL_READ_PAIRED)))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: a text file has no %s, expected jsonl, csv or tsv%s", reader->input->path, wanted[kind],
+                  kind == ESPL_READ_LABELLED ? ", or data.format: folders, where each folder is a class" : "");
+    return ESPL_OK;
+}
+
 espl_status espl_reader_open(const espl_inputs *inputs, const espl_share *share, const espl_reader_options *options, espl_reader **reader) {
     ESPL_ASSERT(inputs->items[share->input].format != ESPL_READ_TOKENS, "%s is a token store", inputs->items[share->input].path);
     espl_reader *made = espl_calloc(1, sizeof *made);
@@ -231,7 +347,10 @@ espl_status espl_reader_open(const espl_inputs *inputs, const espl_share *share,
     if (made->input->packing != ESPL_PLAIN || share->end >= made->input->bytes)
         made->share.end = INT64_MAX;
     made->next = choose_next(made->input, options->unit);
-    espl_status status = open_share(made);
+    espl__fields_of(options, made->fields);
+    espl_status status = check_kind(made);
+    if (status == ESPL_OK)
+        status = open_share(made);
     if (status != ESPL_OK)
         espl_reader_close(&made);
     *reader = made;
@@ -245,6 +364,8 @@ void espl_reader_close(espl_reader **reader) {
         return;
     espl__stretch_close(&(*reader)->stretch);
     espl_buffer_free(&(*reader)->text);
+    espl__record_free(&(*reader)->record);
+    espl__csv_row_free(&(*reader)->row);
     free(*reader);
     *reader = NULL;
 }

@@ -1,4 +1,4 @@
-/* Readers: documents out of files of text and JSON lines.
+/* Readers: documents out of files of text, JSON lines, CSV and class folders.
  *
  * Inputs are found once (files, folders, globs) and cut into shares: ranges of bytes of plain files, whole files where a file cannot be
  * cut (compressed, JSON arrays, one document a file). The documents of all shares in order are the documents of the inputs in order,
@@ -15,8 +15,19 @@
 #include <stdint.h>
 
 /* What a file holds, and what one document of a text file is: the choices of data.format and data.document in their order. */
-typedef enum espl_read_format { ESPL_READ_AUTO, ESPL_READ_TEXT, ESPL_READ_JSONL, ESPL_READ_TOKENS } espl_read_format;
+typedef enum espl_read_format {
+    ESPL_READ_AUTO,
+    ESPL_READ_TEXT,
+    ESPL_READ_JSONL,   /* an object a line, or an array of objects */
+    ESPL_READ_CSV,     /* RFC 4180, the first record names the columns */
+    ESPL_READ_TSV,     /* the same with tabs */
+    ESPL_READ_FOLDERS, /* each folder in the one named is a class, each file in it one text */
+    ESPL_READ_TOKENS
+} espl_read_format;
 typedef enum espl_read_unit { ESPL_READ_FILE, ESPL_READ_LINE, ESPL_READ_PARAGRAPH } espl_read_unit;
+
+/* What a record holds: a text; a text or a pair of texts, with a label; a source and its target. */
+typedef enum espl_read_kind { ESPL_READ_PLAIN, ESPL_READ_LABELLED, ESPL_READ_PAIRED } espl_read_kind;
 
 typedef enum espl_packing { ESPL_PLAIN, ESPL_GZ, ESPL_ZST } espl_packing;
 
@@ -25,6 +36,7 @@ typedef struct espl_input {
     int64_t bytes;
     espl_read_format format; /* never AUTO */
     espl_packing packing;
+    char *label; /* class folders: the folder's name; else NULL */
 } espl_input;
 
 typedef struct espl_inputs {
@@ -37,15 +49,24 @@ typedef struct espl_share {
     int64_t input, begin, end;
 } espl_share;
 
+/* Names of keys or columns; "" stands for the usual ones: text or input; text_pair, where there is one; label; of pairs input and target.
+ */
 typedef struct espl_reader_options {
-    const char *text_field; /* key of the text in JSON; "": text, then input */
-    espl_read_unit unit;    /* of text files */
-    bool skip_bad;          /* a bad record is skipped, counted and warned of, instead of ending the reading */
+    espl_read_kind kind;
+    const char *text_field;   /* the text, or the source of a pair */
+    const char *second_field; /* the second text, or the target */
+    const char *label_field;
+    espl_read_unit unit; /* of text files */
+    bool skip_bad;       /* a bad record is skipped, counted and warned of, instead of ending the reading */
 } espl_reader_options;
 
 typedef struct espl_document {
-    const char *text; /* [size], not terminated; the reader's until its next call */
+    const char *text; /* [size], not terminated; the reader's until its next call, as are the others */
     size_t size;
+    const char *second; /* second text or target; NULL: none */
+    size_t second_size;
+    const char *label; /* NULL: none */
+    size_t label_size;
     const char *path;
     int64_t offset; /* in the file's (unpacked) bytes, where the document's record begins */
 } espl_document;
@@ -53,7 +74,8 @@ typedef struct espl_document {
 typedef struct espl_reader espl_reader;
 
 /* Local. Finds inputs: files, folders (all that is in them, but for hidden files), globs, in the order given, each sorted by bytes of
- * path. AUTO goes by the ending: .jsonl, .ndjson and .json, .h5, else text. Errors: data, when something names no file. */
+ * path. AUTO goes by the ending: .jsonl, .ndjson and .json, .csv, .tsv, .h5, else text. Of class folders files beside them are left out.
+ * Errors: data, when something names no file. */
 espl_status espl_inputs_find(char *const *paths, int64_t n_paths, espl_read_format format, espl_inputs *inputs);
 
 /* Local. Frees and zeroes. */

@@ -23,7 +23,8 @@ static const struct {
 static const struct {
     const char *ending;
     espl_read_format format;
-} formats[] = {{".jsonl", ESPL_READ_JSONL}, {".ndjson", ESPL_READ_JSONL}, {".json", ESPL_READ_JSONL}, {".h5", ESPL_READ_TOKENS}};
+} formats[] = {{".jsonl", ESPL_READ_JSONL}, {".ndjson", ESPL_READ_JSONL}, {".json", ESPL_READ_JSONL},
+               {".csv", ESPL_READ_CSV},     {".tsv", ESPL_READ_TSV},      {".h5", ESPL_READ_TOKENS}};
 
 static void tell_kind(const char *path, espl_input *input) {
     size_t size = strlen(path);
@@ -41,30 +42,38 @@ static void tell_kind(const char *path, espl_input *input) {
             input->format = formats[i].format;
 }
 
-static espl_status add_file(espl_inputs *inputs, const char *path, espl_read_format format) {
-    espl_input input = {.format = format};
+/* How files are to be read, and the class that they are of. */
+typedef struct file_kind {
+    espl_read_format format;
+    const char *label; /* NULL: none */
+} file_kind;
+
+static espl_status add_file(espl_inputs *inputs, const char *path, file_kind kind) {
+    espl_input input = {.format = kind.format};
     ESPL_TRY(espl_fs_path_size(path, &input.bytes));
     tell_kind(path, &input);
     input.path = espl_strdup(path);
+    input.label = kind.label != NULL ? espl_strdup(kind.label) : NULL;
     inputs->items = espl_realloc(inputs->items, (size_t)(inputs->n + 1) * sizeof *inputs->items);
     inputs->items[inputs->n++] = input;
     return ESPL_OK;
 }
 
-static espl_status add_folder(espl_inputs *inputs, const char *folder, espl_read_format format, int depth);
+static espl_status add_folder(espl_inputs *inputs, const char *folder, file_kind kind, int depth);
 
-static espl_status add_path(espl_inputs *inputs, const char *path, espl_read_format format, int depth) {
+static espl_status add_path(espl_inputs *inputs, const char *path, file_kind kind, int depth) {
     if (espl_fs_is_folder(path))
-        return add_folder(inputs, path, format, depth);
+        return add_folder(inputs, path, kind, depth);
     if (!espl_fs_is_file(path))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: no such file or folder, expected data to read", path);
-    return add_file(inputs, path, format);
+    return add_file(inputs, path, kind);
 }
 
-static espl_status add_folder(espl_inputs *inputs, const char *folder, espl_read_format format, int depth) {
+static espl_status add_folder(espl_inputs *inputs, const char *folder, file_kind kind, int depth) {
     espl_status status = ESPL_OK;
     char **names = NULL;
     size_t n = 0;
+    bool classes = kind.format == ESPL_READ_FOLDERS && kind.label == NULL;
     if (depth == MAX_DEPTH)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: %d folders deep, expected fewer: does a link lead back?", folder, MAX_DEPTH);
     ESPL_TRY(espl_fs_list(folder, &names, &n));
@@ -72,11 +81,22 @@ static espl_status add_folder(espl_inputs *inputs, const char *folder, espl_read
         if (names[i][0] == '.')
             continue;
         char *path = espl_format("%s/%s", folder, names[i]);
-        status = add_path(inputs, path, format, depth + 1);
+        if (!classes)
+            status = add_path(inputs, path, kind, depth + 1);
+        else if (espl_fs_is_folder(path))
+            status = add_folder(inputs, path, (file_kind){kind.format, names[i]}, depth + 1);
         free(path);
     }
     espl_fs_free_names(names, n);
     return status;
+}
+
+/* A path as the user gave it. */
+static espl_status add_named(espl_inputs *inputs, const char *path, espl_read_format format) {
+    if (format == ESPL_READ_FOLDERS && !espl_fs_is_folder(path))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: not a folder, but data.format is folders: a folder is expected that holds a folder for each class",
+                  path);
+    return add_path(inputs, path, (file_kind){format, NULL}, 0);
 }
 
 static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
@@ -92,7 +112,7 @@ static espl_status add_glob(espl_inputs *inputs, const char *pattern, espl_read_
         ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: the pattern matches no file", pattern);
     qsort(matches.gl_pathv, matches.gl_pathc, sizeof *matches.gl_pathv, by_bytes);
     for (size_t i = 0; i < matches.gl_pathc; i++)
-        ESPL_TRY_DONE(add_path(inputs, matches.gl_pathv[i], format, 0));
+        ESPL_TRY_DONE(add_named(inputs, matches.gl_pathv[i], format));
 done:
     globfree(&matches);
     return status;
@@ -107,9 +127,10 @@ espl_status espl_inputs_find(char *const *paths, int64_t n_paths, espl_read_form
         if (!there && strpbrk(paths[i], "*?[") != NULL)
             ESPL_TRY_DONE(add_glob(inputs, paths[i], format));
         else
-            ESPL_TRY_DONE(add_path(inputs, paths[i], format, 0));
+            ESPL_TRY_DONE(add_named(inputs, paths[i], format));
         if (inputs->n == before)
-            ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: no file in it, expected data to read", paths[i]);
+            ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: no file in it, expected %s", paths[i],
+                           format == ESPL_READ_FOLDERS ? "a folder of texts for each class" : "data to read");
     }
 done:
     if (status != ESPL_OK)
@@ -117,16 +138,23 @@ done:
     return status;
 }
 
+static void free_input(espl_input *input) {
+    free(input->path);
+    free(input->label);
+}
+
 void espl_inputs_free(espl_inputs *inputs) {
     for (int64_t i = 0; i < inputs->n; i++)
-        free(inputs->items[i].path);
+        free_input(&inputs->items[i]);
     free(inputs->items);
     *inputs = (espl_inputs){0};
 }
 
-/* Lines can be found from any byte on; a JSON array, packed bytes and one document a file need all that is before. */
+/* Lines can be found from any byte on; a JSON array, CSV (quoted newlines), packed bytes and one document a file need all that is before.
+ */
 static espl_status can_cut(const espl_input *input, espl_read_unit unit, bool *can) {
-    *can = input->packing == ESPL_PLAIN && (input->format == ESPL_READ_JSONL || unit != ESPL_READ_FILE);
+    bool lines = input->format == ESPL_READ_JSONL || (input->format == ESPL_READ_TEXT && unit != ESPL_READ_FILE);
+    *can = input->packing == ESPL_PLAIN && lines;
     if (!*can || input->format != ESPL_READ_JSONL)
         return ESPL_OK;
     espl_stretch stretch;

@@ -11,37 +11,61 @@ static const char *type_name(const json_t *value) {
     return names[json_typeof(value)];
 }
 
-static bool take_text(const json_t *root, const char *text_field, espl_buffer *text) {
-    bool named = text_field[0] != '\0';
-    if (!json_is_object(root)) {
-        espl_buffer_printf(text, "is %s, expected an object like {\"%s\": \"...\"}", type_name(root), named ? text_field : "text");
+/* The value of a field; NULL, with the record's text saying so, where it is needed and missing. */
+static const json_t *find_field(const json_t *root, const espl_field *field, espl_buffer *problem) {
+    const json_t *value = json_object_get(root, field->names[0]);
+    const char *other = field->names[1];
+    if (value == NULL && other != NULL)
+        value = json_object_get(root, other);
+    if (value == NULL && field->needed) {
+        problem->size = 0;
+        espl_buffer_printf(problem, "key '%s'%s%s%s missing, expected an object like {\"%s\": \"...\"}; %s names another key",
+                           field->names[0], other != NULL ? " (or '" : "", other != NULL ? other : "", other != NULL ? "')" : "",
+                           field->names[0], field->key);
+    }
+    return value;
+}
+
+static bool take_field(const json_t *root, const espl_field *field, bool is_label, bool *has, espl_buffer *to, espl_buffer *problem) {
+    const json_t *value = find_field(root, field, problem);
+    *has = value != NULL && (field->needed || !json_is_null(value));
+    if (!*has)
+        return value != NULL || !field->needed;
+    if (json_is_string(value)) {
+        espl_buffer_append(to, json_string_value(value), json_string_length(value));
+    } else if (is_label && json_is_integer(value)) {
+        espl_buffer_printf(to, "%lld", (long long)json_integer_value(value));
+    } else {
+        problem->size = 0;
+        espl_buffer_printf(problem, "key '%s' holds %s, expected a string%s", field->names[0], type_name(value),
+                           is_label ? " or an integer" : "");
         return false;
     }
-    const json_t *value = json_object_get(root, named ? text_field : "text");
-    if (value == NULL && !named)
-        value = json_object_get(root, "input");
-    if (value == NULL) {
-        espl_buffer_printf(text, "key '%s'%s missing, expected an object like {\"%s\": \"...\"}; data.text_field names another key",
-                           named ? text_field : "text", named ? "" : " (or 'input')", named ? text_field : "text");
-        return false;
-    }
-    if (!json_is_string(value)) {
-        espl_buffer_printf(text, "key '%s' holds %s, expected a string", named ? text_field : "text", type_name(value));
-        return false;
-    }
-    espl_buffer_append(text, json_string_value(value), json_string_length(value));
     return true;
 }
 
-bool espl__json_text(const char *record, size_t size, const char *text_field, espl_buffer *text) {
-    json_error_t error;
-    text->size = 0;
-    json_t *root = json_loadb(record, size, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
-    if (root == NULL) {
-        espl_buffer_printf(text, "is not JSON: %s at byte %d of the record, expected one object a line", error.text, error.position);
+static bool take_fields(const json_t *root, const espl_field fields[ESPL_FIELDS], espl_record *record) {
+    espl_buffer *problem = &record->fields[ESPL_FIELD_TEXT];
+    if (!json_is_object(root)) {
+        espl_buffer_printf(problem, "is %s, expected an object like {\"%s\": \"...\"}", type_name(root), fields[0].names[0]);
         return false;
     }
-    bool good = take_text(root, text_field, text);
+    for (int f = 0; f < ESPL_FIELDS; f++)
+        if (fields[f].key != NULL && !take_field(root, &fields[f], f == ESPL_FIELD_LABEL, &record->has[f], &record->fields[f], problem))
+            return false;
+    return true;
+}
+
+bool espl__json_record(const char *text, size_t size, const espl_field fields[ESPL_FIELDS], espl_record *record) {
+    json_error_t error;
+    espl__record_clear(record);
+    json_t *root = json_loadb(text, size, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
+    if (root == NULL) {
+        espl_buffer_printf(&record->fields[ESPL_FIELD_TEXT], "is not JSON: %s at byte %d of the record, expected one object a line",
+                           error.text, error.position);
+        return false;
+    }
+    bool good = take_fields(root, fields, record);
     json_decref(root);
     return good;
 }

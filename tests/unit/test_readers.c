@@ -404,7 +404,7 @@ static void finds_folders_and_globs(void **state) {
     put_text("d/sub/q.txt", "");
     put_text("d/sub/r.h5", "");
     put_text("d/[x].txt", "");
-    check_found(&tree[0], 1, "d/[x].txt:10 d/a.jsonl.gz:21 d/b.jsonl:20 d/c.ndjson.zst:22 d/sub/q.txt:10 d/sub/r.h5:30 ");
+    check_found(&tree[0], 1, "d/[x].txt:10 d/a.jsonl.gz:21 d/b.jsonl:20 d/c.ndjson.zst:22 d/sub/q.txt:10 d/sub/r.h5:60 ");
     check_found(&tree[3], 1, "d/a.jsonl.gz:21 d/b.jsonl:20 ");
     check_found(&tree[4], 2, "d/sub/q.txt:10 d/[x].txt:10 ");
     check_missing("d/nothing", "no such file");

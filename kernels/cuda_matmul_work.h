@@ -1,4 +1,5 @@
-/* Work that LINEAR, QKV and LINEAR_XENT need on a GPU, and the shapes it follows from; shared by the kernels and by who plans for them. */
+/* Work that LINEAR, QKV, MLP and LINEAR_XENT need on a GPU, and the shapes it follows from; shared by the kernels and by who plans for
+ * them. */
 #ifndef ESPL_KERNELS_CUDA_MATMUL_WORK_H
 #define ESPL_KERNELS_CUDA_MATMUL_WORK_H
 
@@ -26,11 +27,23 @@ static inline int64_t espl__round_up(int64_t n, int64_t unit) { return (n + unit
 /* Local. Tokens a piece of a sum over n tokens. */
 static inline int64_t espl__sum_rows(int64_t n) { return espl__most((n + ESPL_SUM_PIECES - 1) / ESPL_SUM_PIECES, ESPL_SUM_ROWS); }
 
-/* Local. Work of LINEAR and QKV: the product's, and (not at the same time) sums of pieces of the bias gradient. */
+/* Local. Work of a product, and (not at the same time) of sums of pieces of the gradient of a bias of `width`. */
+static inline size_t espl__product_work(int64_t width) {
+    return (size_t)espl__round_up(espl__most(ESPL_SUM_PIECES * width * (int64_t)sizeof(float), ESPL_GEMM_WORK), 256);
+}
+
+/* Local. Work of LINEAR and QKV. */
 static inline size_t espl__linear_work(const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
     (void)real, (void)n;
-    int64_t sums = backward ? ESPL_SUM_PIECES * attrs->n_out * (int64_t)sizeof(float) : 0;
-    return (size_t)espl__round_up(espl__most(sums, ESPL_GEMM_WORK), 256);
+    return espl__product_work(backward ? attrs->n_out : 0);
+}
+
+/* Local. Of MLP, what its products need; its [N,F] begins behind. */
+static inline size_t espl__mlp_products_work(const espl_attrs *attrs) { return espl__product_work(espl__most(attrs->ffn, attrs->n_out)); }
+
+static inline size_t espl__mlp_work(const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
+    (void)backward;
+    return espl__mlp_products_work(attrs) + (size_t)espl__round_up(n * attrs->ffn * (real == ESPL_F32 ? 4 : 2), 256);
 }
 
 /* Local. From one row of logits to the next, in floats. */

@@ -8,8 +8,8 @@
  *
  * Every kernel gives the same bits for any number of threads: work is cut into pieces by shape alone.
  * Nothing is allocated, no shape is checked: that was the plan's work.
- * Tensors do not overlap unless it is said here. A din that is NULL is not wanted: LINEAR, QKV, RESNORM and LINEAR_XENT take
- * that, for the other ops din is always there. A dparam that is NULL is frozen. Backward never changes out; of dout only QKV's.
+ * Tensors do not overlap unless it is said here. A din that is NULL is not wanted: LINEAR, QKV, MLP, RESNORM and LINEAR_XENT
+ * take that, for the other ops din is always there. A dparam that is NULL is frozen. Backward never changes out; of dout only QKV's.
  *
  * drop(x)_e is 0 or x / (1 - p), kept where espl_rng_u32(key, e) >= espl_rng_threshold(p), with key = batch->rng and its op =
  * attrs->rng_op; e = row * width of out0 + column in EMBED, RESNORM, ACT and GLU. It is the identity when p = 0 or not batch->training;
@@ -48,6 +48,12 @@
  *     bwd: din0 = drop'(dout0) f'(in0); may alias dout0.
  * GLU          in0 [N,2F], a row is gate (F) then up (F); out0 [N,F] = drop(f(gate) * up) (Shazeer 2020); kinds of ACT.
  *     bwd: din0 [N,2F].
+ * MLP          out1 = in0 P0 (+ P1) [N,F], kept for backward; out0 = f(out1) P2 (+ P3) [N,n_out]. P0, P2 weights as LINEAR's, in one layout,
+ *              of D x F and F x n_out; P1 [F], P3 [n_out] or NULL; n_in = D, ffn = F; f is ACT's, of out1 as it is stored or before it is
+ *              rounded to real. No dropout. f(out1) is in work alone.
+ *     bwd: f(out1) again; dh = (dout0 P2^T) f'(out1); din0 (NULL: not wanted) = dh P0^T; dP0, dP1 of in0 and dh, dP2, dP3 of f(out1) and dout0
+ *          as LINEAR's. dout1 is not read: out1 has no other reader.
+ *     ALONE: forward with out0 NULL computes out1.
  * LINEAR_XENT  logits = scale * in0 W^T (+ b), W = P0 [V,D], b = P1 [V] or NULL; out0 [N] f32 = -log softmax(logits)[target] * weights[row]
  *              (batch->weights NULL: 1), 0 where target < 0. Goes chunk by chunk of tokens: N x V is never held.
  *     bwd (LOSS): writes out0 as forward does, and din0, dP0 and dP1 for the gradient of loss_scale * sum(out0). dout0 is not read.
@@ -67,7 +73,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ESPL_OP_CHEAP = 1, ESPL_OP_LOSS = 2, ESPL_OP_RENEW = 4, ESPL_OP_FORWARD = 8 };
+enum { ESPL_OP_CHEAP = 1, ESPL_OP_LOSS = 2, ESPL_OP_RENEW = 4, ESPL_OP_FORWARD = 8, ESPL_OP_ALONE = 16 };
 
 typedef enum espl_op {
 #define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags) ESPL_OP_##ID,
@@ -93,6 +99,7 @@ typedef struct espl_attrs {
     int64_t vocab, positions; /* LINEAR_XENT: n_in = D, vocab = V */
     int64_t types;            /* EMBED: rows of P2 */
     int32_t position_offset;  /* EMBED: row of P1 of position 0 */
+    int64_t ffn;              /* MLP: width between its matrices */
     int32_t heads, kv_heads, head_dim;
     int32_t causal, window;
     int32_t kind;   /* norm, activation, or which token is pooled */

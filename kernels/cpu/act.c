@@ -21,26 +21,28 @@ static forward_fn *const forward_of[] = {FOR_EACH_ACT(ROW)};
 static backward_fn *const backward_of[] = {FOR_EACH_ACT(ROW)};
 #undef ROW
 
+void CPU(act_row)(int32_t kind, const real *x, real *y, int64_t n) { forward_of[kind](x, y, n); }
+
+void CPU(act_row_gradient)(int32_t kind, const real *x, const real *dy, real *dx, int64_t n, bool add) {
+    float stretch[CPU_STRETCH];
+    backward_of[kind](x, dy, stretch, n);
+    put_row(dx, stretch, n, add);
+}
+
 void CPU(act_forward)(const espl_args *args) {
     int64_t n = args->batch->n * args->attrs->n_in;
     const real *x = args->in[0];
     real *y = args->out[0];
-    forward_fn *forward = forward_of[args->attrs->kind];
 #pragma omp parallel for
     for (int64_t i = 0; i < n; i += CPU_CHUNK)
-        forward(x + i, y + i, min64(CPU_CHUNK, n - i));
+        CPU(act_row)(args->attrs->kind, x + i, y + i, min64(CPU_CHUNK, n - i));
 }
 
 void CPU(act_backward)(const espl_args *args) {
     int64_t n = args->batch->n * args->attrs->n_in;
     const real *x = args->in[0], *dy = args->dout[0];
     real *dx = args->din[0];
-    backward_fn *backward = backward_of[args->attrs->kind];
 #pragma omp parallel for
-    for (int64_t i = 0; i < n; i += CPU_STRETCH) {
-        float stretch[CPU_STRETCH];
-        int64_t count = min64(CPU_STRETCH, n - i);
-        backward(x + i, dy + i, stretch, count);
-        put_row(dx + i, stretch, count, args->din_add[0]);
-    }
+    for (int64_t i = 0; i < n; i += CPU_STRETCH)
+        CPU(act_row_gradient)(args->attrs->kind, x + i, dy + i, dx + i, min64(CPU_STRETCH, n - i), args->din_add[0]);
 }

@@ -38,6 +38,12 @@ static inline float slope_tanh(float x) {
     return 1.0f - t * t;
 }
 
+/* Local. y = f(x) for n elements. */
+void CPU(act_row)(int32_t kind, const real *x, real *y, int64_t n);
+
+/* Local. dx = dy f'(x), or added to dx, for at most CPU_STRETCH elements; dx may be dy. */
+void CPU(act_row_gradient)(int32_t kind, const real *x, const real *dy, real *dx, int64_t n, bool add);
+
 /* Calls ROW(KIND, name) for each kind. */
 #define FOR_EACH_ACT(ROW)                                                                                                                  \
     ROW(ESPL_ACT_GELU_TANH, gelu_tanh)                                                                                                     \

@@ -95,8 +95,7 @@ static bool set(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t nam
 
 /* The pointers are a call's own; the heuristic looks at how they are aligned. */
 static bool set_pointers(const entry *e, const espl__gemm *g) {
-    bool bias = g->epilogue == ESPL__BIAS || g->epilogue == ESPL__GELU_BIAS,
-         aux = g->epilogue == ESPL__GELU_BIAS || g->epilogue == ESPL__DGELU;
+    bool bias = g->epilogue == ESPL__BIAS || g->epilogue == ESPL__GELU_BIAS, aux = g->epilogue >= ESPL__GELU;
     return (!bias || set(e->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias, sizeof g->bias, g)) &&
            (!aux || set(e->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &g->aux, sizeof g->aux, g));
 }
@@ -106,6 +105,7 @@ static bool set_pointers(const entry *e, const espl__gemm *g) {
 static bool make_product(entry *e, const espl__gemm *g) {
     static const cublasLtEpilogue_t epilogues[] = {[ESPL__PLAIN] = CUBLASLT_EPILOGUE_DEFAULT,
                                                    [ESPL__BIAS] = CUBLASLT_EPILOGUE_BIAS,
+                                                   [ESPL__GELU] = CUBLASLT_EPILOGUE_GELU_AUX,
                                                    [ESPL__GELU_BIAS] = CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
                                                    [ESPL__DGELU] = CUBLASLT_EPILOGUE_DGELU};
     int32_t op_a = g->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N, op_b = g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;

@@ -22,6 +22,7 @@ extern "C" {
 typedef enum espl__epilogue {
     ESPL__PLAIN,
     ESPL__BIAS,      /* C = product + bias; bias [n] of C's format */
+    ESPL__GELU,      /* aux = product; C = gelu_tanh(aux) */
     ESPL__GELU_BIAS, /* aux = product + bias; C = gelu_tanh(aux) */
     ESPL__DGELU      /* C = product * gelu_tanh'(aux) */
 } espl__epilogue;

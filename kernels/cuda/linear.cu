@@ -13,7 +13,7 @@ static espl__gemm product(const espl_args *args, espl_dtype real) {
     return g;
 }
 
-void espl__cuda_linear_apply(const espl_args *args, espl_dtype real) {
+espl__gemm espl__cuda_linear_product(const espl_args *args, espl_dtype real) {
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     espl__gemm g = product(args, real);
     g.m = espl__rows_of(args)->tokens, g.n = M, g.k = K;
@@ -21,17 +21,27 @@ void espl__cuda_linear_apply(const espl_args *args, espl_dtype real) {
     g.b = args->param[0], g.trans_b = args->attrs->layout == ESPL_OUT_IN, g.ldb = g.trans_b ? K : M;
     g.c = args->out[0], g.ldc = M;
     g.epilogue = args->param[1] ? ESPL__BIAS : ESPL__PLAIN, g.bias = args->param[1];
+    return g;
+}
+
+void espl__cuda_linear_apply(const espl_args *args, espl_dtype real) {
+    espl__gemm g = espl__cuda_linear_product(args, real);
     espl__cuda_gemm(&g);
 }
 
 /* dx = dy W^T, in the terms of the layout. */
-static void input_gradient(const espl_args *args, espl_dtype real) {
+espl__gemm espl__cuda_linear_input_product(const espl_args *args, espl_dtype real) {
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     espl__gemm g = product(args, real);
     g.m = espl__rows_of(args)->tokens, g.n = K, g.k = M;
     g.a = args->dout[0], g.lda = M;
     g.b = args->param[0], g.trans_b = args->attrs->layout == ESPL_IN_OUT, g.ldb = g.trans_b ? M : K;
     g.c = args->din[0], g.ldc = K, g.add = args->din_add[0];
+    return g;
+}
+
+static void input_gradient(const espl_args *args, espl_dtype real) {
+    espl__gemm g = espl__cuda_linear_input_product(args, real);
     espl__cuda_gemm(&g);
 }
 

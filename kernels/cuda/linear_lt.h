@@ -2,7 +2,7 @@
 #ifndef ESPL_KERNELS_CUDA_LINEAR_LT_H
 #define ESPL_KERNELS_CUDA_LINEAR_LT_H
 
-#include "kernels/kernels.h"
+#include "kernels/cuda/gemm_lt.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -10,6 +10,10 @@ extern "C" {
 
 /* Local. out0 = in0 W (+ b) over all rows of the micro-batch. */
 void espl__cuda_linear_apply(const espl_args *args, espl_dtype real);
+
+/* Local. The product of that, and the one of din0 = dout0 W^T; for whoever gives them another epilogue. */
+espl__gemm espl__cuda_linear_product(const espl_args *args, espl_dtype real);
+espl__gemm espl__cuda_linear_input_product(const espl_args *args, espl_dtype real);
 
 /* Local. din0, dP0 and dP1 from dout0. */
 void espl__cuda_linear_gradients(const espl_args *args, espl_dtype real);

@@ -69,6 +69,11 @@ static inline real ref_keep(const espl_args *args, uint64_t element) {
     return espl_rng_u32(&key, element) >= espl_rng_threshold(p) ? 1 / (1 - (real)p) : 0;
 }
 
+/* Where weight (k, m) of a matrix stands, k of n_in and m of n_out. */
+static inline int64_t ref_weight_at(int32_t layout, int64_t n_in, int64_t n_out, int64_t k, int64_t m) {
+    return layout == ESPL_OUT_IN ? m * n_in + k : k * n_out + m;
+}
+
 /* Writes or adds, as din_add and dparam_add say. */
 static inline void ref_put(real *to, real value, bool add) { *to = add ? *to + value : value; }
 

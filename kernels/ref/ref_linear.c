@@ -1,8 +1,7 @@
 #include "kernels/ref/ref.h"
 
-/* Where weight (k, m) stands, k of the input and m of the output. */
 static int64_t weight_at(const espl_attrs *attrs, int64_t k, int64_t m) {
-    return attrs->layout == ESPL_OUT_IN ? m * attrs->n_in + k : k * attrs->n_out + m;
+    return ref_weight_at(attrs->layout, attrs->n_in, attrs->n_out, k, m);
 }
 
 /* y[t][m] = b[m] + sum over k of x[t][k] W[k][m] */

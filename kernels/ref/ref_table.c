@@ -2,10 +2,11 @@
 
 #include <string.h>
 
-/* Only LINEAR_XENT needs work: the logits of one token. */
+/* Of one token: the logits, or what an MLP has between its matrices and the gradient of that. */
 size_t REF(work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward) {
     (void)n, (void)threads, (void)backward;
-    return op == ESPL_OP_LINEAR_XENT ? (size_t)attrs->vocab * sizeof(real) : 0;
+    int64_t held = op == ESPL_OP_LINEAR_XENT ? attrs->vocab : op == ESPL_OP_MLP ? 2 * attrs->ffn : 0;
+    return (size_t)held * sizeof(real);
 }
 
 static void zero(void *to, size_t bytes) { memset(to, 0, bytes); }

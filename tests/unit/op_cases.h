@@ -20,6 +20,8 @@ enum {
     OP_OUT2,
     OP_PARAM0,
     OP_PARAM1,
+    OP_PARAM2,
+    OP_PARAM3,
     OP_DIN0,
     OP_DIN1,
     OP_DOUT0,
@@ -27,14 +29,16 @@ enum {
     OP_DOUT2,
     OP_DPARAM0,
     OP_DPARAM1,
+    OP_DPARAM2,
+    OP_DPARAM3,
     OP_SLOTS
 };
 
-static const char *const op_slot_names[OP_SLOTS] = {"in0",  "in1",  "out0",  "out1",  "out2",  "param0",  "param1",
-                                                    "din0", "din1", "dout0", "dout1", "dout2", "dparam0", "dparam1"};
+static const char *const op_slot_names[OP_SLOTS] = {"in0",  "in1",  "out0",  "out1",  "out2",  "param0",  "param1",  "param2",  "param3",
+                                                    "din0", "din1", "dout0", "dout1", "dout2", "dparam0", "dparam1", "dparam2", "dparam3"};
 
 enum {
-    OP_BIAS = 1,         /* P1 is there */
+    OP_BIAS = 1,         /* P1 is there; MLP: and P3 */
     OP_FIRST = 2,        /* RESNORM: in1 NULL */
     OP_LAST = 4,         /* RESNORM: dout0 NULL */
     OP_ALIAS = 8,        /* RESNORM: out0 is in0, din0 is dout0; ACT: din0 is dout0 */
@@ -77,6 +81,8 @@ typedef struct op_case {
 #define OP_ACT_ROW(name, flags, segments, width, f) {name, ESPL_OP_ACT, flags, segments, {.n_in = width, .kind = f}}
 #define OP_GLU_ROW(name, flags, segments, width, f) \
     {name, ESPL_OP_GLU, flags, segments, {.n_in = 2 * width, .n_out = width, .kind = f}}
+#define OP_MLP_ROW(name, flags, segments, in, between, out, order, f) \
+    {name, ESPL_OP_MLP, flags, segments, {.n_in = in, .ffn = between, .n_out = out, .layout = order, .kind = f}}
 #define OP_XENT_ROW(name, flags, segments, width, words, s) \
     {name, ESPL_OP_LINEAR_XENT, flags, segments, {.n_in = width, .vocab = words, .scale = s}}
 #define sqrt_of_8 2.82842712f
@@ -171,6 +177,20 @@ static const op_case op_cases[] = {
     OP_GLU_ROW("glu silu add", OP_ADD, OP_ONE_SEGMENT, 16, ESPL_ACT_SILU),
     OP_GLU_ROW("glu silu large", OP_LARGE, OP_LONG_SEGMENTS, 80, ESPL_ACT_SILU),
 
+    OP_MLP_ROW("mlp gelu tanh in-out", OP_BIAS, OP_ONE_SEGMENT, 16, 40, 24, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
+    OP_MLP_ROW("mlp gelu tanh out-in", 0, OP_SHORT_SEGMENTS, 19, 32, 11, ESPL_OUT_IN, ESPL_ACT_GELU_TANH),
+    OP_MLP_ROW("mlp gelu tanh 37 wide", OP_BIAS, OP_ONE_SEGMENT, 16, 37, 16, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
+    OP_MLP_ROW("mlp gelu out-in", OP_BIAS, OP_ONE_SEGMENT, 16, 40, 16, ESPL_OUT_IN, ESPL_ACT_GELU),
+    OP_MLP_ROW("mlp gelu in-out", 0, OP_ONE_TOKEN, 19, 23, 17, ESPL_IN_OUT, ESPL_ACT_GELU),
+    OP_MLP_ROW("mlp relu", OP_BIAS, OP_ONE_SEGMENT, 16, 40, 16, ESPL_OUT_IN, ESPL_ACT_RELU),
+    OP_MLP_ROW("mlp silu", 0, OP_SHORT_SEGMENTS, 16, 40, 16, ESPL_IN_OUT, ESPL_ACT_SILU),
+    OP_MLP_ROW("mlp gelu tanh add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 16, 40, 24, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
+    OP_MLP_ROW("mlp gelu add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 16, 40, 24, ESPL_OUT_IN, ESPL_ACT_GELU),
+    OP_MLP_ROW("mlp frozen", OP_BIAS | OP_FROZEN, OP_ONE_SEGMENT, 16, 40, 24, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
+    OP_MLP_ROW("mlp parameters only", OP_BIAS | OP_NO_DIN, OP_ONE_SEGMENT, 16, 40, 24, ESPL_OUT_IN, ESPL_ACT_GELU),
+    OP_MLP_ROW("mlp gelu tanh large", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 130, 264, 72, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
+    OP_MLP_ROW("mlp gelu large", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 96, 257, 130, ESPL_OUT_IN, ESPL_ACT_GELU),
+
     OP_XENT_ROW("xent", 0, OP_ONE_SEGMENT, 16, 37, 1),
     OP_XENT_ROW("xent ignored targets", OP_IGNORE, OP_SHORT_SEGMENTS, 13, 29, 1),
     OP_XENT_ROW("xent scale", OP_IGNORE, OP_ONE_SEGMENT, 16, 37, 0.25f),
@@ -213,6 +233,7 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
         [ESPL_OP_ATTENTION] = {n * heads * a->head_dim, 0, n * a->heads * a->head_dim, n * a->heads, 0, 0, 0},
         [ESPL_OP_ACT] = {n * a->n_in, 0, n * a->n_in, 0, 0, 0, 0},
         [ESPL_OP_GLU] = {n * a->n_in, 0, n * a->n_out, 0, 0, 0, 0},
+        [ESPL_OP_MLP] = {n * a->n_in, 0, n * a->n_out, n * a->ffn, 0, a->n_in * a->ffn, bias * a->ffn, a->ffn * a->n_out, bias * a->n_out},
         [ESPL_OP_LINEAR_XENT] = {n * a->n_in, 0, n, 0, 0, a->vocab * a->n_in, 0},
     };
     return sizes[c->op][slot];
@@ -233,7 +254,7 @@ static inline int64_t op_slot_size(const op_case *c, int slot) {
     }
     if (slot < OP_DPARAM0) {
         int of = slot - OP_DOUT0 + OP_OUT0;
-        bool absent = op_slot_is_stat(c->op, of) || (slot == OP_DOUT0 && c->flags & OP_LAST);
+        bool absent = op_slot_is_stat(c->op, of) || (slot == OP_DOUT0 && c->flags & OP_LAST) || (slot == OP_DOUT1 && c->op == ESPL_OP_MLP);
         return absent ? 0 : op_forward_size(c, of);
     }
     return c->flags & OP_FROZEN ? 0 : op_forward_size(c, slot - OP_DPARAM0 + OP_PARAM0);
@@ -260,6 +281,10 @@ static inline double op_number(const op_case *c, int slot, int64_t element, espl
         x = 1 + 0.2 * x;
     else if (slot == OP_PARAM0 && c->op != ESPL_OP_EMBED)
         x /= sqrt((double)c->attrs.n_in);
+    else if (slot == OP_PARAM2 && c->op == ESPL_OP_MLP)
+        x /= sqrt((double)c->attrs.ffn);
+    else if (slot == OP_PARAM1 && c->op == ESPL_OP_MLP && c->attrs.kind == ESPL_ACT_RELU)
+        x += element % 2 ? 5 : -5; /* so is the kink */
     if ((c->op == ESPL_OP_ACT || c->op == ESPL_OP_GLU) && slot == OP_IN0 && fabs(x) < 0.0625)
         x = x < 0 ? -0.0625 : 0.0625; /* finite differences must not step over the kink of relu */
     espl_dtype_convert(narrow, format, &x, ESPL_F64, 1);

@@ -148,6 +148,26 @@ static inline void naive_glu(const op_values *v, double *const out[3]) {
     }
 }
 
+/* out1 first, whole rows of it; the sums from their other ends. */
+static inline void naive_mlp(const op_values *v, double *const out[3]) {
+    int64_t n_in = v->attrs.n_in, width = v->attrs.ffn, n_out = v->attrs.n_out;
+    bool out_in = v->attrs.layout == ESPL_OUT_IN;
+    for (int64_t e = 0; e < v->batch.n * width; e++) {
+        naive_real sum = v->slot[OP_PARAM1] ? v->slot[OP_PARAM1][e % width] : 0;
+        for (int64_t k = n_in - 1; k >= 0; k--)
+            sum += (naive_real)v->slot[OP_IN0][e / width * n_in + k] *
+                   v->slot[OP_PARAM0][out_in ? e % width * n_in + k : k * width + e % width];
+        out[1][e] = (double)sum;
+    }
+    for (int64_t e = 0; e < v->batch.n * n_out; e++) {
+        naive_real sum = v->slot[OP_PARAM3] ? v->slot[OP_PARAM3][e % n_out] : 0;
+        for (int64_t k = width - 1; k >= 0; k--)
+            sum += naive_activation(v->attrs.kind, out[1][e / n_out * width + k]) *
+                   v->slot[OP_PARAM2][out_in ? e % n_out * width + k : k * n_out + e % n_out];
+        out[0][e] = (double)sum;
+    }
+}
+
 static inline void naive_linear_xent(const op_values *v, double *const out[3]) {
     int64_t width = v->attrs.n_in;
     for (int64_t t = 0; t < v->batch.n; t++) {
@@ -166,9 +186,15 @@ static inline void naive_linear_xent(const op_values *v, double *const out[3]) {
 typedef void naive_forward(const op_values *v, double *const out[3]);
 
 static naive_forward *const op_naive[ESPL_N_OPS] = {
-    [ESPL_OP_EMBED] = naive_embed, [ESPL_OP_RESNORM] = naive_resnorm,         [ESPL_OP_LINEAR] = naive_linear,
-    [ESPL_OP_QKV] = naive_qkv,     [ESPL_OP_ATTENTION] = naive_attention,     [ESPL_OP_ACT] = naive_act,
-    [ESPL_OP_GLU] = naive_glu,     [ESPL_OP_LINEAR_XENT] = naive_linear_xent,
+    [ESPL_OP_EMBED] = naive_embed,
+    [ESPL_OP_RESNORM] = naive_resnorm,
+    [ESPL_OP_LINEAR] = naive_linear,
+    [ESPL_OP_QKV] = naive_qkv,
+    [ESPL_OP_ATTENTION] = naive_attention,
+    [ESPL_OP_ACT] = naive_act,
+    [ESPL_OP_MLP] = naive_mlp,
+    [ESPL_OP_GLU] = naive_glu,
+    [ESPL_OP_LINEAR_XENT] = naive_linear_xent,
 };
 
 #endif

@@ -112,7 +112,7 @@ enum { OP_ROPE = OP_SLOTS, OP_BUFFERS };
 
 /* Elements of a slot's buffer: with the rows of padding, where a row is a token's. */
 static inline int64_t op_buffer_size(const op_backend *backend, const op_values *v, int slot) {
-    bool parameter = slot == OP_PARAM0 || slot == OP_PARAM1 || slot >= OP_DPARAM0;
+    bool parameter = (slot >= OP_PARAM0 && slot < OP_DIN0) || slot >= OP_DPARAM0;
     return parameter ? v->size[slot] : v->size[slot] / v->batch.n * (v->batch.n + backend->more_rows);
 }
 
@@ -190,9 +190,11 @@ static inline espl_args op_args(const op_case *c, const op_values *v, void *cons
     for (int i = 0; i < 2; i++) {
         args.in[i] = buffer[OP_IN0 + i];
         args.din[i] = buffer[OP_DIN0 + i];
+        args.din_add[i] = op_slot_is_added(c, OP_DIN0 + i);
+    }
+    for (int i = 0; i < 4; i++) {
         args.param[i] = buffer[OP_PARAM0 + i];
         args.dparam[i] = buffer[OP_DPARAM0 + i];
-        args.din_add[i] = op_slot_is_added(c, OP_DIN0 + i);
         args.dparam_add[i] = op_slot_is_added(c, OP_DPARAM0 + i);
     }
     for (int i = 0; i < 3; i++) {
@@ -295,7 +297,7 @@ static inline void op_run_to(const op_backend *backend, const op_case *c, op_val
 }
 
 static inline void op_run_forward(const op_backend *backend, const op_case *c, op_values *v) { op_run_to(backend, c, v, OP_OUT2); }
-static inline void op_run(const op_backend *backend, const op_case *c, op_values *v) { op_run_to(backend, c, v, OP_DPARAM1); }
+static inline void op_run(const op_backend *backend, const op_case *c, op_values *v) { op_run_to(backend, c, v, OP_SLOTS - 1); }
 
 /* Whether RENEW gives the bits that forward gave: out1 and out2 again from out0. */
 static inline bool op_renews(const op_backend *backend, const op_case *c) {
@@ -414,8 +416,8 @@ static inline double op_error(const double *x, const double *y, int64_t n) {
 /* The longest sum of a case: what multiplies one rounding in a bound. */
 static inline double op_longest_sum(const op_case *c) {
     const espl_attrs *a = &c->attrs;
-    int64_t lengths[] = {a->n_in, a->n_out, a->vocab, a->head_dim, op_case_tokens(c)}, longest = 16;
-    for (int i = 0; i < 5; i++)
+    int64_t lengths[] = {a->n_in, a->n_out, a->ffn, a->vocab, a->head_dim, op_case_tokens(c)}, longest = 16;
+    for (int i = 0; i < 6; i++)
         longest = lengths[i] > longest ? lengths[i] : longest;
     return (double)longest;
 }
@@ -453,15 +455,21 @@ static inline bool op_planted_is_noticed(const op_case *c, op_values *got, const
 static inline double op_unit(espl_dtype format) { return format == ESPL_F64 ? 0x1p-53 : format == ESPL_F32 ? 0x1p-24 : 0x1p-8; }
 
 /* The format that limits a result, where a plain implementation rounds on the way to it: LINEAR_XENT multiplies probabilities, QKV
- * gradients that were rotated back in place, both held in `real`; RESNORM's statistics are those of out0 as it is stored (RENEW). */
+ * gradients that were rotated back in place, MLP what is between its matrices, all held in `real`; RESNORM's statistics are those of out0
+ * as it is stored (RENEW). */
 static inline espl_dtype op_result_format(const op_backend *fast, const op_case *c, int slot) {
-    bool gradient = slot == OP_DPARAM0 || slot == OP_DPARAM1;
+    bool gradient = slot >= OP_DPARAM0;
     bool through_real = (c->op == ESPL_OP_LINEAR_XENT && gradient) || (c->op == ESPL_OP_QKV && c->attrs.rope_dim > 0 && gradient) ||
-                        (c->op == ESPL_OP_RESNORM && slot == OP_OUT2);
+                        (c->op == ESPL_OP_MLP && gradient && slot != OP_DPARAM3) || (c->op == ESPL_OP_RESNORM && slot == OP_OUT2);
     return through_real ? fast->kernels->real : op_slot_format(fast, c->op, slot);
 }
 
-/* error(fast) / (2 error(plain) + one rounding of the largest result), worst of all results; above 1 the rule is broken. Says where, unless
+/* How often a plain implementation in that format rounds what a result is the sum of: MLP's dh as a product, and again times the slope. */
+static inline int op_roundings(const op_case *c, int slot) {
+    return c->op == ESPL_OP_MLP && (slot == OP_DPARAM0 || slot == OP_DPARAM1) ? 2 : 1;
+}
+
+/* error(fast) / (2 error(plain) + op_roundings of the largest result), worst of all results; above 1 the rule is broken. Says where, unless
  * log is NULL. */
 static inline double op_worst_2x(const op_backend *fast, const op_case *c, FILE *log) {
     op_backend truth = op_backend_of(espl_kernels_ref(ESPL_F64), 1), plain = op_backend_of(espl_kernels_ref(ESPL_F32), 1);
@@ -475,7 +483,7 @@ static inline double op_worst_2x(const op_backend *fast, const op_case *c, FILE 
     for (int s = 0; s < OP_SLOTS; s++) {
         if (!op_slot_is_result(s) || !t.slot[s])
             continue;
-        double top = op_max(t.slot[s], t.size[s]), unit = op_unit(op_result_format(fast, c, s)) * top;
+        double top = op_max(t.slot[s], t.size[s]), unit = op_roundings(c, s) * op_unit(op_result_format(fast, c, s)) * top;
         double error = op_error(a.slot[s], t.slot[s], t.size[s]), bound = 2 * op_error(b.slot[s], t.slot[s], t.size[s]) + unit;
         double ratio = error == 0 ? 0 : error / bound;
         if (!(ratio <= 1) && log)

@@ -4,6 +4,7 @@
 // test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=act
 // test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=linear
 // test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=qkv
+// test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=mlp
 // test: libs=kernels,core ranks=1 tier=default timeout=900 arguments=attention
 // test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=xent
 /* The kernels of the GPU backend over the emulator, a group of ops by name: every case and format by the 2x rule; padding, recordings and
@@ -75,6 +76,8 @@ static const op_case more_cases[] = {
     OP_ATTENTION_ROW("attention d320", OP_LARGE, OP_SHORT_SEGMENTS, 2, 1, 320, 1, 0, 0),
     OP_LINEAR_ROW("linear out-in 768", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 768, 256, ESPL_OUT_IN),
     OP_LINEAR_ROW("linear in-out 768", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 768, 256, ESPL_IN_OUT),
+    OP_MLP_ROW("mlp gelu tanh 768", OP_BIAS | OP_LARGE, OP_SHORT_SEGMENTS, 768, 1024, 768, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
+    OP_MLP_ROW("mlp gelu 768", OP_BIAS | OP_LARGE, OP_SHORT_SEGMENTS, 768, 1024, 768, ESPL_OUT_IN, ESPL_ACT_GELU),
     OP_XENT_ROW("xent 5003 words", OP_IGNORE | OP_LARGE, OP_LONG_SEGMENTS, 64, 5003, 1),
     OP_XENT_ROW("xent 997 words add", OP_IGNORE | OP_ADD, OP_ONE_SEGMENT, 24, 997, 0.5f),
     OP_XENT_ROW("xent two chunks", OP_IGNORE | OP_LARGE, OP_THOUSANDS, 8, 29, 0.5f),
@@ -91,8 +94,9 @@ static const char *group, *program;
 
 static const char *group_of(const op_case *c) {
     static const char *const groups[ESPL_N_OPS] = {
-        [ESPL_OP_EMBED] = "embed",         [ESPL_OP_RESNORM] = "resnorm", [ESPL_OP_LINEAR] = "linear", [ESPL_OP_QKV] = "qkv",
-        [ESPL_OP_ATTENTION] = "attention", [ESPL_OP_ACT] = "act",         [ESPL_OP_GLU] = "act",       [ESPL_OP_LINEAR_XENT] = "xent"};
+        [ESPL_OP_EMBED] = "embed", [ESPL_OP_RESNORM] = "resnorm",     [ESPL_OP_LINEAR] = "linear",
+        [ESPL_OP_QKV] = "qkv",     [ESPL_OP_ATTENTION] = "attention", [ESPL_OP_ACT] = "act",
+        [ESPL_OP_GLU] = "act",     [ESPL_OP_LINEAR_XENT] = "xent",    [ESPL_OP_MLP] = "mlp"};
     return groups[c->op];
 }
 
@@ -166,7 +170,7 @@ static void check_same(const op_backend *plain, const op_backend *other, const o
 }
 
 /* Products of other shapes may be cut differently by the library, so those ops keep the rule; all others keep their bits. */
-static bool is_product(espl_op op) { return op == ESPL_OP_LINEAR || op == ESPL_OP_QKV || op == ESPL_OP_LINEAR_XENT; }
+static bool is_product(espl_op op) { return op == ESPL_OP_LINEAR || op == ESPL_OP_QKV || op == ESPL_OP_MLP || op == ESPL_OP_LINEAR_XENT; }
 
 static void check_padding(const op_backend *backend, const op_case *c) {
     op_backend padded = *backend;

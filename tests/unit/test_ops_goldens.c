@@ -42,6 +42,8 @@ static op_case case_of(json_t *row, json_t *segments) {
     c.attrs = (espl_attrs){
         .n_in = integer(row, "n_in"),
         .n_out = integer(row, "n_out"),
+        .ffn = integer(row, "ffn"),
+        .layout = integer(row, "layout"),
         .vocab = integer(row, "vocab"),
         .positions = integer(row, "positions"),
         .heads = integer(row, "heads"),

@@ -210,15 +210,16 @@ static bool check_gradient(const op_case *c, int slot) {
 /* Every (op, input or parameter) of ops.def must have been seen with a gradient that is not zero. */
 static void gradients_match_finite_differences(void **state) {
     (void)state;
-    static const int slots[] = {OP_IN0, OP_IN1, OP_PARAM0, OP_PARAM1};
-    int seen[ESPL_N_OPS][4] = {{0}};
+    static const int slots[] = {OP_IN0, OP_IN1, OP_PARAM0, OP_PARAM1, OP_PARAM2, OP_PARAM3};
+    enum { N = sizeof slots / sizeof *slots };
+    int seen[ESPL_N_OPS][N] = {{0}};
     for (int i = 0; i < OP_N_CASES; i++)
-        for (int s = 0; s < 4; s++)
+        for (int s = 0; s < N; s++)
             seen[op_cases[i].op][s] += check_gradient(&op_cases[i], slots[s]);
     for (int op = 0; op < ESPL_N_OPS; op++) {
         if (espl_ops[op].flags & ESPL_OP_FORWARD)
             continue;
-        for (int s = 0; s < 4; s++)
+        for (int s = 0; s < N; s++)
             if (s < 2 ? s < espl_ops[op].n_in : s - 2 < espl_ops[op].n_param)
                 assert_true(seen[op][s] >= 2);
     }

@@ -54,11 +54,11 @@ int64_t espl_reader_line(espl_reader *reader) {
 }
 
 /* A bad record: an error, or a warning where they are to be skipped. */
-static espl_status bad_record(espl_reader *reader, const char *problem) {
+espl_status espl_reader_reject(espl_reader *reader, const char *problem) {
     const char *path = reader->input->path;
     if (!reader->options.skip_bad)
         ESPL_FAIL(ESPL_ERR_DATA, "%s:%lld: %s", path, (long long)espl_reader_line(reader), problem);
-    if (reader->n_skipped++ < WARNINGS)
+    if (reader->n_skipped++ < WARNINGS && !reader->options.silent)
         ESPL_WARN("%s:%lld: %s; skipped", path, (long long)espl_reader_line(reader), problem);
     return ESPL_OK;
 }
@@ -113,7 +113,7 @@ static espl_status give_record(espl_reader *reader, espl_document *document, boo
     if (blank >= 0) {
         char problem[256];
         snprintf(problem, sizeof problem, "'%s' is empty, expected text in it", reader->fields[blank].names[0]);
-        return bad_record(reader, problem);
+        return espl_reader_reject(reader, problem);
     }
     const espl_buffer *text = &record->fields[ESPL_FIELD_TEXT];
     if (espl__is_blank(text->data, text->size))
@@ -130,7 +130,7 @@ static espl_status give_record(espl_reader *reader, espl_document *document, boo
 static espl_status take_record(espl_reader *reader, const char *record, size_t size, espl_document *document, bool *found) {
     *found = false;
     if (!espl__json_record(record, size, reader->fields, &reader->record))
-        return bad_record(reader, reader->record.fields[ESPL_FIELD_TEXT].data);
+        return espl_reader_reject(reader, reader->record.fields[ESPL_FIELD_TEXT].data);
     return give_record(reader, document, found);
 }
 
@@ -157,7 +157,7 @@ static espl_status finish_array(espl_reader *reader) {
         mark_record(reader);
         ESPL_TRY(espl__stretch_line(&reader->stretch, &text, &size, &line));
         if (line && !espl__is_blank(text, size))
-            return bad_record(reader, "something stands behind the closing bracket of the array, expected the end of the file");
+            return espl_reader_reject(reader, "something stands behind the closing bracket of the array, expected the end of the file");
     }
     return ESPL_OK;
 }
@@ -172,7 +172,7 @@ static espl_status next_element(espl_reader *reader, espl_document *document, bo
             return finish_array(reader);
         if (!closed) {
             reader->finished = true;
-            return bad_record(reader, "the file ends within the array, expected its closing bracket");
+            return espl_reader_reject(reader, "the file ends within the array, expected its closing bracket");
         }
         ESPL_TRY(take_record(reader, reader->stretch.data + reader->stretch.at, size, document, found));
         espl__stretch_use(&reader->stretch, size);
@@ -208,10 +208,10 @@ static espl_status next_row(espl_reader *reader, char delimiter, bool *found) {
         bool good = closed && espl__csv_split(text, size, delimiter, &reader->row);
         espl__stretch_use(&reader->stretch, size);
         if (!closed)
-            ESPL_TRY(
-                bad_record(reader, "the file ends within quotes that open here, expected a closing one; quotes within quotes are doubled"));
+            ESPL_TRY(espl_reader_reject(
+                reader, "the file ends within quotes that open here, expected a closing one; quotes within quotes are doubled"));
         else if (!good)
-            ESPL_TRY(bad_record(reader, reader->row.bytes.data));
+            ESPL_TRY(espl_reader_reject(reader, reader->row.bytes.data));
         else if (!blank)
             return ESPL_OK;
     }
@@ -248,7 +248,7 @@ static espl_status next_csv(espl_reader *reader, espl_document *document, bool *
             char problem[128];
             snprintf(problem, sizeof problem, "has %lld fields, expected %lld as in the first line", (long long)reader->row.n,
                      (long long)reader->n_columns);
-            ESPL_TRY(bad_record(reader, problem));
+            ESPL_TRY(espl_reader_reject(reader, problem));
         }
     }
     return ESPL_OK;

@@ -58,6 +58,7 @@ typedef struct espl_reader_options {
     const char *label_field;
     espl_read_unit unit; /* of text files */
     bool skip_bad;       /* a bad record is skipped, counted and warned of, instead of ending the reading */
+    bool silent;         /* not warned of */
 } espl_reader_options;
 
 typedef struct espl_document {
@@ -89,6 +90,9 @@ espl_status espl_reader_open(const espl_inputs *inputs, const espl_share *share,
 
 /* Local. The next document, *found false after the last. Errors: data "FILE:LINE: what, expected"; io. */
 espl_status espl_reader_next(espl_reader *reader, espl_document *document, bool *found);
+
+/* Local. The last document is a bad record, too: an error, or skipped and counted, as the options say. */
+espl_status espl_reader_reject(espl_reader *reader, const char *problem);
 
 /* Local. Line of the file, from 1, on which the last document's record begins (in the middle of a file it is counted now). */
 int64_t espl_reader_line(espl_reader *reader);

@@ -35,6 +35,23 @@ static espl_status check_ends(const espl_tokens *tokens, const char *path) {
     return ESPL_OK;
 }
 
+static espl_status check_labels(const espl_tokens *tokens, const char *path) {
+    for (int64_t d = 0; d < tokens->n_documents && tokens->labels != NULL; d++)
+        if (tokens->labels[d] < 0 || tokens->labels[d] >= tokens->names.n)
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: document %lld has label %d, expected one of %lld", path, (long long)d, tokens->labels[d],
+                      (long long)tokens->names.n);
+    return ESPL_OK;
+}
+
+/* A source and a target of one token at least. */
+static espl_status check_split(const espl_tokens *tokens, const char *path) {
+    for (int64_t d = 0; d < tokens->n_documents && tokens->split != NULL; d++)
+        if (tokens->split[d] < 1 || tokens->split[d] >= tokens->documents[d + 1] - tokens->documents[d])
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: document %lld of %lld tokens is split at %d, expected a place within", path, (long long)d,
+                      (long long)(tokens->documents[d + 1] - tokens->documents[d]), tokens->split[d]);
+    return ESPL_OK;
+}
+
 /* A store may come from elsewhere, with checksums that are right and contents that are not. */
 static espl_status check_contents(const espl_tokens *tokens, const char *path) {
     for (int64_t d = 0; d < tokens->n_documents; d++)
@@ -48,20 +65,32 @@ static espl_status check_contents(const espl_tokens *tokens, const char *path) {
     if (largest >= tokens->vocabulary)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: holds id %lld, expected ids below its vocabulary %lld", path, (long long)largest,
                   (long long)tokens->vocabulary);
-    return ESPL_OK;
+    ESPL_TRY(check_labels(tokens, path));
+    return check_split(tokens, path);
 }
 
-static void bind_sets(const espl_store_layout *layout, espl_tokens *tokens) {
-    const espl_store_set *ids = &layout->sets[ESPL_STORE_IDS];
+static espl_status bind_sets(const espl_store_layout *layout, const char *path, espl_tokens *tokens) {
+    const espl_store_set *sets = layout->sets, *ids = &sets[ESPL_STORE_IDS], *names = &sets[ESPL_STORE_NAMES];
     tokens->n_tokens = ids->n;
-    tokens->n_documents = layout->sets[ESPL_STORE_DOCUMENTS].n - 1;
+    tokens->n_documents = sets[ESPL_STORE_DOCUMENTS].n - 1;
     tokens->vocabulary = layout->vocabulary;
     tokens->key = layout->key;
-    tokens->documents = set_at(tokens, &layout->sets[ESPL_STORE_DOCUMENTS]);
+    tokens->documents = set_at(tokens, &sets[ESPL_STORE_DOCUMENTS]);
     tokens->ids16 = ids->width == 2 ? set_at(tokens, ids) : NULL;
     tokens->ids32 = ids->width == 4 ? set_at(tokens, ids) : NULL;
-    tokens->mask = set_at(tokens, &layout->sets[ESPL_STORE_MASK]);
-    tokens->n_bytes = *(const int64_t *)set_at(tokens, &layout->sets[ESPL_STORE_BYTES]);
+    tokens->mask = set_at(tokens, &sets[ESPL_STORE_MASK]);
+    tokens->types = set_at(tokens, &sets[ESPL_STORE_TYPES]);
+    tokens->words = set_at(tokens, &sets[ESPL_STORE_WORDS]);
+    tokens->labels = set_at(tokens, &sets[ESPL_STORE_LABELS]);
+    tokens->split = set_at(tokens, &sets[ESPL_STORE_SPLIT]);
+    tokens->hashes = set_at(tokens, &sets[ESPL_STORE_HASHES]);
+    tokens->n_bytes = *(const int64_t *)set_at(tokens, &sets[ESPL_STORE_BYTES]);
+    const int64_t *cut = set_at(tokens, &sets[ESPL_STORE_CUT]);
+    tokens->n_cut = cut != NULL ? cut[0] : 0;
+    tokens->n_lost = cut != NULL ? cut[1] : 0;
+    if (names->n > 0 && !espl_labels_unpack(set_at(tokens, names), (size_t)names->n, &tokens->names))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: names does not end in a NUL, expected one behind each label", path);
+    return ESPL_OK;
 }
 
 espl_status espl_tokens_open(const char *path, bool verify, espl_tokens *tokens) {
@@ -72,7 +101,7 @@ espl_status espl_tokens_open(const char *path, bool verify, espl_tokens *tokens)
     if (verify)
         ESPL_TRY(espl__store_verify(NULL, path, &layout));
     ESPL_TRY(map_file(path, tokens));
-    bind_sets(&layout, tokens);
+    ESPL_TRY_DONE(bind_sets(&layout, path, tokens));
     ESPL_TRY_DONE(check_ends(tokens, path));
     if (verify)
         ESPL_TRY_DONE(check_contents(tokens, path));
@@ -85,5 +114,6 @@ done:
 void espl_tokens_close(espl_tokens *tokens) {
     if (tokens->mapping != NULL)
         munmap(tokens->mapping, tokens->mapping_bytes);
+    espl_labels_free(&tokens->names);
     *tokens = (espl_tokens){0};
 }

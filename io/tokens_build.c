@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum { FLUSH_BYTES = 1 << 20, REPORT_SECONDS = 5 };
@@ -32,9 +33,9 @@ typedef struct build_worker {
     build_job *job;
     int thread;
     pthread_t id;
-    espl_encoding encoding;
-    espl_buffer ids, documents; /* not yet written */
-    int64_t ids_written, documents_written;
+    espl_document_tokens made;
+    espl_buffer sets[ESPL_STORE_SETS]; /* not yet written */
+    int64_t written[ESPL_STORE_SETS];
     double last_report;
 } build_worker;
 
@@ -53,20 +54,21 @@ static espl_status flush_one(espl_buffer *buffer, int fd, int64_t *written, cons
 
 static espl_status flush(build_worker *worker, size_t from) {
     const espl_part_files *files = &worker->job->parts->files[worker->thread];
-    if (worker->ids.size >= from)
-        ESPL_TRY(flush_one(&worker->ids, files->ids, &worker->ids_written, files->name));
-    if (worker->documents.size >= from)
-        ESPL_TRY(flush_one(&worker->documents, files->documents, &worker->documents_written, files->name));
+    for (int i = 0; i < ESPL_STORE_SETS; i++)
+        if (worker->sets[i].size >= from)
+            ESPL_TRY(flush_one(&worker->sets[i], files->of[i], &worker->written[i], files->name));
     return ESPL_OK;
 }
 
 static espl_status append_ids(build_worker *worker, const espl_document *document) {
-    int64_t n = worker->encoding.n, vocabulary = espl_tokenizer_size(worker->job->tokenizer);
-    size_t width = (size_t)worker->job->parts->width;
-    espl_buffer_reserve(&worker->ids, (size_t)n * width);
-    char *to = worker->ids.data + worker->ids.size;
+    const espl_encoding *tokens = &worker->made.tokens;
+    int64_t n = tokens->n, vocabulary = espl_tokenizer_size(worker->job->tokenizer);
+    size_t width = (size_t)worker->job->parts->widths[ESPL_STORE_IDS];
+    espl_buffer *ids = &worker->sets[ESPL_STORE_IDS];
+    espl_buffer_reserve(ids, (size_t)n * width);
+    char *to = ids->data + ids->size;
     for (int64_t i = 0; i < n; i++) {
-        int32_t id = worker->encoding.ids[i];
+        int32_t id = tokens->ids[i];
         if (id < 0 || id >= vocabulary)
             ESPL_FAIL(ESPL_ERR_DATA, "%s: byte %lld: the tokenizer gave id %d, expected one below its size %lld", document->path,
                       (long long)document->offset, id, (long long)vocabulary);
@@ -75,35 +77,48 @@ static espl_status append_ids(build_worker *worker, const espl_document *documen
         else
             ((uint32_t *)to)[i] = (uint32_t)id;
     }
-    worker->ids.size += (size_t)n * width;
+    ids->size += (size_t)n * width;
     return ESPL_OK;
 }
 
-/* Some tokenizers close a text themselves; a second end would be a document of its own. */
-static void append_eos(const espl_tokens_recipe *recipe, espl_encoding *encoding) {
-    if (!recipe->append_eos || encoding->ids[encoding->n - 1] == recipe->eos)
-        return;
-    if (encoding->n == encoding->capacity) {
-        encoding->capacity++;
-        encoding->ids = espl_realloc(encoding->ids, (size_t)encoding->capacity * sizeof *encoding->ids);
+static void append_rest(build_worker *worker) {
+    const espl_document_tokens *made = &worker->made;
+    const int64_t *widths = worker->job->parts->widths;
+    espl_buffer *sets = worker->sets;
+    if (widths[ESPL_STORE_TYPES] > 0)
+        espl_buffer_append(&sets[ESPL_STORE_TYPES], made->tokens.types, (size_t)made->tokens.n);
+    if (widths[ESPL_STORE_WORDS] > 0)
+        espl_buffer_append(&sets[ESPL_STORE_WORDS], made->tokens.words, (size_t)made->tokens.n);
+    espl_buffer_append(&sets[ESPL_STORE_DOCUMENTS], made->lengths, (size_t)made->n * sizeof *made->lengths);
+    for (int64_t i = 0; i < made->n; i++) {
+        espl_buffer_append(&sets[ESPL_STORE_HASHES], &made->hash, sizeof made->hash);
+        if (widths[ESPL_STORE_LABELS] > 0)
+            espl_buffer_append(&sets[ESPL_STORE_LABELS], &made->label, sizeof made->label);
+        if (widths[ESPL_STORE_SPLIT] > 0)
+            espl_buffer_append(&sets[ESPL_STORE_SPLIT], &made->split, sizeof made->split);
     }
-    encoding->ids[encoding->n++] = recipe->eos;
 }
 
-static espl_status add_document(build_worker *worker, const espl_document *document, espl_share_tokens *result) {
+static espl_status add_document(build_worker *worker, espl_reader *reader, const espl_document *document, espl_share_tokens *result) {
     build_job *job = worker->job;
-    worker->encoding.n = 0;
-    ESPL_TRY(espl_tokenizer_encode(job->tokenizer, document->text, document->size, true, &worker->encoding));
-    int64_t n = worker->encoding.n;
-    if (n == 0)
+    espl_document_tokens *made = &worker->made;
+    char *problem;
+    ESPL_TRY(espl__document_tokenise(job->tokenizer, job->recipe, document, made, &problem));
+    if (problem != NULL) {
+        espl_status status = espl_reader_reject(reader, problem);
+        free(problem);
+        return status;
+    }
+    if (made->n == 0)
         return ESPL_OK;
-    append_eos(job->recipe, &worker->encoding);
-    n = worker->encoding.n;
     ESPL_TRY(append_ids(worker, document));
-    espl_buffer_append(&worker->documents, &n, sizeof n);
-    result->n_tokens += n;
-    result->n_documents++;
-    result->n_bytes += (int64_t)document->size;
+    append_rest(worker);
+    result->n_tokens += made->tokens.n;
+    result->n_documents += made->n;
+    result->n_bytes += (int64_t)(document->size + document->second_size);
+    result->n_cut += made->n_lost > 0;
+    result->n_lost += made->n_lost;
+    result->n_typed += made->typed;
     return flush(worker, FLUSH_BYTES);
 }
 
@@ -129,7 +144,7 @@ static espl_status read_documents(build_worker *worker, espl_reader *reader, esp
         int64_t tokens = result->n_tokens;
         ESPL_TRY(espl_reader_next(reader, &document, &found));
         if (found)
-            ESPL_TRY(add_document(worker, &document, result));
+            ESPL_TRY(add_document(worker, reader, &document, result));
         atomic_fetch_add(&worker->job->tokens_done, result->n_tokens - tokens);
         report(worker);
     }
@@ -140,12 +155,11 @@ static espl_status read_documents(build_worker *worker, espl_reader *reader, esp
 static espl_status build_share(build_worker *worker, int64_t share) {
     build_job *job = worker->job;
     espl_share_tokens *result = &job->parts->shares[share];
-    espl_reader_options options = {
-        .text_field = job->recipe->text_field, .unit = (espl_read_unit)job->recipe->document, .skip_bad = job->recipe->skip_bad};
+    espl_reader_options options = espl_tokens_reading(job->recipe);
     espl_reader *reader;
-    *result = (espl_share_tokens){.thread = worker->thread,
-                                  .ids_at = worker->ids_written + (int64_t)worker->ids.size,
-                                  .documents_at = worker->documents_written + (int64_t)worker->documents.size};
+    *result = (espl_share_tokens){.thread = worker->thread};
+    for (int i = 0; i < ESPL_STORE_SETS; i++)
+        result->at[i] = worker->written[i] + (int64_t)worker->sets[i].size;
     ESPL_TRY(espl_reader_open(job->inputs, &job->shares[share], &options, &reader));
     espl_status status = read_documents(worker, reader, result);
     espl_reader_close(&reader);
@@ -183,9 +197,9 @@ static void *work(void *argument) {
         status = flush(worker, 1);
     if (status != ESPL_OK)
         note_failure(job, share < n ? share : n - 1, status);
-    espl_encoding_free(&worker->encoding);
-    espl_buffer_free(&worker->ids);
-    espl_buffer_free(&worker->documents);
+    espl__document_free(&worker->made);
+    for (int i = 0; i < ESPL_STORE_SETS; i++)
+        espl_buffer_free(&worker->sets[i]);
     return NULL;
 }
 
@@ -222,22 +236,37 @@ static espl_status open_nameless(const char *name, int *fd) {
 static espl_status open_files(espl_parts *parts, const char *prefix) {
     parts->files = espl_calloc((size_t)parts->n_threads, sizeof *parts->files);
     for (int t = 0; t < parts->n_threads; t++)
-        parts->files[t] = (espl_part_files){.ids = -1, .documents = -1};
+        memset(parts->files[t].of, 0xFF, sizeof parts->files[t].of);
     for (int t = 0; t < parts->n_threads; t++) {
         parts->files[t].name = espl_format("%s-%d", prefix, t);
-        ESPL_TRY(open_nameless(parts->files[t].name, &parts->files[t].ids));
-        ESPL_TRY(open_nameless(parts->files[t].name, &parts->files[t].documents));
+        for (int i = 0; i < ESPL_STORE_SETS; i++)
+            if (parts->widths[i] > 0)
+                ESPL_TRY(open_nameless(parts->files[t].name, &parts->files[t].of[i]));
     }
     return ESPL_OK;
 }
 
 static void sum_shares(espl_parts *parts) {
+    espl_share_tokens *sum = &parts->sum;
     for (int64_t i = 0; i < parts->n_shares; i++) {
-        parts->n_tokens += parts->shares[i].n_tokens;
-        parts->n_documents += parts->shares[i].n_documents;
-        parts->n_bytes += parts->shares[i].n_bytes;
-        parts->n_skipped += parts->shares[i].n_skipped;
+        const espl_share_tokens *share = &parts->shares[i];
+        sum->n_tokens += share->n_tokens;
+        sum->n_documents += share->n_documents;
+        sum->n_bytes += share->n_bytes;
+        sum->n_skipped += share->n_skipped;
+        sum->n_cut += share->n_cut;
+        sum->n_lost += share->n_lost;
+        sum->n_typed += share->n_typed;
     }
+}
+
+static void choose_widths(const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe, int64_t widths[ESPL_STORE_SETS]) {
+    bool makes[ESPL_STORE_SETS];
+    espl__recipe_sets(recipe, makes);
+    for (int i = 0; i < ESPL_STORE_SETS; i++)
+        widths[i] = makes[i] ? espl_store_rows[i].max_width : 0;
+    if (espl_tokenizer_size(tokenizer) <= UINT16_MAX + 1)
+        widths[ESPL_STORE_IDS] = 2;
 }
 
 espl_status espl__parts_build(espl_comm *comm, const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe, const espl_inputs *inputs,
@@ -250,7 +279,8 @@ espl_status espl__parts_build(espl_comm *comm, const espl_tokenizer *tokenizer, 
                      .parts = parts,
                      .lock = PTHREAD_MUTEX_INITIALIZER,
                      .failed_share = n};
-    *parts = (espl_parts){.width = espl_tokenizer_size(tokenizer) <= UINT16_MAX + 1 ? 2 : 4, .n_shares = n};
+    *parts = (espl_parts){.n_shares = n};
+    choose_widths(tokenizer, recipe, parts->widths);
     if (n == 0)
         return ESPL_OK;
     parts->n_threads = count_threads(espl_comm_ranks(comm), recipe->threads, n);
@@ -269,8 +299,8 @@ espl_status espl__parts_build(espl_comm *comm, const espl_tokenizer *tokenizer, 
 
 void espl__parts_free(espl_parts *parts) {
     for (int t = 0; t < parts->n_threads && parts->files != NULL; t++) {
-        espl_fs_close(&parts->files[t].ids, parts->files[t].name);
-        espl_fs_close(&parts->files[t].documents, parts->files[t].name);
+        for (int i = 0; i < ESPL_STORE_SETS; i++)
+            espl_fs_close(&parts->files[t].of[i], parts->files[t].name);
         free(parts->files[t].name);
     }
     free(parts->files);

@@ -63,12 +63,11 @@ espl_status espl__store_checksums(espl_comm *comm, const char *path, espl_store_
 }
 
 espl_status espl__store_verify(espl_comm *comm, const char *path, const espl_store_layout *layout) {
-    static const char *const names[ESPL_STORE_SETS] = {"ids", "documents", "mask", "bytes"};
     espl_store_layout found = *layout;
     ESPL_TRY(espl__store_checksums(comm, path, &found));
     for (int i = 0; i < ESPL_STORE_SETS; i++)
         if (layout->sets[i].n > 0 && found.sets[i].checksum != layout->sets[i].checksum)
-            ESPL_FAIL(ESPL_ERR_DATA, "%s: dataset %s is damaged: its checksum is %016llx, expected %016llx", path, names[i],
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: dataset %s is damaged: its checksum is %016llx, expected %016llx", path, espl_store_rows[i].name,
                       (unsigned long long)found.sets[i].checksum, (unsigned long long)layout->sets[i].checksum);
     return ESPL_OK;
 }

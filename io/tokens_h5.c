@@ -8,21 +8,26 @@
 
 enum { OBJECT_ALIGNMENT = 64 }; /* so that a mapped dataset is aligned for its type and for vector loads */
 
-static const struct {
-    const char *name;
-    bool needed, is_signed;
-    int64_t min_width, max_width;
-} rows[ESPL_STORE_SETS] = {[ESPL_STORE_IDS] = {"ids", true, false, 2, 4},
-                           [ESPL_STORE_DOCUMENTS] = {"documents", true, true, 8, 8},
-                           [ESPL_STORE_MASK] = {"mask", false, false, 1, 1},
-                           [ESPL_STORE_BYTES] = {"bytes", true, true, 8, 8}};
+const espl_store_row espl_store_rows[ESPL_STORE_SETS] = {
+    [ESPL_STORE_IDS] = {"ids", ESPL_PER_TOKEN, true, false, 2, 4},
+    [ESPL_STORE_DOCUMENTS] = {"documents", ESPL_PER_DOCUMENT, true, true, 8, 8},
+    [ESPL_STORE_MASK] = {"mask", ESPL_PER_TOKEN, false, false, 1, 1},
+    [ESPL_STORE_BYTES] = {"bytes", ESPL_PER_STORE, true, true, 8, 8},
+    [ESPL_STORE_TYPES] = {"types", ESPL_PER_TOKEN, false, false, 1, 1},
+    [ESPL_STORE_WORDS] = {"words", ESPL_PER_TOKEN, false, false, 1, 1},
+    [ESPL_STORE_LABELS] = {"labels", ESPL_PER_DOCUMENT, false, true, 4, 4},
+    [ESPL_STORE_SPLIT] = {"split", ESPL_PER_DOCUMENT, false, true, 4, 4},
+    [ESPL_STORE_HASHES] = {"hashes", ESPL_PER_DOCUMENT, false, false, 8, 8},
+    [ESPL_STORE_NAMES] = {"names", ESPL_PER_STORE, false, false, 1, 1},
+    [ESPL_STORE_CUT] = {"cut", ESPL_PER_STORE, false, true, 8, 8},
+};
 
 static hid_t file_type(int set, int64_t width) {
     switch (width) {
     case 1: return H5T_STD_U8LE;
     case 2: return H5T_STD_U16LE;
-    case 4: return H5T_STD_U32LE;
-    default: return rows[set].is_signed ? H5T_STD_I64LE : H5T_STD_U64LE;
+    case 4: return espl_store_rows[set].is_signed ? H5T_STD_I32LE : H5T_STD_U32LE;
+    default: return espl_store_rows[set].is_signed ? H5T_STD_I64LE : H5T_STD_U64LE;
     }
 }
 
@@ -56,13 +61,13 @@ static hid_t early_contiguous(void) {
 static espl_status make_set(hid_t file, hid_t plan, const char *path, int which, espl_store_set *set) {
     hsize_t n = (hsize_t)set->n;
     hid_t space = H5Screate_simple(1, &n, NULL);
-    hid_t data = H5Dcreate2(file, rows[which].name, file_type(which, set->width), space, H5P_DEFAULT, plan, H5P_DEFAULT);
+    hid_t data = H5Dcreate2(file, espl_store_rows[which].name, file_type(which, set->width), space, H5P_DEFAULT, plan, H5P_DEFAULT);
     haddr_t offset = data >= 0 ? H5Dget_offset(data) : HADDR_UNDEF;
     if (data >= 0)
         H5Dclose(data);
     H5Sclose(space);
     if (offset == HADDR_UNDEF)
-        ESPL_FAIL(ESPL_ERR_IO, "%s: dataset %s of %lld elements cannot be made", path, rows[which].name, (long long)set->n);
+        ESPL_FAIL(ESPL_ERR_IO, "%s: dataset %s of %lld elements cannot be made", path, espl_store_rows[which].name, (long long)set->n);
     set->offset = (int64_t)offset;
     return ESPL_OK;
 }
@@ -108,7 +113,7 @@ static bool seal_sets(hid_t file, const espl_store_layout *layout) {
     for (int i = 0; i < ESPL_STORE_SETS && good; i++) {
         if (layout->sets[i].n == 0)
             continue;
-        hid_t data = H5Dopen2(file, rows[i].name, H5P_DEFAULT);
+        hid_t data = H5Dopen2(file, espl_store_rows[i].name, H5P_DEFAULT);
         good = data >= 0 && write_attribute(data, "checksum", &layout->sets[i].checksum, false);
         if (data >= 0)
             H5Dclose(data);
@@ -159,8 +164,8 @@ static espl_status read_attribute(hid_t object, const char *path, const char *of
 static bool type_fits(hid_t data, int which, int64_t *width) {
     hid_t type = H5Dget_type(data);
     *width = (int64_t)H5Tget_size(type);
-    bool good = H5Tget_class(type) == H5T_INTEGER && H5Tequal(type, file_type(which, *width)) > 0 && *width >= rows[which].min_width &&
-                *width <= rows[which].max_width;
+    bool good = H5Tget_class(type) == H5T_INTEGER && H5Tequal(type, file_type(which, *width)) > 0 &&
+                *width >= espl_store_rows[which].min_width && *width <= espl_store_rows[which].max_width;
     H5Tclose(type);
     return good;
 }
@@ -173,7 +178,7 @@ static bool is_contiguous(hid_t data) {
 }
 
 static espl_status inspect_open_set(hid_t data, const char *path, int64_t file_bytes, int which, espl_store_set *set) {
-    const char *name = rows[which].name;
+    const char *name = espl_store_rows[which].name;
     hid_t space = H5Dget_space(data);
     int n_dims = H5Sget_simple_extent_ndims(space);
     set->n = (int64_t)H5Sget_simple_extent_npoints(space);
@@ -193,13 +198,13 @@ static espl_status inspect_open_set(hid_t data, const char *path, int64_t file_b
 }
 
 static espl_status inspect_set(hid_t file, const char *path, int64_t file_bytes, int which, espl_store_set *set) {
-    *set = (espl_store_set){.width = rows[which].min_width};
-    bool there = H5Lexists(file, rows[which].name, H5P_DEFAULT) > 0;
-    if (!there && !rows[which].needed)
+    *set = (espl_store_set){.width = espl_store_rows[which].min_width};
+    bool there = H5Lexists(file, espl_store_rows[which].name, H5P_DEFAULT) > 0;
+    if (!there && !espl_store_rows[which].needed)
         return ESPL_OK;
-    hid_t data = there ? H5Dopen2(file, rows[which].name, H5P_DEFAULT) : -1;
+    hid_t data = there ? H5Dopen2(file, espl_store_rows[which].name, H5P_DEFAULT) : -1;
     if (data < 0)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: dataset %s is missing", path, rows[which].name);
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: dataset %s is missing", path, espl_store_rows[which].name);
     espl_status status = inspect_open_set(data, path, file_bytes, which, set);
     H5Dclose(data);
     return status;
@@ -207,11 +212,22 @@ static espl_status inspect_set(hid_t file, const char *path, int64_t file_bytes,
 
 static espl_status check_sizes(const espl_store_layout *layout, const char *path) {
     const espl_store_set *sets = layout->sets;
-    if (sets[ESPL_STORE_MASK].n != 0 && sets[ESPL_STORE_MASK].n != sets[ESPL_STORE_IDS].n)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: mask has %lld elements, expected one for each of %lld ids", path, (long long)sets[ESPL_STORE_MASK].n,
-                  (long long)sets[ESPL_STORE_IDS].n);
-    if (sets[ESPL_STORE_DOCUMENTS].n < 2)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: documents has %lld offsets, expected two or more", path, (long long)sets[ESPL_STORE_DOCUMENTS].n);
+    int64_t n_tokens = sets[ESPL_STORE_IDS].n, n_documents = sets[ESPL_STORE_DOCUMENTS].n - 1;
+    if (n_documents < 1)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: documents has %lld offsets, expected two or more", path, (long long)n_documents + 1);
+    for (int i = ESPL_STORE_MASK; i < ESPL_STORE_SETS; i++) {
+        const espl_store_row *row = &espl_store_rows[i];
+        if (sets[i].n == 0 || row->per == ESPL_PER_STORE)
+            continue;
+        int64_t expected = row->per == ESPL_PER_TOKEN ? n_tokens : n_documents;
+        if (sets[i].n != expected)
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: %s has %lld elements, expected one for each of %lld %s", path, row->name, (long long)sets[i].n,
+                      (long long)expected, row->per == ESPL_PER_TOKEN ? "ids" : "documents");
+    }
+    if (sets[ESPL_STORE_CUT].n != 0 && sets[ESPL_STORE_CUT].n != 2)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: cut has %lld elements, expected 2", path, (long long)sets[ESPL_STORE_CUT].n);
+    if ((sets[ESPL_STORE_LABELS].n == 0) != (sets[ESPL_STORE_NAMES].n == 0))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: has one of labels and names, expected both or none", path);
     return ESPL_OK;
 }
 
@@ -224,8 +240,9 @@ static espl_status inspect(const char *path, espl_store_layout *layout) {
     if (file < 0)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: truncated, damaged or not an HDF5 file, expected a token store", path);
     ESPL_TRY_DONE(read_attribute(file, path, "the file", "format", &format, true));
-    if (format != ESPL_STORE_FORMAT)
-        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: token store of format %lld, expected %d", path, (long long)format, ESPL_STORE_FORMAT);
+    if (format < ESPL_STORE_OLDEST || format > ESPL_STORE_FORMAT)
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: token store of format %lld, expected %d to %d", path, (long long)format, ESPL_STORE_OLDEST,
+                       ESPL_STORE_FORMAT);
     ESPL_TRY_DONE(read_attribute(file, path, "the file", "key", &layout->key, false));
     ESPL_TRY_DONE(read_attribute(file, path, "the file", "vocabulary", &layout->vocabulary, true));
     for (int i = 0; i < ESPL_STORE_SETS; i++)

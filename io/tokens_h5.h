@@ -8,10 +8,35 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ESPL_STORE_FORMAT = 1 };
+enum { ESPL_STORE_FORMAT = 2, ESPL_STORE_OLDEST = 1 };
 
 /* The datasets, in the order of their rows in tokens_h5.c. */
-enum { ESPL_STORE_IDS, ESPL_STORE_DOCUMENTS, ESPL_STORE_MASK, ESPL_STORE_BYTES, ESPL_STORE_SETS };
+enum {
+    ESPL_STORE_IDS,
+    ESPL_STORE_DOCUMENTS,
+    ESPL_STORE_MASK,
+    ESPL_STORE_BYTES,
+    ESPL_STORE_TYPES,
+    ESPL_STORE_WORDS,
+    ESPL_STORE_LABELS,
+    ESPL_STORE_SPLIT,
+    ESPL_STORE_HASHES,
+    ESPL_STORE_NAMES,
+    ESPL_STORE_CUT,
+    ESPL_STORE_SETS
+};
+
+/* What a dataset has an element for. DOCUMENTS has one more, as it holds offsets. */
+typedef enum espl_store_per { ESPL_PER_TOKEN, ESPL_PER_DOCUMENT, ESPL_PER_STORE } espl_store_per;
+
+typedef struct espl_store_row {
+    const char *name;
+    espl_store_per per;
+    bool needed, is_signed;
+    int64_t min_width, max_width;
+} espl_store_row;
+
+extern const espl_store_row espl_store_rows[ESPL_STORE_SETS];
 
 typedef struct espl_store_set {
     int64_t n;      /* elements; 0: absent */

@@ -51,26 +51,42 @@ static espl_status hash_blocks(espl_comm *comm, const espl_inputs *inputs, const
     return espl_comm_allreduce_i64(comm, hashes, (size_t)n, ESPL_SUM);
 }
 
-static void add_text(espl_buffer *facts, const char *text) { espl_buffer_append(facts, text, strlen(text) + 1); }
+static void add_text(espl_buffer *facts, const char *text) {
+    if (text == NULL)
+        text = "";
+    espl_buffer_append(facts, text, strlen(text) + 1);
+}
 
 static void add_number(espl_buffer *facts, int64_t number) { espl_buffer_append(facts, &number, sizeof number); }
 
-/* Names of files do not matter, what they end in does: it says how they are read. */
+/* Names of files do not matter, what they end in does: it says how they are read, and the class
+ * folder that they are in. */
 static void describe_inputs(const espl_inputs *inputs, espl_buffer *facts) {
     for (int64_t i = 0; i < inputs->n; i++) {
         add_number(facts, inputs->items[i].format);
         add_number(facts, inputs->items[i].packing);
         add_number(facts, inputs->items[i].bytes);
+        add_text(facts, inputs->items[i].label);
     }
 }
 
 static void describe_recipe(const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe, espl_buffer *facts) {
     add_number(facts, ESPL_STORE_FORMAT);
     add_number(facts, (int64_t)espl_tokenizer_hash(tokenizer));
+    add_number(facts, recipe->task);
     add_number(facts, recipe->document);
     add_number(facts, recipe->append_eos ? recipe->eos : -1);
     add_number(facts, recipe->skip_bad);
+    add_number(facts, recipe->length);
+    add_number(facts, recipe->target_length);
+    add_number(facts, recipe->truncation);
     add_text(facts, recipe->text_field);
+    add_text(facts, recipe->second_field);
+    add_text(facts, recipe->label_field);
+    add_text(facts, recipe->prefix);
+    add_number(facts, recipe->labels != NULL ? recipe->labels->n : 0);
+    if (recipe->labels != NULL)
+        espl_labels_pack(recipe->labels, facts);
 }
 
 /* Ranks that see other files would cut the input in other ways and wait for each other for ever. */

@@ -49,7 +49,7 @@ static espl_status make_tag(espl_comm *comm, uint64_t *tag) {
 
 static espl_status report(espl_comm *comm, const espl_parts *parts, const struct timespec *began, const char *path) {
     struct timespec now;
-    int64_t sums[] = {parts->n_tokens, parts->n_documents, parts->n_skipped, parts->n_bytes};
+    int64_t sums[] = {parts->sum.n_tokens, parts->sum.n_documents, parts->sum.n_skipped, parts->sum.n_bytes};
     ESPL_TRY(espl_comm_allreduce_i64(comm, sums, 4, ESPL_SUM));
     clock_gettime(CLOCK_MONOTONIC, &now);
     double seconds = (double)(now.tv_sec - began->tv_sec) + 1e-9 * (double)(now.tv_nsec - began->tv_nsec);
@@ -61,7 +61,7 @@ static espl_status report(espl_comm *comm, const espl_parts *parts, const struct
 }
 
 static espl_status check_not_empty(espl_comm *comm, const espl_parts *parts, const espl_tokens_recipe *recipe) {
-    int64_t documents = parts->n_documents;
+    int64_t documents = parts->sum.n_documents;
     ESPL_TRY(espl_comm_allreduce_i64(comm, &documents, 1, ESPL_SUM));
     if (documents == 0)
         ESPL_FAIL(ESPL_ERR_DATA, "%s%s: no document with text in it, at least one is expected", recipe->paths[0],
@@ -81,7 +81,7 @@ static espl_status build(espl_comm *comm, const espl_tokenizer *tokenizer, const
     if (status == ESPL_OK)
         status = check_not_empty(comm, &parts, recipe);
     if (status == ESPL_OK)
-        status = espl__store_write(comm, &parts, key, espl_tokenizer_size(tokenizer), path, tag);
+        status = espl__store_write(comm, &parts, recipe->labels, key, espl_tokenizer_size(tokenizer), path, tag);
     if (status == ESPL_OK)
         status = report(comm, &parts, &began, path);
     espl__parts_free(&parts);
@@ -152,11 +152,7 @@ static espl_status prepare_text(espl_comm *comm, const espl_tokenizer *tokenizer
     uint64_t key = 0;
     bool usable = false;
     char *name = NULL, *file = NULL;
-    if (recipe->append_eos && (recipe->eos < 0 || recipe->eos >= espl_tokenizer_size(tokenizer)))
-        ESPL_FAIL(ESPL_ERR_USAGE,
-                  "data.append_eos: the end-of-text token has id %d, expected one of the tokenizer's %lld; turn append_eos off "
-                  "where there is none",
-                  recipe->eos, (long long)espl_tokenizer_size(tokenizer));
+    ESPL_TRY(espl__recipe_check(tokenizer, recipe));
     ESPL_TRY(espl__store_key(comm, tokenizer, recipe, inputs, &key));
     name = espl_format("tokens-%016llx.h5", (unsigned long long)key);
     file = espl_format("%s/%s", recipe->cache, name);
@@ -196,8 +192,19 @@ static espl_status prepare_store(espl_comm *comm, const espl_tokenizer *tokenize
     return ESPL_OK;
 }
 
+/* Of class folders only those that were asked for. */
+static espl_status keep_labels(const espl_labels *labels, espl_inputs *inputs) {
+    int64_t n = inputs->n;
+    espl_labels_keep(labels, inputs);
+    if (inputs->n == 0)
+        ESPL_FAIL(ESPL_ERR_DATA, "none of %lld files lies in a folder that data.labels names", (long long)n);
+    return ESPL_OK;
+}
+
 static espl_status find_inputs(const espl_tokens_recipe *recipe, espl_inputs *inputs, bool *stores) {
     ESPL_TRY(espl_inputs_find(recipe->paths, recipe->n_paths, (espl_read_format)recipe->format, inputs));
+    if (recipe->some_labels && recipe->format == ESPL_READ_FOLDERS)
+        ESPL_TRY(keep_labels(recipe->labels, inputs));
     int64_t n_stores = 0;
     for (int64_t i = 0; i < inputs->n; i++)
         n_stores += inputs->items[i].format == ESPL_READ_TOKENS;

@@ -28,13 +28,22 @@ static void make_pristine(void) {
     char path[] = "/tmp/espl-fuzz-tokens-XXXXXX";
     int fd = mkstemp(path);
     static const int64_t documents[] = {0, 10, 20, 40, 64}, length = 200;
+    static const int32_t split[] = {1, 2, 3, 4};
+    static const char names[] = "neg\0pos"; /* and the last NUL */
     espl_store_layout layout = {.key = 1, .vocabulary = 100};
-    const int64_t n[ESPL_STORE_SETS] = {64, 5, 64, 1}, width[ESPL_STORE_SETS] = {2, 8, 1, 8};
-    for (int i = 0; i < ESPL_STORE_SETS; i++)
-        layout.sets[i] = (espl_store_set){.n = n[i], .width = width[i]};
+    for (int i = 0; i < ESPL_STORE_SETS; i++) {
+        int64_t n = espl_store_rows[i].per == ESPL_PER_TOKEN ? 64 : espl_store_rows[i].per == ESPL_PER_DOCUMENT ? 4 : 1;
+        layout.sets[i] = (espl_store_set){.n = n, .width = espl_store_rows[i].max_width};
+    }
+    layout.sets[ESPL_STORE_IDS].width = 2;
+    layout.sets[ESPL_STORE_DOCUMENTS].n = 5;
+    layout.sets[ESPL_STORE_CUT].n = 2;
+    layout.sets[ESPL_STORE_NAMES].n = sizeof names;
     bool good = espl__store_create(path, &layout) == ESPL_OK &&
                 pwrite(fd, documents, sizeof documents, layout.sets[ESPL_STORE_DOCUMENTS].offset) == sizeof documents &&
                 pwrite(fd, &length, sizeof length, layout.sets[ESPL_STORE_BYTES].offset) == sizeof length &&
+                pwrite(fd, split, sizeof split, layout.sets[ESPL_STORE_SPLIT].offset) == sizeof split &&
+                pwrite(fd, names, sizeof names, layout.sets[ESPL_STORE_NAMES].offset) == sizeof names &&
                 espl__store_checksums(NULL, path, &layout) == ESPL_OK && espl__store_seal(path, &layout) == ESPL_OK;
     struct stat found;
     ESPL_ASSERT(good && fstat(fd, &found) == 0, "no store to change");
@@ -61,8 +70,14 @@ static uint64_t touch(const espl_tokens *tokens) {
     uint64_t sum = (uint64_t)tokens->n_bytes;
     for (int64_t d = 0; d <= tokens->n_documents; d++)
         sum += (uint64_t)tokens->documents[d];
+    for (int64_t d = 0; d < tokens->n_documents; d++)
+        sum += (tokens->labels != NULL ? (uint32_t)tokens->labels[d] : 0u) + (tokens->split != NULL ? (uint32_t)tokens->split[d] : 0u) +
+               (tokens->hashes != NULL ? tokens->hashes[d] : 0u);
+    for (int64_t i = 0; i < tokens->names.n; i++)
+        sum += strlen(tokens->names.names[i]);
     for (int64_t t = 0; t < tokens->n_tokens; t++)
-        sum += (tokens->ids16 != NULL ? tokens->ids16[t] : tokens->ids32[t]) + (tokens->mask != NULL ? tokens->mask[t] : 0u);
+        sum += (tokens->ids16 != NULL ? tokens->ids16[t] : tokens->ids32[t]) + (tokens->mask != NULL ? tokens->mask[t] : 0u) +
+               (tokens->types != NULL ? tokens->types[t] : 0u) + (tokens->words != NULL ? tokens->words[t] : 0u);
     return sum;
 }
 

@@ -489,11 +489,11 @@ static void write_made_store(const char *path, const made_store *made) {
     espl_store_layout layout = {.key = 77, .vocabulary = 257};
     const void *const data[] = {made->ids, made->documents, made->mask, &made->bytes};
     const int64_t n[] = {8, 4, 8, 1}, width[] = {2, 8, 1, 8};
-    for (int i = 0; i < ESPL_STORE_SETS; i++)
+    for (int i = 0; i <= ESPL_STORE_BYTES; i++)
         layout.sets[i] = (espl_store_set){.n = n[i], .width = width[i]};
     assert_int_equal(espl__store_create(path, &layout), ESPL_OK);
     int fd = open(path, O_RDWR);
-    for (int i = 0; i < ESPL_STORE_SETS; i++)
+    for (int i = 0; i <= ESPL_STORE_BYTES; i++)
         assert_int_equal(pwrite(fd, data[i], (size_t)(n[i] * width[i]), (off_t)layout.sets[i].offset), n[i] * width[i]);
     close(fd);
     assert_int_equal(espl__store_checksums(NULL, path, &layout), ESPL_OK);

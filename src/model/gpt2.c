@@ -1,6 +1,6 @@
+#include "src/model/model_config.h"
 #include "src/model/rows.h"
 
-#include <math.h>
 #include <stddef.h>
 
 #define DIM(field) offsetof(espl_dims, field)
@@ -69,11 +69,9 @@ static const espl_head_table heads[] = {
 static espl_status finish(espl_dims *dims, const json_t *config, const char *path) {
     if (dims->ffn == 0)
         dims->ffn = 4 * dims->width;
-    if (dims->width % dims->heads != 0)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: n_embd %lld does not divide by n_head %d", path, (long long)dims->width, dims->heads);
-    dims->head_dim = (int32_t)(dims->width / dims->heads);
-    dims->kv_heads = dims->heads;
-    dims->attention_scale = json_is_false(json_object_get(config, "scale_attn_weights")) ? 1.0f : 1.0f / sqrtf((float)dims->head_dim);
+    ESPL_TRY(espl__model_config_equal_heads(dims, path));
+    if (json_is_false(json_object_get(config, "scale_attn_weights")))
+        dims->attention_scale = 1.0f;
     if (json_is_true(json_object_get(config, "scale_attn_by_inverse_layer_idx")))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: scale_attn_by_inverse_layer_idx is not supported", path);
     if (json_is_true(json_object_get(config, "add_cross_attention")))

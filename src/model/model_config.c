@@ -3,6 +3,7 @@
 #include "src/core/buffer.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -80,7 +81,7 @@ static espl_status read_keys(const espl_family *family, const json_t *config, co
     return ESPL_OK;
 }
 
-static espl_status read_activation(const json_t *config, const char *path, espl_dims *dims) {
+espl_status espl__model_config_activation(const char *name, const char *path, espl_dims *dims) {
     static const struct {
         const char *name;
         int kind;
@@ -88,10 +89,6 @@ static espl_status read_activation(const json_t *config, const char *path, espl_
                  {"gelu_fast", ESPL_ACT_GELU_TANH}, {"gelu", ESPL_ACT_GELU},
                  {"relu", ESPL_ACT_RELU},           {"silu", ESPL_ACT_SILU},
                  {"swish", ESPL_ACT_SILU},          {"tanh", ESPL_ACT_TANH}};
-    char key[64];
-    const char *name = json_string_value(look_up(config, "hidden_act|activation_function", key));
-    if (name == NULL)
-        return ESPL_OK;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i].name, name) == 0) {
             dims->activation = names[i].kind;
@@ -100,12 +97,36 @@ static espl_status read_activation(const json_t *config, const char *path, espl_
     ESPL_FAIL(ESPL_ERR_DATA, "%s: activation '%s' is not supported; known: gelu, gelu_new, relu, silu, tanh", path, name);
 }
 
+static espl_status read_activation(const json_t *config, const char *path, espl_dims *dims) {
+    char key[64];
+    const char *name = json_string_value(look_up(config, "hidden_act|activation_function|activation", key));
+    return name == NULL ? ESPL_OK : espl__model_config_activation(name, path, dims);
+}
+
+espl_status espl__model_config_equal_heads(espl_dims *dims, const char *path) {
+    if (dims->width % dims->heads != 0)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: width %lld does not divide by %d heads", path, (long long)dims->width, dims->heads);
+    dims->head_dim = (int32_t)(dims->width / dims->heads);
+    dims->kv_heads = dims->heads;
+    dims->attention_scale = 1.0f / sqrtf((float)dims->head_dim);
+    return ESPL_OK;
+}
+
+/* Two where nothing is said, as transformers has it. */
+static void read_labels(const json_t *config, espl_dims *dims) {
+    const json_t *names = json_object_get(config, "id2label"), *number = json_object_get(config, "num_labels");
+    dims->labels = json_object_size(names) > 0 ? (int64_t)json_object_size(names)
+                   : json_is_integer(number)   ? json_integer_value(number)
+                                               : 2;
+}
+
 /* Far above any model there is, and low enough that no product of two overflows and the tables stay small. */
 static espl_status check_sizes(const espl_dims *d, const char *path) {
     const struct {
         const char *what;
         int64_t value, most;
     } sizes[] = {{"layers", d->layers, 4096},
+                 {"labels", d->labels, 1 << 20},
                  {"width", d->width, 1 << 20},
                  {"feed-forward width", d->ffn, 1 << 24},
                  {"vocabulary", d->vocab, 1 << 26},
@@ -117,6 +138,9 @@ static espl_status check_sizes(const espl_dims *d, const char *path) {
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].most)
             ESPL_FAIL(ESPL_ERR_DATA, "%s: %lld as the number of %s; 1 to %lld is expected", path, (long long)sizes[i].value, sizes[i].what,
                       (long long)sizes[i].most);
+    if (d->source_layers < 0 || d->source_layers > 4096 || d->types < 0 || d->types > 1 << 16)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: %lld encoder layers and %lld token types; at most 4096 and 65536 are expected", path,
+                  (long long)d->source_layers, (long long)d->types);
     if (d->vocab < 2)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: a vocabulary of one token cannot be modelled", path);
     return ESPL_OK;
@@ -129,6 +153,7 @@ espl_status espl__model_config_parse(const json_t *config, const char *path, con
     *dims = (*family)->defaults;
     ESPL_TRY(read_keys(*family, config, path, dims));
     ESPL_TRY(read_activation(config, path, dims));
+    read_labels(config, dims);
     if (dims->heads < 1)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: no attention heads; at least one is expected", path);
     ESPL_TRY((*family)->finish(dims, config, path));

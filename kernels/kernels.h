@@ -35,15 +35,17 @@
  *              position (Su et al. 2021; halves: element i pairs with i + rope_dim/2; elements past rope_dim stay):
  *              (a, b) becomes (a cos - b sin, b cos + a sin).
  *     bwd: rotates dout0 back in place (dout0 is scratch afterwards), then as LINEAR.
- * ATTENTION    in0 qkv [N,(H+2G)d]; out0 [N,H d]; out1 [N,H] f32 = log-sum-exp of the scaled scores.
+ * ATTENTION    in0 qkv [N,(H+2G)d]; out0 [N,H d]; out1 [N,H] f32 = log-sum-exp of the scores.
  *              Token i of segment s sees tokens j of s: causal: j <= i; window w > 0: i - w < j (so w tokens with itself; only with causal).
- *              Head h uses k/v head h / (H / G). softmax(scale q k) v, scale > 0; dropout on probabilities, element
+ *              Head h uses k/v head h / (H / G). softmax(scale q k + bias) v, scale > 0; dropout on probabilities, element
  *              ((h N + i) << 20) + (j - start of s), N = batch->n, i in 0 .. N - 1. out1 is taken before dropout.
+ *              bias: P0[bucket of j - i][h], P0 [rel_buckets,H] or NULL (none; rel_buckets 0): T5's relative position bias, both
+ *              directions unless causal (kernels/relative_bias.h). At least 2 buckets a direction; rel_distance is more than half of them.
  *              Nothing of size T x T exists (Dao 2023, FlashAttention-2).
- *     bwd: din0 [N,(H+2G)d] all three parts.
+ *     bwd: din0 [N,(H+2G)d] all three parts; dP0.
  * ATTENTION_CACHED  generation: in0 qkv of the new tokens; segment s appends its k, v at cache->length[s].. of row cache->row[s] and its
- *              queries see everything there, always causal, with window. cache of the layer: [rows, capacity, 2 G d] real, a token's
- *              k (G d) then its v (G d); token t of the segment is number cache->length[s] + t of the row. No dropout. out0 [N,H d].
+ *              queries see everything there, always causal, with window and P0. cache of the layer: [rows, capacity, 2 G d] real, a
+ *              token's k (G d) then its v (G d); token t of the segment is number cache->length[s] + t of the row. No dropout. out0 [N,H d].
  * ACT          out0 = drop(f(in0)) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh, none (f(x) = x: a dropout by itself).
  *     bwd: din0 = drop'(dout0) f'(in0); may alias dout0.
  * GLU          in0 [N,2F], a row is gate (F) then up (F); out0 [N,F] = drop(f(gate) * up) (Shazeer 2020); kinds of ACT.
@@ -102,8 +104,9 @@ typedef struct espl_attrs {
     int64_t ffn;              /* MLP: width between its matrices */
     int32_t heads, kv_heads, head_dim;
     int32_t causal, window;
-    int32_t kind;   /* norm, activation, or which token is pooled */
-    int32_t layout; /* of the weight */
+    int32_t rel_buckets, rel_distance; /* ATTENTION: rows of P0, and the distance from which all have one; 0: no P0 */
+    int32_t kind;                      /* norm, activation, or which token is pooled */
+    int32_t layout;                    /* of the weight */
     float scale, eps, dropout;
     int32_t rope_dim;   /* 0: no rope */
     uint32_t rng_op;    /* the row's number, for dropout */

@@ -9,7 +9,7 @@
  *   S = scale Q K^T;  m' = max(m, S);  P = e^(S - m');  l = l e^(m - m') + sum P;  O = O e^(m - m') + drop(P) V. */
 typedef struct state {
     const attention *a;
-    span segment;
+    span segment, keyed;             /* of queries and of their keys */
     int64_t head, q, queries, lanes; /* lanes: queries, rounded up to BLOCK_LANES */
     float *qt, *ot, *copy;           /* [d][BLOCK], [d][BLOCK], [BLOCK][d] */
     float *scores, *mask;            /* [BLOCK][BLOCK], [key][query] */
@@ -18,11 +18,21 @@ typedef struct state {
 
 static int64_t floats_of(int64_t d) { return 3 * d * BLOCK + 2 * BLOCK * BLOCK; }
 
-/* S^T = K Q^T; on the diagonal a strip of keys has no queries before it. */
+/* What products are added to. */
+static void put_bias(const state *s, int64_t k, int64_t keys) {
+    const attention *a = s->a;
+    const float *table = a->bias + s->head * a->entries + bias_place(a, s->q - k); /* goes down with the key */
+    for (int64_t j = 0; j < keys; j++)
+        memcpy(s->scores + j * BLOCK, table - j, BLOCK * sizeof(float));
+}
+
+/* S^T = K Q^T + bias; on the diagonal a strip of keys has no queries before it. */
 static void multiply_keys(const state *s, int64_t k, int64_t keys, bool diagonal) {
     const attention *a = s->a;
     int64_t step = diagonal ? BLOCK_LANES : keys;
-    CPU(pack_rows)(key_at(a, s->segment.start + k, s->head / a->group), a->ld, keys, a->d, a->d, 1.0f, s->copy);
+    CPU(pack_rows)(a->key + key_place(a, s->keyed.start + k, s->head / a->group), a->key_ld, keys, a->d, a->d, 1.0f, s->copy);
+    if (a->entries > 0)
+        put_bias(s, k, keys);
     for (int64_t j = 0; j < keys; j += step) {
         int64_t first = diagonal ? j : 0;
         CPU(block_multiply)
@@ -35,7 +45,8 @@ static void multiply_keys(const state *s, int64_t k, int64_t keys, bool diagonal
                           .b = s->qt + first,
                           .ldb = BLOCK,
                           .c = s->scores + j * BLOCK + first,
-                          .ldc = BLOCK});
+                          .ldc = BLOCK,
+                          .add = a->entries > 0});
     }
 }
 
@@ -43,7 +54,7 @@ static void multiply_keys(const state *s, int64_t k, int64_t keys, bool diagonal
 static void add_values(const state *s, int64_t k, int64_t keys, bool diagonal) {
     const attention *a = s->a;
     int64_t step = diagonal ? BLOCK_LANES : s->lanes;
-    CPU(pack_rows)(value_at(a, s->segment.start + k, s->head / a->group), a->ld, keys, a->d, a->d, 1.0f, s->copy);
+    CPU(pack_rows)(a->value + key_place(a, s->keyed.start + k, s->head / a->group), a->key_ld, keys, a->d, a->d, 1.0f, s->copy);
     for (int64_t i = 0; i < s->lanes; i += step)
         CPU(block_multiply)
     (&(block_product){.m = a->d,
@@ -61,7 +72,7 @@ static void add_values(const state *s, int64_t k, int64_t keys, bool diagonal) {
 
 /* Scores of keys that a query does not see become -inf. */
 static void mask_scores(const state *s, int64_t k, int64_t keys) {
-    int64_t window = s->a->args->attrs->window > 0 ? s->a->args->attrs->window : INT32_MAX;
+    int64_t window = s->a->window > 0 ? s->a->window : INT32_MAX;
     for (int64_t j = 0; j < keys; j++) {
         float *row = s->scores + j * BLOCK;
         int32_t from = (int32_t)max64(k + j - s->q, 0), to = (int32_t)min64(k + j - s->q + window, BLOCK); /* queries that see this key */
@@ -141,11 +152,13 @@ static void put_block(const state *s) {
         ((float *)s->a->args->out[1])[(s->segment.start + s->q + i) * heads + s->head] = s->top[i] + logf(s->sum[i]);
 }
 
-static void forward_block(const attention *a, span segment, int64_t head, int64_t q, float *work) {
-    int64_t d = a->d;
+static void forward_block(const attention *a, const block_unit *unit, float *work) {
+    span segment = span_of(a->args->batch, unit->segment);
+    int64_t d = a->d, q = unit->first;
     state s = {.a = a,
                .segment = segment,
-               .head = head,
+               .keyed = keys_of(a, unit->segment),
+               .head = unit->head,
                .q = q,
                .queries = min64(BLOCK, segment.tokens - q),
                .qt = work,
@@ -154,30 +167,36 @@ static void forward_block(const attention *a, span segment, int64_t head, int64_
                .scores = work + 3 * d * BLOCK};
     s.lanes = round_up(s.queries, BLOCK_LANES);
     s.mask = s.scores + BLOCK * BLOCK;
-    CPU(pack_transposed)(query_at(a, segment.start + q, head), a->ld, s.queries, d, a->args->attrs->scale, s.qt);
+    CPU(pack_transposed)(query_at(a, segment.start + q, s.head), a->query_ld, s.queries, d, a->args->attrs->scale, s.qt);
     memset(s.ot, 0, (size_t)(d * BLOCK) * sizeof(float));
     memset(s.scores, 0, (size_t)(BLOCK * BLOCK) * sizeof(float));
     for (int i = 0; i < BLOCK; i++) {
         s.top[i] = -1e30f; /* finite, so that a block without visible keys gives e^-inf and not NaN */
         s.sum[i] = 0.0f;
     }
-    int64_t end = end_key(a, &segment, q, s.queries);
+    int64_t end = end_key(a, &s.keyed, q, s.queries);
     for (int64_t k = first_key(a, q); k < end; k += BLOCK)
         add_keys(&s, k, min64(BLOCK, end - k));
     put_block(&s);
 }
 
-void CPU(attention_forward)(const espl_args *args) {
-    attention a = attention_of(args, CPU(dropout_of)(args));
-    int64_t units = CPU(attention_blocks)(args->batch) * a.heads;
+void CPU(attend_blocks)(const attention *a) {
+    int64_t units = CPU(attention_blocks)(a->args->batch) * a->heads;
+    float *work = (float *)a->args->work + CPU(bias_floats)(a->args->attrs);
+    CPU(fill_bias)(a->args, a->causal, -1, a->bias);
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t i = 0; i < units; i++) {
-        block_unit unit = CPU(attention_unit)(args->batch, i, a.heads);
-        forward_block(&a, unit.segment, unit.head, unit.first, (float *)args->work + omp_get_thread_num() * floats_of(a.d));
+        block_unit unit = CPU(attention_unit)(a->args->batch, i, a->heads);
+        forward_block(a, &unit, work + omp_get_thread_num() * floats_of(a->d));
     }
+}
+
+void CPU(attention_forward)(const espl_args *args) {
+    attention a = CPU(self_attention)(args, args->work);
+    CPU(attend_blocks)(&a);
 }
 
 size_t CPU(attention_work)(const espl_attrs *attrs, int64_t n, int threads, int backward) {
     return backward ? CPU(attention_backward_work)(attrs, n, threads)
-                    : (size_t)threads * (size_t)floats_of(attrs->head_dim) * sizeof(float);
+                    : (size_t)(CPU(bias_floats)(attrs) + threads * floats_of(attrs->head_dim)) * sizeof(float);
 }

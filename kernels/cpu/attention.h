@@ -10,15 +10,24 @@
 
 #include "kernels/cpu/blocks.h"
 #include "kernels/cpu/dropout.h"
+#include "kernels/relative_bias.h"
 
 enum { BLOCK = 64 };
 
-/* Positions here count from the start of the segment. */
+/* Queries, keys and values of a call. Positions here count from the start of the segment. */
 typedef struct attention {
     const espl_args *args;
-    const real *qkv;
-    int64_t ld, d, width; /* of qkv; of a head; of a head, rounded up to BLOCK_LANES */
+    const espl_batch *keyed;         /* whose tokens are keys; queries are those of args->batch */
+    const int32_t *key_segment;      /* of a segment of queries; NULL: it has the same number */
+    const real *query, *key, *value; /* of token 0, head 0 */
+    real *dquery, *dkey, *dvalue;
+    bool query_add, key_add;  /* gradients are added to what is there */
+    int64_t query_ld, key_ld; /* from token to token */
+    int64_t d, width;         /* of a head; of a head, rounded up to BLOCK_LANES */
     int64_t heads, kv_heads, group;
+    int32_t causal, window;
+    int64_t entries; /* of a head's table of biases; 0: no bias */
+    float *bias;     /* [heads, entries] */
     dropout drop;
 } attention;
 
@@ -27,51 +36,69 @@ typedef struct span {
 } span;
 
 typedef struct block_unit {
-    span segment;
-    int64_t head, first; /* first: token of the block, from the start of the segment */
+    int32_t segment;
+    int64_t head, first, block; /* token of the block, from the start of the segment; number of the block in all segments */
 } block_unit;
 
-static inline attention attention_of(const espl_args *args, dropout drop) {
-    const espl_attrs *attrs = args->attrs;
-    int64_t d = attrs->head_dim;
-    return (attention){.args = args,
-                       .qkv = args->in[0],
-                       .ld = (attrs->heads + 2 * attrs->kv_heads) * d,
-                       .d = d,
-                       .width = round_up(d, BLOCK_LANES),
-                       .heads = attrs->heads,
-                       .kv_heads = attrs->kv_heads,
-                       .group = attrs->heads / attrs->kv_heads,
-                       .drop = drop};
+static inline span span_of(const espl_batch *batch, int32_t segment) {
+    return (span){batch->segments[segment], batch->segments[segment + 1] - batch->segments[segment]};
 }
 
-static inline const real *query_at(const attention *a, int64_t token, int64_t head) { return a->qkv + token * a->ld + head * a->d; }
-
-static inline const real *key_at(const attention *a, int64_t token, int64_t kv_head) {
-    return a->qkv + token * a->ld + (a->heads + kv_head) * a->d;
+static inline span keys_of(const attention *a, int32_t segment) {
+    return span_of(a->keyed, a->key_segment ? a->key_segment[segment] : segment);
 }
 
-static inline const real *value_at(const attention *a, int64_t token, int64_t kv_head) {
-    return a->qkv + token * a->ld + (a->heads + a->kv_heads + kv_head) * a->d;
-}
+static inline const real *query_at(const attention *a, int64_t token, int64_t head) { return a->query + token * a->query_ld + head * a->d; }
 
-/* The keys that queries q .. q + n - 1 may see: from a multiple of BLOCK. */
+/* Elements from the place of token 0, head 0 of keys and values. */
+static inline int64_t key_place(const attention *a, int64_t token, int64_t kv_head) { return token * a->key_ld + kv_head * a->d; }
+
+/* The keys that queries q .. q + n - 1 may see, of `keys`: from a multiple of BLOCK. */
 static inline int64_t first_key(const attention *a, int64_t q) {
-    const espl_attrs *attrs = a->args->attrs;
-    return attrs->causal && attrs->window > 0 && q >= attrs->window ? (q - attrs->window + 1) / BLOCK * BLOCK : 0;
+    return a->window > 0 && q >= a->window ? (q - a->window + 1) / BLOCK * BLOCK : 0;
 }
 
-static inline int64_t end_key(const attention *a, const span *s, int64_t q, int64_t n) {
-    return a->args->attrs->causal ? min64(q + n, s->tokens) : s->tokens;
+static inline int64_t end_key(const attention *a, const span *keys, int64_t q, int64_t n) {
+    return a->causal ? min64(q + n, keys->tokens) : keys->tokens;
 }
 
-static inline bool on_diagonal(const attention *a, int64_t q, int64_t k) { return a->args->attrs->causal && q == k; }
+static inline bool on_diagonal(const attention *a, int64_t q, int64_t k) { return a->causal && q == k; }
 
 /* Whether some of these queries may not see some of these keys. */
 static inline bool is_masked(const attention *a, int64_t q, int64_t queries, int64_t k) {
-    const espl_attrs *attrs = a->args->attrs;
-    return attrs->causal && (q == k || (attrs->window > 0 && q + queries - 1 - k >= attrs->window));
+    return a->causal && (q == k || (a->window > 0 && q + queries - 1 - k >= a->window));
 }
+
+/* The place in a head's table of the bias of a block's first query and key, `offset` entries from the middle; where all of the block is
+ * beyond rel_distance, that of a block which is just so. */
+static inline int64_t bias_place(const attention *a, int64_t offset) {
+    int64_t middle = a->entries / 2, most = middle - BLOCK;
+    return middle + min64(max64(offset, -most), most);
+}
+
+/* Local. The call as ATTENTION has it: queries, keys and values in one row of qkv. Its table of biases lies at `bias`. */
+attention CPU(self_attention)(const espl_args *args, float *bias);
+
+/* Local. Floats of the tables of biases; 0: the row has none. */
+int64_t CPU(bias_floats)(const espl_attrs *attrs);
+
+/* Local. Fills the tables of biases [heads, entries], entries going up (direction 1) or down (-1) with the key. */
+void CPU(fill_bias)(const espl_args *args, bool causal, int direction, float *table);
+
+/* The keys and values of one head, row by row as they lie, and the biases of a query that sees the last of them. */
+typedef struct key_rows {
+    const real *key, *value; /* of row 0 */
+    int64_t ld, d;           /* from row to row; of a head */
+    const float *bias;       /* of the last key: the head's table, going up with the key, at its middle; NULL: none */
+    int64_t reach;           /* entries before that */
+} key_rows;
+
+/* Local. One query, times the scale, over keys from .. to - 1; fills o[d] and returns the log-sum-exp. */
+float CPU(attend_rows)(const float *q, const key_rows *rows, int64_t from, int64_t to, float *o);
+
+/* Local. As ATTENTION's kernels, for any call; its table of biases stands at the beginning of args->work. */
+void CPU(attend_blocks)(const attention *a);
+void CPU(attend_blocks_backward)(const attention *a);
 
 /* Local. Blocks of BLOCK tokens in all segments. */
 int64_t CPU(attention_blocks)(const espl_batch *batch);
@@ -88,7 +115,7 @@ void CPU(unpack_transposed)(const float *x, int64_t d, int64_t width, float *to)
 /* Local. to[i][c] = scale * x[i][c], `width` wide, 0 past d. */
 void CPU(pack_rows)(const real *x, int64_t ld, int64_t rows, int64_t d, int64_t width, float scale, float *to);
 
-/* Local. mask[j][i] = 0 or 1 / (1 - p) of probabilities [key][query]; k is a multiple of 4. */
-void CPU(attention_dropout)(const attention *a, const span *s, int64_t head, int64_t q, int64_t k, int64_t keys, float *mask);
+/* Local. mask[j][i] = 0 or 1 / (1 - p) of probabilities [key][query] of a segment of queries; k is a multiple of 4. */
+void CPU(attention_dropout)(const attention *a, const span *segment, int64_t head, int64_t q, int64_t k, int64_t keys, float *mask);
 
 #endif

@@ -5,18 +5,65 @@
 int64_t CPU(attention_blocks)(const espl_batch *batch) {
     int64_t count = 0;
     for (int32_t i = 0; i < batch->n_segments; i++)
-        count += pieces(batch->segments[i + 1] - batch->segments[i], BLOCK);
+        count += pieces(span_of(batch, i).tokens, BLOCK);
     return count;
 }
 
 block_unit CPU(attention_unit)(const espl_batch *batch, int64_t unit, int64_t heads) {
-    int32_t i = 0;
-    int64_t count;
-    for (; unit >= (count = pieces(batch->segments[i + 1] - batch->segments[i], BLOCK) * heads); i++)
-        unit -= count;
-    return (block_unit){.segment = {batch->segments[i], batch->segments[i + 1] - batch->segments[i]},
-                        .head = unit / (count / heads),
-                        .first = unit % (count / heads) * BLOCK};
+    block_unit found = {0};
+    int64_t blocks;
+    for (; unit >= (blocks = pieces(span_of(batch, found.segment).tokens, BLOCK)) * heads; found.segment++) {
+        unit -= blocks * heads;
+        found.block += blocks;
+    }
+    found.head = unit / blocks;
+    found.first = unit % blocks * BLOCK;
+    found.block += unit % blocks;
+    return found;
+}
+
+attention CPU(self_attention)(const espl_args *args, float *bias) {
+    const espl_attrs *attrs = args->attrs;
+    int64_t d = attrs->head_dim, key = attrs->heads * d, value = key + attrs->kv_heads * d;
+    const real *qkv = args->in[0];
+    real *din = args->din[0];
+    attention a = {.args = args,
+                   .keyed = args->batch,
+                   .query = qkv,
+                   .key = qkv + key,
+                   .value = qkv + value,
+                   .query_add = args->din_add[0],
+                   .key_add = args->din_add[0],
+                   .query_ld = value + attrs->kv_heads * d,
+                   .key_ld = value + attrs->kv_heads * d,
+                   .d = d,
+                   .width = round_up(d, BLOCK_LANES),
+                   .heads = attrs->heads,
+                   .kv_heads = attrs->kv_heads,
+                   .group = attrs->heads / attrs->kv_heads,
+                   .causal = attrs->causal,
+                   .window = attrs->causal ? attrs->window : 0,
+                   .entries = espl__rel_entries(attrs),
+                   .bias = bias,
+                   .drop = CPU(dropout_of)(args)};
+    if (din) {
+        a.dquery = din;
+        a.dkey = din + key;
+        a.dvalue = din + value;
+    }
+    return a;
+}
+
+int64_t CPU(bias_floats)(const espl_attrs *attrs) { return round_up(attrs->heads * espl__rel_entries(attrs), LANES16); }
+
+void CPU(fill_bias)(const espl_args *args, bool causal, int direction, float *table) {
+    int64_t heads = args->attrs->heads, entries = espl__rel_entries(args->attrs);
+    espl__rel_buckets buckets = espl__rel_buckets_of(args->attrs, causal);
+    for (int64_t x = 0; x < entries; x++) {
+        const real *row = (const real *)args->param[0] + espl__rel_bucket(&buckets, (int32_t)(direction * (x - entries / 2))) * heads;
+        for (int64_t head = 0; head < heads; head++)
+            table[head * entries + x] = load(row + head);
+    }
 }
 
 /* A row of the next head lies behind that of this one, and rows are too far apart for the hardware to foresee: it is asked for here. */
@@ -63,8 +110,8 @@ void CPU(pack_rows)(const real *x, int64_t ld, int64_t rows, int64_t d, int64_t 
     }
 }
 
-void CPU(attention_dropout)(const attention *a, const span *s, int64_t head, int64_t q, int64_t k, int64_t keys, float *mask) {
-    uint64_t row = (uint64_t)(head * a->args->batch->n + s->start + q);
+void CPU(attention_dropout)(const attention *a, const span *segment, int64_t head, int64_t q, int64_t k, int64_t keys, float *mask) {
+    uint64_t row = (uint64_t)(head * a->args->batch->n + segment->start + q);
     philox stream = philox_of(&a->drop.key);
     for (int64_t j = 0; j < keys; j += 4)
         for (int64_t i = 0; i < BLOCK; i += PHILOX_BLOCKS) {

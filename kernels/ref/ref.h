@@ -7,7 +7,7 @@
 #ifndef ESPL_KERNELS_REF_REF_H
 #define ESPL_KERNELS_REF_REF_H
 
-#include "kernels/kernels.h"
+#include "kernels/relative_bias.h"
 
 #include <math.h>
 
@@ -45,11 +45,17 @@ typedef struct ref_view {
     const real *query, *keys, *values;
     int64_t stride, count, width;
     real scale;
-    const espl_args *dropped; /* dropout of the probabilities by this call's attrs and batch; NULL: none */
-    uint64_t element;         /* the dropout element of row 0 */
+    const espl__rel_buckets *buckets; /* of the relative position bias; NULL: none */
+    const real *bias;                 /* the head's in the first bucket's row */
+    int64_t bias_stride, offset;      /* of row 0: key - query */
+    const espl_args *dropped;         /* dropout of the probabilities by this call's attrs and batch; NULL: none */
+    uint64_t element;                 /* the dropout element of row 0 */
 } ref_view;
 
-/* Local. out[width] = sum over j of drop(p_j) values_j, p = softmax over j of scale query . keys_j; returns the log-sum-exp. */
+/* Local. The score of row j: scale query . keys_j + bias. */
+real REF(score)(const ref_view *view, int64_t j);
+
+/* Local. out[width] = sum over j of drop(p_j) values_j, p = softmax over j of the scores; returns the log-sum-exp. */
 real REF(attend)(const ref_view *view, real *out);
 
 static inline real ref_dot(const real *a, const real *b, int64_t n) {

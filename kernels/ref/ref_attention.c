@@ -1,81 +1,128 @@
 #include "kernels/ref/ref.h"
 
-/* One (head, token): offsets into a row of qkv, and the tokens [first, first + count) that it sees. */
+/* A call: where queries, keys and values lie, and who may see whom. */
+typedef struct call {
+    const espl_args *args;
+    const real *query, *key, *value; /* of token 0, head 0 */
+    real *dquery, *dkey, *dvalue;
+    int64_t query_ld, key_ld; /* elements from token to token */
+    int32_t causal, window;
+    const espl__rel_buckets *buckets; /* NULL: no bias */
+} call;
+
+/* One (head, token): the rows of keys [first, first + count) that it sees, and the first of their segment. */
 typedef struct place {
-    int64_t stride, query, key, value;
-    int64_t first, count, segment_start;
+    int64_t h, i, first, count, segment_start;
 } place;
 
-static place place_of(const espl_args *args, int64_t h, int64_t i, const int32_t *segment) {
-    const espl_attrs *attrs = args->attrs;
-    int64_t d = attrs->head_dim, group = h / (attrs->heads / attrs->kv_heads);
-    place p = {.stride = (attrs->heads + 2 * attrs->kv_heads) * d, .first = segment[0], .segment_start = segment[0]};
-    p.query = h * d;
-    p.key = (attrs->heads + group) * d;
-    p.value = p.key + attrs->kv_heads * d;
-    if (attrs->window > 0 && i - attrs->window + 1 > p.first)
-        p.first = i - attrs->window + 1;
-    p.count = (attrs->causal ? i + 1 : segment[1]) - p.first;
-    return p;
-}
-
 /* Calls f for each head and token. */
-static void each(const espl_args *args, void (*f)(const espl_args *args, int64_t h, int64_t i, const place *p)) {
-    for (int32_t s = 0; s < args->batch->n_segments; s++)
-        for (int64_t i = args->batch->segments[s]; i < args->batch->segments[s + 1]; i++)
-            for (int64_t h = 0; h < args->attrs->heads; h++) {
-                place p = place_of(args, h, i, args->batch->segments + s);
-                f(args, h, i, &p);
+static void each(const call *c, void (*f)(const call *c, const place *p)) {
+    const espl_batch *batch = c->args->batch;
+    for (int32_t s = 0; s < batch->n_segments; s++)
+        for (int64_t i = batch->segments[s]; i < batch->segments[s + 1]; i++)
+            for (int64_t h = 0; h < c->args->attrs->heads; h++) {
+                place p = {.h = h, .i = i, .first = batch->segments[s], .segment_start = batch->segments[s]};
+                if (c->window > 0 && i - c->window + 1 > p.first)
+                    p.first = i - c->window + 1;
+                p.count = (c->causal ? i + 1 : batch->segments[s + 1]) - p.first;
+                f(c, &p);
             }
 }
 
-static uint64_t dropout_element(const espl_args *args, int64_t h, int64_t i, const place *p) {
-    return ((uint64_t)(h * args->batch->n + i) << 20) + (uint64_t)(p->first - p->segment_start);
+/* The place of key j, or of its value, from that of token 0. */
+static int64_t key_at(const call *c, const place *p, int64_t j) {
+    const espl_attrs *attrs = c->args->attrs;
+    return j * c->key_ld + p->h / (attrs->heads / attrs->kv_heads) * attrs->head_dim;
 }
 
-static void forward_row(const espl_args *args, int64_t h, int64_t i, const place *p) {
-    const espl_attrs *attrs = args->attrs;
-    const real *qkv = args->in[0];
-    ref_view view = {.query = qkv + i * p->stride + p->query,
-                     .keys = qkv + p->first * p->stride + p->key,
-                     .values = qkv + p->first * p->stride + p->value,
-                     .stride = p->stride,
+static uint64_t dropout_element(const call *c, const place *p) {
+    return ((uint64_t)(p->h * c->args->batch->n + p->i) << 20) + (uint64_t)(p->first - p->segment_start);
+}
+
+static ref_view view_of(const call *c, const place *p) {
+    const espl_attrs *attrs = c->args->attrs;
+    ref_view view = {.query = c->query + p->i * c->query_ld + p->h * attrs->head_dim,
+                     .keys = c->key + key_at(c, p, p->first),
+                     .values = c->value + key_at(c, p, p->first),
+                     .stride = c->key_ld,
                      .count = p->count,
                      .width = attrs->head_dim,
                      .scale = (real)attrs->scale,
-                     .dropped = args,
-                     .element = dropout_element(args, h, i, p)};
-    ((real *)args->out[1])[i * attrs->heads + h] = REF(attend)(&view, (real *)args->out[0] + (i * attrs->heads + h) * attrs->head_dim);
+                     .buckets = c->buckets,
+                     .bias_stride = attrs->heads,
+                     .offset = p->first - p->i,
+                     .dropped = c->args,
+                     .element = dropout_element(c, p)};
+    if (c->buckets)
+        view.bias = (const real *)c->args->param[0] + p->h;
+    return view;
 }
 
-/* o_i = sum over j of drop(p_ij) v_j,  p_ij = exp(s_ij - lse_i),  s_ij = scale q_i . k_j */
-void REF(attention_forward)(const espl_args *args) { each(args, forward_row); }
+static void forward_row(const call *c, const place *p) {
+    const espl_attrs *attrs = c->args->attrs;
+    int64_t row = p->i * attrs->heads + p->h;
+    ref_view view = view_of(c, p);
+    ((real *)c->args->out[1])[row] = REF(attend)(&view, (real *)c->args->out[0] + row * attrs->head_dim);
+}
 
 /* dv_j += drop(p_ij) do_i
  * ds_ij = p_ij (drop'(do_i . v_j) - do_i . o_i), since sum over j of p_ij drop'(do_i . v_j) = do_i . o_i
- * dq_i += scale ds_ij k_j;  dk_j += scale ds_ij q_i */
-static void backward_row(const espl_args *args, int64_t h, int64_t i, const place *p) {
-    const espl_attrs *attrs = args->attrs;
-    int64_t d = attrs->head_dim, head = (i * attrs->heads + h) * d;
-    const real *qkv = args->in[0], *query = qkv + i * p->stride + p->query, *dout = (const real *)args->dout[0] + head;
-    real lse = ((const real *)args->out[1])[i * attrs->heads + h], delta = ref_dot(dout, (const real *)args->out[0] + head, d);
-    real *din = args->din[0], *dq = din + i * p->stride + p->query, scale = (real)attrs->scale;
-    for (int64_t j = p->first; j < p->first + p->count; j++) {
-        const real *key = qkv + j * p->stride + p->key, *value = qkv + j * p->stride + p->value;
-        real *dk = din + j * p->stride + p->key, *dv = din + j * p->stride + p->value;
-        real keep = ref_keep(args, dropout_element(args, h, i, p) + (uint64_t)(j - p->first));
-        real prob = MATH(exp)(scale * ref_dot(query, key, d) - lse);
-        real ds = scale * prob * (keep * ref_dot(dout, value, d) - delta);
-        for (int64_t c = 0; c < d; c++) {
-            dv[c] += prob * keep * dout[c];
-            dq[c] += ds * key[c];
-            dk[c] += ds * query[c];
+ * dq_i += scale ds_ij k_j;  dk_j += scale ds_ij q_i;  dbias[bucket of j - i] += ds_ij */
+static void backward_row(const call *c, const place *p) {
+    const espl_args *args = c->args;
+    int64_t d = args->attrs->head_dim, row = p->i * args->attrs->heads + p->h;
+    const real *dout = (const real *)args->dout[0] + row * d;
+    real lse = ((const real *)args->out[1])[row], delta = ref_dot(dout, (const real *)args->out[0] + row * d, d);
+    real *dq = c->dquery + p->i * c->query_ld + p->h * d, *dbias = args->dparam[0];
+    ref_view view = view_of(c, p);
+    for (int64_t j = 0; j < p->count; j++) {
+        const real *key = view.keys + j * view.stride, *value = view.values + j * view.stride;
+        real *dk = c->dkey + key_at(c, p, p->first + j), *dv = c->dvalue + key_at(c, p, p->first + j);
+        real keep = ref_keep(args, view.element + (uint64_t)j), prob = MATH(exp)(REF(score)(&view, j) - lse);
+        real slope = prob * (keep * ref_dot(dout, value, d) - delta), ds = view.scale * slope;
+        for (int64_t e = 0; e < d; e++) {
+            dv[e] += prob * keep * dout[e];
+            dq[e] += ds * key[e];
+            dk[e] += ds * view.query[e];
         }
+        if (c->buckets && dbias)
+            dbias[espl__rel_bucket(c->buckets, (int32_t)(view.offset + j)) * args->attrs->heads + p->h] += slope;
     }
+}
+
+/* Queries, keys and values side by side in one row of qkv. */
+static call self_call(const espl_args *args, espl__rel_buckets *buckets) {
+    const espl_attrs *attrs = args->attrs;
+    int64_t key = attrs->heads * attrs->head_dim, value = key + attrs->kv_heads * attrs->head_dim;
+    const real *qkv = args->in[0];
+    real *din = args->din[0];
+    call c = {.args = args, .query = qkv, .key = qkv + key, .value = qkv + value, .causal = attrs->causal, .window = attrs->window};
+    c.query_ld = c.key_ld = value + attrs->kv_heads * attrs->head_dim;
+    if (din) {
+        c.dquery = din;
+        c.dkey = din + key;
+        c.dvalue = din + value;
+    }
+    if (attrs->rel_buckets > 0) {
+        *buckets = espl__rel_buckets_of(attrs, attrs->causal);
+        c.buckets = buckets;
+    }
+    return c;
+}
+
+/* o_i = sum over j of drop(p_ij) v_j,  p_ij = exp(s_ij - lse_i),  s_ij = scale q_i . k_j + bias */
+void REF(attention_forward)(const espl_args *args) {
+    espl__rel_buckets buckets;
+    call c = self_call(args, &buckets);
+    each(&c, forward_row);
 }
 
 void REF(attention_backward)(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
-    ref_clear(args->din[0], args->batch->n * (attrs->heads + 2 * attrs->kv_heads) * attrs->head_dim, args->din_add[0]);
-    each(args, backward_row);
+    espl__rel_buckets buckets;
+    call c = self_call(args, &buckets);
+    ref_clear(args->din[0], args->batch->n * c.query_ld, args->din_add[0]);
+    if (args->dparam[0])
+        ref_clear(args->dparam[0], (int64_t)attrs->rel_buckets * attrs->heads, args->dparam_add[0]);
+    each(&c, backward_row);
 }

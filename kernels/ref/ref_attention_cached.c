@@ -17,7 +17,7 @@ static void append(const espl_args *args, int64_t i, real *row, int64_t at) {
     memcpy(row + at * width, kv, (size_t)width * sizeof(real));
 }
 
-static void query_row(const espl_args *args, int64_t h, int64_t i, const real *row, int64_t at) {
+static void query_row(const espl_args *args, const espl__rel_buckets *buckets, int64_t h, int64_t i, const real *row, int64_t at) {
     const espl_attrs *attrs = args->attrs;
     int64_t d = attrs->head_dim, group = h / (attrs->heads / attrs->kv_heads), width = 2 * attrs->kv_heads * d;
     int64_t first = attrs->window > 0 && at - attrs->window + 1 > 0 ? at - attrs->window + 1 : 0;
@@ -28,20 +28,27 @@ static void query_row(const espl_args *args, int64_t h, int64_t i, const real *r
                      .stride = width,
                      .count = at + 1 - first,
                      .width = d,
-                     .scale = (real)attrs->scale};
+                     .scale = (real)attrs->scale,
+                     .offset = first - at,
+                     .bias_stride = attrs->heads};
+    if (attrs->rel_buckets > 0) {
+        view.buckets = buckets;
+        view.bias = (const real *)args->param[0] + h;
+    }
     REF(attend)(&view, (real *)args->out[0] + (i * attrs->heads + h) * d);
 }
 
 /* As ATTENTION, keys and values from the cache. */
 void REF(attention_cached_forward)(const espl_args *args) {
     const espl_batch *batch = args->batch;
+    espl__rel_buckets buckets = espl__rel_buckets_of(args->attrs, true);
     for (int32_t s = 0; s < batch->n_segments; s++) {
         real *row = cache_row(args, s);
         for (int64_t i = batch->segments[s]; i < batch->segments[s + 1]; i++) {
             int64_t at = batch->cache->length[s] + i - batch->segments[s];
             append(args, i, row, at);
             for (int64_t h = 0; h < args->attrs->heads; h++)
-                query_row(args, h, i, row, at);
+                query_row(args, &buckets, h, i, row, at);
         }
     }
 }

@@ -92,7 +92,22 @@ static inline int64_t naive_start(const op_values *v, int64_t i) {
     return v->batch.segments[s];
 }
 
-/* Row i of the matrix of one head: exp(scale q k) where seen, and what becomes of the values. */
+/* Hugging Face's T5Attention._relative_position_bucket, clause by clause; a bound that is a whole number is not missed by rounding. */
+static inline int64_t naive_bucket(const espl_attrs *attrs, int64_t offset) {
+    int64_t n = attrs->causal ? attrs->rel_buckets : attrs->rel_buckets / 2, base = offset > 0 && !attrs->causal ? n : 0;
+    int64_t distance = offset < 0 ? -offset : attrs->causal ? 0 : offset, exact = n / 2;
+    if (distance < exact)
+        return base + distance;
+    double steps = log((double)distance / (double)exact) / log((double)attrs->rel_distance / (double)exact) * (double)(n - exact);
+    int64_t large = exact + (int64_t)(steps + 1e-9);
+    return base + (large < n - 1 ? large : n - 1);
+}
+
+static inline naive_real naive_bias(const op_values *v, int64_t h, int64_t offset) {
+    return v->attrs.rel_buckets > 0 ? v->slot[OP_PARAM0][naive_bucket(&v->attrs, offset) * v->attrs.heads + h] : 0;
+}
+
+/* Row i of the matrix of one head: exp(scale q k + bias) where seen, and what becomes of the values. */
 static inline void naive_attention_row(const op_values *v, int64_t h, int64_t i, naive_real *row, double *const out[3]) {
     int64_t n = v->batch.n, heads = v->attrs.heads, groups = v->attrs.kv_heads, d = v->attrs.head_dim, width = (heads + 2 * groups) * d;
     int64_t key = (heads + h * groups / heads) * d, value = key + groups * d;
@@ -102,7 +117,7 @@ static inline void naive_attention_row(const op_values *v, int64_t h, int64_t i,
         naive_real score = 0;
         for (int64_t c = 0; c < d; c++)
             score += (naive_real)qkv[i * width + h * d + c] * qkv[j * width + key + c];
-        row[j] = naive_sees(v, i, j) ? expl(score * v->attrs.scale) : 0;
+        row[j] = naive_sees(v, i, j) ? expl(score * v->attrs.scale + naive_bias(v, h, j - i)) : 0;
         sum += row[j];
     }
     out[1][i * heads + h] = (double)logl(sum);

@@ -350,6 +350,18 @@ static inline int32_t op_next_pieces(const op_case *c, const op_values *v, int32
     return n;
 }
 
+/* n numbers in the backend's `real`, where its kernels work; NULL for none. */
+static inline void *op_number_memory(const op_backend *backend, const double *x, int64_t n) {
+    size_t bytes = (size_t)n * espl_dtype_size(backend->kernels->real);
+    void *narrow = op_alloc(bytes), *there = op_memory(backend, bytes);
+    if (n == 0)
+        return NULL;
+    espl_dtype_convert(narrow, backend->kernels->real, x, ESPL_F64, (size_t)n);
+    op_put(backend, there, narrow, bytes);
+    free(narrow);
+    return there;
+}
+
 /* One micro-batch of generation: rows `from` of in0, their outputs to the same rows of `out`. */
 static inline void op_cached_step(const op_backend *backend, const op_values *v, espl_batch *batch, const int32_t *from, double *out) {
     int64_t heads = v->attrs.heads, d = v->attrs.head_dim, width = (heads + 2 * v->attrs.kv_heads) * d, wide = heads * d;
@@ -362,13 +374,15 @@ static inline void op_cached_step(const op_backend *backend, const op_values *v,
     op_put(backend, in, host_in, in_bytes);
     if (backend->calls)
         op_must(backend->calls->begin(backend->device, batch));
-    espl_args args = {.attrs = &v->attrs, .batch = batch, .in = {in}, .out = {result}, .layer = 1};
+    void *bias = op_number_memory(backend, v->slot[OP_PARAM0], v->size[OP_PARAM0]);
+    espl_args args = {.attrs = &v->attrs, .batch = batch, .in = {in}, .out = {result}, .param = {bias}, .layer = 1};
     op_call(backend, ESPL_OP_ATTENTION_CACHED, &args, 0);
     op_get(backend, host_out, result, out_bytes);
     for (int64_t i = 0; i < batch->n; i++)
         espl_dtype_convert(out + from[i] * wide, ESPL_F64, host_out + (size_t)(i * wide) * size, real, (size_t)wide);
     op_release(backend, in, in_bytes);
     op_release(backend, result, out_bytes);
+    op_release(backend, bias, (size_t)v->size[OP_PARAM0] * size);
     free(host_in);
     free(host_out);
 }

@@ -48,9 +48,7 @@ static const espl_op_row ops[] = {
     {OP(ATTENTION, LAYER, "attn"), IN1(QKV), OUT2(ATTENTION, Q, LSE, H)},
     {OP(LINEAR, LAYER, "attn.c_proj"), IN1(ATTENTION), OUT1(Y, D), WITH2(OUT, OUT_BIAS)},
     {OP(RESNORM, LAYER, "ln_2"), IN2(X, Y), OUT3(X, D, NORMED, D, STAT, 2), WITH2(NORM2, NORM2_BIAS)},
-    {OP(LINEAR, LAYER, "mlp.c_fc"), IN1(NORMED), OUT1(UP, F), WITH2(UP, UP_BIAS)},
-    {OP(ACT, LAYER, "mlp.act"), IN1(UP), OUT1(ACT, F)},
-    {OP(LINEAR, LAYER, "mlp.c_proj"), IN1(ACT), OUT1(Y, D), WITH2(DOWN, DOWN_BIAS)},
+    {OP(MLP, LAYER, "mlp"), IN1(NORMED), OUT2(Y, D, UP, F), WITH4(UP, UP_BIAS, DOWN, DOWN_BIAS)},
     {OP(RESNORM, HEAD, "ln_f"), IN2(X, Y), OUT3(X, D, NORMED, D, STAT, 2), WITH2(NORM_F, NORM_F_BIAS)},
 };
 

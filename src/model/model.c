@@ -150,6 +150,7 @@ static espl_attrs make_attrs(const espl_model *m, const espl_op_row *row, int nu
         break;
     case ESPL_OP_RESNORM: a.kind = m->family->norm_kind; break;
     case ESPL_OP_QKV: a.positions = d->positions; break;
+    case ESPL_OP_MLP: a.ffn = size_of(d, row->width[1]); break;
     case ESPL_OP_ATTENTION: a.scale = d->attention_scale; break;
     case ESPL_OP_LINEAR_XENT:
         a.scale = d->logits_scale;
@@ -341,6 +342,8 @@ int64_t espl_model_matrix_numel(const espl_model *model) {
         const espl_row *r = &model->rows[i];
         if (r->op == ESPL_OP_LINEAR || r->op == ESPL_OP_QKV)
             n += r->attrs.n_in * r->attrs.n_out;
+        else if (r->op == ESPL_OP_MLP)
+            n += r->attrs.ffn * (r->attrs.n_in + r->attrs.n_out);
         else if (r->op == ESPL_OP_LINEAR_XENT)
             n += r->attrs.n_in * r->attrs.vocab;
     }

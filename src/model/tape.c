@@ -64,8 +64,8 @@ static void end_call(maker *k, const espl_call *c) {
 
 /* ---- Forward. */
 
-static void bind_outputs(maker *k, const espl_row *r, espl_call *c) {
-    for (int i = 0; i < ESPL_MAX_OUT; i++)
+static void bind_outputs(maker *k, const espl_row *r, espl_call *c, int first) {
+    for (int i = first; i < ESPL_MAX_OUT; i++)
         if (r->out[i] >= 0) {
             if (k->value[r->out[i]] < 0)
                 k->value[r->out[i]] = new_life(k, r->out[i], false);
@@ -73,13 +73,14 @@ static void bind_outputs(maker *k, const espl_row *r, espl_call *c) {
         }
 }
 
-static void forward_call(maker *k, int row, bool again) {
+/* The outputs from `first` on: 0, or 1 of an op that is ALONE. */
+static void forward_call(maker *k, int row, bool again, int first) {
     const espl_row *r = &k->model->rows[row];
     espl_call *c = new_call(k, ESPL_CALL_FORWARD, row);
     c->again = again;
     for (int i = 0; i < ESPL_MAX_IN; i++)
         c->in[i] = r->in[i] >= 0 ? k->value[r->in[i]] : -1;
-    bind_outputs(k, r, c);
+    bind_outputs(k, r, c, first);
     end_call(k, c);
 }
 
@@ -89,7 +90,7 @@ static void renew_call(maker *k, int row) {
     espl_call *c = new_call(k, ESPL_CALL_FORWARD, row);
     c->again = true;
     c->in[0] = k->value[r->out[0]];
-    bind_outputs(k, r, c);
+    bind_outputs(k, r, c, 0);
     end_call(k, c);
 }
 
@@ -105,7 +106,7 @@ static void ensure(maker *k, int slot) {
     }
     for (int i = 0; i < ESPL_MAX_IN; i++)
         ensure(k, r->in[i]);
-    forward_call(k, row, true);
+    forward_call(k, row, true, espl_ops[r->op].flags & ESPL_OP_ALONE && slot != r->out[0] ? 1 : 0);
 }
 
 /* ---- What stays between forward and backward. */
@@ -234,7 +235,7 @@ static void make_training(maker *k) {
     mark_kept(k);
     for (int row = 0; row < m->n_rows; row++)
         if (!(espl_ops[m->rows[row].op].flags & ESPL_OP_LOSS))
-            forward_call(k, row, false);
+            forward_call(k, row, false, 0);
     for (int s = 0; s < m->n_slots; s++)
         if (!k->kept[s])
             k->value[s] = -1;
@@ -253,7 +254,7 @@ static void make_forward(maker *k) {
             const espl_row *r = &m->rows[row];
             if (generates && ((r->attrs.stream == ESPL_STREAM_SOURCE) != (pass == 0) || (espl_ops[r->op].flags & ESPL_OP_LOSS)))
                 continue;
-            forward_call(k, row, false);
+            forward_call(k, row, false, 0);
             k->tape->n_encode += pass == 0;
         }
     const espl_row *head = &m->rows[m->n_rows - 1];

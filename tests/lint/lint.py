@@ -23,6 +23,7 @@ INCLUDES = {
     "src/data": ["src/core", "src/config", "src/data"],
     "src/optim": ["src/core", "src/config", "kernels", "src/optim"],
     "src/eval": ["src/core", "src/config", "kernels", "src/model", "src/plan", "src/eval"],
+    "src/report": ["src/core", "io", "src/report"],
     "src/train": ["src", "comm", "kernels", "io"],
     "launch": ["src", "comm", "kernels", "io", "launch"],
     "tests": [""],

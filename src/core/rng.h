@@ -18,8 +18,9 @@ typedef enum espl_purpose {
     ESPL_RNG_DROPOUT = 2, /* op = row of the tape */
     ESPL_RNG_ORDER = 3,   /* data permutation; step = epoch, op = source */
     ESPL_RNG_SAMPLE = 4,  /* generation; step = position, op = sequence */
-    ESPL_RNG_ROUND = 5,   /* stochastic rounding; op = parameter index */
-    ESPL_RNG_TEST = 6
+    ESPL_RNG_ROUND = 5,   /* stochastic rounding of weights; op = bucket, element = place in it */
+    ESPL_RNG_TEST = 6,
+    ESPL_RNG_MASK = 7 /* masked LM; step = pass over the source, op = source, element = 4 x token + draw */
 } espl_purpose;
 
 typedef struct espl_rng_key {
@@ -61,6 +62,11 @@ static inline ESPL_ANYWHERE espl_rng4 espl_rng_block(const espl_rng_key *key, ui
 /* Local. Number `element` of the stream, uniform over 32 bits. */
 static inline ESPL_ANYWHERE uint32_t espl_rng_u32(const espl_rng_key *key, uint64_t element) {
     return espl_rng_block(key, element >> 2).v[element & 3];
+}
+
+/* Local. 16 bits for `element`: a half of number element / 2, so that a block serves eight elements. */
+static inline ESPL_ANYWHERE uint32_t espl_rng_u16(const espl_rng_key *key, uint64_t element) {
+    return espl_rng_u32(key, element >> 1) >> 16 * (element & 1) & 0xFFFFu;
 }
 
 /* Local. Uniform in (0, 1): 24 bits and a half step, exact in float. */

@@ -6,21 +6,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A bin of two measures, or a piece of which `size` is the larger share of its budget: both in units of 1 / (budget x second). */
+typedef struct packed {
+    int64_t room, second, size;
+    int32_t number;
+} packed;
+
 struct espl_packer {
-    int64_t budget;
+    int64_t budget, second;
     int32_t *head;               /* [budget + 1] a bin with this much free space, -1: none */
     uint64_t *full_map, *coarse; /* bit f: head[f] >= 0; bit w: word w of full_map is not 0 */
     int64_t *start;              /* [budget + 2] counting sort of the lengths */
     int32_t *next, *order;       /* [capacity] bins of equal free space; pieces, longest first */
     int64_t capacity;
+    packed *pieces, *bins; /* [n_packed] of two measures */
+    int64_t n_packed;
 };
 
 static int64_t words(int64_t bits) { return (bits + 63) / 64; }
 
-espl_packer *espl__packer_make(int64_t budget) {
+espl_packer *espl__packer_make(int64_t budget, int64_t second) {
     ESPL_ASSERT(budget > 0 && budget <= INT32_MAX, "a micro-batch of %lld tokens", (long long)budget);
     espl_packer *packer = espl_calloc(1, sizeof *packer);
     packer->budget = budget;
+    packer->second = second;
     packer->head = espl_malloc((size_t)(budget + 1) * sizeof *packer->head);
     memset(packer->head, 0xFF, (size_t)(budget + 1) * sizeof *packer->head);
     packer->full_map = espl_calloc((size_t)words(budget + 1), sizeof *packer->full_map);
@@ -38,6 +47,8 @@ void espl__packer_free(espl_packer **packer) {
     free((*packer)->start);
     free((*packer)->next);
     free((*packer)->order);
+    free((*packer)->pieces);
+    free((*packer)->bins);
     free(*packer);
     *packer = NULL;
 }
@@ -115,7 +126,65 @@ static void forget_bins(espl_packer *packer) {
     memset(packer->coarse, 0, (size_t)words(words(bits)) * sizeof *packer->coarse);
 }
 
-int64_t espl__pack_best_fit(espl_packer *packer, const int32_t *length, int64_t n, int32_t *bin) {
+/* ---- Two measures. */
+
+static int larger_first(const void *a, const void *b) {
+    const packed *x = a, *y = b;
+    if (x->size != y->size)
+        return x->size > y->size ? -1 : 1;
+    return x->number < y->number ? -1 : 1;
+}
+
+static void reserve_two(espl_packer *packer, int64_t n) {
+    if (n <= packer->n_packed)
+        return;
+    packer->pieces = espl_realloc(packer->pieces, (size_t)n * sizeof *packer->pieces);
+    packer->bins = espl_realloc(packer->bins, (size_t)n * sizeof *packer->bins);
+    packer->n_packed = n;
+}
+
+/* The open bin that has room for the piece and the least of it in both measures; n_open: none. */
+static int64_t tightest(const espl_packer *packer, int64_t n_open, const packed *piece) {
+    int64_t best = n_open, least = INT64_MAX;
+    for (int64_t b = 0; b < n_open; b++) {
+        const packed *bin = &packer->bins[b];
+        int64_t left = bin->room * packer->second + bin->second * packer->budget;
+        if (bin->room >= piece->room && bin->second >= piece->second && left < least) {
+            best = b;
+            least = left;
+        }
+    }
+    return best;
+}
+
+static int64_t pack_two(espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin) {
+    int64_t n_bins = 0, n_open = 0;
+    reserve_two(packer, n);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t share = length[i] * packer->second, other = second[i] * packer->budget;
+        packer->pieces[i] = (packed){length[i], second[i], share > other ? share : other, (int32_t)i};
+    }
+    qsort(packer->pieces, (size_t)n, sizeof *packer->pieces, larger_first);
+    for (int64_t i = 0; i < n; i++) {
+        const packed *piece = &packer->pieces[i];
+        int64_t b = tightest(packer, n_open, piece);
+        packed *into = &packer->bins[b];
+        if (b == n_open)
+            packer->bins[n_open++] = (packed){packer->budget, packer->second, 0, (int32_t)n_bins++};
+        bin[piece->number] = into->number;
+        into->room -= piece->room;
+        into->second -= piece->second;
+        if (into->room == 0 || into->second == 0) /* full */
+            *into = packer->bins[--n_open];
+    }
+    return n_bins;
+}
+
+/* ---- */
+
+int64_t espl__pack_best_fit(espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin) {
+    if (packer->second > 0)
+        return pack_two(packer, length, second, n, bin);
     reserve(packer, n);
     sort_longest_first(packer, length, n);
     int64_t n_bins = 0;
@@ -129,15 +198,18 @@ int64_t espl__pack_best_fit(espl_packer *packer, const int32_t *length, int64_t 
     return n_bins;
 }
 
-int64_t espl__pack_next_fit(const espl_packer *packer, const int32_t *length, int64_t n, int32_t *bin) {
-    int64_t n_bins = 0, room = 0;
+int64_t espl__pack_next_fit(const espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin) {
+    int64_t n_bins = 0, room = 0, left = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (length[i] > room) {
+        int64_t more = packer->second > 0 ? second[i] : 0;
+        if (length[i] > room || more > left) {
             n_bins++;
             room = packer->budget;
+            left = packer->second;
         }
         bin[i] = (int32_t)(n_bins - 1);
         room -= length[i];
+        left -= more;
     }
     return n_bins;
 }

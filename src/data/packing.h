@@ -9,14 +9,15 @@
 
 typedef struct espl_packer espl_packer; /* working memory, kept between calls */
 
-/* Local. A packer of bins of `budget`, at most INT32_MAX. */
-espl_packer *espl__packer_make(int64_t budget);
+/* Local. A packer of bins of `budget`, at most INT32_MAX, and of `second` of a second measure, 0: there is none. */
+espl_packer *espl__packer_make(int64_t budget, int64_t second);
 
-/* Local. Says in bin[i] where piece i (1 <= length[i] <= budget) goes; returns the number of bins. */
-int64_t espl__pack_best_fit(espl_packer *packer, const int32_t *length, int64_t n, int32_t *bin);
+/* Local. Says in bin[i] where piece i (1 <= length[i] <= budget, 0 <= second[i] <= the packer's; NULL where it has none) goes; returns the
+ * number of bins. With two measures the larger share of its budget orders the pieces, and the bin that is left with the least is taken. */
+int64_t espl__pack_best_fit(espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin);
 
 /* Local. The same in the order given: a bin is closed when the next piece does not fit. */
-int64_t espl__pack_next_fit(const espl_packer *packer, const int32_t *length, int64_t n, int32_t *bin);
+int64_t espl__pack_next_fit(const espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin);
 
 /* Local. Frees; takes the address, nulls it, accepts NULL. */
 void espl__packer_free(espl_packer **packer);

@@ -3,6 +3,7 @@
 #include "src/core/buffer.h"
 #include "src/core/rng.h"
 #include "src/data/packing.h"
+#include "src/data/pieces.h"
 #include "src/data/visits.h"
 
 #include <stdlib.h>
@@ -13,32 +14,28 @@ enum {
     KEY_BINS = 2         /* beside the keys of visits.c */
 };
 
-/* Tokens that stand together in a micro-batch as one segment. */
-typedef struct piece {
-    int64_t begin, limit; /* limit: end of the text; the token before it has no target */
-    int32_t length, source;
-} piece;
-
 /* An epoch is cut into chunks of consecutive visits, each packed by itself: its plan is a few numbers a chunk. */
 struct espl_placement {
     espl_placement_options options;
     int64_t n_sources;
     espl_source *sources;
+    int64_t *first_document; /* [n_sources] of each source among the documents of all */
     espl_visits *visits;
     espl_packer *packer;
 
     int64_t epoch; /* planned; -1: none */
+    espl_filling filling;
     int64_t n_chunks, chunk_capacity;
     int64_t *first_bin;   /* [n_chunks + 1] */
     espl_cursor *cursors; /* [n_chunks + 1, n_sources] where each chunk begins */
 
     int64_t chunk; /* packed; -1: none */
     int64_t n_pieces, piece_capacity;
-    piece *pieces;         /* as visited */
-    int32_t *length, *bin; /* [n_pieces] */
-    int32_t *in_bin;       /* [n_pieces] pieces in order of their bin */
-    int32_t *bin_begin;    /* [bins + 1] into in_bin */
-    int32_t *bin_place;    /* [bins] which bin of the chunk stands at this place */
+    espl_piece *pieces;             /* as visited */
+    int32_t *length, *second, *bin; /* [n_pieces] second: what the packer's second measure counts */
+    int32_t *in_bin;                /* [n_pieces] pieces in order of their bin */
+    int32_t *bin_begin;             /* [bins + 1] into in_bin */
+    int32_t *bin_place;             /* [bins] which bin of the chunk stands at this place */
 };
 
 static bool range_has_target(const espl_source *source, int64_t begin, int64_t end) {
@@ -50,8 +47,19 @@ static bool range_has_target(const espl_source *source, int64_t begin, int64_t e
     return false;
 }
 
-static bool has_target(const espl_source *source, bool windows) {
-    if (windows)
+static bool has_special_only(const espl_source *source) {
+    for (int64_t t = 0; t < source->n_tokens; t++)
+        if (source->words[t] != ESPL_WORD_SPECIAL)
+            return false;
+    return true;
+}
+
+static bool has_target(const espl_source *source, const espl_placement_options *options) {
+    if (options->task == ESPL_TASK_MLM)
+        return !has_special_only(source);
+    if (options->task != ESPL_TASK_LM)
+        return source->n_documents > 0;
+    if (options->windows)
         return range_has_target(source, 0, source->n_tokens);
     for (int64_t d = 0; d < source->n_documents; d++)
         if (range_has_target(source, source->documents[d], source->documents[d + 1]))
@@ -59,26 +67,91 @@ static bool has_target(const espl_source *source, bool windows) {
     return false;
 }
 
-static espl_status check_sources(const espl_source *sources, int64_t n_sources, bool windows) {
+/* A store that was made for another task. */
+static espl_status check_needs(const espl_source *source, const espl_placement_options *options) {
+    int task = options->task;
+    const char *lacks = task == ESPL_TASK_CLASSIFICATION && source->labels == NULL ? "labels"
+                        : task == ESPL_TASK_SEQ2SEQ && source->split == NULL       ? "targets"
+                        : task == ESPL_TASK_MLM && source->words == NULL           ? "begins of words"
+                                                                                   : NULL;
+    if (lacks != NULL)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: tokens without %s, expected data made with data.task: %s", source->name, lacks,
+                  espl_config_choice("data", "task", task));
+    for (int64_t d = 0; d < source->n_documents && task == ESPL_TASK_CLASSIFICATION; d++)
+        if (source->labels[d] >= options->n_classes)
+            ESPL_FAIL(ESPL_ERR_DATA, "%s: document %lld has label %d, expected one below %lld", source->name, (long long)d,
+                      source->labels[d], (long long)options->n_classes);
+    return ESPL_OK;
+}
+
+/* Tokens of a document in the main stream; *encoder in the encoder's. */
+static int64_t document_length(const espl_source *source, int64_t document, int64_t *encoder) {
+    int64_t n = source->documents[document + 1] - source->documents[document];
+    *encoder = source->split != NULL ? source->split[document] : 0;
+    return n - *encoder;
+}
+
+static espl_status check_whole(const espl_source *source, const espl_placement_options *options) {
+    const espl_room *room = &options->room;
+    for (int64_t d = 0; d < source->n_documents; d++) {
+        int64_t encoder, length = document_length(source, d, &encoder);
+        if (length > room->tokens || encoder > room->source_tokens)
+            ESPL_FAIL(ESPL_ERR_DATA,
+                      "%s: document %lld has %lld tokens%s, more than a micro-batch's %lld; lower data.sequence_length and "
+                      "data.target_length, or raise train.micro_batch_tokens",
+                      source->name, (long long)d, (long long)(length > room->tokens ? length : encoder),
+                      room->source_tokens == 0 ? ""
+                      : length > room->tokens  ? " in its target"
+                                               : " in its source",
+                      (long long)(length > room->tokens ? room->tokens : room->source_tokens));
+    }
+    return ESPL_OK;
+}
+
+static bool takes_whole(const espl_placement_options *options) {
+    return options->task == ESPL_TASK_CLASSIFICATION || options->task == ESPL_TASK_SEQ2SEQ;
+}
+
+static espl_status check_sources(const espl_source *sources, int64_t n_sources, const espl_placement_options *options) {
+    bool some = false;
+    for (int64_t s = 0; s < n_sources; s++) {
+        ESPL_TRY(check_needs(&sources[s], options));
+        if (takes_whole(options))
+            ESPL_TRY(check_whole(&sources[s], options));
+        some = some || has_target(&sources[s], options);
+    }
+    if (!some)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s%s: no token to learn from; expected a document of two tokens or more whose mask leaves one",
+                  n_sources > 0 ? sources[0].name : "the data", n_sources > 1 ? " and the other sources" : "");
+    return ESPL_OK;
+}
+
+static int64_t *count_documents(const espl_source *sources, int64_t n_sources) {
+    int64_t *first = espl_calloc((size_t)n_sources + 1, sizeof *first);
     for (int64_t s = 0; s < n_sources; s++)
-        if (has_target(&sources[s], windows))
-            return ESPL_OK;
-    ESPL_FAIL(ESPL_ERR_DATA, "%s%s: no token to learn from; expected a document of two tokens or more whose mask leaves one",
-              n_sources > 0 ? sources[0].name : "the data", n_sources > 1 ? " and the other sources" : "");
+        first[s + 1] = first[s] + sources[s].n_documents;
+    return first;
+}
+
+/* What limits a micro-batch beside its tokens, 0: nothing. */
+static int64_t second_budget(const espl_room *room) {
+    return room->source_tokens > 0 ? room->source_tokens : room->sequences < room->tokens ? room->sequences : 0;
 }
 
 espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, const espl_placement_options *options,
                                 espl_placement **placement) {
     ESPL_ASSERT(options->length > 0 && options->length <= options->room.tokens, "pieces of %lld tokens in a micro-batch of %lld",
                 (long long)options->length, (long long)options->room.tokens);
-    ESPL_TRY(check_sources(sources, n_sources, options->windows));
+    ESPL_ASSERT(!takes_whole(options) || !options->windows, "windows of texts that are taken as a whole");
+    ESPL_TRY(check_sources(sources, n_sources, options));
     espl_placement *p = espl_calloc(1, sizeof *p);
     p->options = *options;
     p->n_sources = n_sources;
     p->sources = espl_malloc((size_t)n_sources * sizeof *sources);
     memcpy(p->sources, sources, (size_t)n_sources * sizeof *sources);
+    p->first_document = count_documents(sources, n_sources);
     p->visits = espl__visits_make(p->sources, n_sources, options);
-    p->packer = espl__packer_make(options->room.tokens);
+    p->packer = espl__packer_make(options->room.tokens, second_budget(&options->room));
     p->epoch = p->chunk = -1;
     *placement = p;
     return ESPL_OK;
@@ -90,7 +163,8 @@ void espl_placement_free(espl_placement **placement) {
         return;
     espl__visits_free(&p->visits);
     espl__packer_free(&p->packer);
-    void *owned[] = {p->sources, p->first_bin, p->cursors, p->pieces, p->length, p->bin, p->in_bin, p->bin_begin, p->bin_place};
+    void *owned[] = {p->sources, p->first_document, p->first_bin, p->cursors,  p->pieces, p->length, p->second,
+                     p->bin,     p->in_bin,         p->bin_begin, p->bin_place};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
         free(owned[i]);
     free(p);
@@ -104,18 +178,35 @@ static void reserve_pieces(espl_placement *p) {
     size_t n = (size_t)p->piece_capacity;
     p->pieces = espl_realloc(p->pieces, n * sizeof *p->pieces);
     p->length = espl_realloc(p->length, n * sizeof *p->length);
+    p->second = espl_realloc(p->second, n * sizeof *p->second);
     p->bin = espl_realloc(p->bin, n * sizeof *p->bin);
     p->in_bin = espl_realloc(p->in_bin, n * sizeof *p->in_bin);
     p->bin_begin = espl_realloc(p->bin_begin, (n + 1) * sizeof *p->bin_begin);
     p->bin_place = espl_realloc(p->bin_place, n * sizeof *p->bin_place);
 }
 
+static void add_piece(espl_placement *p, const espl_visit *visit, int64_t begin, int64_t length, int64_t encoder) {
+    reserve_pieces(p);
+    p->length[p->n_pieces] = (int32_t)length;
+    p->second[p->n_pieces] = p->options.room.source_tokens > 0 ? (int32_t)encoder : 1;
+    p->pieces[p->n_pieces++] = (espl_piece){.begin = begin,
+                                            .limit = visit->limit,
+                                            .document = visit->document,
+                                            .length = (int32_t)length,
+                                            .encoder = (int32_t)encoder,
+                                            .source = visit->source,
+                                            .pass = visit->pass};
+}
+
 static void add_pieces(espl_placement *p, const espl_visit *visit) {
+    if (takes_whole(&p->options)) {
+        int64_t encoder, length = document_length(&p->sources[visit->source], visit->document, &encoder);
+        add_piece(p, visit, visit->begin, length, encoder);
+        return;
+    }
     for (int64_t begin = visit->begin; begin < visit->end; begin += p->options.length) {
-        int64_t left = visit->end - begin, length = left < p->options.length ? left : p->options.length;
-        reserve_pieces(p);
-        p->length[p->n_pieces] = (int32_t)length;
-        p->pieces[p->n_pieces++] = (piece){.begin = begin, .limit = visit->limit, .length = (int32_t)length, .source = visit->source};
+        int64_t left = visit->end - begin;
+        add_piece(p, visit, begin, left < p->options.length ? left : p->options.length, 0);
     }
 }
 
@@ -127,8 +218,8 @@ static int64_t pack_chunk(espl_placement *p, espl_cursor *cursors) {
         add_pieces(p, &visit);
     if (p->n_pieces == 0)
         return 0;
-    return p->options.shuffle ? espl__pack_best_fit(p->packer, p->length, p->n_pieces, p->bin)
-                              : espl__pack_next_fit(p->packer, p->length, p->n_pieces, p->bin);
+    return p->options.shuffle ? espl__pack_best_fit(p->packer, p->length, p->second, p->n_pieces, p->bin)
+                              : espl__pack_next_fit(p->packer, p->length, p->second, p->n_pieces, p->bin);
 }
 
 static void reserve_chunk(espl_placement *p) {
@@ -139,6 +230,15 @@ static void reserve_chunk(espl_placement *p) {
     p->cursors = espl_realloc(p->cursors, (size_t)(p->chunk_capacity * p->n_sources) * sizeof *p->cursors);
 }
 
+static void count_chunk(espl_placement *p, int64_t n_bins) {
+    p->filling.micro_batches += n_bins;
+    p->filling.sequences += p->n_pieces;
+    for (int64_t i = 0; i < p->n_pieces; i++) {
+        p->filling.tokens += p->pieces[i].length;
+        p->filling.source_tokens += p->pieces[i].encoder;
+    }
+}
+
 static void plan_epoch(espl_placement *p, int64_t epoch) {
     if (!p->options.shuffle)
         epoch = 0;
@@ -146,6 +246,7 @@ static void plan_epoch(espl_placement *p, int64_t epoch) {
         return;
     p->n_chunks = 0;
     p->chunk = -1;
+    p->filling = (espl_filling){0};
     reserve_chunk(p);
     p->first_bin[0] = 0;
     espl__visits_begin(p->visits, epoch, p->cursors);
@@ -155,6 +256,7 @@ static void plan_epoch(espl_placement *p, int64_t epoch) {
         int64_t n_bins = pack_chunk(p, from + p->n_sources);
         if (n_bins == 0)
             break;
+        count_chunk(p, n_bins);
         p->n_chunks++;
         reserve_chunk(p);
         p->first_bin[p->n_chunks] = p->first_bin[p->n_chunks - 1] + n_bins;
@@ -213,56 +315,38 @@ int64_t espl_placement_count(espl_placement *placement, int64_t epoch) {
     return placement->first_bin[placement->n_chunks];
 }
 
-static int32_t id_at(const espl_source *source, int64_t token) {
-    return source->ids16 != NULL ? (int32_t)source->ids16[token] : (int32_t)source->ids32[token];
-}
-
-static void fill_piece(const espl_source *source, const piece *at, espl_sample *sample) {
-    int32_t *ids = sample->ids + sample->n, *positions = sample->positions + sample->n, *targets = sample->targets + sample->n;
-    for (int32_t i = 0; i < at->length; i++) {
-        int64_t next = at->begin + i + 1;
-        bool target = next < at->limit && (source->mask == NULL || source->mask[next]);
-        ids[i] = id_at(source, at->begin + i);
-        positions[i] = i;
-        targets[i] = target ? id_at(source, next) : -1;
-        sample->n_targets += target;
-    }
-    sample->n += at->length;
-    sample->segments[++sample->n_segments] = (int32_t)sample->n;
+espl_filling espl_placement_filling(espl_placement *placement, int64_t epoch) {
+    plan_epoch(placement, epoch);
+    return placement->filling;
 }
 
 void espl_placement_fill(espl_placement *placement, int64_t epoch, int64_t k, espl_sample *sample) {
     int32_t n;
     const int32_t *members = find_pieces(placement, epoch, k, &n);
-    sample->n = sample->n_targets = 0;
+    sample->n = sample->n_targets = sample->source.n = 0;
     sample->n_segments = 0;
+    sample->weight = 0;
     sample->segments[0] = 0;
+    if (sample->source.segments != NULL)
+        sample->source.segments[0] = 0;
     for (int32_t i = 0; i < n; i++) {
-        const piece *at = &placement->pieces[members[i]];
-        fill_piece(&placement->sources[at->source], at, sample);
+        const espl_piece *at = &placement->pieces[members[i]];
+        espl__fill_piece(&placement->options, &placement->sources[at->source], at, placement->first_document[at->source], sample);
     }
-    sample->weight = (double)sample->n_targets;
-}
-
-static int64_t piece_targets(const espl_source *source, const piece *at) {
-    int64_t begin = at->begin + 1, end = begin + at->length, n = 0;
-    end = end < at->limit ? end : at->limit;
-    if (source->mask == NULL)
-        return end - begin;
-    for (int64_t t = begin; t < end; t++)
-        n += source->mask[t] != 0;
-    return n;
 }
 
 int64_t espl_placement_targets(espl_placement *placement, int64_t epoch, int64_t k, double *weight) {
     int32_t n;
     const int32_t *members = find_pieces(placement, epoch, k, &n);
     int64_t targets = 0;
+    double sum = 0;
     for (int32_t i = 0; i < n; i++) {
-        const piece *at = &placement->pieces[members[i]];
-        targets += piece_targets(&placement->sources[at->source], at);
+        const espl_piece *at = &placement->pieces[members[i]];
+        double more;
+        targets += espl__piece_targets(&placement->options, &placement->sources[at->source], at, &more);
+        sum += more;
     }
     if (weight != NULL)
-        *weight = (double)targets;
+        *weight = sum;
     return targets;
 }

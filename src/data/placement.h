@@ -9,6 +9,9 @@
  * and an epoch goes on where the one before ended; a small source is so repeated, a large one is not begun anew.
  * A piece's last token targets the next token of its document, also when that stands in another piece.
  *
+ * Classification and seq2seq take whole documents, as many as a second limit allows: texts, or tokens of the encoder. Masks of a masked LM
+ * are drawn for each token by (seed, pass over the source, token), so a text is masked anew in each epoch, wherever it stands.
+ *
  * The plan of an epoch is made when it is first asked for (one pass over document lengths) and takes a few numbers for every 4096
  * pieces; micro-batches near the last one asked for are cheap. So a placement holds caches: one thread at a time. */
 #ifndef ESPL_DATA_PLACEMENT_H
@@ -54,6 +57,7 @@ typedef struct espl_room {
     int64_t tokens;        /* of the main stream */
     int64_t source_tokens; /* of the encoder's stream; seq2seq, else 0 */
     int64_t sequences;     /* segments, at most `tokens` */
+    int64_t longest;       /* tokens of a segment of the main stream; 0: up to all */
 } espl_room;
 
 typedef struct espl_placement_options {
@@ -94,12 +98,21 @@ typedef struct espl_sample {
     espl_arena memory;         /* of espl_sample_make */
 } espl_sample;
 
-/* Local. Plans the placement. Errors: data, when the sources hold no target at all. */
+/* Local. Plans the placement. Errors: data, when the sources hold no target at all, lack what the task needs, or hold a document that is
+ * taken as a whole and does not fit. */
 espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, const espl_placement_options *options,
                                 espl_placement **placement);
 
 /* Local. Micro-batches of epoch `epoch`. Two epochs may differ by a few (packing differs). */
 int64_t espl_placement_count(espl_placement *placement, int64_t epoch);
+
+/* What an epoch holds; tokens / (micro_batches x room.tokens) is how full its micro-batches are. */
+typedef struct espl_filling {
+    int64_t micro_batches, sequences, tokens, source_tokens;
+} espl_filling;
+
+/* Local. Counts an epoch. */
+espl_filling espl_placement_filling(espl_placement *placement, int64_t epoch);
 
 /* Local. Fills micro-batch k of the epoch; k >= count gives n = 0. */
 void espl_placement_fill(espl_placement *placement, int64_t epoch, int64_t k, espl_sample *sample);

@@ -46,6 +46,16 @@ static void plan_quotas(espl_visits *visits) {
     }
 }
 
+/* Of the documents that are used. */
+static int64_t count_tokens(const espl_source *source) {
+    int64_t n = 0;
+    if (source->chosen == NULL)
+        return source->n_tokens;
+    for (int64_t i = 0; i < source->n_chosen; i++)
+        n += source->documents[source->chosen[i] + 1] - source->documents[source->chosen[i]];
+    return n;
+}
+
 espl_visits *espl__visits_make(const espl_source *sources, int64_t n_sources, const espl_placement_options *options) {
     espl_visits *visits = espl_calloc(1, sizeof *visits);
     visits->options = *options;
@@ -53,6 +63,7 @@ espl_visits *espl__visits_make(const espl_source *sources, int64_t n_sources, co
     visits->streams = espl_calloc((size_t)n_sources, sizeof *visits->streams);
     for (int64_t s = 0; s < n_sources; s++) {
         visits->streams[s].source = sources[s];
+        visits->streams[s].source.n_tokens = count_tokens(&sources[s]);
         visits->streams[s].pass = -1;
     }
     plan_quotas(visits);
@@ -86,7 +97,7 @@ static void load_pass(espl_visits *visits, int64_t s, int64_t pass) {
     stream *at = &visits->streams[s];
     if (at->pass == pass)
         return;
-    at->n_units = at->source.n_documents;
+    at->n_units = at->source.chosen != NULL ? at->source.n_chosen : at->source.n_documents;
     if (visits->options.windows)
         plan_windows(visits, s, pass);
     if (visits->options.shuffle) {
@@ -99,15 +110,16 @@ static void load_pass(espl_visits *visits, int64_t s, int64_t pass) {
 static espl_visit unit_at(const espl_visits *visits, int64_t s, int64_t index) {
     const stream *at = &visits->streams[s];
     int64_t unit = visits->options.shuffle ? espl__permutation_at(&at->order, index) : index;
-    espl_visit visit = {.source = (int32_t)s};
+    espl_visit visit = {.source = (int32_t)s, .pass = (int32_t)at->pass, .document = -1};
     if (visits->options.windows) {
         int64_t begin = at->shift + (unit - (at->shift > 0)) * visits->options.length, end = begin + visits->options.length;
         visit.limit = at->source.n_tokens;
         visit.begin = begin < 0 ? 0 : begin;
         visit.end = end < visit.limit ? end : visit.limit;
     } else {
-        visit.begin = at->source.documents[unit];
-        visit.limit = visit.end = at->source.documents[unit + 1];
+        visit.document = at->source.chosen != NULL ? at->source.chosen[unit] : unit;
+        visit.begin = at->source.documents[visit.document];
+        visit.limit = visit.end = at->source.documents[visit.document + 1];
     }
     return visit;
 }

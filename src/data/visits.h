@@ -13,7 +13,8 @@
 typedef struct espl_visit {
     int64_t begin, end; /* tokens of the unit */
     int64_t limit;      /* end of the text that the unit belongs to: the last token before it has no target */
-    int32_t source;
+    int64_t document;   /* of the source; -1: a window */
+    int32_t source, pass;
 } espl_visit;
 
 /* Where an epoch stands in one source. */

@@ -185,13 +185,13 @@ static void packing_respects_budgets(void **state) {
     static int32_t length[N], bin[N];
     int64_t budgets[] = {1, 63, 64, 1000, 4096, 70000};
     for (size_t b = 0; b < sizeof budgets / sizeof budgets[0]; b++) {
-        espl_packer *packer = espl__packer_make(budgets[b]);
+        espl_packer *packer = espl__packer_make(budgets[b], 0);
         for (int round = 0; round < 3; round++) {
             for (int64_t i = 0; i < N; i++)
                 length[i] = 1 + (int32_t)(number((uint64_t)(i + N * round)) % (uint64_t)(round == 2 ? budgets[b] : (budgets[b] + 3) / 4));
-            int64_t best = espl__pack_best_fit(packer, length, N, bin);
+            int64_t best = espl__pack_best_fit(packer, length, NULL, N, bin);
             check_bins(length, N, bin, best, budgets[b]);
-            int64_t next = espl__pack_next_fit(packer, length, N, bin);
+            int64_t next = espl__pack_next_fit(packer, length, NULL, N, bin);
             check_bins(length, N, bin, next, budgets[b]);
             assert_true(best <= next);
         }
@@ -211,8 +211,8 @@ static void packing_is_near_the_best(void **state) {
             length[n++] = take;
             left -= take;
         }
-    espl_packer *packer = espl__packer_make(BUDGET);
-    int64_t n_bins = espl__pack_best_fit(packer, length, n, bin);
+    espl_packer *packer = espl__packer_make(BUDGET, 0);
+    int64_t n_bins = espl__pack_best_fit(packer, length, NULL, n, bin);
     print_message("%d full bins cut up and packed again: %lld bins\n", BINS, (long long)n_bins);
     assert_in_range(n_bins, BINS, BINS * 11 / 9 + 1);
     espl__packer_free(&packer);

@@ -60,14 +60,15 @@ static void activate(const parts *p) { (p->real == ESPL_F32 ? espl__cuda_fp32_ac
 static void forward(const espl_args *args, espl_dtype real) {
     parts p;
     parts_of(args, real, &p);
-    if (args->out[0] != NULL && rides_on_products(&p)) {
+    bool rides = rides_on_products(&p);
+    if (rides) /* also where out1 is asked for alone: another epilogue may have another algorithm, and so other bits */
         first_with_gelu(&p);
-    } else {
+    else
         espl__cuda_linear_apply(&p.first, real);
-        if (args->out[0] == NULL)
-            return;
+    if (args->out[0] == NULL)
+        return;
+    if (!rides)
         activate(&p);
-    }
     espl__cuda_linear_apply(&p.second, real);
 }
 

@@ -22,16 +22,23 @@ typedef struct espl_state_tensor {
     void *data;         /* end - begin elements; borrowed: read by save, written by load */
 } espl_state_tensor;
 
-/* How the data of tensors is reached where the host cannot address it: copies between it and host memory, done when they return. */
+/* How the data of tensors is reached where the host cannot address it. */
 typedef struct espl_state_memory {
     void *context;
+    /* Copies between it and host memory, done when they return. */
     espl_status (*read)(void *context, void *to, const void *data, size_t bytes);
     espl_status (*write)(void *context, void *data, const void *from, size_t bytes);
+    /* A snapshot: `fetch` begins a copy of what the data is now, to memory between pin and unpin; `fetched` waits until all that were begun
+     * have arrived. Any thread may call but for `fetch`. Where memory cannot be pinned (a warning tells), `fetch` takes its time. */
+    espl_status (*pin)(void *context, void *memory, size_t bytes);
+    void (*unpin)(void *context, void *memory);
+    espl_status (*fetch)(void *context, void *to, const void *data, size_t bytes);
+    espl_status (*fetched)(void *context);
 } espl_state_memory;
 
 typedef struct espl_checkpoint_options {
     const char *folder; /* run.dir/checkpoints */
-    int writers;        /* 0: one a node */
+    int writers;        /* 0: one a node, or, of memory that the host cannot address, every rank */
     int keep_last, keep_every;
     bool keep_best;
     bool background;                 /* write in a thread, from a snapshot */
@@ -58,7 +65,8 @@ size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkp
                                       int64_t n);
 
 /* Collective. Snapshots the tensors and starts writing step `step`; waits first for a save still under way. `record` (rank 0's) is copied.
- * `valid_loss` decides keep_best; NAN when there is none. A step saved before is replaced. When it returns the tensors may change.
+ * `valid_loss` decides keep_best; NAN when there is none. A step saved before is replaced. When it returns the tensors may change; those in
+ * other `memory` as soon as that may change what is being fetched.
  * A failed write is logged as a warning, counted, and returned on all ranks by the poll or wait that finds it (by save itself in the
  * foreground): its files are removed, older checkpoints kept, the run may go on. Errors: io. */
 espl_status espl_checkpoints_save(espl_checkpoints *saver, int64_t step, const json_t *record, double valid_loss);

@@ -1,6 +1,7 @@
 #include "io/checkpoint_saver.h"
 
 #include "io/fsio.h"
+#include "src/core/log.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +9,9 @@
 /* Tensors that the host cannot address go to their writer in pieces. */
 enum { SNAPSHOT_TAG = 700, SENT_BYTES = 4 << 20 };
 
-static int count_writers(const espl_ranks *ranks, int asked) {
-    int n = asked > 0 ? asked : ranks->n_nodes;
+/* What the host cannot address goes to its writer through MPI, and training waits for it; a rank that writes its own just fetches it. */
+static int count_writers(const espl_ranks *ranks, const espl_checkpoint_options *options) {
+    int n = options->writers > 0 ? options->writers : options->memory != NULL ? ranks->size : ranks->n_nodes;
     return n < ranks->size ? n : ranks->size;
 }
 
@@ -110,13 +112,18 @@ static void make_ranges(espl_checkpoints *s) {
 
 /* Fresh pages cost several times what the copy into them does; training does not wait for them. */
 static espl_status populate(void *saver) {
-    const espl_checkpoints *s = saver;
+    espl_checkpoints *s = saver;
+    const espl_state_memory *memory = s->options.memory;
     espl_arena_populate(&s->snapshot);
+    if (memory == NULL || !espl__is_writer(s))
+        return ESPL_OK;
+    ESPL_TRY(memory->pin(memory->context, s->snapshot.base, s->snapshot.capacity));
+    s->pinned = true;
     return ESPL_OK;
 }
 
 espl_status espl__plan_make(espl_checkpoints *s) {
-    s->n_writers = count_writers(&s->ranks, s->options.writers);
+    s->n_writers = count_writers(&s->ranks, &s->options);
     s->group = group_of(s->ranks.rank, s->n_writers, s->ranks.size);
     ESPL_TRY(share_bounds(s));
     if (espl__is_writer(s))
@@ -127,14 +134,14 @@ espl_status espl__plan_make(espl_checkpoints *s) {
     lay_snapshot(s, &measure);
     ESPL_TRY(espl_arena_bind(&s->snapshot, "snapshot", measure.used));
     lay_snapshot(s, &s->snapshot);
-    if (s->options.background)
+    if (s->snapshot.base != NULL && (s->options.background || s->options.memory != NULL))
         espl_background_start(&s->populate, true, populate, s);
     return ESPL_OK;
 }
 
 size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkpoint_options *options, const espl_state_tensor *tensors,
                                       int64_t n) {
-    int n_writers = count_writers(ranks, options->writers), group = group_of(ranks->rank, n_writers, ranks->size);
+    int n_writers = count_writers(ranks, options), group = group_of(ranks->rank, n_writers, ranks->size);
     int first = espl__group_first(group, n_writers, ranks->size), members = espl__group_first(group + 1, n_writers, ranks->size) - first;
     if (ranks->rank != first)
         return options->memory != NULL ? SENT_BYTES : 0;
@@ -181,7 +188,7 @@ static espl_status receive(espl_checkpoints *s, char *to, size_t bytes, int rank
 static espl_status copy_own(const espl_checkpoints *s, char *to, const void *data, size_t bytes) {
     const espl_state_memory *memory = s->options.memory;
     if (memory != NULL)
-        return memory->read(memory->context, to, data, bytes);
+        return memory->fetch(memory->context, to, data, bytes);
     memcpy(to, data, bytes);
     return ESPL_OK;
 }
@@ -201,7 +208,10 @@ static espl_status fill_range(espl_checkpoints *s, const espl_shard_range *r) {
 }
 
 espl_status espl__snapshot_take(espl_checkpoints *s) {
-    ESPL_TRY(espl_background_join(&s->populate));
+    if (espl_background_join(&s->populate) != ESPL_OK) {
+        ESPL_WARN("%s; training waits at each checkpoint until its snapshot is copied", espl_status_message());
+        espl_status_clear();
+    }
     if (!espl__is_writer(s))
         return send_mine(s, espl__group_first(s->group, s->n_writers, s->ranks.size));
     if (!needs_snapshot(s))

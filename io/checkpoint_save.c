@@ -26,6 +26,8 @@ static espl_status open_folder(espl_checkpoints *s) {
 
 static void free_saver(espl_checkpoints *s) {
     espl_background_join(&s->populate);
+    if (s->pinned)
+        s->options.memory->unpin(s->options.memory->context, s->snapshot.base);
     espl_arena_free(&s->snapshot);
     espl_manifest_free(&s->manifest);
     json_decref(s->record);
@@ -105,6 +107,9 @@ static espl_status abandon(espl_checkpoints *s, espl_status why) {
 
 static espl_status write_shard(void *saver) {
     espl_checkpoints *s = saver;
+    const espl_state_memory *memory = s->options.memory;
+    if (memory != NULL)
+        ESPL_TRY(memory->fetched(memory->context));
     char *folder = espl__step_temporary(s->options.folder, s->step, s->attempt), *path = espl_format("%s/shard-%05d.h5", folder, s->group);
     espl_status status = espl_shard_write(path, s->step, s->attempt, s->ranges, s->n_ranges, &s->shard);
     if (status == ESPL_OK)

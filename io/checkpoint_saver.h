@@ -33,6 +33,7 @@ struct espl_checkpoints {
     int64_t n_ranges;
     espl_arena snapshot;      /* writers; what the others send from */
     espl_background populate; /* of the snapshot, until the first save */
+    bool pinned;              /* the snapshot, for options.memory */
     char *sent;               /* of the others: one piece */
     espl_manifest_file shard; /* writers: what was written */
     espl_background background;

@@ -4,7 +4,7 @@
  * (backend.h): kernels and copies are put on the compute stream, in order, and nothing waits for them but `read` and `sync`. A kernel that
  * fails on a GPU is found by the next of these two.
  *
- * One device a process. Not thread-safe: the thread that trains calls; a writer thread reads snapshots on the host, never the device.
+ * One device a process. Not thread-safe: the thread that trains calls, but for the three calls that say that any thread may.
  *
  * A GPU works on whole micro-batches of the reserved size, whatever they hold: `begin` fills rows n .. of every stream with token 0,
  * position 0, type 0, target -1 and no segment. Attention gives such rows 0, the loss gives them no gradient, so they add nothing to any
@@ -76,6 +76,20 @@ typedef struct espl_device_calls {
     espl_status (*mark)(espl_device *device, int mark);
     /* Local. The next bulk operation (comm/bulk.h) starts when this mark is reached, instead of behind all that is enqueued so far. */
     void (*after)(espl_device *device, int mark);
+
+    /* Snapshots: memory of the device goes to the host while work that does not change it goes on.
+     *
+     * Local, any thread. Prepares host memory of the caller for `fetch`; unpin comes before the memory is given back. Errors: usage, when
+     * the system does not let it be. It may be fetched to all the same, but then `fetch` waits for what is enqueued. */
+    espl_status (*pin)(espl_device *device, void *memory, size_t bytes);
+    void (*unpin)(espl_device *device, void *memory); /* any thread */
+    /* Local. Starts a copy, device to pinned host memory, behind everything enqueued so far. What is enqueued later does not wait for it,
+     * and changes `from` only behind `let_fetch`. */
+    espl_status (*fetch)(espl_device *device, void *to, const void *from, size_t bytes);
+    /* Local. What is enqueued from now on may change what is being fetched: the device, not the host, waits for the copies. */
+    espl_status (*let_fetch)(espl_device *device);
+    /* Local, any thread. Waits on the host until all that was fetched so far has arrived. Errors: io, when it never will. */
+    espl_status (*fetched)(espl_device *device);
 } espl_device_calls;
 
 /* Local. The host as a device. */

@@ -104,6 +104,13 @@ static espl_status host_mark(espl_device *device, int mark) {
 
 static void host_after(espl_device *device, int mark) { (void)device, (void)mark; }
 
+static espl_status host_pin(espl_device *device, void *memory, size_t bytes) {
+    (void)device, (void)memory, (void)bytes;
+    return ESPL_OK;
+}
+
+static void host_unpin(espl_device *device, void *memory) { (void)device, (void)memory; }
+
 const espl_device_calls *espl_device_host(void) {
     static const espl_device_calls calls = {
         .version = ESPL_DEVICE_VERSION,
@@ -123,6 +130,11 @@ const espl_device_calls *espl_device_host(void) {
         .forget = host_forget,
         .mark = host_mark,
         .after = host_after,
+        .pin = host_pin,
+        .unpin = host_unpin,
+        .fetch = host_write,
+        .let_fetch = host_sync,
+        .fetched = host_sync,
     };
     return &calls;
 }

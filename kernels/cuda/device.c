@@ -1,5 +1,5 @@
 /* GPUs as devices (kernels/device.h), over CUDA's runtime: opening, memory. Copies, recordings and marks: device_stream.c; micro-batches:
- * device_batch.c. */
+ * device_batch.c; snapshots: device_fetch.c. */
 #include "kernels/cuda/device_private.h"
 #include "kernels/cuda/gemm_lt.h"
 #include "src/core/buffer.h"
@@ -55,8 +55,24 @@ static espl_status make_streams(espl_device *device) {
     ESPL__CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     ESPL__CUDA(cudaStreamCreateWithPriority(&device->compute, cudaStreamNonBlocking, least));
     ESPL__CUDA(cudaStreamCreateWithPriority(&device->communication, cudaStreamNonBlocking, greatest));
+    ESPL__CUDA(cudaStreamCreateWithPriority(&device->copy, cudaStreamNonBlocking, least));
     ESPL__CUDA(cudaEventCreateWithFlags(&device->own->here, cudaEventDisableTiming));
+    ESPL__CUDA(cudaEventCreateWithFlags(&device->own->arrived, cudaEventDisableTiming));
     return espl__cuda_make_slots(device->own->stage, ESPL__STAGE_BYTES);
+}
+
+static void free_streams(espl_device *device) {
+    cudaStream_t streams[] = {device->compute, device->communication, device->copy};
+    cudaEvent_t events[] = {device->own->here, device->own->arrived};
+    for (int i = 0; i < ESPL_MAX_MARKS; i++)
+        if (device->own->marks[i] != NULL)
+            cudaEventDestroy(device->own->marks[i]);
+    for (int i = 0; i < 2; i++)
+        if (events[i] != NULL)
+            cudaEventDestroy(events[i]);
+    for (int i = 0; i < 3; i++)
+        if (streams[i] != NULL)
+            cudaStreamDestroy(streams[i]);
 }
 
 static void cuda_close(espl_device **address) {
@@ -69,15 +85,7 @@ static void cuda_close(espl_device **address) {
     espl__cuda_gemm_close();
     espl__cuda_free_batch(device);
     espl__cuda_free_slots(device->own->stage);
-    for (int i = 0; i < ESPL_MAX_MARKS; i++)
-        if (device->own->marks[i] != NULL)
-            cudaEventDestroy(device->own->marks[i]);
-    if (device->own->here != NULL)
-        cudaEventDestroy(device->own->here);
-    if (device->compute != NULL)
-        cudaStreamDestroy(device->compute);
-    if (device->communication != NULL)
-        cudaStreamDestroy(device->communication);
+    free_streams(device);
     free(device->own);
     free(device);
     espl__cuda = NULL;
@@ -174,4 +182,9 @@ const espl_device_calls espl__cuda_device = {
     .forget = espl__cuda_forget,
     .mark = espl__cuda_mark,
     .after = espl__cuda_after,
+    .pin = espl__cuda_pin,
+    .unpin = espl__cuda_unpin,
+    .fetch = espl__cuda_fetch,
+    .let_fetch = espl__cuda_let_fetch,
+    .fetched = espl__cuda_fetched,
 };

@@ -27,7 +27,8 @@ typedef struct espl__device_private {
     bool recording;
     int n_graphs;
     cudaEvent_t marks[ESPL_MAX_MARKS]; /* made when they are first set */
-    cudaEvent_t here;                  /* what follow waits for, without a mark */
+    cudaEvent_t here;                  /* what follow (without a mark) and fetch wait for */
+    cudaEvent_t arrived;               /* reached when the last copy of a snapshot is done */
     int after;                         /* -1: none */
     espl_status (*look)(void *state);
     void *look_state;
@@ -58,5 +59,10 @@ espl_status espl__cuda_replay(espl_device *device, espl_graph *graph);
 void espl__cuda_forget(espl_device *device, espl_graph **graph);
 espl_status espl__cuda_mark(espl_device *device, int mark);
 void espl__cuda_after(espl_device *device, int mark);
+espl_status espl__cuda_pin(espl_device *device, void *memory, size_t bytes);
+void espl__cuda_unpin(espl_device *device, void *memory);
+espl_status espl__cuda_fetch(espl_device *device, void *to, const void *from, size_t bytes);
+espl_status espl__cuda_let_fetch(espl_device *device);
+espl_status espl__cuda_fetched(espl_device *device);
 
 #endif

@@ -94,7 +94,8 @@ void espl__cuda_while_waiting(espl_device *device, espl_status (*look)(void *sta
 espl_status espl__cuda_sync(espl_device *device) {
     ESPL_ASSERT(!device->own->recording, "nothing runs while a tape is recorded, so nothing can be waited for");
     ESPL_TRY(espl__cuda_wait_stream(device, device->compute));
-    return espl__cuda_wait_stream(device, device->communication);
+    ESPL_TRY(espl__cuda_wait_stream(device, device->communication));
+    return espl__cuda_wait_stream(device, device->copy);
 }
 
 /* ---- Copies, through pinned memory in pieces: one is filled while the other travels. */

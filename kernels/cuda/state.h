@@ -34,7 +34,7 @@ typedef struct espl__rows {
 
 struct espl_device {
     int ordinal;
-    cudaStream_t compute, communication;
+    cudaStream_t compute, communication, copy; /* copy: snapshots, and nothing else */
     espl__rows rows[ESPL_N_STREAMS];
     struct espl__device_private *own; /* staging, events, marks: device.c */
 };

@@ -30,11 +30,37 @@ static espl_status write_state(void *context, void *data, const void *from, size
     return run->engine.calls->write(run->engine.device, data, from, bytes);
 }
 
+static espl_status pin_snapshot(void *context, void *memory, size_t bytes) {
+    const espl_run *run = context;
+    return run->engine.calls->pin(run->engine.device, memory, bytes);
+}
+
+static void unpin_snapshot(void *context, void *memory) {
+    const espl_run *run = context;
+    run->engine.calls->unpin(run->engine.device, memory);
+}
+
+static espl_status fetch_state(void *context, void *to, const void *data, size_t bytes) {
+    espl_run *run = context;
+    return espl_run_device(run, run->engine.calls->fetch(run->engine.device, to, data, bytes));
+}
+
+static espl_status state_fetched(void *context) {
+    const espl_run *run = context;
+    return run->engine.calls->fetched(run->engine.device);
+}
+
 const espl_state_memory *espl_run_state_memory(const espl_run *run) { return run->engine.calls->remote ? &run->state_memory : NULL; }
 
 void espl_run_list_state(espl_run *run) {
     int n = run->model->n_params;
-    run->state_memory = (espl_state_memory){.context = run, .read = read_state, .write = write_state};
+    run->state_memory = (espl_state_memory){.context = run,
+                                            .read = read_state,
+                                            .write = write_state,
+                                            .pin = pin_snapshot,
+                                            .unpin = unpin_snapshot,
+                                            .fetch = fetch_state,
+                                            .fetched = state_fetched};
     run->state = espl_calloc((size_t)n * 3, sizeof *run->state);
     run->n_state = 0;
     for (int i = 0; i < n; i++) {

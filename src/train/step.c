@@ -204,10 +204,12 @@ static double clip_factor(const espl_config *config, double norm) {
     return config->train_clip_norm > 0.0 && factor < 1.0 ? factor : 1.0;
 }
 
-/* Bucket after bucket: update what is ours, send it on its way, update the next. */
+/* Bucket after bucket: update what is ours, send it on its way, update the next. What a checkpoint's snapshot still reads is changed first
+ * here: the device waits for it, if it has to. */
 static espl_status update(espl_run *run, const espl_step_result *result) {
     const espl_owner *owner = &run->blueprint.owner;
     double scale = clip_factor(run->config, result->grad_norm);
+    ESPL_TRY(run->engine.calls->let_fetch(run->engine.device));
     for (int b = 0; b < run->model->n_buckets; b++) {
         int64_t begin = run->memory.buckets[b].offset, end = begin + run->memory.buckets[b].n;
         if (!owner->replicated)

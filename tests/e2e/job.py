@@ -238,7 +238,7 @@ class Case:
         return job
 
     def digest(self, run="run"):
-        """The digest of the newest checkpoint's weights."""
+        """The digest of the weights of a run's newest checkpoint, or of a checkpoint that is given by its path."""
         job = Job(self.folder, 0, "verify", "--digest", self.folder / run)
         job.expect(OK)
         found = re.fullmatch(r"([0-9a-f]{16})\n", job.stdout)

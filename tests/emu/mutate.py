@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""A test of the tests: kernels with a mistake put in must fail them.
+"""A test of the tests: kernels, and what puts them in order, with a mistake put in must fail them.
 
-    mutate.py BUILD [--all] [--only TEXT]    BUILD: a release build folder (Ninja) with espalier_emu, espalier_emu_race and the tests
+    mutate.py BUILD [--all] [--only TEXT]    BUILD: a release build folder (Ninja) with espalier, both emulated backends and the tests
 
 Each mutation is a row of the table below. The file it changes is compiled into a copy of the emulated backend, in the build that must see
-the mistake: `fast` by wrong numbers or a fault, `race` by the checker of accesses. Without --all only the rows marked quick. First the
-same is done with nothing changed, which must pass. Exit 1 when a mutation is not caught or its text is not in the file exactly once.
+the mistake: `fast` by wrong numbers or a fault, `race` by the checker of accesses; or into a copy of the program, `whole`, which the
+end-to-end tests run. Without --all only the rows marked quick. First the same is done with nothing changed, which must pass. Exit 1 when a
+mutation is not caught or its text is not in the file exactly once.
 """
 
 import argparse
@@ -22,12 +23,13 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "kernels" / "cuda"
-TARGETS = {"fast": "espalier_emu", "race": "espalier_emu_race"}
+KERNELS, LOOP = ROOT / "kernels" / "cuda", ROOT / "src" / "train"
+TARGETS = {"fast": "espalier_emu", "race": "espalier_emu_race", "whole": "espalier"}
+UNCHANGED = {"fast": ("qkv.cu", ["test_ops_emu", "short"]), "race": ("qkv.cu", ["test_ops_emu", "short"]), "whole": ("step.c", ["snapshots_under_way"])}
 LIMIT_S = 240
 QUICK = True
 
-# The test program that exercises a file; the file to compile for a header.
+# The test program that exercises a file, or, of `whole`, the case of test_emu.py; the file to compile for a header.
 TESTS = {
     "resnorm.cu": ["test_ops_emu", "resnorm"],
     "embed.cu": ["test_ops_emu", "embed"],
@@ -37,6 +39,8 @@ TESTS = {
     "attention_forward.cu": ["test_ops_emu", "attention"],
     "attention_backward.cu": ["test_ops_emu", "attention"],
     "update.cu": ["test_update_emu"],
+    "device_fetch.c": ["test_device_emu"],
+    "step.c": ["snapshots_under_way"],
 }
 COMPILED_BY = {"attention_tile.cuh": "attention_forward.cu"}
 
@@ -109,25 +113,36 @@ MUTATIONS = [
     ("update.cu", "one element too many", "race", ("for (; at < s.n; at++) {\n            adamw", "for (; at <= s.n; at++) {\n            adamw"), False),
     ("update.cu", "no barrier behind the clearing of sums", "race",
      dropped("[i % ESPL_EXACT_WORDS] = 0;\n    __syncthreads();", BARRIER), QUICK),
+    ("device_fetch.c", "a snapshot is not behind what comes before", "fast",
+     ("ESPL__CUDA(cudaStreamWaitEvent(device->copy, own->here, 0));", ""), False),
+    ("device_fetch.c", "compute does not wait for a snapshot", "fast",
+     ("ESPL__CUDA(cudaStreamWaitEvent(device->compute, device->own->arrived, 0));", ""), QUICK),
+    ("step.c", "the update does not wait for a snapshot", "whole",
+     ("ESPL_TRY(run->engine.calls->let_fetch(run->engine.device));", ""), QUICK),
 ]
 
 FAULTS = re.compile(r"^emu: .*?(race|uninitialised|out of bounds|misaligned|deadlock|divergent barrier|lanes of a warp part|"
                     r"asynchronous copies|behind the end|not in shared memory)")
 
 
+def folder_of(name):
+    return LOOP if (LOOP / name).exists() else KERNELS
+
+
 class Build:
-    """A backend of the build folder, of which one object at a time is replaced."""
+    """A backend, or the program, of the build folder, of which one object at a time is replaced."""
 
     def __init__(self, folder, kind):
         self.folder, self.kind, self.target = folder, kind, TARGETS[kind]
         link = subprocess.run(["ninja", "-C", folder, "-t", "commands", self.target], capture_output=True, text=True, check=True)
         self.link = shlex.split(link.stdout.splitlines()[-1].removeprefix(": && ").removesuffix(" && :"))
         commands = json.loads((folder / "compile_commands.json").read_text())
-        self.compile = {pathlib.Path(c["file"]).name: shlex.split(c["command"]) for c in commands if f"/{self.target}.dir/" in c["command"]}
+        part = "espl_train" if kind == "whole" else self.target  # the program's object comes before the archive that holds the true one
+        self.compile = {pathlib.Path(c["file"]).name: shlex.split(c["command"]) for c in commands if f"/{part}.dir/" in c["command"]}
 
     def make(self, scratch, source, text_of_file):
         """Compiles `source` with changed files (name -> text) and links the backend into `scratch`."""
-        overlay = scratch / "kernels" / "cuda"
+        overlay = scratch / folder_of(source).relative_to(ROOT)
         overlay.mkdir(parents=True)
         for name, text in text_of_file.items():
             (overlay / name).write_text(text)
@@ -140,17 +155,24 @@ class Build:
         command.insert(command.index("-o"), "-w")
         command.insert(next(i for i, part in enumerate(command) if part.startswith("-I")), f"-I{scratch}")
         subprocess.run(command, cwd=self.folder, check=True)
-        link = [str(scratch / "changed.o") if part == original else part for part in self.link]
-        assert link != self.link, original
-        link[link.index("-o") + 1] = str(scratch / "libespalier_emu.so")
+        if self.kind == "whole":
+            first = next(i for i, part in enumerate(self.link) if part.endswith(".a"))
+            link = [*self.link[:first], str(scratch / "changed.o"), *self.link[first:]]
+            (scratch / "libespalier_emu.so").symlink_to(self.folder / "libespalier_emu.so")
+        else:
+            link = [str(scratch / "changed.o") if part == original else part for part in self.link]
+            assert link != self.link, original
+        link[link.index("-o") + 1] = str(scratch / ("espalier" if self.kind == "whole" else "libespalier_emu.so"))
         subprocess.run(link, cwd=self.folder, check=True)
 
 
-def run_tests(folder, test, scratch):
+def run_tests(build, test, scratch):
     """Why the tests fail, None when they pass; they are stopped at the first sign."""
-    program = folder / "tests" / test[0]
+    command = [build.folder / "tests" / test[0], *test[1:]]
+    if build.kind == "whole":
+        command = [sys.executable, ROOT / "tests" / "e2e" / "test_emu.py", scratch / "espalier", *test]
     environment = dict(os.environ, ESPL_BACKEND_DIR=str(scratch), OMP_NUM_THREADS="1")
-    with subprocess.Popen([program, *test[1:]], cwd=scratch, env=environment, text=True, errors="replace", stdout=subprocess.DEVNULL,
+    with subprocess.Popen(command, cwd=scratch, env=environment, text=True, errors="replace", stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE) as process:
         limit = threading.Timer(LIMIT_S, process.kill)
         limit.start()
@@ -168,9 +190,9 @@ def run_tests(folder, test, scratch):
 
 def changed_files(mutation):
     name, what, _, (text, replacement), _ = mutation
-    before = (KERNELS / name).read_text()
+    before = (folder_of(name) / name).read_text()
     if before.count(text) != 1:
-        raise SystemExit(f"mutate.py: '{what}': its text is {before.count(text)} times in kernels/cuda/{name}, expected once:\n{text}")
+        raise SystemExit(f"mutate.py: '{what}': its text is {before.count(text)} times in {folder_of(name) / name}, expected once:\n{text}")
     return {name: before.replace(text, replacement)}
 
 
@@ -180,15 +202,16 @@ def try_mutation(builds, mutation):
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         builds[kind].make(pathlib.Path(scratch), source, changed_files(mutation))
-        why = run_tests(builds[kind].folder, TESTS[source], pathlib.Path(scratch))
+        why = run_tests(builds[kind], TESTS[source], pathlib.Path(scratch))
     print(f"{name:24s} {what:48s} {kind:5s} {why or 'NOT CAUGHT':20s} {time.monotonic() - begun:5.0f} s", flush=True)
     return why is not None
 
 
 def passes_unchanged(build):
+    source, test = UNCHANGED[build.kind]
     with tempfile.TemporaryDirectory() as scratch:
-        build.make(pathlib.Path(scratch), "qkv.cu", {"qkv.cu": (KERNELS / "qkv.cu").read_text()})
-        why = run_tests(build.folder, ["test_ops_emu", "short"], pathlib.Path(scratch))
+        build.make(pathlib.Path(scratch), source, {source: (folder_of(source) / source).read_text()})
+        why = run_tests(build, test, pathlib.Path(scratch))
     print(f"{'nothing changed':73s} {build.kind:5s} {why or 'passes'}", flush=True)
     return why is None
 

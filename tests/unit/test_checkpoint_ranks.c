@@ -136,6 +136,44 @@ static espl_status read_far(void *context, void *to, const void *data, size_t by
     return ESPL_OK;
 }
 
+/* Snapshots: the copies are made when they are waited for, which is in the writer's thread. */
+static struct {
+    char *to;
+    const void *data;
+    size_t bytes;
+} fetches[4];
+static int n_fetches, n_waits;
+static char *pinned;
+static size_t pinned_bytes;
+
+static espl_status pin_far(void *context, void *memory, size_t bytes) {
+    assert_true(context == &n_copies && pinned == NULL);
+    pinned = memory;
+    pinned_bytes = bytes;
+    return ESPL_OK;
+}
+
+static void unpin_far(void *context, void *memory) {
+    assert_true(context == &n_copies && memory == pinned && pinned != NULL);
+    pinned = NULL;
+}
+
+static espl_status fetch_far(void *context, void *to, const void *data, size_t bytes) {
+    assert_true(context == &n_copies && n_fetches < 4);
+    assert_true((char *)to >= pinned && (char *)to + bytes <= pinned + pinned_bytes);
+    fetches[n_fetches].to = to;
+    fetches[n_fetches].data = data;
+    fetches[n_fetches++].bytes = bytes;
+    return ESPL_OK;
+}
+
+static espl_status far_fetched(void *context) {
+    n_waits++;
+    for (; n_fetches > 0; n_fetches--)
+        memcpy(fetches[n_fetches - 1].to, far(fetches[n_fetches - 1].data), fetches[n_fetches - 1].bytes);
+    return context == &n_copies ? ESPL_OK : ESPL_ERR_BUG;
+}
+
 static espl_status write_far(void *context, void *data, const void *from, size_t bytes) {
     assert_ptr_equal(context, &n_copies);
     n_copies++;
@@ -145,12 +183,20 @@ static espl_status write_far(void *context, void *data, const void *from, size_t
 
 static float far_value(int64_t element) { return (float)(element * 37 % 65521); }
 
+static const espl_state_memory far_memory = {.context = &n_copies,
+                                             .read = read_far,
+                                             .write = write_far,
+                                             .pin = pin_far,
+                                             .unpin = unpin_far,
+                                             .fetch = fetch_far,
+                                             .fetched = far_fetched};
+
 /* Longer than what goes at once from a rank to its writer, and, on one rank, than what is loaded at once. */
-static void far_tensors(void **unused) {
-    (void)unused;
+static void save_far(int writers, bool background) {
     const int64_t count = 5500003;
-    const espl_state_memory memory = {.context = &n_copies, .read = read_far, .write = write_far};
-    const espl_checkpoint_options options = {.folder = folder, .writers = 1, .keep_last = 2, .memory = &memory};
+    const espl_checkpoint_options options = {
+        .folder = folder, .writers = writers, .keep_last = 2, .background = background, .memory = &far_memory};
+    const bool writes = writers == 0 || ranks->rank == 0;
     espl_state_tensor t = {.group = "model", .name = "far.weight", .n_dims = 1, .shape = {count}};
     t.begin = count * ranks->rank / ranks->size;
     t.end = count * (ranks->rank + 1) / ranks->size;
@@ -162,21 +208,30 @@ static void far_tensors(void **unused) {
         data[i - t.begin] = far_value(i);
     t.data = far(data);
     size_t planned = espl_checkpoint_snapshot_bytes(ranks, &options, &t, 1);
-    assert_true(planned >= (ranks->rank == 0 ? (size_t)((t.end - t.begin) * ranks->size) * 4 : 1));
+    assert_true(planned >= (writes ? (size_t)((t.end - t.begin) * (writers == 0 ? 1 : ranks->size)) * 4 : 1));
     assert_int_equal(espl_checkpoints_open(comm, &options, &t, 1, &saver), ESPL_OK);
-    n_copies = 0;
+    n_copies = n_waits = 0;
     assert_int_equal(espl_checkpoints_save(saver, 1, NULL, NAN), ESPL_OK);
-    assert_int_equal(n_copies, ranks->rank == 0 ? 1 : ((t.end - t.begin) * 4 + (4 << 20) - 1) / (4 << 20));
+    assert_int_equal(espl_checkpoints_wait(saver), ESPL_OK);
+    assert_int_equal(n_copies, writes ? 0 : ((t.end - t.begin) * 4 + (4 << 20) - 1) / (4 << 20));
+    assert_true(n_waits == writes && n_fetches == 0 && (pinned != NULL) == writes);
     espl_checkpoints_close(&saver);
+    assert_null(pinned);
     memset(data, 0, (size_t)(t.end - t.begin) * sizeof *data);
     n_copies = 0;
-    assert_int_equal(espl_checkpoint_load(comm, path, &memory, &t, 1, &record), ESPL_OK);
+    assert_int_equal(espl_checkpoint_load(comm, path, &far_memory, &t, 1, &record), ESPL_OK);
     assert_int_equal(n_copies, ((t.end - t.begin) * 4 + (16 << 20) - 1) / (16 << 20));
     for (int64_t i = t.begin; i < t.end; i++)
         assert_true(data[i - t.begin] == far_value(i));
     json_decref(record);
     free(data);
     free(path);
+}
+
+static void far_tensors(void **unused) {
+    (void)unused;
+    save_far(1, false);
+    save_far(0, true);
 }
 
 int main(void) {

@@ -286,6 +286,70 @@ static void a_recording_runs_nothing(void **state) {
     free_table();
 }
 
+/* ---- Snapshots. */
+
+enum { PIECES = 3, PIECE_FLOATS = 1000 };
+
+static char *page_aligned(size_t bytes) {
+    char *memory = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    memset(memory, 0x55, bytes);
+    return memory;
+}
+
+/* Work that changes nothing goes on beside a copy that is put off; work that changes what is copied waits for it on the device. */
+static void snapshots_are_of_their_moment(void **state) {
+    (void)state;
+    enum { ROUNDS = 3 };
+    const size_t piece = PIECE_FLOATS * sizeof(float), bytes = PIECES * piece;
+    float *memory = on_device(bytes), *other = on_device(piece), values[PIECE_FLOATS];
+    float *snapshot = (float *)page_aligned(bytes);
+    assert_ok(calls->let_fetch(device)); /* nothing is under way */
+    assert_ok(calls->fetched(device));
+    assert_ok(calls->pin(device, snapshot, bytes));
+    for (int round = 1; round <= ROUNDS; round++) {
+        for (int i = 0; i < PIECE_FLOATS; i++)
+            values[i] = (float)(i + 10000 * round);
+        setenv("EMU_COPIES", "late:1000000", 1);
+        for (int k = 0; k < PIECES; k++) {
+            assert_ok(calls->write(device, memory + k * PIECE_FLOATS, values, piece));
+            assert_ok(calls->fetch(device, snapshot + k * PIECE_FLOATS, memory + k * PIECE_FLOATS, piece));
+        }
+        backend->fp32->copy(other, memory, piece);
+        assert_ok(calls->read(device, values, other, piece));
+        assert_true(values[7] == (float)(7 + 10000 * round) && snapshot[7] != values[7]);
+        assert_ok(calls->let_fetch(device));
+        backend->fp32->zero(memory, bytes);
+        assert_ok(calls->read(device, values, memory, piece));
+        assert_true(values[7] == 0);
+        unsetenv("EMU_COPIES");
+        assert_ok(calls->fetched(device));
+        for (int i = 0; i < PIECES * PIECE_FLOATS; i++)
+            assert_true(snapshot[i] == (float)(i % PIECE_FLOATS + 10000 * round));
+    }
+    calls->unpin(device, snapshot);
+    calls->release(device, memory, bytes);
+    calls->release(device, other, piece);
+    free(snapshot);
+}
+
+/* Such memory takes copies as well. */
+static void memory_that_cannot_be_pinned_is_told(void **state) {
+    (void)state;
+    float value = 3, *memory = on_device(sizeof value), *snapshot = (float *)page_aligned(sizeof value);
+    setenv("EMU_PINNED", "4000", 1);
+    assert_int_equal(calls->pin(device, snapshot, 4096), ESPL_ERR_USAGE);
+    unsetenv("EMU_PINNED");
+    assert_message("0.0 MiB of host memory cannot be pinned for copies from GPU 0: out of memory");
+    assert_ok(calls->write(device, memory, &value, sizeof value));
+    assert_ok(calls->fetch(device, snapshot, memory, sizeof value));
+    assert_ok(calls->let_fetch(device));
+    backend->fp32->zero(memory, sizeof value);
+    assert_ok(calls->fetched(device));
+    assert_true(*snapshot == 3);
+    calls->release(device, memory, sizeof value);
+    free(snapshot);
+}
+
 /* ---- Failures. A device that has failed stays so for the process, so each has one of its own. */
 
 static void in_child(void (*body)(void)) {
@@ -322,6 +386,7 @@ static void fail_in_kernel(void) {
     need(strstr(espl_status_message(), "CUDA_LAUNCH_BLOCKING=1") != NULL, "what to do");
     float there;
     need(calls->read(device, &there, rows, sizeof there) == ESPL_ERR_IO, "and again");
+    need(calls->fetched(device) == ESPL_ERR_IO, "and to who waits for a snapshot");
     calls->close(&device);
 }
 
@@ -425,6 +490,8 @@ int main(void) {
         ON_DEVICE(micro_batches_wait_their_turn),
         ON_DEVICE(a_recording_works_on_each_micro_batch),
         ON_DEVICE(a_recording_runs_nothing),
+        ON_DEVICE(snapshots_are_of_their_moment),
+        ON_DEVICE(memory_that_cannot_be_pinned_is_told),
         cmocka_unit_test(a_failing_kernel_is_told),
         cmocka_unit_test(a_refused_launch_is_named),
     };

@@ -5,6 +5,8 @@
  *   EMU_STREAMS=early        work runs when it is enqueued, as soon as its stream may (the default)
  *   EMU_STREAMS=late         work runs only when somebody waits for it
  *   EMU_STREAMS=random:SEED  at every call some of what may run, runs
+ *   EMU_COPIES=late:MS       copies to registered memory of the host are put off until another stream waits for them, or no other work was
+ *                            put or run for MS milliseconds
  *   EMU_PROTECT=1            device memory cannot be touched but by kernels and copies: the host dies with a message that says so
  * New memory, of the device and pinned, is filled with 0xFF: NaN as fp32 and bf16, -1 as integer.
  * Captures: one stream, no fork and join; another stream that would join is cudaErrorStreamCaptureUnsupported.
@@ -13,6 +15,7 @@
  *   EMU_DEVICES=n            0: a driver and no device; -1: no driver (default 1)
  *   EMU_DRIVER=version       what the driver supports, 13000 by default; below the runtime's: cudaErrorInsufficientDriver
  *   EMU_MEMORY=bytes         memory of a device (default 8 GiB); cudaMalloc beyond it: cudaErrorMemoryAllocation
+ *   EMU_PINNED=bytes         what can be registered of the host's memory; beyond it: cudaErrorMemoryAllocation
  *   EMU_DEVICE_NAME=name     instead of "Emulated GPU"
  *   EMU_CAPABILITY=90        compute capability
  *   EMU_BUSY=1               cudaErrorDevicesUnavailable when a device is first used

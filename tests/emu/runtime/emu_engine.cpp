@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -28,7 +29,8 @@ struct machinery {
     uint64_t random = 0;
     std::shared_ptr<queue> null_stream = std::make_shared<queue>();
     std::vector<std::weak_ptr<queue>> queues;
-    int depth = 0; /* calls within calls: a host function may ask for errors */
+    int depth = 0;                                   /* calls within calls: a host function may ask for errors */
+    std::chrono::steady_clock::time_point last_work; /* that was put or run, on queues that are not slow */
 };
 
 machinery &all() {
@@ -76,6 +78,11 @@ bool fails_by_order(const item &work) {
     return name && work.work && strstr(work.what, name);
 }
 
+void note_work(const queue &q) {
+    if (!q.slow)
+        all().last_work = std::chrono::steady_clock::now();
+}
+
 /* Tries the first item; true when it is done. After a fault nothing runs any more, as on a GPU. */
 bool run_head(queue &q) {
     item &head = q.items.front();
@@ -90,6 +97,7 @@ bool run_head(queue &q) {
     }
     q.items.pop_front();
     q.done++;
+    note_work(q);
     return true;
 }
 
@@ -224,7 +232,19 @@ position put(const std::shared_ptr<queue> &on, const char *what, attempt work, p
         append("wait for the NULL stream", nullptr, end_of(null));
     }
     append(what, std::move(work), std::move(after));
+    note_work(*on);
     return end_of(on);
+}
+
+bool put_off(queue &on) {
+    const char *text = setting_text("EMU_COPIES");
+    on.slow = true;
+    if (!text || strncmp(text, "late:", 5) != 0)
+        return false;
+    for (const auto &weak : all().queues)
+        if (std::shared_ptr<queue> q = weak.lock(); q && !q->items.empty() && q->items.front().after.stream.get() == &on)
+            return false;
+    return std::chrono::steady_clock::now() - all().last_work < std::chrono::milliseconds(strtoll(text + 5, nullptr, 10));
 }
 
 void wait(const position &until) {

@@ -45,6 +45,7 @@ struct queue {
     std::deque<item> items;
     uint64_t put = 0, done = 0;
     bool blocking = true; /* synchronizes with the NULL stream */
+    bool slow = false;    /* has held a copy that may be put off */
     std::unique_ptr<recording> capture;
 };
 
@@ -84,6 +85,8 @@ bool try_to_reach(const position &until);
 /* Somebody looks whether it is there: runs a little. */
 bool look(const position &until);
 void wait_for_all();
+/* Whether a copy that stands first on the queue should wait, as EMU_COPIES says. */
+bool put_off(queue &on);
 /* Runs all that may run now, whatever the schedule. */
 void run_everything();
 /* For the helper thread, when nobody is in a call: goes on with what has been tried already, and with all that may run if `all_of_it` says

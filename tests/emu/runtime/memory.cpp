@@ -2,9 +2,9 @@
 #include "tests/emu/runtime/emu_engine.h"
 
 #include "tests/emu/simt/device_memory.h"
-#include "tests/emu/simt/device_memory.h"
 #include "tests/emu/simt/fault.h"
 
+#include <climits>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -143,6 +143,11 @@ void written(void *to, size_t bytes) {
         emu_memory_written(to, bytes);
 }
 
+bool in_registered(const void *p, size_t bytes) {
+    const block *b = block_of(p, bytes);
+    return b && b->what == kind::registered;
+}
+
 attempt copying(void *to, const void *from, size_t bytes) {
     return [=] {
         memmove(to, from, bytes);
@@ -171,10 +176,13 @@ cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind how, c
     if (!to || !from || !sides_fit(to, from, bytes, how))
         return cudaErrorInvalidValue;
     bool pageable_from = !in_device(from, bytes) && !in_pinned(from, bytes), pageable_to = !in_device(to, bytes) && !in_pinned(to, bytes);
+    attempt work = copying(to, from, bytes);
+    if (in_registered(to, bytes))
+        work = [on, work] { return !put_off(*on) && work(); };
     if (on->capture || (!pageable_from && !pageable_to))
-        return put_or_capture(on, "a copy", copying(to, from, bytes));
+        return put_or_capture(on, "a copy", work);
     if (pageable_to) { /* then it has been done when the call returns */
-        wait(put(on, "a copy to pageable memory", copying(to, from, bytes)));
+        wait(put(on, "a copy to pageable memory", work));
         return emu_sticky_error();
     }
     return put_or_capture(on, "a copy from pageable memory", copying_now(to, from, bytes));
@@ -284,6 +292,8 @@ cudaError_t cudaHostRegister(void *ptr, size_t size, unsigned int) {
         return result(cudaErrorInvalidValue);
     if (rt::block_of(ptr, 1))
         return result(cudaErrorHostMemoryAlreadyRegistered);
+    if ((long long)size > rt::setting("EMU_PINNED", LLONG_MAX))
+        return result(cudaErrorMemoryAllocation);
     rt::blocks()[(uintptr_t)ptr] = {size, 0, rt::kind::registered};
     return cudaSuccess;
 }

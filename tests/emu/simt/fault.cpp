@@ -4,7 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static cudaError_t sticky, last;
+static cudaError_t sticky;
+static thread_local cudaError_t last; /* of this thread's calls */
 static int printed;
 
 enum { MOST_PRINTED = 20 };

@@ -3,6 +3,7 @@
 #define ESPL_TRAIN_DATASET_H
 
 #include "comm/comm.h"
+#include "io/labels.h"
 #include "io/tokenizer/tokenizer.h"
 #include "io/tokens.h"
 #include "src/config/config.h"
@@ -12,21 +13,34 @@ typedef struct espl_dataset {
     espl_tokens *stores; /* one a source, mapped */
     espl_source *sources;
     char **paths;
+    int64_t **chosen; /* one a source: the documents that are used; NULL: all */
     int64_t n;
+    float *class_weights; /* or NULL */
     espl_placement *placement;
-    int64_t n_tokens, n_bytes; /* over all sources */
+    int64_t n_tokens, n_bytes, n_documents; /* that are used, over all sources */
 } espl_dataset;
 
-/* How micro-batches are cut from it. */
+/* How micro-batches are cut from data. */
 typedef struct espl_dataset_use {
-    espl_room room; /* of a micro-batch */
-    int64_t length; /* longest piece of a document, or document */
-    bool training; /* shuffled and mixed; else natural order */
+    espl_room room;            /* of a micro-batch */
+    int64_t length;            /* longest piece of a document, text or source */
+    bool training;             /* shuffled, mixed and with class weights; else natural order */
+    int32_t eos, start;        /* the model's end-of-text token, and what a decoder's input begins with; -1: none */
+    const espl_labels *labels; /* classification */
 } espl_dataset_use;
 
+/* Collective. The labels of a classification: data.labels, or those of the training data (validation data where
+ * there is no other); of other tasks none. Errors: data; usage. */
+espl_status espl_dataset_labels(espl_comm *comm, const espl_config *config, espl_labels *labels);
+
 /* Collective. Prepares every entry of `paths` (one source each; data.weights apply to training) and places them. Errors: data. */
-espl_status espl_dataset_open(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, int32_t eos,
-                              const espl_strings *paths, const espl_dataset_use *use, espl_dataset *dataset);
+espl_status espl_dataset_open(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, const espl_strings *paths,
+                              const espl_dataset_use *use, espl_dataset *dataset);
+
+/* Collective. Training data and, where data.valid or data.valid_fraction give some, validation data (else zeroed), compared with each
+ * other: texts that are in both, repeats, what was cut and how full micro-batches are is logged. Errors: data; usage. */
+espl_status espl_dataset_open_run(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, const espl_dataset_use *use,
+                                  espl_dataset *train, espl_dataset *valid);
 
 /* Local. Unmaps and frees; accepts a zeroed struct. */
 void espl_dataset_close(espl_dataset *dataset);

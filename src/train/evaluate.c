@@ -112,6 +112,7 @@ static int64_t length_of(const espl_config *config, int64_t positions) {
 espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const char *path, espl_eval_result *result) {
     espl_engine engine = {0};
     espl_inference model = {0};
+    espl_labels labels = {0};
     espl_dataset data = {0};
     espl_tape tape = {0};
     own_memory memory = {0};
@@ -125,8 +126,14 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
     ESPL_TRY_DONE(espl_threads_choose(comm, config->run_threads, &threads));
     ESPL_TRY_DONE(espl_comm_agree(comm, espl_inference_open(comm, path, config, &engine, config->data_sequence_length, threads, &model),
                                   "opening the model"));
-    espl_dataset_use use = {.room = espl_room_of(config), .length = length_of(config, model.model->dims.positions)};
-    ESPL_TRY_DONE(espl_dataset_open(comm, config, model.tokenizer, model.model->dims.eos, &config->data_valid, &use, &data));
+    ESPL_TRY_DONE(espl_dataset_labels(comm, config, &labels));
+    const espl_dims *dims = &model.model->dims;
+    espl_dataset_use use = {.room = espl_room_of(config),
+                            .length = length_of(config, dims->positions),
+                            .eos = dims->eos,
+                            .start = dims->start,
+                            .labels = &labels};
+    ESPL_TRY_DONE(espl_dataset_open(comm, config, model.tokenizer, &config->data_valid, &use, &data));
     espl_streams_capacity(model.model, &use.room, capacity);
     espl_tape_make(model.model, engine.kernels, ESPL_USE_EVAL, 0, capacity, threads, &tape);
     ESPL_TRY_DONE(espl_comm_agree(comm, take_memory(&model, &tape, &use.room, capacity, &memory), "taking memory"));
@@ -142,6 +149,7 @@ done:
     free_memory(&memory);
     espl_tape_free(&tape);
     espl_dataset_close(&data);
+    espl_labels_free(&labels);
     espl_inference_close(&model);
     espl_engine_close(&engine);
     return status;

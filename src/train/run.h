@@ -35,6 +35,7 @@ typedef struct espl_run {
     int threads;
     espl_model *model;
     espl_tokenizer *tokenizer;
+    espl_labels labels;       /* classification */
     espl_dataset data, valid; /* valid.n == 0: none */
     espl_blueprint blueprint;
     espl_memory memory;

@@ -121,9 +121,10 @@ static int64_t sequence_length(const espl_run *run) {
 
 static espl_status open_model(espl_run *run) {
     const espl_config *c = run->config;
+    const espl_model_options options = {.dropout = c->model_dropout, .labels = run->labels.names, .n_labels = run->labels.n};
     bool pretrained;
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
-    ESPL_TRY(espl_model_make(model_source(c), &(espl_model_options){.dropout = c->model_dropout}, &run->model));
+    ESPL_TRY(espl_model_make(model_source(c), &options, &run->model));
     ESPL_TRY(espl_model_reach(run->model, sequence_length(run)));
     const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
     if (tokenizer[0] == '\0')
@@ -147,13 +148,10 @@ static espl_status keep_companions(const espl_run *run) {
 
 static espl_status open_data(espl_run *run) {
     const espl_config *c = run->config;
-    int32_t eos = run->model->dims.eos;
-    espl_dataset_use use = {.room = espl_room_of(c), .length = sequence_length(run), .training = true};
-    ESPL_TRY(espl_dataset_open(run->comm, c, run->tokenizer, eos, &c->data_train, &use, &run->data));
-    if (c->data_valid.n > 0) {
-        use.training = false;
-        ESPL_TRY(espl_dataset_open(run->comm, c, run->tokenizer, eos, &c->data_valid, &use, &run->valid));
-    }
+    const espl_dims *dims = &run->model->dims;
+    espl_dataset_use use = {
+        .room = espl_room_of(c), .length = sequence_length(run), .eos = dims->eos, .start = dims->start, .labels = &run->labels};
+    ESPL_TRY(espl_dataset_open_run(run->comm, c, run->tokenizer, &use, &run->data, &run->valid));
     int64_t count = espl_placement_count(run->data.placement, 0);
     if (count < c->train_micro_batches)
         ESPL_FAIL(ESPL_ERR_DATA,
@@ -314,6 +312,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(open_device(run));
     ESPL_TRY(espl_comm_agree(comm, open_folder(run), "opening the run folder"));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &run->threads));
+    ESPL_TRY(espl_dataset_labels(comm, config, &run->labels));
     ESPL_TRY(espl_comm_agree(comm, open_model(run), "opening the model"));
     ESPL_TRY(espl_comm_agree(comm, run->ranks->rank == 0 ? keep_companions(run) : ESPL_OK, "copying the tokenizer"));
     ESPL_TRY(open_data(run));
@@ -351,6 +350,7 @@ void espl_run_close(espl_run *run) {
     espl_blueprint_free(&run->blueprint);
     espl_dataset_close(&run->data);
     espl_dataset_close(&run->valid);
+    espl_labels_free(&run->labels);
     espl_tokenizer_close(&run->tokenizer);
     espl_model_free(&run->model);
     json_decref(run->provenance);

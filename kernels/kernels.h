@@ -171,18 +171,29 @@ extern const espl_op_desc espl_ops[ESPL_N_OPS];
  * `pairs` (query, key) pairs in all segments; backward of a matrix op is twice that. */
 double espl_op_flops(espl_op op, const espl_attrs *attrs, double n, double pairs);
 
-/* One AdamW step over n elements (Loshchilov & Hutter 2019), all of them float, elementwise:
+/* Elements [begin, end) of a call of adamw, and their weight decay. */
+typedef struct espl_adamw_range {
+    int64_t begin, end;
+    float decay;
+} espl_adamw_range;
+
+/* One AdamW step (Loshchilov & Hutter 2019) over ranges that ascend and are apart; elements in none of them stay. Elementwise, in float:
  *   g = grad * grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
  *   w -= lr * ((m / c1) / (sqrt(v / c2) + eps) + decay * w)      with c = 1 - b^t
  * b is (float)beta and 1-b is (float)(1 - beta), so that 1 - 0.999 keeps its digits; c comes from the double beta too.
- * The same bits wherever a range is cut. Equal to torch.optim.AdamW within rounding. */
+ * w is master[i], and weight[i] becomes w rounded to nearest. Without master (always so in fp32) w is weight[i]; in bf16 it is then stored
+ * as espl_bf16_from_float_noisy(w, espl_rng_u16(&rng, first + i)), so that small updates count on average.
+ * The same bits wherever a stretch is cut, and on every backend. Equal to torch.optim.AdamW within rounding. */
 typedef struct espl_adamw {
-    float *weight, *m, *v;
+    void *weight; /* real */
+    float *master, *m, *v;
     const float *grad;
-    void *copy; /* the compute weights in real, or NULL when `weight` is them */
-    int64_t n;
+    const espl_adamw_range *ranges; /* [n_ranges] in memory of the host; read before adamw returns */
+    int n_ranges;
     double beta1, beta2;
-    float grad_scale, lr, eps, decay, c1, c2;
+    float grad_scale, lr, eps, c1, c2;
+    espl_rng_key rng;
+    uint64_t first; /* element 0's place in the stream */
 } espl_adamw;
 
 typedef struct espl_kernels {

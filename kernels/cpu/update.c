@@ -1,31 +1,85 @@
+#include "kernels/cpu/philox.h"
 #include "kernels/cpu/table.h"
 
 #include <math.h>
 
 enum { SQUARES = 256, SQUARE_PIECES = 4096 /* blocks whose sums one parallel stretch holds */ };
 
-static void adamw_stretch(const espl_adamw *s, int64_t from, int64_t to) {
+/* n elements from `from` on; `weight` points to the first of them. */
+static void adamw_floats(const espl_adamw *s, float decay, float *restrict weight, int64_t from, int64_t n) {
     float b1 = (float)s->beta1, b2 = (float)s->beta2, a1 = (float)(1.0 - s->beta1), a2 = (float)(1.0 - s->beta2);
-    float lr = s->lr, eps = s->eps, decay = s->decay, c1 = s->c1, c2 = s->c2, grad_scale = s->grad_scale;
-    float *restrict weight = s->weight, *restrict m = s->m, *restrict v = s->v;
-    const float *restrict grad = s->grad;
+    float lr = s->lr, eps = s->eps, c1 = s->c1, c2 = s->c2, grad_scale = s->grad_scale;
+    float *restrict m = s->m + from, *restrict v = s->v + from;
+    const float *restrict grad = s->grad + from;
 #pragma omp simd
-    for (int64_t i = from; i < to; i++) {
+    for (int64_t i = 0; i < n; i++) {
         float g = grad[i] * grad_scale;
         float mi = b1 * m[i] + a1 * g, vi = b2 * v[i] + a2 * g * g;
         m[i] = mi;
         v[i] = vi;
         weight[i] -= lr * ((mi / c1) / (__builtin_sqrtf(vi / c2) + eps) + decay * weight[i]);
     }
-    real *copy = s->copy;
-    for (int64_t i = from; copy && i < to; i++)
-        store(copy + i, weight[i]);
 }
 
-void CPU(adamw)(const espl_adamw *step) {
+#ifdef ESPL_REAL_BF16
+enum { NOISES = 8 * PHILOX_BLOCKS };
+
+/* noise[i] = espl_rng_u16 of element 8 * block + i. */
+static void fill_noise(const philox *stream, uint64_t block, uint16_t noise[NOISES]) {
+    uint32_t number[4][PHILOX_BLOCKS];
+    philox_numbers(stream, block, 1, number);
+    for (int l = 0; l < 4; l++)
+        for (int b = 0; b < PHILOX_BLOCKS; b++) {
+            noise[8 * b + 2 * l] = (uint16_t)number[l][b];
+            noise[8 * b + 2 * l + 1] = (uint16_t)(number[l][b] >> 16);
+        }
+}
+
+static void adamw_alone(const espl_adamw *s, float decay, int64_t from, int64_t to) {
+    philox stream = philox_of(&s->rng);
+    uint16_t noise[NOISES];
+    float w[NOISES];
+    for (int64_t n; from < to; from += n) {
+        uint64_t element = s->first + (uint64_t)from;
+        int64_t lead = (int64_t)(element % 8);
+        real *weight = (real *)s->weight + from;
+        n = min64(to - from, NOISES - lead);
+        fill_noise(&stream, element / 8, noise);
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            w[i] = load(weight + i);
+        adamw_floats(s, decay, w, from, n);
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            weight[i] = espl_bf16_from_float_noisy(w[i], noise[lead + i]);
+    }
+}
+#else
+static void adamw_alone(const espl_adamw *s, float decay, int64_t from, int64_t to) {
+    adamw_floats(s, decay, (real *)s->weight + from, from, to - from);
+}
+#endif
+
+static void adamw_stretch(const espl_adamw *s, float decay, int64_t from, int64_t to) {
+    real *weight = s->weight;
+    if (s->master == NULL) {
+        adamw_alone(s, decay, from, to);
+        return;
+    }
+    adamw_floats(s, decay, s->master + from, from, to - from);
+    for (int64_t i = from; i < to; i++)
+        store(weight + i, s->master[i]);
+}
+
+void CPU(adamw)(const espl_adamw *s) {
+    int64_t end = s->n_ranges > 0 ? s->ranges[s->n_ranges - 1].end : 0;
 #pragma omp parallel for
-    for (int64_t i = 0; i < step->n; i += CPU_CHUNK)
-        adamw_stretch(step, i, min64(i + CPU_CHUNK, step->n));
+    for (int64_t c = 0; c < end; c += CPU_CHUNK)
+        for (const espl_adamw_range *r = s->ranges; r < s->ranges + s->n_ranges; r++) {
+            int64_t from = max64(c, r->begin), to = min64(c + CPU_CHUNK, r->end);
+            if (from < to)
+                adamw_stretch(s, r->decay, from, to);
+        }
 }
 
 /* Lane l of 8 sums the squares of elements l, l + 8, ... in order. */

@@ -16,8 +16,8 @@ extern "C" {
 #include "kernels/ops.def"
 #undef OP
 
-void espl__cuda_fp32_adamw(const espl_adamw *step); /* `copy` is NULL */
-void espl__cuda_bf16_adamw(const espl_adamw *step); /* `copy` is bf16 or NULL */
+void espl__cuda_fp32_adamw(const espl_adamw *step);
+void espl__cuda_bf16_adamw(const espl_adamw *step);
 void espl__cuda_sum_squares(const float *x, int64_t n, espl_exact *sum);
 void espl__cuda_sum(const float *x, int64_t n, espl_exact *sum);
 void espl__cuda_add(float *to, const float *from, int64_t n);

@@ -11,7 +11,7 @@ template <> __device__ inline float4 plus<float4>(float4 a, float4 b) { return m
 
 /* Each part is read once. Like a binary counter: open[level] holds the sum of a finished left subtree of 2^level parts, a right subtree of
  * that size is added to it as soon as it is there. */
-template <class T> static __global__ void tree_sum(T *own, const T *stage, int64_t n, int rank, int size) {
+template <class T> static __global__ void __launch_bounds__(THREADS) tree_sum(T *own, const T *stage, int64_t n, int rank, int size) {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= n)
         return;

@@ -3,79 +3,179 @@
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/rows.cuh"
 
-enum { UPDATE_THREADS = 256 };
+enum {
+    UPDATE_THREADS = 256,
+    SHARE = 256,      /* elements of a warp: each lane has four, and four more HALF behind them */
+    HALF = SHARE / 2, /* so that every access of a warp is one run of memory, 16 bytes a lane */
+    MOST_RANGES = 32, /* of one launch; an argument of the kernel, so that all threads read them from the constant cache */
+};
 
-struct adamw_arrays {
-    float *weight, *m, *v;
+struct adamw_call {
+    void *weight;
+    float *master, *m, *v;
     const float *grad;
-    void *copy; /* of real, or NULL */
-    int64_t n;
-    float b1, b2, a1, a2, grad_scale, lr, eps, decay, c1, c2;
+    int64_t start; /* of the first block */
+    int n_ranges;
+    bool aligned;
+    float b1, b2, a1, a2, grad_scale, lr, eps, c1, c2;
+    espl_rng_key rng;
+    uint64_t first;
+    espl_adamw_range range[MOST_RANGES];
 };
 
 /* The operations of kernels/cpu/update.c one by one (no contraction, exact division and root), so the bits are the CPU's. */
-__device__ __forceinline__ void adamw_element(const adamw_arrays &s, float grad, float &weight, float &m, float &v) {
+__device__ __forceinline__ void adamw_element(const adamw_call &s, float decay, float grad, float &weight, float &m, float &v) {
     float g = grad * s.grad_scale;
     m = s.b1 * m + s.a1 * g;
     v = s.b2 * v + s.a2 * g * g;
-    weight -= s.lr * ((m / s.c1) / (sqrtf(v / s.c2) + s.eps) + s.decay * weight);
+    weight -= s.lr * ((m / s.c1) / (sqrtf(v / s.c2) + s.eps) + decay * weight);
 }
 
-/* N elements a thread, 1 or 4. */
-template <class T, int N> __global__ void __launch_bounds__(UPDATE_THREADS) adamw_all(adamw_arrays s) {
-    int64_t at = ((int64_t)blockIdx.x * UPDATE_THREADS + threadIdx.x) * N;
-    T *copy = static_cast<T *>(s.copy);
-    if (at + N > s.n) {
-        for (; at < s.n; at++) {
-            adamw_element(s, s.grad[at], s.weight[at], s.m[at], s.v[at]);
-            if (copy)
-                reals<T>::store(copy + at, s.weight[at]);
-        }
-        return;
-    }
-    float weight[N], m[N], v[N], grad[N];
-    load_floats(s.weight + at, weight);
-    load_floats(s.m + at, m);
-    load_floats(s.v + at, v);
-    load_floats(s.grad + at, grad);
-#pragma unroll
-    for (int i = 0; i < N; i++)
-        adamw_element(s, grad[i], weight[i], m[i], v[i]);
-    store_floats(s.weight + at, weight);
-    store_floats(s.m + at, m);
-    store_floats(s.v + at, v);
-    if (copy)
-        store_narrow(copy + at, weight);
+/* The range that element `at` lies in, or in front of; n_ranges behind all of them. */
+__device__ __forceinline__ int range_at(const adamw_call &s, int64_t at) {
+    int r = 0;
+    while (r < s.n_ranges && s.range[r].end <= at)
+        r++;
+    return r;
 }
 
-template <class T> static void adamw(const espl_adamw *step) {
-    if (step->n == 0)
+template <class T, bool MASTER> __device__ __forceinline__ void adamw_one(const adamw_call &s, int64_t at) {
+    int r = range_at(s, at);
+    if (r == s.n_ranges || at < s.range[r].begin)
         return;
-    adamw_arrays s = {step->weight,
-                      step->m,
-                      step->v,
-                      step->grad,
-                      step->copy,
-                      step->n,
-                      (float)step->beta1,
-                      (float)step->beta2,
-                      (float)(1.0 - step->beta1),
-                      (float)(1.0 - step->beta2),
-                      step->grad_scale,
-                      step->lr,
-                      step->eps,
-                      step->decay,
-                      step->c1,
-                      step->c2};
-    if (aligned16(s.weight, s.m, s.v, s.grad) && (uintptr_t)s.copy % (4 * sizeof(T)) == 0)
-        ESPL_LAUNCH((adamw_all<T, 4>), dim3((unsigned)pieces_of(s.n, 4 * UPDATE_THREADS)), dim3(UPDATE_THREADS), 0, espl__cuda->compute, s);
+    T *weight = static_cast<T *>(s.weight) + at;
+    float w = MASTER ? s.master[at] : reals<T>::load(weight);
+    adamw_element(s, s.range[r].decay, s.grad[at], w, s.m[at], s.v[at]);
+    if (MASTER)
+        s.master[at] = w;
+    if constexpr (MASTER || sizeof(T) == sizeof(float))
+        reals<T>::store(weight, w);
     else
-        ESPL_LAUNCH((adamw_all<T, 1>), dim3((unsigned)pieces_of(s.n, UPDATE_THREADS)), dim3(UPDATE_THREADS), 0, espl__cuda->compute, s);
+        *weight = __ushort_as_bfloat16(espl_bf16_from_float_noisy(w, espl_rng_u16(&s.rng, s.first + (uint64_t)at)));
+}
+
+__device__ __forceinline__ void load_halves(const float *from, float (&x)[8]) {
+    float half[4];
+    load_floats(from, half);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        x[i] = half[i];
+    load_floats(from + HALF, half);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        x[4 + i] = half[i];
+}
+
+__device__ __forceinline__ void store_halves(float *to, const float (&x)[8]) {
+    store_floats(to, {x[0], x[1], x[2], x[3]});
+    store_floats(to + HALF, {x[4], x[5], x[6], x[7]});
+}
+
+/* Lanes 2 c and 2 c + 1 trade, so that the even one has eight elements of the first half, 8 c and on, and the odd one those of the second;
+ * or back. */
+__device__ __forceinline__ void trade(float (&x)[8]) {
+    bool odd = threadIdx.x % 2;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float got = __shfl_xor_sync(ALL_LANES, odd ? x[i] : x[4 + i], 1);
+        x[i] = odd ? got : x[i];
+        x[4 + i] = odd ? x[4 + i] : got;
+    }
+}
+
+/* Eight elements of bf16, from place `first` of the stream on, a multiple of 8. */
+__device__ __forceinline__ void store_noisy(__nv_bfloat16 *to, const float (&x)[8], const espl_rng_key *rng, uint64_t first) {
+    espl_rng4 number = espl_rng_block(rng, first / 8);
+    uint32_t word[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        word[i] = espl_bf16_from_float_noisy(x[2 * i], number.v[i] & 0xFFFFu) |
+                  (uint32_t)espl_bf16_from_float_noisy(x[2 * i + 1], number.v[i] >> 16) << 16;
+    *reinterpret_cast<uint4 *>(to) = make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+/* A warp's share, all of it in one range. */
+template <class T, bool MASTER> __device__ __forceinline__ void adamw_share(const adamw_call &s, float decay, int64_t share) {
+    constexpr bool narrow = sizeof(T) < sizeof(float);
+    int lane = (int)threadIdx.x % 32;
+    int64_t at = share + 4 * lane, packed = share + lane % 2 * HALF + lane / 2 * 8;
+    T *weight = static_cast<T *>(s.weight);
+    float w[8], m[8], v[8], grad[8];
+    if constexpr (MASTER) {
+        load_halves(s.master + at, w);
+    } else if constexpr (narrow) {
+        reals<T>::load(weight + packed, w);
+    } else {
+        load_halves(weight + at, w);
+    }
+    load_halves(s.m + at, m);
+    load_halves(s.v + at, v);
+    load_halves(s.grad + at, grad);
+    if constexpr (narrow && !MASTER)
+        trade(w); /* behind all loads: it waits */
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        adamw_element(s, decay, grad[i], w[i], m[i], v[i]);
+    store_halves(s.m + at, m);
+    store_halves(s.v + at, v);
+    if constexpr (MASTER)
+        store_halves(s.master + at, w);
+    if constexpr (!narrow) {
+        store_halves(weight + at, w);
+    } else {
+        trade(w);
+        if constexpr (MASTER)
+            reals<T>::store(weight + packed, w);
+        else
+            store_noisy(weight + packed, w, &s.rng, s.first + (uint64_t)packed);
+    }
+}
+
+template <class T, bool MASTER> __global__ void __launch_bounds__(UPDATE_THREADS) adamw_all(const adamw_call s) {
+    int64_t share = s.start + ((int64_t)blockIdx.x * (UPDATE_THREADS / 32) + threadIdx.x / 32) * SHARE;
+    int r = range_at(s, share);
+    if (s.aligned && r < s.n_ranges && s.range[r].begin <= share && share + SHARE <= s.range[r].end)
+        adamw_share<T, MASTER>(s, s.range[r].decay, share);
+    else
+        for (int i = (int)threadIdx.x % 32; i < SHARE; i += 32)
+            adamw_one<T, MASTER>(s, share + i);
+}
+
+template <class T, bool MASTER> static void adamw(const espl_adamw *step) {
+    adamw_call s = {step->weight,
+                    step->master,
+                    step->m,
+                    step->v,
+                    step->grad,
+                    0,
+                    0,
+                    aligned16(step->m, step->v, step->grad, step->master) && (uintptr_t)step->weight % 16 == 0 && step->first % 8 == 0,
+                    (float)step->beta1,
+                    (float)step->beta2,
+                    (float)(1.0 - step->beta1),
+                    (float)(1.0 - step->beta2),
+                    step->grad_scale,
+                    step->lr,
+                    step->eps,
+                    step->c1,
+                    step->c2,
+                    step->rng,
+                    step->first,
+                    {}};
+    for (int done = 0; done < step->n_ranges; done += s.n_ranges) {
+        int left = step->n_ranges - done;
+        s.n_ranges = left < MOST_RANGES ? left : (int)MOST_RANGES;
+        for (int r = 0; r < s.n_ranges; r++)
+            s.range[r] = step->ranges[done + r];
+        s.start = s.range[0].begin / SHARE * SHARE;
+        unsigned blocks = (unsigned)pieces_of(s.range[s.n_ranges - 1].end - s.start, UPDATE_THREADS / 32 * SHARE);
+        ESPL_LAUNCH((adamw_all<T, MASTER>), dim3(blocks), dim3(UPDATE_THREADS), 0, espl__cuda->compute, s);
+    }
     espl__cuda_note(cudaGetLastError(), "adamw");
 }
 
-void espl__cuda_fp32_adamw(const espl_adamw *step) { adamw<float>(step); }
-void espl__cuda_bf16_adamw(const espl_adamw *step) { adamw<__nv_bfloat16>(step); }
+void espl__cuda_fp32_adamw(const espl_adamw *step) { adamw<float, false>(step); }
+void espl__cuda_bf16_adamw(const espl_adamw *step) { step->master ? adamw<__nv_bfloat16, true>(step) : adamw<__nv_bfloat16, false>(step); }
 
 /* Exact sums: each warp adds into an accumulator of its own in shared memory; a block adds the limbs of its warps to the one in device
  * memory, as integers, so that no order shows. */

@@ -1,18 +1,24 @@
 #include "kernels/ref/ref.h"
 
 /* Formula in kernels.h; in float in both variants, as the state of the optimizer is. */
-void REF(adamw)(const espl_adamw *step) {
+static void adamw_range(const espl_adamw *step, const espl_adamw_range *range) {
     float b1 = (float)step->beta1, b2 = (float)step->beta2, a1 = (float)(1 - step->beta1), a2 = (float)(1 - step->beta2);
-    for (int64_t i = 0; i < step->n; i++) {
-        float g = step->grad[i] * step->grad_scale, w = step->weight[i];
-        float m = b1 * step->m[i] + a1 * g, v = b2 * step->v[i] + a2 * (g * g);
-        w -= step->lr * ((m / step->c1) / (sqrtf(v / step->c2) + step->eps) + step->decay * w);
+    real *weight = step->weight;
+    for (int64_t i = range->begin; i < range->end; i++) {
+        float g = step->grad[i] * step->grad_scale, w = step->master ? step->master[i] : (float)weight[i];
+        float m = b1 * step->m[i] + a1 * g, v = b2 * step->v[i] + a2 * g * g;
+        w -= step->lr * ((m / step->c1) / (sqrtf(v / step->c2) + step->eps) + range->decay * w);
         step->m[i] = m;
         step->v[i] = v;
-        step->weight[i] = w;
-        if (step->copy)
-            ((real *)step->copy)[i] = (real)w;
+        weight[i] = (real)w;
+        if (step->master)
+            step->master[i] = w;
     }
+}
+
+void REF(adamw)(const espl_adamw *step) {
+    for (int r = 0; r < step->n_ranges; r++)
+        adamw_range(step, &step->ranges[r]);
 }
 
 void REF(sum_squares)(const float *x, int64_t n, espl_exact *sum) {

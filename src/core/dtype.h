@@ -2,6 +2,8 @@
 #ifndef ESPL_CORE_DTYPE_H
 #define ESPL_CORE_DTYPE_H
 
+#include "src/core/export.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -32,6 +34,14 @@ static inline espl_bf16 espl_bf16_from_float(float f) {
     memcpy(&bits, &f, sizeof bits);
     uint32_t rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
     return (bits & 0x7FFFFFFFu) > 0x7F800000u ? (espl_bf16)(bits >> 16 | 0x40u) : (espl_bf16)(rounded >> 16);
+}
+
+/* Stochastic rounding: with `noise` uniform over 16 bits, of the two bf16 around f each comes as often as f is near it, so that f is the
+ * mean. NaN stays NaN. */
+static inline ESPL_ANYWHERE espl_bf16 espl_bf16_from_float_noisy(float f, uint32_t noise) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return (bits & 0x7FFFFFFFu) > 0x7F800000u ? (espl_bf16)(bits >> 16 | 0x40u) : (espl_bf16)((bits + noise) >> 16);
 }
 
 #endif

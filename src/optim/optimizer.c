@@ -6,34 +6,26 @@ void espl_optimizer_configure(espl_optimizer *optimizer, const espl_config *conf
     optimizer->beta1 = config->optim_beta1;
     optimizer->beta2 = config->optim_beta2;
     optimizer->eps = (float)config->optim_eps;
-    optimizer->decay = (float)config->optim_weight_decay;
+    optimizer->seed = (uint64_t)config->run_seed;
 }
 
-static void update_run(const espl_optimizer *o, const espl_update *u, int64_t begin, int64_t end, espl_adamw *s) {
-    int64_t flat = u->flat + begin, state = u->state + begin;
-    char *weights = (char *)o->weights + (size_t)flat * espl_dtype_size(o->kernels->real);
-    s->weight = o->master != NULL ? o->master + state : (float *)weights;
-    s->copy = o->master != NULL ? weights : NULL;
-    s->m = o->m + state;
-    s->v = o->v + state;
-    s->grad = o->gradients + flat;
-    s->n = end - begin;
-    s->decay = u->decay ? o->decay : 0.0f;
-    o->kernels->adamw(s);
-}
-
-void espl_optimizer_update(const espl_optimizer *o, int64_t step, double lr, double gradient_scale, int64_t from, int64_t to) {
-    espl_adamw s = {.grad_scale = (float)gradient_scale,
-                    .lr = (float)lr,
+void espl_optimizer_update(const espl_optimizer *o, int bucket, int64_t step, double lr, double gradient_scale) {
+    const espl_update *u = &o->updates[bucket];
+    espl_adamw s = {.weight = (char *)o->weights + (size_t)u->flat * espl_dtype_size(o->kernels->real),
+                    .master = o->master != NULL ? o->master + u->state : NULL,
+                    .m = o->m + u->state,
+                    .v = o->v + u->state,
+                    .grad = o->gradients + u->flat,
+                    .ranges = u->ranges,
+                    .n_ranges = u->n_ranges,
                     .beta1 = o->beta1,
                     .beta2 = o->beta2,
+                    .grad_scale = (float)gradient_scale,
+                    .lr = (float)lr,
                     .eps = o->eps,
                     .c1 = (float)(1.0 - pow(o->beta1, (double)step)),
-                    .c2 = (float)(1.0 - pow(o->beta2, (double)step))};
-    for (int i = 0; i < o->n_updates; i++) {
-        const espl_update *u = &o->updates[i];
-        int64_t begin = from > u->flat ? from - u->flat : 0, end = to < u->flat + u->n ? to - u->flat : u->n;
-        if (begin < end)
-            update_run(o, u, begin, end, &s);
-    }
+                    .c2 = (float)(1.0 - pow(o->beta2, (double)step)),
+                    .rng = {.seed = o->seed, .purpose = ESPL_RNG_ROUND, .step = (uint32_t)step, .op = (uint32_t)bucket},
+                    .first = (uint64_t)u->place};
+    o->kernels->adamw(&s);
 }

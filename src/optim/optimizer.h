@@ -1,36 +1,39 @@
 /* The optimizer: AdamW over the elements this rank updates.
  *
- * State and weights lie in planned memory; a list of runs says which elements of the flat space are updated, where their state is, and
- * whether they decay. In bf16 the fp32 master weights are the truth and the compute weights a rounded copy; in fp32 there is one copy. */
+ * State and weights lie in planned memory; for each bucket stands which stretch of it is updated here, where its state is, and how its
+ * elements decay. One call of a kernel updates it. In bf16 the truth is the fp32 master weights, of which the compute weights are a
+ * rounded copy, or, without masters, the compute weights: then each update is rounded stochastically. */
 #ifndef ESPL_OPTIM_OPTIMIZER_H
 #define ESPL_OPTIM_OPTIMIZER_H
 
 #include "kernels/kernels.h"
 #include "src/config/config.h"
 
-/* Elements that are updated alike. */
+/* The stretch of a bucket that is updated. */
 typedef struct espl_update {
-    int64_t flat, state, n; /* first element in the flat space, in the state arrays; how many */
-    bool decay;
+    int64_t flat, state; /* its first element in the flat space, in the state arrays */
+    int64_t place;       /* and in the bucket, where it does not depend on the ranks */
+    const espl_adamw_range *ranges;
+    int n_ranges;
 } espl_update;
 
 typedef struct espl_optimizer {
     const espl_kernels *kernels;
-    float *m, *v;           /* [state] */
-    float *master;          /* [state], NULL in fp32 */
-    void *weights;          /* flat space, real */
-    const float *gradients; /* flat space */
-    const espl_update *updates;
-    int n_updates;
+    float *m, *v;               /* [state] */
+    float *master;              /* [state], or NULL */
+    void *weights;              /* flat space, real */
+    const float *gradients;     /* flat space */
+    const espl_update *updates; /* [buckets] */
     double beta1, beta2;
-    float eps, decay;
+    float eps;
+    uint64_t seed; /* of rounding */
 } espl_optimizer;
 
-/* Local. Takes the constants of optim.* from the config; the places are set by the caller. */
+/* Local. Takes the constants of optim.* and run.seed from the config; the places are set by the caller. */
 void espl_optimizer_configure(espl_optimizer *optimizer, const espl_config *config);
 
-/* Local. Update number `step` (1-based) with rate `lr`; gradients are multiplied by `gradient_scale` first. Elements [from, to) of the
- * flat space only, so that a bucket can be updated and sent before the next; cuts do not change bits. */
-void espl_optimizer_update(const espl_optimizer *optimizer, int64_t step, double lr, double gradient_scale, int64_t from, int64_t to);
+/* Local. Update number `step` (1-based) of what this rank updates of a bucket, with rate `lr`; gradients are multiplied by `gradient_scale`
+ * first. The bits do not depend on the ranks. */
+void espl_optimizer_update(const espl_optimizer *optimizer, int bucket, int64_t step, double lr, double gradient_scale);
 
 #endif

@@ -14,6 +14,15 @@ void espl_owner_piece(const espl_model *model, const espl_owner *owner, int buck
     *end = *begin + share;
 }
 
+void espl_owner_stretch(const espl_model *model, const espl_owner *owner, int bucket, int64_t *flat, int64_t *state) {
+    int64_t start = espl_model_bucket_start(model, bucket, owner->ranks), end;
+    *flat = *state = start;
+    if (owner->replicated)
+        return;
+    espl_owner_piece(model, owner, bucket, flat, &end);
+    *state = start / owner->ranks;
+}
+
 static espl_segment cut(const espl_model *model, const espl_owner *owner, int param, int64_t from, int64_t to) {
     const espl_param *p = &model->params[param];
     int64_t bucket = espl_model_bucket_start(model, p->bucket, owner->ranks), start = bucket + p->offset;
@@ -23,7 +32,9 @@ static espl_segment cut(const espl_model *model, const espl_owner *owner, int pa
     if (end < begin)
         end = begin;
     espl_segment s = {.param = param, .begin = begin, .end = end, .flat = start + begin};
-    s.state = owner->replicated ? s.flat : bucket / owner->ranks + s.flat - from;
+    int64_t flat, state;
+    espl_owner_stretch(model, owner, p->bucket, &flat, &state);
+    s.state = state + s.flat - flat;
     return s;
 }
 

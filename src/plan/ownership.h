@@ -33,4 +33,8 @@ int espl_owner_updates(const espl_model *model, const espl_owner *owner, espl_se
 /* Local. This rank's piece of a bucket in the flat space. */
 void espl_owner_piece(const espl_model *model, const espl_owner *owner, int bucket, int64_t *begin, int64_t *end);
 
+/* Local. Where the stretch of a bucket that this rank updates (its piece, or all of it when replicated) begins in the flat space, and in
+ * this rank's optimizer arrays. */
+void espl_owner_stretch(const espl_model *model, const espl_owner *owner, int bucket, int64_t *flat, int64_t *state);
+
 #endif

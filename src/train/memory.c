@@ -9,6 +9,12 @@ static const char *const names[ESPL_N_ARENAS] = {"PARAM", "GRAD", "OPT", "ACT", 
 
 const char *espl_arena_name(espl_arena_id id) { return names[id]; }
 
+espl_status espl_blueprint_check(const espl_config *config) {
+    if (config->optim_master == ESPL_MASTER_NONE && config->run_dtype != ESPL_RUN_BF16)
+        ESPL_FAIL(ESPL_ERR_USAGE, "optim.master is none, but run.dtype is fp32, whose weights are their own masters; set run.dtype: bf16");
+    return ESPL_OK;
+}
+
 void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
                          int threads, espl_blueprint *b) {
     *b = (espl_blueprint){.model = model,
@@ -19,7 +25,8 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .room = espl_room_of(config),
                           .micro_batch_tokens = config->train_micro_batch_tokens,
                           .micro_batches = config->train_micro_batches,
-                          .tree = config->run_reduction == ESPL_REDUCTION_TREE};
+                          .tree = config->run_reduction == ESPL_REDUCTION_TREE,
+                          .master = kernels->real != ESPL_F32 && config->optim_master == ESPL_MASTER_FP32};
     espl_streams_capacity(model, &b->room, b->capacity);
     espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, b->capacity, threads, &b->train);
     espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, b->capacity, threads, &b->eval);
@@ -29,6 +36,8 @@ void espl_blueprint_free(espl_blueprint *blueprint) {
     espl_tape_free(&blueprint->train);
     espl_tape_free(&blueprint->eval);
 }
+
+espl_dtype espl_blueprint_truth(const espl_blueprint *b) { return b->master ? ESPL_F32 : b->kernels->real; }
 
 void espl_blueprint_share(const espl_blueprint *b, int64_t *first, int64_t *count) {
     *first = b->micro_batches * b->owner.rank / b->owner.ranks;
@@ -73,7 +82,7 @@ static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory 
     m->gradients = espl_arena_take(&a[ESPL_ARENA_GRAD], flat * sizeof(float));
     m->m = espl_arena_take(&a[ESPL_ARENA_OPT], state);
     m->v = espl_arena_take(&a[ESPL_ARENA_OPT], state);
-    m->master = b->kernels->real == ESPL_F32 ? NULL : espl_arena_take(&a[ESPL_ARENA_OPT], state);
+    m->master = b->master ? espl_arena_take(&a[ESPL_ARENA_OPT], state) : NULL;
     m->act = espl_arena_take(&a[ESPL_ARENA_ACT], larger(b->train.act_bytes, b->eval.act_bytes));
     m->work = espl_arena_take(&a[ESPL_ARENA_WORK], larger(b->train.work_bytes, b->eval.work_bytes));
     m->sums = espl_arena_take(&a[ESPL_ARENA_WORK], ESPL_N_SUMS * sizeof *m->sums);
@@ -121,7 +130,7 @@ static espl_status check_room(const espl_blueprint *b, const espl_engine *engine
               info.ordinal, (double)info.bytes_free / mib, (double)(needed - info.bytes_free) / mib,
               bytes[ESPL_ARENA_ACT] + bytes[ESPL_ARENA_WORK] > needed / 2
                   ? "lower train.micro_batch_tokens or set model.recompute: full"
-                  : "use more ranks with run.optimizer_sharding: sharded, or run.dtype: bf16");
+                  : "use more ranks with run.optimizer_sharding: sharded, or run.dtype: bf16 with optim.master: none");
 }
 
 static espl_status take_arenas(const espl_blueprint *b, const espl_engine *engine, espl_memory *memory) {

@@ -5,7 +5,7 @@
  * host keeps.
  *
  *   PARAM  compute weights, the flat space            GRAD  gradients in fp32, the flat space; partial sums and stages of the reducer
- *   OPT    moments, master weights (bf16)             ACT   values and their gradients, shared by lifetime
+ *   OPT    moments, master weights (optim.master)     ACT   values and their gradients, shared by lifetime
  *   WORK   scratch of kernels, sums of a step         STAGE micro-batches and the snapshot of a checkpoint */
 #ifndef ESPL_TRAIN_MEMORY_H
 #define ESPL_TRAIN_MEMORY_H
@@ -38,6 +38,7 @@ typedef struct espl_blueprint {
     espl_room room;                            /* of a micro-batch */
     int64_t micro_batch_tokens, micro_batches; /* of the step over all ranks */
     bool tree;
+    bool master; /* fp32 master weights */
     espl_tape train, eval;
     espl_capacity capacity[ESPL_N_STREAMS]; /* of a micro-batch on the device */
     size_t snapshot_bytes;                  /* of a checkpoint in the background, held by the saver; counted under STAGE */
@@ -51,7 +52,7 @@ typedef struct espl_memory {
     espl_arena arenas[ESPL_N_ARENAS];
     void *weights;
     float *gradients;
-    float *m, *v, *master; /* master NULL in fp32 */
+    float *m, *v, *master; /* master NULL in fp32, and in bf16 without masters */
     void *act, *work;
     espl_exact *sums; /* [ESPL_N_SUMS] */
     float *rope;      /* the model's table on a remote device; else NULL */
@@ -61,10 +62,16 @@ typedef struct espl_memory {
     espl_gather *gather;
 } espl_memory;
 
+/* Local. Whether the settings that memory depends on go together. Errors: usage. */
+espl_status espl_blueprint_check(const espl_config *config);
+
 /* Local. Fills a blueprint: tapes made, ownership from (rank, ranks). `snapshot_bytes` is set by the caller afterwards. */
 void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
                          int threads, espl_blueprint *blueprint);
 void espl_blueprint_free(espl_blueprint *blueprint);
+
+/* Local. Format of the weights that a checkpoint holds: that of the masters, or of the compute weights where those are the only ones. */
+espl_dtype espl_blueprint_truth(const espl_blueprint *blueprint);
 
 /* Local. First micro-batch of a rank, and how many it has: contiguous, as even as can be. */
 void espl_blueprint_share(const espl_blueprint *blueprint, int64_t *first, int64_t *count);

@@ -27,11 +27,14 @@ typedef struct facts {
     double wire, peak, compute_seconds, wire_seconds;
 } facts;
 
-static const char *const arena_help[ESPL_N_ARENAS] = {"compute weights",          "gradients in fp32, partial sums",
-                                                      "moments, master weights",  "activations and their gradients, shared by lifetime",
-                                                      "scratch of kernels, sums", "micro-batch, checkpoint snapshot"};
+static const char *const arena_help[ESPL_N_ARENAS] = {"compute weights",
+                                                      "gradients in fp32, partial sums",
+                                                      "moments, master weights (optim.master)",
+                                                      "activations and their gradients, shared by lifetime",
+                                                      "scratch of kernels, sums",
+                                                      "micro-batch, checkpoint snapshot"};
 
-/* The snapshot that a background save holds: the owned part of weights and moments, in fp32. */
+/* The snapshot that a background save holds: the owned part of weights (of the masters, where there are some) and moments. */
 static size_t snapshot_of(const facts *f) {
     espl_segment *segments;
     size_t bytes = 0;
@@ -41,7 +44,7 @@ static size_t snapshot_of(const facts *f) {
         const espl_param *p = &f->model->params[i / 3];
         state[i] = (espl_state_tensor){.group = "model",
                                        .name = p->name,
-                                       .dtype = ESPL_F32,
+                                       .dtype = i % 3 == 0 ? espl_blueprint_truth(&f->blueprint) : ESPL_F32,
                                        .n_dims = p->n_dims,
                                        .begin = segments[i / 3].begin,
                                        .end = segments[i / 3].end};
@@ -114,6 +117,7 @@ static espl_status gather_facts(facts *f) {
     if (c->train_micro_batches < f->request->ranks)
         ESPL_FAIL(ESPL_ERR_USAGE, "%d ranks, but train.micro_batches is %lld: a step needs at least one micro-batch a rank",
                   f->request->ranks, (long long)c->train_micro_batches);
+    ESPL_TRY(espl_blueprint_check(c));
     ESPL_TRY(espl_model_make(source, &(espl_model_options){.dropout = c->model_dropout}, &f->model));
     f->length = c->data_sequence_length > 0 ? c->data_sequence_length : f->model->dims.positions;
     f->length = f->length < c->train_micro_batch_tokens ? f->length : c->train_micro_batch_tokens;
@@ -136,9 +140,18 @@ static void print_arenas(const facts *f, espl_arena_id first, espl_arena_id last
         fprintf(out, "  %-22s %12.1f  %s\n", espl_arena_name(i), mib(f->bytes[i]), arena_help[i]);
 }
 
+/* What of it the number of parameters decides. */
+static void print_state(const facts *f, FILE *out) {
+    size_t weight = espl_dtype_size(f->kernels->real), master = f->blueprint.master ? sizeof(float) : 0;
+    fprintf(out, "  %-22s %6zu bytes  weight %zu, gradient 4, moments 8%s%s\n", "for each parameter", weight + 12 + master, weight,
+            f->blueprint.master ? ", master weight 4" : "",
+            f->blueprint.owner.replicated || f->request->ranks == 1 ? "" : "; what follows the gradient is cut over the ranks");
+}
+
 static void print_memory(const facts *f, FILE *out) {
     fprintf(out, f->remote ? "memory of a rank's GPU           MiB\n" : "memory of a rank                 MiB\n");
     print_arenas(f, ESPL_ARENA_PARAM, ESPL_ARENA_WORK, out);
+    print_state(f, out);
     if (f->remote) {
         fprintf(out, "  %-22s %12.1f  and what the driver, cuBLASLt and NCCL take for themselves, which no plan knows\n", "total",
                 mib(f->device_bytes));

@@ -40,6 +40,7 @@ static bool same_folder(const char *a, const char *b) {
 static espl_status check_config(const espl_run *run) {
     const espl_config *c = run->config;
     int ranks = run->ranks->size;
+    ESPL_TRY(espl_blueprint_check(c));
     if (c->run_dir[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is not set: the folder that gets checkpoints, metrics and logs");
     if (c->model_path[0] != '\0' && same_folder(c->run_dir, c->model_path))
@@ -176,25 +177,49 @@ static espl_status open_device(espl_run *run) {
 
 /* ---- Memory, optimizer, saver. */
 
+/* Puts a range behind the others of a bucket, or makes the last one longer. */
+static void add_range(espl_adamw_range *ranges, int *n, const espl_adamw_range *range) {
+    if (*n > 0 && ranges[*n - 1].end == range->begin && ranges[*n - 1].decay == range->decay)
+        ranges[*n - 1].end = range->end;
+    else
+        ranges[(*n)++] = *range;
+}
+
+/* One update a bucket: its parameters lie in it in order. */
+static void list_updates(espl_run *run) {
+    const espl_model *model = run->model;
+    espl_adamw_range *ranges = run->ranges = espl_malloc((size_t)model->n_params * sizeof *ranges);
+    espl_segment *segments;
+    espl_owner_updates(model, &run->blueprint.owner, &segments);
+    run->updates = espl_calloc((size_t)model->n_buckets, sizeof *run->updates);
+    for (int b = 0; b < model->n_buckets; b++) {
+        espl_update *u = &run->updates[b];
+        espl_owner_stretch(model, &run->blueprint.owner, b, &u->flat, &u->state);
+        u->place = u->flat - run->memory.buckets[b].offset;
+        for (int i = 0; i < model->n_params; i++) {
+            const espl_segment *s = &segments[i];
+            const espl_param *p = &model->params[i];
+            espl_adamw_range range = {.begin = s->flat - u->flat, .end = s->flat - u->flat + s->end - s->begin};
+            range.decay = p->decay ? (float)run->config->optim_weight_decay : 0.0f;
+            if (p->bucket == b && s->begin < s->end)
+                add_range(ranges, &u->n_ranges, &range);
+        }
+        u->ranges = ranges;
+        ranges += u->n_ranges;
+    }
+    free(segments);
+}
+
 static void open_optimizer(espl_run *run) {
     const espl_memory *m = &run->memory;
-    espl_segment *segments;
-    int n = espl_owner_updates(run->model, &run->blueprint.owner, &segments);
-    run->updates = espl_malloc((size_t)n * sizeof *run->updates);
-    for (int i = 0; i < n; i++)
-        run->updates[i] = (espl_update){.flat = segments[i].flat,
-                                        .state = segments[i].state,
-                                        .n = segments[i].end - segments[i].begin,
-                                        .decay = run->model->params[segments[i].param].decay};
-    free(segments);
+    list_updates(run);
     run->optimizer = (espl_optimizer){.kernels = run->engine.kernels,
                                       .m = m->m,
                                       .v = m->v,
                                       .master = m->master,
                                       .weights = m->weights,
                                       .gradients = m->gradients,
-                                      .updates = run->updates,
-                                      .n_updates = n};
+                                      .updates = run->updates};
     espl_optimizer_configure(&run->optimizer, run->config);
 }
 
@@ -355,6 +380,7 @@ void espl_run_close(espl_run *run) {
     espl_model_free(&run->model);
     json_decref(run->provenance);
     free(run->updates);
+    free(run->ranges);
     free(run->owned);
     free(run->state);
     espl_engine_close(&run->engine);

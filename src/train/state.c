@@ -11,11 +11,16 @@
 
 /* ---- Tensors. */
 
-static espl_state_tensor one_tensor(const espl_run *run, int param, const char *group, float *base, int64_t at) {
+static espl_state_tensor one_tensor(const espl_run *run, int param, const char *group, espl_dtype dtype, void *base, int64_t at) {
     const espl_param *p = &run->model->params[param];
     const espl_segment *s = &run->owned[param];
-    espl_state_tensor t = {
-        .group = group, .name = p->name, .dtype = ESPL_F32, .n_dims = p->n_dims, .begin = s->begin, .end = s->end, .data = base + at};
+    espl_state_tensor t = {.group = group,
+                           .name = p->name,
+                           .dtype = dtype,
+                           .n_dims = p->n_dims,
+                           .begin = s->begin,
+                           .end = s->end,
+                           .data = (char *)base + (size_t)at * espl_dtype_size(dtype)};
     memcpy(t.shape, p->shape, sizeof p->shape);
     return t;
 }
@@ -65,11 +70,11 @@ void espl_run_list_state(espl_run *run) {
     run->n_state = 0;
     for (int i = 0; i < n; i++) {
         const espl_segment *s = &run->owned[i];
-        bool master = run->memory.master != NULL;
-        run->state[run->n_state++] =
-            one_tensor(run, i, "model", master ? run->memory.master : run->memory.weights, master ? s->state : s->flat);
-        run->state[run->n_state++] = one_tensor(run, i, "exp_avg", run->memory.m, s->state);
-        run->state[run->n_state++] = one_tensor(run, i, "exp_avg_sq", run->memory.v, s->state);
+        const espl_memory *m = &run->memory;
+        run->state[run->n_state++] = one_tensor(run, i, "model", espl_blueprint_truth(&run->blueprint),
+                                                m->master != NULL ? m->master : m->weights, m->master != NULL ? s->state : s->flat);
+        run->state[run->n_state++] = one_tensor(run, i, "exp_avg", ESPL_F32, m->m, s->state);
+        run->state[run->n_state++] = one_tensor(run, i, "exp_avg_sq", ESPL_F32, m->v, s->state);
     }
 }
 
@@ -140,6 +145,7 @@ static json_t *make_record(const espl_run *run) {
     set_hash(record, "config_hash", espl_config_hash(run->config));
     set_hash(record, "data_hash", espl_dataset_hash(&run->data));
     json_object_set(record, "model_config", run->model->config);
+    json_object_set_new(record, "weights", json_string(espl_dtype_name(espl_blueprint_truth(&run->blueprint))));
     json_object_set_new(record, "ranks", json_integer(run->ranks->size));
     json_object_set(record, "provenance", run->provenance);
     free(text);
@@ -178,10 +184,24 @@ static espl_status check_model(const espl_run *run, const json_t *record, const 
     return ESPL_OK;
 }
 
+/* Weights that were rounded to bf16 are not those that a master would have, and a master's last bits are not to be lost unasked. */
+static espl_status check_weights(const espl_run *run, const json_t *record, const char *path) {
+    const char *found = json_string_value(json_object_get(record, "weights")), *fp32 = espl_dtype_name(ESPL_F32);
+    const char *wanted = espl_dtype_name(espl_blueprint_truth(&run->blueprint));
+    if (strcmp(found != NULL ? found : fp32, wanted) != 0)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "%s: the checkpoint's weights are %s, this run keeps %s: set optim.master: %s as they were trained, or export them and "
+                  "start from model.path",
+                  path, found != NULL ? found : fp32, wanted, strcmp(wanted, fp32) == 0 ? "none" : "fp32");
+    return ESPL_OK;
+}
+
 static espl_status check_record(const espl_run *run, const char *path) {
     json_t *record = NULL;
     ESPL_TRY(espl_checkpoint_record(path, &record));
     espl_status status = check_model(run, record, path);
+    if (status == ESPL_OK)
+        status = check_weights(run, record, path);
     json_decref(record);
     return status;
 }

@@ -207,15 +207,11 @@ static double clip_factor(const espl_config *config, double norm) {
 /* Bucket after bucket: update what is ours, send it on its way, update the next. What a checkpoint's snapshot still reads is changed first
  * here: the device waits for it, if it has to. */
 static espl_status update(espl_run *run, const espl_step_result *result) {
-    const espl_owner *owner = &run->blueprint.owner;
     double scale = clip_factor(run->config, result->grad_norm);
     ESPL_TRY(run->engine.calls->let_fetch(run->engine.device));
     for (int b = 0; b < run->model->n_buckets; b++) {
-        int64_t begin = run->memory.buckets[b].offset, end = begin + run->memory.buckets[b].n;
-        if (!owner->replicated)
-            espl_owner_piece(run->model, owner, b, &begin, &end);
-        espl_optimizer_update(&run->optimizer, run->counters.updates, result->lr, scale, begin, end);
-        if (!owner->replicated)
+        espl_optimizer_update(&run->optimizer, b, run->counters.updates, result->lr, scale);
+        if (!run->blueprint.owner.replicated)
             ESPL_TRY(espl_gather_start(run->memory.gather, b));
     }
     return espl_gather_finish(run->memory.gather);

@@ -231,13 +231,16 @@ static double copy_rate(void) {
     return 2.0 * BYTES / t[REPEATS / 2];
 }
 
+/* Without master weights. */
 static void bench_adamw(const espl_kernels *k, double copy) {
     int64_t n = 1 << 25;
-    espl_adamw step = {.weight = filled(n, ESPL_F32),
+    espl_adamw_range all = {0, n, 0.01f};
+    espl_adamw step = {.weight = filled(n, k->real),
                        .m = filled(n, ESPL_F32),
                        .v = calloc((size_t)n, sizeof(float)),
                        .grad = filled(n, ESPL_F32),
-                       .n = n,
+                       .ranges = &all,
+                       .n_ranges = 1,
                        .grad_scale = 1,
                        .lr = 1e-4f,
                        .beta1 = 0.9,
@@ -257,7 +260,7 @@ static void bench_adamw(const espl_kernels *k, double copy) {
     }
     qsort(t, REPEATS, sizeof *t, by_value);
     qsort(s, REPEATS, sizeof *s, by_value);
-    double adamw = 28.0 * (double)n / t[REPEATS / 2], squares = 4.0 * (double)n / s[REPEATS / 2];
+    double adamw = (20.0 + 2.0 * (double)espl_dtype_size(k->real)) * (double)n / t[REPEATS / 2], squares = 4.0 * (double)n / s[REPEATS / 2];
     printf("%-16s %-8s %9.3f ms  %7.1f GB/s     %5.1f %% of copy\n", "adamw 2^25", "", t[REPEATS / 2] * 1e3, adamw * 1e-9,
            100 * adamw / copy);
     printf("%-16s %-8s %9.3f ms  %7.1f GB/s     %5.1f %% of copy\n", "squares 2^25", "", s[REPEATS / 2] * 1e3, squares * 1e-9,

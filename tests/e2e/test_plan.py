@@ -29,7 +29,7 @@ def peak_is_as_planned(case):
     if b"__asan_init" in open(job.espalier, "rb").read():
         raise Skipped("the address sanitizer's own memory is not in the plan")
     case.model.write_text(json.dumps({**json.loads(GPT2.read_text(encoding="utf-8")), "n_layer": 3}), encoding="utf-8")
-    for name, keys in {"fp32": {}, "bf16": {"run__dtype": "bf16"}, "saves": {"checkpoint__every": 1}}.items():
+    for name, keys in {"fp32": {}, "bf16": {"run__dtype": "bf16"}, "alone": {"run__dtype": "bf16", "optim__master": "none", "checkpoint__every": 1}, "saves": {"checkpoint__every": 1}}.items():
         keys = {**BIG, **keys, "model__config": case.model, "train__steps": 2, "train__micro_batches": 1, "checkpoint__export": False}
         planned = plan(case, name, "--threads", "1", **keys)["total_bytes"]
         case.train(0, name, run__threads=1, **keys)
@@ -46,12 +46,22 @@ def plans_for_many_ranks(case):
     check(abs(many["compute_seconds"] * 1024 / one["compute_seconds"] - 1) < 1e-9, "the work of a step is shared")
 
 
+def plans_without_masters(case):
+    keys = {**BIG, "run__dtype": "bf16", "train__micro_batches": 64}
+    for ranks in (1, 64):
+        masters, alone = (plan(case, "run", "--ranks", str(ranks), "--peak", "100", **keys, optim__master=how) for how in ("fp32", "none"))
+        saved = masters["arenas"]["OPT"] - alone["arenas"]["OPT"]
+        check(saved == masters["arenas"]["OPT"] / 3 and 4 <= saved * ranks / masters["parameters"] < 4.3, f"{ranks} ranks save {saved} bytes each")
+        check(all(alone["arenas"][name] == masters["arenas"][name] for name in ("PARAM", "GRAD", "ACT", "WORK")), "other arenas differ")
+        check(alone["arenas"]["STAGE"] <= masters["arenas"]["STAGE"], "a snapshot of weights in bf16 is no larger")
+
+
 def plan_refuses_what_a_run_would(case):
-    for keys, words in (({"train__micro_batches": 2}, "micro_batches"), ({"train__micro_batches": 12, "run__reduction": "tree"}, "run.reduction: tree")):
+    for keys, words in (({"optim__master": "none"}, "optim.master"), ({"train__micro_batches": 2}, "micro_batches"), ({"train__micro_batches": 12, "run__reduction": "tree"}, "run.reduction: tree")):
         config = case.config("bad", **keys)
         out = subprocess.run([job.espalier, "plan", str(config), "--ranks", "3", "--peak", "100"], cwd=ROOT, capture_output=True, text=True, timeout=job.DEADLINE)
         check(out.returncode == USAGE and words in out.stderr, f"exit {out.returncode}: {out.stderr}")
 
 
 if __name__ == "__main__":
-    sys.exit(main([peak_is_as_planned, plans_for_many_ranks, plan_refuses_what_a_run_would]))
+    sys.exit(main([peak_is_as_planned, plans_for_many_ranks, plans_without_masters, plan_refuses_what_a_run_would]))

@@ -18,13 +18,14 @@ def trace(case, run):
     return rows, case.digest(run)
 
 
-def same_on(case, ranks, **keys):
-    """Trains on every number of ranks (light: on the last two); all must have the same trace. Returns it."""
+def same_on(case, ranks, name="run", **keys):
+    """Trains `name` on every number of ranks (light: on the last two); all must have the same trace. Returns it."""
     ranks = ranks[-2:] if LIGHT else ranks
     traces = {}
     for n in ranks:
-        case.train(n, f"run-{n}", **keys)
-        traces[n] = trace(case, f"run-{n}")
+        check(not (case.folder / f"{name}-{n}").exists(), f"{name}-{n} would go on from another run")
+        case.train(n, f"{name}-{n}", **keys)
+        traces[n] = trace(case, f"{name}-{n}")
     first = traces[ranks[0]]
     check(len(first[0]) == keys.get("train__steps", 8), f"expected a line for every step, got {first[0]}")
     for n, found in traces.items():
@@ -55,13 +56,18 @@ def packed_documents_with_dropout_over_an_epoch(case):
 
 def bf16_sharded_and_replicated(case):
     a = same_on(case, [1, 2, 4], run__dtype="bf16", train__steps=4)
-    b = same_on(case, [1, 2, 4], run__dtype="bf16", train__steps=4, run__optimizer_sharding="replicated")
+    b = same_on(case, [2, 4], "replicated", run__dtype="bf16", train__steps=4, run__optimizer_sharding="replicated")
     check(a == b, "a replicated optimizer gives other bits than a sharded one (bf16)")
+    alone = {"run__dtype": "bf16", "optim__master": "none", "train__steps": 4}
+    c = same_on(case, [1, 2, 4], "alone", **alone)
+    d = same_on(case, [2], "alone-replicated", run__optimizer_sharding="replicated", **alone)
+    check(c == d, "without master weights, a replicated optimizer gives other bits than a sharded one")
+    check(c[1] != a[1], "optim.master changes nothing")
 
 
 def replicated_is_sharded(case):
     a = same_on(case, [2, 4], train__steps=4)
-    b = same_on(case, [2, 4], train__steps=4, run__optimizer_sharding="replicated")
+    b = same_on(case, [2, 4], "replicated", train__steps=4, run__optimizer_sharding="replicated")
     check(a == b, "a replicated optimizer gives other bits than a sharded one")
 
 
@@ -70,7 +76,7 @@ def twelve_micro_batches(case):
 
 
 def recompute_changes_nothing(case):
-    traces = {how: same_on(case, [1, 2], train__steps=3, model__recompute=how) for how in ("none", "selective", "full")}
+    traces = {how: same_on(case, [1, 2], how, train__steps=3, model__recompute=how) for how in ("none", "selective", "full")}
     check(traces["none"] == traces["selective"] == traces["full"], f"recomputation changes the result: {traces}")
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from job import DATA, IO, OK, STOPPED, check, main
+from job import DATA, IO, OK, STOPPED, USAGE, check, main
 
 MANY = 100000  # steps of runs that are signalled: they do not end by themselves
 INTERRUPTED = 130
@@ -40,6 +40,15 @@ def packed_bf16_on_4_1_2(case):
     stopped_and_resumed(case, [4, 1, 2], run__dtype="bf16", data__train=[str(DATA / "plant_notes.jsonl")], data__placement="packed",
                         train__micro_batches=4, train__micro_batch_tokens=512, checkpoint__writers=2, run__optimizer_sharding="replicated")
     check(case.metrics("whole", "step")[-1]["epoch"] > 1, "the run was meant to cross an epoch")
+
+
+def bf16_without_masters_on_2_1(case):
+    keys = {"run__dtype": "bf16", "optim__master": "none"}
+    stopped_and_resumed(case, [2, 1, 2], **keys)
+    for ranks, dtype in ((0, "fp32"), (2, "bf16")):
+        case.start(ranks, "pieces", run__dtype=dtype, train__steps=12).expect_failure(USAGE, "weights are bf16", "optim.master: none")
+    case.train(1, "masters", STOPPED, run__dtype="bf16", train__steps=12, train__stop_after=2)
+    case.start(2, "masters", train__steps=12, **keys).expect_failure(USAGE, "weights are fp32", "optim.master: fp32")
 
 
 def evaluations_and_saves_go_on(case):
@@ -178,6 +187,6 @@ def a_second_interrupt_leaves_at_once(case):
 
 
 if __name__ == "__main__":
-    sys.exit(main([windows_on_2_4_1, packed_bf16_on_4_1_2, evaluations_and_saves_go_on, a_finished_run_stays_as_it_is, never_begins_anew, from_a_path, an_older_checkpoint_is_a_new_course,
+    sys.exit(main([windows_on_2_4_1, packed_bf16_on_4_1_2, bf16_without_masters_on_2_1, evaluations_and_saves_go_on, a_finished_run_stays_as_it_is, never_begins_anew, from_a_path, an_older_checkpoint_is_a_new_course,
                    signals_to_ranks, signals_to_the_launcher, a_launcher_that_ends_its_ranks,
                    a_second_interrupt_leaves_at_once]))

@@ -367,38 +367,53 @@ static void call_squares(const bench *b, void *context) {
     b->kernels->sum_squares(c->x, c->n, c->sum);
 }
 
-/* The optimizer over n elements: reads weight, m, v, gradient, writes weight, m, v and the copy in real; then the norm of the gradient. */
+/* One step over n elements in the ranges of a layer: matrices that decay and vectors that do not. `parameter` is the bytes that a parameter
+ * reads and writes. */
+static espl_status time_adamw(const bench *b, espl_adamw *step, int64_t n, const char *name, double parameter) {
+    const espl_adamw_range ranges[] = {{0, n / 2, 0.01f}, {n / 2, n / 2 + n / 64, 0}, {n / 2 + n / 64, n, 0.01f}};
+    double seconds = 0;
+    char shape[64];
+    snprintf(shape, sizeof shape, "%lld elements", (long long)n);
+    step->ranges = ranges;
+    step->n_ranges = sizeof ranges / sizeof *ranges;
+    ESPL_TRY(time_call(b, call_adamw, step, &seconds));
+    report(name, "forward", shape, seconds, (double)n * parameter, 0);
+    return ESPL_OK;
+}
+
+/* The optimizer over n elements: reads weights, m, v, gradient, writes weights, m, v, with and without masters; then the norm of the
+ * gradient. */
 static espl_status time_update(const bench *b, int64_t n) {
     bool narrow = b->kernels->real != ESPL_F32;
-    size_t wide = (size_t)n * sizeof(float);
+    size_t wide = (size_t)n * sizeof(float), size = espl_dtype_size(b->kernels->real);
     void *memory[5] = {0}, *sum;
     char shape[64];
     double seconds = 0;
-    snprintf(shape, sizeof shape, "%lld elements", (long long)n);
     for (int i = 0; i < 5; i++)
-        ESPL_TRY(filled(b, i < 4 ? wide : (size_t)n * espl_dtype_size(b->kernels->real), ESPL_F32, i == 1 || i == 2, &memory[i]));
-    espl_adamw step = {.weight = memory[0],
+        ESPL_TRY(filled(b, i < 4 ? wide : (size_t)n * size, i < 4 ? ESPL_F32 : b->kernels->real, i == 1 || i == 2, &memory[i]));
+    espl_adamw step = {.weight = memory[4],
                        .m = memory[1],
                        .v = memory[2],
                        .grad = memory[3],
-                       .copy = narrow ? memory[4] : NULL,
-                       .n = n,
                        .beta1 = 0.9,
                        .beta2 = 0.999,
                        .grad_scale = 1,
                        .lr = 1e-4f,
                        .eps = 1e-8f,
-                       .decay = 0.01f,
                        .c1 = 0.1f,
-                       .c2 = 0.001f};
-    ESPL_TRY(time_call(b, call_adamw, &step, &seconds));
-    report("adamw", "forward", shape, seconds, (double)n * (28 + (narrow ? 2 : 0)), 0);
+                       .c2 = 0.001f,
+                       .rng = {.seed = 1, .purpose = ESPL_RNG_ROUND}};
+    ESPL_TRY(time_adamw(b, &step, n, narrow ? "adamw alone" : "adamw", 20.0 + 2.0 * (double)size));
+    step.master = memory[0];
+    if (narrow)
+        ESPL_TRY(time_adamw(b, &step, n, "adamw", 28.0 + (double)size));
+    snprintf(shape, sizeof shape, "%lld elements", (long long)n);
     ESPL_TRY(b->calls->alloc(b->device, "sum", sizeof(espl_exact), &sum));
     squares_call squares = {memory[3], n, sum};
     ESPL_TRY(time_call(b, call_squares, &squares, &seconds));
     report("sum_squares", "forward", shape, seconds, 4.0 * (double)n, 0);
     for (int i = 0; i < 5; i++)
-        b->calls->release(b->device, memory[i], i < 4 ? wide : (size_t)n * espl_dtype_size(b->kernels->real));
+        b->calls->release(b->device, memory[i], i < 4 ? wide : (size_t)n * size);
     b->calls->release(b->device, sum, sizeof(espl_exact));
     return ESPL_OK;
 }

@@ -232,7 +232,7 @@ def run_bandwidth(session):
         moved, computed = per_second(line)
         what = f"{line['name']} {line['pass']}, {line['shape']}"
         if moved:
-            target = None if line["name"] == "copy" else 0.9 if line["name"] == "adamw" else 0.85
+            target = None if line["name"] == "copy" else 0.9 if line["name"].startswith("adamw") else 0.85
             session.row(what, moved / 1e9, "GB/s", copy and copy / 1e9, copy and moved / copy, None if session.small else target)
         else:
             session.row(what, computed / 1e12, "TFLOP/s", matrix and matrix / 1e12, matrix and computed / matrix)

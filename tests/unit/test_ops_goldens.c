@@ -106,17 +106,18 @@ static double adam_error(json_t *golden, float decay, float *m, float *v) {
     read_floats(json_object_get(golden, "weight"), want, ADAM_N);
     read_floats(json_object_get(golden, "grads"), grads, ADAM_STEPS * ADAM_N);
     for (int t = 1; t <= ADAM_STEPS; t++) {
+        espl_adamw_range all = {0, ADAM_N, decay};
         espl_adamw step = {.weight = weight,
                            .m = m,
                            .v = v,
                            .grad = grads + (t - 1) * ADAM_N,
-                           .n = ADAM_N,
+                           .ranges = &all,
+                           .n_ranges = 1,
                            .beta1 = 0.9,
                            .beta2 = 0.999,
                            .grad_scale = 1,
                            .lr = 0.01f,
                            .eps = 1e-8f,
-                           .decay = decay,
                            .c1 = (float)(1 - pow(0.9, t)),
                            .c2 = (float)(1 - pow(0.999, t))};
         espl_kernels_ref(ESPL_F32)->adamw(&step);

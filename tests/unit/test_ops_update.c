@@ -20,8 +20,8 @@ static double normal(uint32_t stream, int64_t element) {
 }
 
 typedef struct adam_state {
-    float weight[N], m[N], v[N];
-    double copy[N];
+    float master[N], m[N], v[N];
+    double weight[N];
 } adam_state;
 
 static const double beta1 = 0.9, beta2 = 0.999;
@@ -31,18 +31,19 @@ static void float_step(adam_state *s, int t, int from, int to) {
     static float grad[N];
     for (int i = from; i < to; i++)
         grad[i] = (float)normal((uint32_t)t, i);
+    espl_adamw_range all = {0, to - from, 0.1f};
     espl_adamw step = {.weight = s->weight + from,
+                       .master = s->master + from,
                        .m = s->m + from,
                        .v = s->v + from,
                        .grad = grad + from,
-                       .copy = s->copy + from,
-                       .n = to - from,
+                       .ranges = &all,
+                       .n_ranges = 1,
                        .beta1 = beta1,
                        .beta2 = beta2,
                        .grad_scale = 0.5f,
                        .lr = 0.01f,
                        .eps = 1e-8f,
-                       .decay = 0.1f,
                        .c1 = (float)(1 - pow(beta1, t)),
                        .c2 = (float)(1 - pow(beta2, t))};
     espl_kernels_ref(ESPL_F64)->adamw(&step);
@@ -51,7 +52,7 @@ static void float_step(adam_state *s, int t, int from, int to) {
 static void float_start(adam_state *s) {
     memset(s, 0, sizeof *s);
     for (int i = 0; i < N; i++)
-        s->weight[i] = (float)normal(0, i);
+        s->master[i] = (float)normal(0, i);
 }
 
 /* Loshchilov & Hutter 2019, algorithm 2, in double, with `decay` to spoil. */
@@ -76,7 +77,7 @@ static double adam_error(const adam_state *s, const double *want) {
     double worst = 0;
     for (int i = 0; i < N; i++) {
         double bound = STEPS * 0x1p-24 * (fabs(want[i]) + 0.01 * (1 + 0.1 * fabs(want[i])) * (8 + 3 * STEPS));
-        worst = fmax(worst, fabs(s->weight[i] - want[i]) / bound);
+        worst = fmax(worst, fabs(s->master[i] - want[i]) / bound);
     }
     return worst;
 }
@@ -91,7 +92,7 @@ static void adamw_follows_the_formula(void **state) {
     double_run(want, 0.1f);
     assert_true(adam_error(&s, want) <= 1);
     for (int i = 0; i < N; i++)
-        assert_true(s.copy[i] == s.weight[i]);
+        assert_true(s.weight[i] == s.master[i]);
     double_run(want, 0.101); /* control: 1 % on the decay */
     assert_true(adam_error(&s, want) > 1);
 }

@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-/* AdamW, sums of squares and additions of the reference. */
+/* AdamW, sums of squares and additions of the reference; stochastic rounding, and what it is for on the CPU. */
 
 enum { N = 1000, STEPS = 20 };
 
@@ -112,6 +112,91 @@ static void adamw_may_be_cut_anywhere(void **state) {
     assert_memory_equal(&whole, &cut, sizeof whole);
 }
 
+/* ---- Rounding to bf16 without masters. */
+
+typedef espl_bf16 round_fn(float x, uint32_t noise);
+static espl_bf16 to_nearest(float x, uint32_t noise) { return (void)noise, espl_bf16_from_float(x); }
+static espl_bf16 towards_zero(float x, uint32_t noise) { return (void)noise, espl_bf16_from_float_noisy(x, 0); }
+
+enum { ROUNDINGS = 20000 };
+
+/* How far the mean of many roundings of x is from x, in standard deviations of that mean: of a coin that falls on the upper neighbour with
+ * the probability p of x's place between the two, each ulp wide. */
+static double deviations(round_fn *round, float x, uint32_t stream) {
+    espl_rng_key key = {.seed = 4, .purpose = ESPL_RNG_ROUND, .op = stream};
+    double low = espl_bf16_to_float(espl_bf16_from_float_noisy(x, 0)), high = espl_bf16_to_float(espl_bf16_from_float_noisy(x, 0xFFFF));
+    double p = (x - low) / (high - low), sum = 0;
+    for (int i = 0; i < ROUNDINGS; i++)
+        sum += espl_bf16_to_float(round(x, espl_rng_u16(&key, (uint64_t)i))) - (double)x;
+    return fabs(sum) / (fabs(high - low) * sqrt(ROUNDINGS * p * (1 - p)));
+}
+
+/* Of 200 fair means the farthest is beyond 5 deviations once in ten thousand tries (and the noise is a fixed one). What always falls on one
+ * side is off by ulp min(p, 1 - p) at least, which is sqrt(ROUNDINGS / 99) = 14 deviations where both are above 1 %. */
+static void stochastic_rounding_is_fair(void **state) {
+    (void)state;
+    double worst = 0, nearest = INFINITY, cut = INFINITY;
+    for (uint32_t i = 0; i < 200; i++) {
+        float x = (float)normal(20, i) * exp2f((float)(i % 40) - 20.0f), kept = espl_bf16_to_float(espl_bf16_from_float_noisy(x, 0));
+        double place = fabs(x - kept) / fabs(espl_bf16_to_float(espl_bf16_from_float_noisy(x, 0xFFFF)) - kept);
+        if (place < 0.01 || place > 0.99)
+            continue;
+        worst = fmax(worst, deviations(espl_bf16_from_float_noisy, x, i));
+        nearest = fmin(nearest, deviations(to_nearest, x, i));
+        cut = fmin(cut, deviations(towards_zero, x, i));
+    }
+    print_message("the mean is off by at most %.2f deviations; to nearest by at least %.1f, towards zero %.1f\n", worst, nearest, cut);
+    assert_true(worst < 5);
+    assert_true(nearest > 5 && cut > 5); /* controls */
+}
+
+static void stochastic_rounding_keeps_what_needs_none(void **state) {
+    (void)state;
+    static const float exact[] = {0.0f, -0.0f, 1.0f, -3.5f, 0x1p-133f, 0x1.fep127f, INFINITY, -INFINITY};
+    static const uint32_t noises[] = {0, 1, 0x8000, 0xFFFF};
+    for (size_t n = 0; n < 4; n++) {
+        for (size_t i = 0; i < sizeof exact / sizeof *exact; i++)
+            assert_int_equal(espl_bf16_from_float_noisy(exact[i], noises[n]), espl_bf16_from_float(exact[i]));
+        assert_true(isnan(espl_bf16_to_float(espl_bf16_from_float_noisy(NAN, noises[n]))));
+        assert_true(isnan(espl_bf16_to_float(espl_bf16_from_float_noisy(-NAN, noises[n]))));
+    }
+    uint32_t all_ones = 0x7FFFFFFFu; /* a NaN whose bits overflow when noise is added */
+    float full;
+    memcpy(&full, &all_ones, sizeof full);
+    assert_true(isnan(espl_bf16_to_float(espl_bf16_from_float_noisy(full, 0xFFFF))));
+}
+
+enum { WEIGHTS = 4096, DRIFT_STEPS = 200 };
+
+/* Steps that each take a fiftieth of a bf16 ulp off weights of 1.5 (with m = v = g = c = 1, w falls by lr). A weight falls by an ulp in one
+ * step of fifty: DRIFT_STEPS coins, so the mean of all is off by 5 of its deviations in one of two million tries. */
+static void small_updates_count_without_masters(void **state) {
+    (void)state;
+    static espl_bf16 weight[WEIGHTS];
+    static float m[WEIGHTS], v[WEIGHTS], grad[WEIGHTS];
+    const espl_adamw_range all = {0, WEIGHTS, 0};
+    const double ulp = 0x1p-7, p = 1.0 / 50;
+    const float lr = (float)(ulp * p);
+    double sum = 0;
+    for (int i = 0; i < WEIGHTS; i++) {
+        weight[i] = espl_bf16_from_float(1.5f);
+        m[i] = v[i] = grad[i] = 1;
+    }
+    for (uint32_t t = 1; t <= DRIFT_STEPS; t++) {
+        espl_adamw step = {.weight = weight, .m = m, .v = v, .grad = grad, .ranges = &all, .n_ranges = 1, .beta1 = beta1, .beta2 = beta2};
+        step.grad_scale = step.c1 = step.c2 = 1;
+        step.lr = lr;
+        step.rng = (espl_rng_key){.seed = 4, .purpose = ESPL_RNG_ROUND, .step = t};
+        espl_kernels_cpu(ESPL_BF16)->adamw(&step);
+    }
+    for (int i = 0; i < WEIGHTS; i++)
+        sum += 1.5 - espl_bf16_to_float(weight[i]);
+    double off = fabs(sum / WEIGHTS - DRIFT_STEPS * (double)lr), deviation = ulp * sqrt(DRIFT_STEPS * p * (1 - p) / WEIGHTS);
+    print_message("the mean fell by %.4f ulp, %.2f deviations off\n", sum / WEIGHTS / ulp, off / deviation);
+    assert_true(off < 5 * deviation);
+    assert_int_equal(espl_bf16_from_float(1.5f - lr), espl_bf16_from_float(1.5f)); /* control: rounding to nearest never moves */
+}
+
 enum { SQUARES = 256 * 9 + 77 };
 
 static espl_exact sum_of(const float *x, const int64_t *cuts, int n_cuts) {
@@ -173,9 +258,14 @@ static void add_adds_and_zero_clears(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(adamw_follows_the_formula), cmocka_unit_test(adamw_may_be_cut_anywhere),
-        cmocka_unit_test(sum_squares_has_no_cuts),   cmocka_unit_test(sum_squares_counts_what_is_not_finite),
+        cmocka_unit_test(adamw_follows_the_formula),
+        cmocka_unit_test(adamw_may_be_cut_anywhere),
+        cmocka_unit_test(sum_squares_has_no_cuts),
+        cmocka_unit_test(sum_squares_counts_what_is_not_finite),
         cmocka_unit_test(add_adds_and_zero_clears),
+        cmocka_unit_test(stochastic_rounding_is_fair),
+        cmocka_unit_test(stochastic_rounding_keeps_what_needs_none),
+        cmocka_unit_test(small_updates_count_without_masters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -206,7 +206,8 @@ typedef struct espl_family {
     size_t n_keys;
     espl_dims defaults; /* what the family's own config class assumes */
     int32_t norm_kind, weight_layout;
-    bool bidirectional; /* the main stack sees what follows, too; an encoder always does */
+    bool bidirectional;   /* the main stack sees what follows, too; an encoder always does */
+    bool head_from_files; /* whether the head is tied is told by the files of weights, not by config.json */
     const espl_param_row *params;
     size_t n_params;
     const espl_op_row *ops;

@@ -263,6 +263,7 @@ espl_status espl_model_make_json(json_t *config, const char *path, const espl_mo
     m->config = json_incref(config);
     ESPL_TRY_DONE(espl__model_config_parse(config, path, &m->family, &m->dims));
     ESPL_TRY_DONE(espl__model_config_head(config, path, m->family, options->head, &m->head));
+    espl__model_config_settle(m, options);
     set_dropout(&m->dims, options->dropout);
     expand(m);
 done:

@@ -23,7 +23,7 @@ typedef struct espl_param {
     int64_t offset; /* in elements from the start of its bucket */
     espl_init init;
     bool decay, joined; /* joined: follows the parameter before it without a gap */
-    bool head;          /* of the head's table: a pretrained model of another head lacks it */
+    bool head;          /* of the head's table */
 } espl_param;
 
 typedef struct espl_slot { /* a value between ops */
@@ -49,6 +49,7 @@ typedef struct espl_row {
 typedef struct espl_model {
     const espl_family *family;
     const espl_head_table *head;
+    bool new_head; /* config.json names another one, or none: files may lack its weights */
     espl_dims dims;
     espl_param *params;
     int n_params;
@@ -63,10 +64,16 @@ typedef struct espl_model {
     json_t *config;        /* config.json as it was read, but for what the head has changed */
 } espl_model;
 
-/* What is decided outside of config.json; zeroed: its own head, no dropout. */
+/* What files of weights say of a head with a matrix of its own. */
+typedef enum espl_own_head { ESPL_OWN_HEAD_UNKNOWN, ESPL_OWN_HEAD_ABSENT, ESPL_OWN_HEAD_STORED } espl_own_head;
+
+/* What is decided outside of config.json; zeroed: nothing but no dropout. */
 typedef struct espl_model_options {
-    double dropout; /* of all kinds; below 0: config.json's */
-    espl_head head; /* auto: the one that config.json's architectures name, else the family's first */
+    double dropout;         /* of all kinds; below 0: config.json's */
+    espl_head head;         /* auto: the one that config.json's architectures name, else the family's first */
+    espl_own_head own_head; /* for families whose config.json does not tell */
+    char *const *labels;    /* [n_labels] names of classes, borrowed; 0: config.json's */
+    int64_t n_labels;
 } espl_model_options;
 
 /* Local. Reads config.json at `path` (the file, or a folder that holds it) and expands its family's tables. Errors: data, for an unknown

@@ -194,6 +194,55 @@ espl_status espl__model_config_head(const json_t *config, const char *path, cons
     return status;
 }
 
+static json_t *label_names(const espl_model_options *options) {
+    json_t *names = json_object();
+    for (int64_t i = 0; i < options->n_labels; i++) {
+        char key[24];
+        snprintf(key, sizeof key, "%lld", (long long)i);
+        json_object_set_new(names, key, json_string(options->labels[i]));
+    }
+    return names;
+}
+
+static json_t *label_numbers(const espl_model_options *options) {
+    json_t *numbers = json_object();
+    for (int64_t i = 0; i < options->n_labels; i++)
+        json_object_set_new(numbers, options->labels[i], json_integer(i));
+    return numbers;
+}
+
+static void settle_head(json_t *config, espl_model *model) {
+    model->new_head = head_of_architecture(config, model->family) != model->head;
+    if (model->new_head)
+        json_object_set_new(config, "architectures", json_pack("[s]", model->head->architecture));
+    if (model->head->head == ESPL_HEAD_CLASSIFICATION && json_object_get(config, "problem_type") == NULL)
+        json_object_set_new(config, "problem_type", json_string("single_label_classification"));
+}
+
+/* An old T5 says by an untied head that nothing is scaled; where the two part, both are said. */
+static void settle_tie(json_t *config, espl_model *model, espl_own_head own_head) {
+    bool tied = own_head == ESPL_OWN_HEAD_ABSENT;
+    if (!model->family->head_from_files || own_head == ESPL_OWN_HEAD_UNKNOWN || tied == model->dims.tied)
+        return;
+    model->dims.tied = tied;
+    json_object_set_new(config, "scale_decoder_outputs", json_boolean(model->dims.logits_scale != 1.0f));
+    json_object_set_new(config, "tie_word_embeddings", json_boolean(tied));
+}
+
+void espl__model_config_settle(espl_model *model, const espl_model_options *options) {
+    json_t *config = json_deep_copy(model->config);
+    settle_head(config, model);
+    settle_tie(config, model, options->own_head);
+    if (options->n_labels > 0) {
+        model->dims.labels = options->n_labels;
+        json_object_del(config, "num_labels");
+        json_object_set_new(config, "id2label", label_names(options));
+        json_object_set_new(config, "label2id", label_numbers(options));
+    }
+    json_decref(model->config);
+    model->config = config;
+}
+
 espl_status espl__model_config_load(const char *path, json_t **config) {
     struct stat info;
     bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);

@@ -2,7 +2,7 @@
 #ifndef ESPL_MODEL_MODEL_CONFIG_H
 #define ESPL_MODEL_MODEL_CONFIG_H
 
-#include "src/model/family.h"
+#include "src/model/model.h"
 
 /* Local. Loads `path` (config.json or a folder that holds it) as JSON; the caller decrefs. Errors: data, with the line. */
 espl_status espl__model_config_load(const char *path, json_t **config);
@@ -20,5 +20,9 @@ espl_status espl__model_config_equal_heads(espl_dims *dims, const char *path);
  * when the family does not have it. */
 espl_status espl__model_config_head(const json_t *config, const char *path, const espl_family *family, espl_head wanted,
                                     const espl_head_table **head);
+
+/* Local. Puts into a model's dimensions and its config.json what the options have decided: the head's class, labels, a tied head. The
+ * config is copied before it is changed. */
+void espl__model_config_settle(espl_model *model, const espl_model_options *options);
 
 #endif

@@ -117,12 +117,12 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
         ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
         ESPL_TRY_DONE(model_from_record(record, checkpoint, &in->model));
     } else {
-        ESPL_TRY_DONE(espl_model_make(path, &(espl_model_options){0}, &in->model));
+        ESPL_TRY_DONE(espl_weights_model(path, &(espl_model_options){0}, &in->model));
     }
     ESPL_TRY_DONE(espl_model_reach(in->model, positions > 0 ? positions : in->model->dims.positions));
     ESPL_TRY_DONE(bind_weights(in));
     espl_weights weights = {.flat = in->weights, .real = engine->kernels->real, .owner = {.ranks = 1}, .engine = engine};
-    ESPL_TRY_DONE(checkpoint != NULL ? fill_from_checkpoint(checkpoint, in) : espl_weights_read(in->model, path, &weights));
+    ESPL_TRY_DONE(checkpoint != NULL ? fill_from_checkpoint(checkpoint, in) : espl_weights_read(in->model, path, 0, &weights));
     ESPL_TRY_DONE(open_tokenizer(path, checkpoint, config, in));
 done:
     json_decref(record);

@@ -125,7 +125,7 @@ static espl_status open_model(espl_run *run) {
     const espl_model_options options = {.dropout = c->model_dropout, .labels = run->labels.names, .n_labels = run->labels.n};
     bool pretrained;
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
-    ESPL_TRY(espl_model_make(model_source(c), &options, &run->model));
+    ESPL_TRY(espl_weights_model(model_source(c), &options, &run->model));
     ESPL_TRY(espl_model_reach(run->model, sequence_length(run)));
     const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
     if (tokenizer[0] == '\0')
@@ -263,7 +263,7 @@ static espl_status start_weights(espl_run *run) {
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
     if (!pretrained)
         return espl_weights_init(run->model, (uint64_t)c->run_init_seed, &weights);
-    return espl_weights_read(run->model, c->model_path, &weights);
+    return espl_weights_read(run->model, c->model_path, (uint64_t)c->run_init_seed, &weights);
 }
 
 /* ---- Reporting. */

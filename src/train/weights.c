@@ -19,6 +19,25 @@ espl_status espl_weights_pretrained(const espl_config *config, bool *pretrained)
     return ESPL_OK;
 }
 
+/* Whether they hold a head of its own is asked for the few families whose config.json does not tell; a folder without weights leaves it
+ * open. */
+static espl_status own_head_of(const char *path, espl_own_head *own_head) {
+    espl_safetensors *set = NULL;
+    *own_head = ESPL_OWN_HEAD_UNKNOWN;
+    if (!espl_safetensors_exist(path))
+        return ESPL_OK;
+    ESPL_TRY(espl_safetensors_open(path, &set));
+    *own_head = espl_safetensors_find(set, "lm_head.weight") != NULL ? ESPL_OWN_HEAD_STORED : ESPL_OWN_HEAD_ABSENT;
+    espl_safetensors_close(&set);
+    return ESPL_OK;
+}
+
+espl_status espl_weights_model(const char *path, const espl_model_options *options, espl_model **model) {
+    espl_model_options own = *options;
+    ESPL_TRY(own_head_of(path, &own.own_head));
+    return espl_model_make(path, &own, model);
+}
+
 /* ---- Placing a range of a parameter. */
 
 static espl_status place(const espl_model *model, const espl_weights *w, const espl_segment *mine, int param, const void *data,
@@ -35,11 +54,25 @@ static espl_status place(const espl_model *model, const espl_weights *w, const e
 
 /* ---- From safetensors. */
 
-static const espl_tensor_file *find_tensor(const espl_safetensors *set, const espl_model *model, const espl_param *p) {
-    const espl_tensor_file *found = espl_safetensors_find(set, p->name);
+/* Files of a bare model lack the prefix. */
+static const espl_tensor_file *find_name(const espl_safetensors *set, const espl_model *model, const char *name) {
+    const espl_tensor_file *found = espl_safetensors_find(set, name);
     size_t prefix = strlen(model->family->prefix);
-    if (found == NULL && strncmp(p->name, model->family->prefix, prefix) == 0)
-        found = espl_safetensors_find(set, p->name + prefix);
+    if (found == NULL && strncmp(name, model->family->prefix, prefix) == 0)
+        found = espl_safetensors_find(set, name + prefix);
+    return found;
+}
+
+/* The first BERTs call the weight and bias of a LayerNorm gamma and beta. */
+static const espl_tensor_file *find_tensor(const espl_safetensors *set, const espl_model *model, const espl_param *p) {
+    const espl_tensor_file *found = find_name(set, model, p->name);
+    const char *norm = strstr(p->name, "LayerNorm.");
+    if (found != NULL || norm == NULL)
+        return found;
+    norm += strlen("LayerNorm.");
+    char *old = espl_format("%.*s%s", (int)(norm - p->name), p->name, strcmp(norm, "weight") == 0 ? "gamma" : "beta");
+    found = find_name(set, model, old);
+    free(old);
     return found;
 }
 
@@ -75,31 +108,77 @@ static bool all_finite(const void *data, espl_dtype dtype, int64_t n) {
     return true;
 }
 
-static espl_status read_param(const espl_safetensors *set, const espl_model *model, int param, const espl_segment *mine, const char *folder,
-                              const espl_weights *weights) {
-    const espl_param *p = &model->params[param];
-    const espl_tensor_file *t = find_tensor(set, model, p);
-    if (t == NULL)
-        ESPL_TRY(espl_safetensors_require(set, p->name, &t)); /* says which file and why */
-    ESPL_TRY(check_shape(t, p, folder));
-    if (!all_finite(t->data, t->dtype, p->numel))
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' holds a NaN or an infinity; training from it cannot work", folder, t->name);
-    return place(model, weights, mine, param, t->data, t->dtype);
+static espl_status init_param(const espl_model *model, int param, uint64_t seed, const espl_segment *mine, const espl_weights *weights) {
+    int64_t n = model->params[param].numel;
+    float *whole = espl_malloc((size_t)n * sizeof *whole);
+    espl_model_init_range(model, param, seed, 0, n, whole);
+    espl_status status = place(model, weights, mine, param, whole, ESPL_F32);
+    free(whole);
+    return status;
 }
 
-espl_status espl_weights_read(const espl_model *model, const char *folder, const espl_weights *weights) {
-    espl_safetensors *set = NULL;
+/* What is read from where. */
+typedef struct reading {
+    const espl_model *model;
+    const char *folder;
+    const espl_weights *weights;
+    uint64_t seed;
+    espl_safetensors *set;
+    bool *used;          /* [tensors of the set] */
+    espl_buffer missing; /* names of a head's parameters that the files lack */
+    int n_missing;
+} reading;
+
+static void mark_used(reading *r, const espl_tensor_file *tensor) {
+    for (int64_t i = 0; i < espl_safetensors_count(r->set); i++)
+        r->used[i] = r->used[i] || espl_safetensors_at(r->set, i) == tensor;
+}
+
+static espl_status read_param(reading *r, int param, const espl_segment *mine) {
+    const espl_param *p = &r->model->params[param];
+    const espl_tensor_file *t = find_tensor(r->set, r->model, p);
+    if (t == NULL && p->head && r->model->new_head) {
+        espl_buffer_printf(&r->missing, "%s%s", r->n_missing++ > 0 ? ", " : "", p->name);
+        return init_param(r->model, param, r->seed, mine, r->weights);
+    }
+    if (t == NULL)
+        ESPL_TRY(espl_safetensors_require(r->set, p->name, &t)); /* says which file and why */
+    mark_used(r, t);
+    ESPL_TRY(check_shape(t, p, r->folder));
+    if (!all_finite(t->data, t->dtype, p->numel))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' holds a NaN or an infinity; training from it cannot work", r->folder, t->name);
+    return place(r->model, r->weights, mine, param, t->data, t->dtype);
+}
+
+static void report(const reading *r) {
+    enum { NAMED = 6 };
+    int64_t count = espl_safetensors_count(r->set), unused = 0;
+    espl_buffer names = {0};
+    if (r->n_missing > 0)
+        ESPL_INFO("%s: holds no weights for %d tensors of the head, which start anew: %s", r->folder, r->n_missing, r->missing.data);
+    for (int64_t i = 0; i < count; i++)
+        if (!r->used[i] && unused++ < NAMED)
+            espl_buffer_printf(&names, "%s%s", unused > 1 ? ", " : "", espl_safetensors_at(r->set, i)->name);
+    if (unused > 0)
+        ESPL_INFO("%s: %lld of %lld tensors are not this model's and are left alone: %s%s", r->folder, (long long)unused, (long long)count,
+                  names.data, unused > NAMED ? ", ..." : "");
+    espl_buffer_free(&names);
+}
+
+espl_status espl_weights_read(const espl_model *model, const char *folder, uint64_t seed, const espl_weights *weights) {
+    reading r = {.model = model, .folder = folder, .weights = weights, .seed = seed};
     espl_segment *segments = NULL;
     espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_safetensors_open(folder, &set));
+    ESPL_TRY_DONE(espl_safetensors_open(folder, &r.set));
+    r.used = espl_calloc((size_t)espl_safetensors_count(r.set) + 1, sizeof *r.used);
     espl_owner_updates(model, &weights->owner, &segments);
     for (int i = 0; i < model->n_params; i++)
-        ESPL_TRY_DONE(read_param(set, model, i, &segments[i], folder, weights));
-    if (espl_safetensors_count(set) > model->n_params)
-        ESPL_INFO("%s: %lld of %lld tensors are not this model's and are left alone", folder,
-                  (long long)(espl_safetensors_count(set) - model->n_params), (long long)espl_safetensors_count(set));
+        ESPL_TRY_DONE(read_param(&r, i, &segments[i]));
+    report(&r);
 done:
-    espl_safetensors_close(&set);
+    espl_buffer_free(&r.missing);
+    espl_safetensors_close(&r.set);
+    free(r.used);
     free(segments);
     return status;
 }
@@ -110,12 +189,8 @@ espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl
     espl_segment *segments;
     espl_status status = ESPL_OK;
     espl_owner_updates(model, &weights->owner, &segments);
-    for (int i = 0; i < model->n_params && status == ESPL_OK; i++) {
-        float *whole = espl_malloc((size_t)model->params[i].numel * sizeof *whole);
-        espl_model_init_range(model, i, seed, 0, model->params[i].numel, whole);
-        status = place(model, weights, &segments[i], i, whole, ESPL_F32);
-        free(whole);
-    }
+    for (int i = 0; i < model->n_params && status == ESPL_OK; i++)
+        status = init_param(model, i, seed, &segments[i], weights);
     free(segments);
     return status;
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/engine.h"
 #include "src/config/config.h"
+#include "src/model/model.h"
 #include "src/plan/ownership.h"
 
 /* Where weights go; borrowed. */
@@ -18,9 +19,13 @@ typedef struct espl_weights {
 /* Local. Whether this config starts from pretrained weights. Errors: usage, when it asks for weights that are not there. */
 espl_status espl_weights_pretrained(const espl_config *config, bool *pretrained);
 
+/* Local. espl_model_make, for which the files of weights in the folder `path` tell what config.json leaves open. */
+espl_status espl_weights_model(const char *path, const espl_model_options *options, espl_model **model);
+
 /* Local. Reads all parameters from the safetensors of `folder`, mapped and converted once. Names may lack the family's prefix; a tied head
- * may be absent. Errors: data, for a missing tensor, another shape, a non-finite value. */
-espl_status espl_weights_read(const espl_model *model, const char *folder, const espl_weights *weights);
+ * may be absent. What the files lack of a new head is initialised from `seed`; that, and what of them is not used, is said in a line each.
+ * Errors: data, for a missing tensor, another shape, a non-finite value. */
+espl_status espl_weights_read(const espl_model *model, const char *folder, uint64_t seed, const espl_weights *weights);
 
 /* Local. Random initialisation, a pure function of the seed. */
 espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights);

@@ -2,8 +2,9 @@
 
     python tests/reference/model_golden.py tests/goldens/models
 
-golden.safetensors: ids and segments of one packed batch, logits, and under "grad." + name every gradient of its mean loss, each document
-computed by itself. golden.json: the loss, and what generate() finds, greedily and with beams, for each prompt by itself.
+golden.safetensors: one packed batch (ids and segments; types, labels and their weights; an encoder's source_ids and source_segments; targets
+where they are not the next tokens), logits, and under "grad." + name every gradient of its mean loss, each document computed by itself.
+golden.json: the loss, and, for decoders, what generate() finds, greedily and with beams, for each prompt by itself.
 """
 import json
 import os
@@ -13,6 +14,7 @@ import torch
 import transformers as tf
 from safetensors.torch import save_file
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 LENGTHS = [17, 1, 9, 6]
 PROMPTS = [[5, 17, 80, 3], [41], [9, 9, 12, 60, 33, 71, 2, 8, 50]]
@@ -21,12 +23,26 @@ ROPE = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_f
         "original_max_position_embeddings": 16}
 LLAMA = dict(vocab_size=101, hidden_size=24, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
              max_position_embeddings=64, initializer_range=0.3, rms_norm_eps=1e-5, bos_token_id=0, eos_token_id=1)
+BERT = dict(vocab_size=67, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=20,
+            initializer_range=0.3, id2label={i: f"class {i}" for i in range(5)}, label2id={f"class {i}": i for i in range(5)})
+T5 = dict(vocab_size=67, d_model=16, d_kv=6, d_ff=24, num_heads=4, relative_attention_num_buckets=8, relative_attention_max_distance=12,
+          decoder_start_token_id=0)
 MODELS = {
     "tiny-gpt2": (torch.float32, tf.GPT2LMHeadModel, tf.GPT2Config(
         vocab_size=101, n_embd=24, n_head=3, n_layer=2, n_inner=40, n_positions=40, initializer_range=0.3, bos_token_id=0, eos_token_id=1)),
     "tiny-llama": (torch.float32, tf.LlamaForCausalLM, tf.LlamaConfig(**LLAMA, num_hidden_layers=2, tie_word_embeddings=False)),
     "tiny-llama3": (torch.bfloat16, tf.LlamaForCausalLM, tf.LlamaConfig(
         **LLAMA, num_hidden_layers=1, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, rope_parameters=ROPE)),
+    "tiny-bert-class": (torch.float32, tf.BertForSequenceClassification, tf.BertConfig(**BERT)),
+    "tiny-bert-mlm": (torch.float32, tf.BertForMaskedLM, tf.BertConfig(**{**BERT, "hidden_act": "gelu_new"})),
+    "tiny-distilbert-class": (torch.float32, tf.DistilBertForSequenceClassification, tf.DistilBertConfig(
+        vocab_size=67, dim=16, hidden_dim=24, n_layers=2, n_heads=2, max_position_embeddings=20, initializer_range=0.3)),
+    "tiny-roberta-class": (torch.float32, tf.RobertaForSequenceClassification, tf.RobertaConfig(**{**BERT, "type_vocab_size": 1})),
+    "tiny-gpt2-class": (torch.float32, tf.GPT2ForSequenceClassification, tf.GPT2Config(
+        vocab_size=67, n_embd=16, n_head=2, n_layer=1, n_positions=20, initializer_range=0.3, bos_token_id=0, eos_token_id=1, num_labels=3)),
+    "tiny-t5": (torch.float32, tf.T5ForConditionalGeneration, tf.T5Config(**T5, num_layers=2, num_decoder_layers=1)),
+    "tiny-t5-gated": (torch.float32, tf.T5ForConditionalGeneration, tf.T5Config(
+        **T5, num_layers=1, num_decoder_layers=2, feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
 }
 
 
@@ -44,15 +60,60 @@ def make(kind, config, dtype):
     return model.to(dtype).eval()
 
 
+def of_class(model, x):
+    """One document's logits, loss and weight; what else the batch needs. A class has the weight of its number."""
+    typed = getattr(model.config, "type_vocab_size", 1) > 1
+    types = torch.cat([torch.zeros(len(x) // 2), torch.ones(len(x) - len(x) // 2)]).long() if typed else torch.zeros(len(x)).long()
+    label = torch.randint(0, model.config.num_labels, (1,))
+    weight = 1.0 + label.double() / 4
+    logits = model(input_ids=x[None], **({"token_type_ids": types[None]} if typed else {})).logits
+    return logits, (weight * torch.nn.functional.cross_entropy(logits, label)).sum(), weight.sum(), dict(ids=x, types=types, labels=label, weights=weight)
+
+
+def of_tokens(model, x):
+    """Masked LM: every third token has a target."""
+    targets = torch.where(torch.arange(len(x)) % 3 == 0, torch.randint(2, model.config.vocab_size, (len(x),)), -1)
+    logits = model(input_ids=x[None]).logits[0]
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
+    return logits, loss, (targets >= 0).sum(), dict(ids=x, targets=targets)
+
+
+def of_pair(model, x):
+    targets = torch.randint(2, model.config.vocab_size, (1 + len(x) // 2,))
+    ids = torch.cat([torch.tensor([model.config.decoder_start_token_id]), targets[:-1]])
+    logits = model(input_ids=x[None], decoder_input_ids=ids[None]).logits[0]
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return logits, loss, len(targets), dict(ids=ids, targets=targets, source_ids=x)
+
+
+def of_text(model, x):
+    logits = model(input_ids=x[None]).logits[0]
+    loss = torch.nn.functional.cross_entropy(logits[:-1], x[1:], reduction="sum") if len(x) > 1 else 0.0
+    return logits, loss, len(x) - 1, dict(ids=x)
+
+
+def kind_of(model):
+    name = type(model).__name__
+    return of_class if "Classification" in name else of_tokens if "MaskedLM" in name else of_pair if "T5" in name else of_text
+
+
+def offsets(rows):
+    return torch.tensor([sum(len(x) for x in rows[:i]) for i in range(len(rows) + 1)])
+
+
 def batch_goldens(model):
     documents = [torch.randint(2, model.config.vocab_size, (n,)) for n in LENGTHS]
-    logits = [model(input_ids=x[None]).logits[0] for x in documents]
-    total = sum(torch.nn.functional.cross_entropy(y[:-1], x[1:], reduction="sum") for x, y in zip(documents, logits) if len(x) > 1)
-    loss = total / sum(n - 1 for n in LENGTHS)
+    found = [kind_of(model)(model, x) for x in documents]
+    loss = sum(row[1] for row in found) / sum(row[2] for row in found)
     loss.backward()
-    tensors = {"ids": torch.cat(documents), "segments": torch.tensor([sum(LENGTHS[:i]) for i in range(len(LENGTHS) + 1)]),
-               "logits": torch.cat(logits).detach().float()}
-    tensors.update({"grad." + name: p.grad.float().contiguous() for name, p in model.named_parameters()})
+    parts = {name: [row[3][name] for row in found] for name in found[0][3]}
+    tensors = {name: torch.cat(rows) for name, rows in parts.items()}
+    tensors.update(segments=offsets(parts["ids"]), logits=torch.cat([row[0] for row in found]).detach().float())
+    if "weights" in parts:
+        tensors["weights"] = tensors["weights"].float()
+    if "source_ids" in parts:
+        tensors["source_segments"] = offsets(parts["source_ids"])
+    tensors.update({"grad." + name: p.grad.float().contiguous() for name, p in model.named_parameters() if p.grad is not None})
     return tensors, loss.item()
 
 
@@ -85,14 +146,15 @@ def generate_goldens(model, rounded):
 
 
 def main():
-    LlamaRMSNorm.forward = norm_in_full
+    LlamaRMSNorm.forward = T5LayerNorm.forward = norm_in_full
     tf.logging.set_verbosity_error()
     for seed, (name, (dtype, kind, config)) in enumerate(MODELS.items()):
         torch.manual_seed(seed)
         folder = os.path.join(sys.argv[1], name)
         stored = make(kind, config, dtype)
         stored.save_pretrained(folder)
-        os.remove(os.path.join(folder, "generation_config.json"))
+        if stored.can_generate():
+            os.remove(os.path.join(folder, "generation_config.json"))
         truth, rounded = (kind(config).to(wide).eval() for wide in (torch.float64, torch.float32))
         for model in (truth, rounded):
             model.load_state_dict(stored.state_dict())
@@ -101,8 +163,8 @@ def main():
         save_file(tensors, os.path.join(folder, "golden.safetensors"))
         golden = {"made_with": f"transformers {tf.__version__}, torch {torch.__version__}", "loss": loss, "prompts": PROMPTS, "max_new": NEW}
         with open(os.path.join(folder, "golden.json"), "w") as out:
-            head = json.dumps(golden)[:-1]
-            out.write(head + ', "cases": [\n' + ",\n".join(json.dumps(row) for row in generate_goldens(truth, rounded)) + "\n]}\n")
+            rows = generate_goldens(truth, rounded) if kind_of(truth) is of_text else []
+            out.write(json.dumps(golden)[:-1] + ', "cases": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ static espl_status open_probe(probe *p, const char *folder) {
     p->weights = espl_calloc(flat, real);
     p->gradients = espl_calloc(flat, espl_dtype_size(p->kernels->stat));
     espl_weights weights = {.flat = p->weights, .real = p->kernels->real, .owner = {.ranks = 1}};
-    ESPL_TRY(espl_weights_read(p->model, folder, &weights));
+    ESPL_TRY(espl_weights_read(p->model, folder, 0, &weights));
     espl_capacity capacity[ESPL_N_STREAMS] = {{p->batch.n, p->batch.n_segments}};
     espl_tape_make(p->model, p->kernels, ESPL_USE_TRAIN, ESPL_RECOMPUTE_SELECTIVE, capacity, espl_kernels_threads(), &p->train);
     espl_tape_make(p->model, p->kernels, ESPL_USE_EVAL, 0, capacity, espl_kernels_threads(), &p->eval);

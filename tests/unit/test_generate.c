@@ -100,7 +100,7 @@ static int differences(const job *j, const json_t *row) {
 static void tokens_equal_transformers(void **state) {
     const espl_kernels *kernels[] = {espl_kernels_cpu(ESPL_F32), espl_kernels_ref(ESPL_F64)};
     (void)state;
-    for (int m = 0; m < N_TINY * 2; m++) {
+    for (int m = 0; m < N_TINY_DECODERS * 2; m++) {
         json_t *row;
         size_t i;
         job j;
@@ -119,7 +119,7 @@ static void tokens_equal_transformers(void **state) {
 /* Prompts that do not fit into one pass give the same tokens, greedily and with beams. */
 static void long_prompts_go_in_pieces(void **state) {
     (void)state;
-    for (int m = 0; m < N_TINY; m++) {
+    for (int m = 0; m < N_TINY_DECODERS; m++) {
         json_t *row;
         size_t i;
         job j;
@@ -137,7 +137,7 @@ static void long_prompts_go_in_pieces(void **state) {
 static void goldens_tell_settings_apart(void **state) {
     int penalty = 0, ngram = 0, length = 0;
     (void)state;
-    for (int m = 0; m < N_TINY; m++) {
+    for (int m = 0; m < N_TINY_DECODERS; m++) {
         json_t *row;
         size_t i;
         job j;
@@ -183,7 +183,7 @@ static void choose_sampling(job *j, uint64_t seed) {
  */
 static void seeds_are_texts(void **state) {
     (void)state;
-    for (int m = 0; m < N_TINY; m++) {
+    for (int m = 0; m < N_TINY_DECODERS; m++) {
         int32_t first[TINY_POSITIONS];
         heard h = {0};
         job j;

@@ -6,6 +6,7 @@
 #include "io/safetensors.h"
 #include "src/core/buffer.h"
 #include "src/model/tape.h"
+#include "src/train/streams.h"
 #include "src/train/weights.h"
 
 #include <jansson.h>
@@ -15,15 +16,17 @@
 
 enum { TINY_MOST_TOKENS = 256, TINY_POSITIONS = 40 };
 
+/* Those of this tree: decoders first, which can generate. */
 static const char *const tiny_names[] = {"tiny-gpt2", "tiny-llama", "tiny-llama3"};
-enum { N_TINY = sizeof tiny_names / sizeof tiny_names[0] };
+enum { N_TINY = sizeof tiny_names / sizeof tiny_names[0], N_TINY_DECODERS = 3 };
 
 typedef struct tiny {
     espl_model *model;
     void *weights, *gradients, *act, *work;
     espl_tape tape;
-    int32_t ids[TINY_MOST_TOKENS], positions[TINY_MOST_TOKENS], targets[TINY_MOST_TOKENS], segments[8];
-    espl_batch batch;
+    espl_sample sample; /* of the golden's documents */
+    espl_streams streams;
+    espl_batch batch; /* the main stream's */
     json_t *golden;
     espl_safetensors *tensors; /* golden.safetensors */
 } tiny;
@@ -35,69 +38,100 @@ static inline const char *tiny_folder(const char *name) {
     return path;
 }
 
-static inline void tiny_add_token(tiny *t, int32_t *n, int32_t position, int64_t id) {
-    t->ids[*n] = (int32_t)id;
-    t->positions[*n] = position;
-    t->targets[*n] = -1;
-    if (position > 0)
-        t->targets[*n - 1] = (int32_t)id;
-    ++*n;
+/* Integers or floats of the golden as the sample has them; nothing where there are none. */
+static inline int64_t tiny_copy(const tiny *t, const char *name, void *to, espl_dtype dtype) {
+    const espl_tensor_file *from = espl_safetensors_find(t->tensors, name);
+    if (from == NULL)
+        return 0;
+    espl_dtype_convert(to, dtype, from->data, from->dtype, (size_t)from->shape[0]);
+    return from->shape[0];
+}
+
+static inline void tiny_number(int32_t n_segments, const int32_t *segments, int32_t *positions) {
+    for (int32_t s = 0; s < n_segments; s++)
+        for (int32_t i = segments[s]; i < segments[s + 1]; i++)
+            positions[i] = i - segments[s];
+}
+
+/* A decoder's targets are the next tokens. */
+static inline void tiny_shift(espl_sample *s) {
+    for (int32_t g = 0; g < s->n_segments; g++)
+        for (int32_t i = s->segments[g]; i < s->segments[g + 1]; i++)
+            s->targets[i] = i + 1 < s->segments[g + 1] ? s->ids[i + 1] : -1;
 }
 
 /* Documents that lie one after another: ids [n], segments [s + 1]. */
-static inline int32_t tiny_read_packed(tiny *t, const espl_tensor_file *ids, const espl_tensor_file *segments) {
-    const int64_t *id = ids->data, *offset = segments->data;
-    int32_t n = 0;
-    for (int64_t s = 0; s + 1 < segments->shape[0]; s++) {
-        t->segments[s] = n;
-        for (int64_t i = offset[s]; i < offset[s + 1]; i++)
-            tiny_add_token(t, &n, (int32_t)(i - offset[s]), id[i]);
-    }
-    t->batch.n_segments = (int32_t)segments->shape[0] - 1;
-    return n;
+static inline void tiny_read_packed(tiny *t) {
+    espl_sample *s = &t->sample;
+    s->n = tiny_copy(t, "ids", s->ids, ESPL_I32);
+    s->n_segments = (int32_t)tiny_copy(t, "segments", s->segments, ESPL_I32) - 1;
+    s->source.n = tiny_copy(t, "source_ids", s->source.ids, ESPL_I32);
+    tiny_copy(t, "types", s->types, ESPL_I32);
+    tiny_copy(t, "labels", s->labels, ESPL_I32);
+    tiny_copy(t, "weights", s->label_weights, ESPL_F32);
+    if (tiny_copy(t, "source_segments", s->source.segments, ESPL_I32) > 0)
+        tiny_number(s->n_segments, s->source.segments, s->source.positions);
+    if (tiny_copy(t, "targets", s->targets, ESPL_I32) == 0)
+        tiny_shift(s);
 }
 
 /* Rows with padding, which is left out: input_ids, attention_mask [rows, length]. */
-static inline int32_t tiny_read_padded(tiny *t, const espl_tensor_file *ids, const espl_tensor_file *attention) {
+static inline void tiny_read_padded(tiny *t) {
+    const espl_tensor_file *ids = espl_safetensors_find(t->tensors, "input_ids"),
+                           *attention = espl_safetensors_find(t->tensors, "attention_mask");
     const int64_t *id = ids->data, *mask = attention->data;
     int64_t rows = ids->shape[0], length = ids->shape[1];
-    int32_t n = 0;
+    espl_sample *s = &t->sample;
     for (int64_t row = 0; row < rows; row++) {
-        t->segments[row] = n;
+        s->segments[row] = (int32_t)s->n;
         for (int64_t i = 0; i < length && mask[row * length + i]; i++)
-            tiny_add_token(t, &n, (int32_t)i, id[row * length + i]);
+            s->ids[s->n++] = (int32_t)id[row * length + i];
     }
-    t->batch.n_segments = (int32_t)rows;
-    return n;
+    s->n_segments = (int32_t)rows;
+    s->segments[rows] = (int32_t)s->n;
+    tiny_shift(s);
 }
 
-static inline void tiny_read_batch(tiny *t) {
-    const espl_tensor_file *packed = espl_safetensors_find(t->tensors, "ids");
-    int32_t targets = 0, n = packed != NULL ? tiny_read_packed(t, packed, espl_safetensors_find(t->tensors, "segments"))
-                                            : tiny_read_padded(t, espl_safetensors_find(t->tensors, "input_ids"),
-                                                               espl_safetensors_find(t->tensors, "attention_mask"));
-    t->segments[t->batch.n_segments] = n;
-    for (int32_t i = 0; i < n; i++)
-        targets += t->targets[i] >= 0;
-    t->batch = (espl_batch){.n = n,
-                            .n_segments = t->batch.n_segments,
-                            .segments = t->segments,
-                            .ids = t->ids,
-                            .positions = t->positions,
-                            .targets = t->targets,
-                            .loss_scale = 1.0f / (float)targets};
+/* What the sum of losses is divided by. */
+static inline double tiny_weight(const tiny *t) {
+    const espl_batch *rows = espl_tape_stream(&t->streams.main, t->model->rows[t->model->n_rows - 1].attrs.stream);
+    double weight = 0.0;
+    for (int64_t i = 0; i < rows->n; i++)
+        weight += rows->targets[i] < 0 ? 0.0 : rows->weights != NULL ? (double)rows->weights[i] : 1.0;
+    return weight;
+}
+
+static inline void tiny_fill(tiny *t) {
+    espl_streams_fill(t->model, &t->sample, &(espl_batch){0}, &t->streams);
+    espl_batch common = {.loss_scale = (float)(1.0 / tiny_weight(t))};
+    espl_streams_fill(t->model, &t->sample, &common, &t->streams);
+    t->batch = t->streams.main;
+}
+
+static inline espl_status tiny_read_batch(tiny *t) {
+    espl_room room = {.tokens = TINY_MOST_TOKENS, .source_tokens = TINY_MOST_TOKENS, .sequences = 8};
+    ESPL_TRY(espl_sample_make(&room, &t->sample));
+    for (int64_t s = 0; s < room.sequences; s++)
+        t->sample.label_weights[s] = 1.0f;
+    if (espl_safetensors_find(t->tensors, "ids") != NULL)
+        tiny_read_packed(t);
+    else
+        tiny_read_padded(t);
+    tiny_number(t->sample.n_segments, t->sample.segments, t->sample.positions);
+    tiny_fill(t);
+    return ESPL_OK;
 }
 
 /* Model and weights alone. */
 static inline espl_status tiny_open_weights(const char *folder, const espl_kernels *kernels, tiny *t) {
     memset(t, 0, sizeof *t);
-    ESPL_TRY(espl_model_make(folder, &(espl_model_options){0}, &t->model));
-    ESPL_TRY(espl_model_reach(t->model, TINY_POSITIONS));
+    ESPL_TRY(espl_weights_model(folder, &(espl_model_options){0}, &t->model));
+    ESPL_TRY(espl_model_reach(t->model, t->model->dims.positions < TINY_POSITIONS ? t->model->dims.positions : TINY_POSITIONS));
     size_t flat = (size_t)espl_model_flat_size(t->model, 1);
     t->weights = espl_calloc(flat, espl_dtype_size(kernels->real));
     t->gradients = espl_calloc(flat, espl_dtype_size(kernels->stat));
     espl_weights weights = {.flat = t->weights, .real = kernels->real, .owner = {.ranks = 1}};
-    ESPL_TRY(espl_weights_read(t->model, folder, &weights));
+    ESPL_TRY(espl_weights_read(t->model, folder, 0, &weights));
     char *path = espl_format("%s/golden.json", folder);
     t->golden = json_load_file(path, 0, NULL);
     free(path);
@@ -111,8 +145,10 @@ static inline espl_status tiny_open(const char *folder, const espl_kernels *kern
     espl_status status = espl_safetensors_open(path, &t->tensors);
     free(path);
     ESPL_TRY(status);
-    tiny_read_batch(t);
-    espl_capacity capacity[ESPL_N_STREAMS] = {{t->batch.n, t->batch.n_segments}};
+    ESPL_TRY(tiny_read_batch(t));
+    espl_room room = {.tokens = t->sample.n, .source_tokens = t->sample.source.n, .sequences = t->sample.n_segments};
+    espl_capacity capacity[ESPL_N_STREAMS];
+    espl_streams_capacity(t->model, &room, capacity);
     espl_tape_make(t->model, kernels, use, recompute, capacity, 2, &t->tape);
     t->act = espl_calloc(1, t->tape.act_bytes);
     t->work = espl_calloc(1, t->tape.work_bytes);
@@ -128,7 +164,8 @@ static inline double tiny_at(const void *base, espl_dtype dtype, int64_t i) {
 /* Mean loss of the batch as the last run left it. */
 static inline double tiny_loss(const tiny *t) {
     double sum = 0.0;
-    for (int64_t i = 0; i < t->batch.n; i++)
+    const espl_batch *rows = espl_tape_stream(&t->batch, t->tape.lives[t->tape.loss].stream);
+    for (int64_t i = 0; i < rows->n; i++)
         sum += tiny_at(espl_tape_buffer(&t->tape, t->tape.loss), t->tape.kernels->stat, i);
     return sum * (double)t->batch.loss_scale;
 }
@@ -142,6 +179,7 @@ static inline double tiny_gradient(const tiny *t, const espl_param *p, int64_t i
 
 static inline void tiny_close(tiny *t) {
     json_decref(t->golden);
+    espl_sample_free(&t->sample);
     espl_safetensors_close(&t->tensors);
     espl_tape_free(&t->tape);
     espl_model_free(&t->model);

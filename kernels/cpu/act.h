@@ -44,12 +44,20 @@ void CPU(act_row)(int32_t kind, const real *x, real *y, int64_t n);
 /* Local. dx = dy f'(x), or added to dx, for at most CPU_STRETCH elements; dx may be dy. */
 void CPU(act_row_gradient)(int32_t kind, const real *x, const real *dy, real *dx, int64_t n, bool add);
 
+static inline float act_none(float x) { return x; }
+
+static inline float slope_none(float x) {
+    (void)x;
+    return 1.0f;
+}
+
 /* Calls ROW(KIND, name) for each kind. */
 #define FOR_EACH_ACT(ROW)                                                                                                                  \
     ROW(ESPL_ACT_GELU_TANH, gelu_tanh)                                                                                                     \
     ROW(ESPL_ACT_GELU, gelu)                                                                                                               \
     ROW(ESPL_ACT_RELU, relu)                                                                                                               \
     ROW(ESPL_ACT_SILU, silu)                                                                                                               \
-    ROW(ESPL_ACT_TANH, tanh)
+    ROW(ESPL_ACT_TANH, tanh)                                                                                                               \
+    ROW(ESPL_ACT_NONE, none)
 
 #endif

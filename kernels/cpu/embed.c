@@ -5,23 +5,39 @@
 
 enum { PANEL = 64 /* columns that one thread sums, token by token */ };
 
+/* The row of P1 and of P2 that a token takes. */
+static int64_t place_of(const espl_args *args, int64_t token) { return args->batch->positions[token] + args->attrs->position_offset; }
+static int64_t type_of(const espl_batch *batch, int64_t token) { return batch->types ? batch->types[token] : 0; }
+
+static void add_reals(float *x, const real *y, int64_t n) {
+    for (int64_t j = 0; j < n; j++)
+        x[j] += load(y + j);
+}
+
+static void add_floats(float *to, const float *x, int64_t n) {
+    for (int64_t j = 0; j < n; j++)
+        to[j] += x[j];
+}
+
 void CPU(embed_forward)(const espl_args *args) {
     const espl_batch *batch = args->batch;
-    const real *tokens = args->param[0], *places = args->param[1];
+    const real *tokens = args->param[0], *places = args->param[1], *types = args->param[2];
     int64_t D = args->attrs->n_out;
     float scale = args->attrs->scale;
     dropout drop = CPU(dropout_of)(args);
     real *out = args->out[0];
 #pragma omp parallel for
     for (int64_t i = 0; i < batch->n; i++) {
-        const real *token = tokens + batch->ids[i] * D, *place = places ? places + batch->positions[i] * D : NULL;
+        const real *token = tokens + batch->ids[i] * D;
         for (int64_t c = 0; c < D; c += PANEL) {
             int64_t width = min64(PANEL, D - c);
             float x[PANEL], mask[PANEL];
             for (int64_t j = 0; j < width; j++)
                 x[j] = load(token + c + j) * scale;
-            for (int64_t j = 0; place && j < width; j++)
-                x[j] += load(place + c + j);
+            if (places)
+                add_reals(x, places + place_of(args, i) * D + c, width);
+            if (types)
+                add_reals(x, types + type_of(batch, i) * D + c, width);
             if (drop.on) {
                 CPU(dropout_mask)(&drop, (uint64_t)(i * D + c), width, mask);
                 for (int64_t j = 0; j < width; j++)
@@ -39,7 +55,7 @@ static void backward_panel(const espl_args *args, const dropout *drop, int64_t c
     int64_t D = args->attrs->n_out;
     float scale = args->attrs->scale;
     const real *dout = args->dout[0];
-    float *dtokens = args->dparam[0], *dplaces = args->dparam[1];
+    float *dtokens = args->dparam[0], *dplaces = args->dparam[1], *dtypes = args->dparam[2];
     for (int64_t i = 0; i < batch->n; i++) {
         float g[PANEL], mask[PANEL];
         for (int64_t j = 0; j < width; j++)
@@ -52,17 +68,18 @@ static void backward_panel(const espl_args *args, const dropout *drop, int64_t c
         float *to = dtokens ? dtokens + batch->ids[i] * D + column : NULL;
         for (int64_t j = 0; to && j < width; j++)
             to[j] += g[j] * scale;
-        to = dplaces ? dplaces + batch->positions[i] * D + column : NULL;
-        for (int64_t j = 0; to && j < width; j++)
-            to[j] += g[j];
+        if (dplaces)
+            add_floats(dplaces + place_of(args, i) * D + column, g, width);
+        if (dtypes)
+            add_floats(dtypes + type_of(batch, i) * D + column, g, width);
     }
 }
 
 void CPU(embed_backward)(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
-    int64_t D = attrs->n_out, rows[2] = {attrs->vocab, attrs->positions};
+    int64_t D = attrs->n_out, rows[3] = {attrs->vocab, attrs->positions, attrs->types};
     dropout drop = CPU(dropout_of)(args);
-    for (int p = 0; p < 2; p++)
+    for (int p = 0; p < 3; p++)
         if (args->dparam[p] && !args->dparam_add[p])
             CPU(zero)(args->dparam[p], (size_t)(rows[p] * D) * sizeof(float));
 #pragma omp parallel for

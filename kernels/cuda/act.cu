@@ -1,5 +1,6 @@
 #include "kernels/cuda/dialect.cuh"
 #include "kernels/cuda/act.cuh"
+#include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/entries.h"
 
 enum { ACT_THREADS = 256 };
@@ -8,11 +9,14 @@ enum { ACT_THREADS = 256 };
 template <class T> struct act_arrays {
     const T *in, *dout;
     T *to;
+    const espl__batch *batch;
+    dropout_row drop;
     int64_t n;
     bool add;
 };
 
-template <class T, int KIND, int N, bool BACKWARD> __device__ __forceinline__ void act_stretch(const act_arrays<T> &a, int64_t at) {
+template <class T, int KIND, int N, bool BACKWARD>
+__device__ __forceinline__ void act_stretch(const act_arrays<T> &a, const dropout &drop, int64_t at) {
     float x[N], g[N];
     load_stretch(a.in + at, x);
     if constexpr (BACKWARD)
@@ -22,17 +26,19 @@ template <class T, int KIND, int N, bool BACKWARD> __device__ __forceinline__ vo
         float2 f = act_of<KIND, accuracy<T>::fast>(x[i]);
         x[i] = BACKWARD ? g[i] * f.y : f.x;
     }
+    dropout_apply(drop, (uint64_t)at, x);
     put_stretch(a.to + at, x, BACKWARD && a.add);
 }
 
 /* One stretch a thread. With N > 1 the elements behind the last whole stretch are those of the thread behind its. */
 template <class T, int KIND, int N, bool BACKWARD> __global__ void __launch_bounds__(ACT_THREADS) act_all(act_arrays<T> a) {
     int64_t at = ((int64_t)blockIdx.x * ACT_THREADS + threadIdx.x) * N;
+    dropout drop = dropout_begin(a.drop, a.batch);
     if (at + N <= a.n)
-        act_stretch<T, KIND, N, BACKWARD>(a, at);
+        act_stretch<T, KIND, N, BACKWARD>(a, drop, at);
     else
         for (; at < a.n; at++)
-            act_stretch<T, KIND, 1, BACKWARD>(a, at);
+            act_stretch<T, KIND, 1, BACKWARD>(a, drop, at);
 }
 
 template <class T, bool BACKWARD> static void act_launch(const espl_args *args, const act_arrays<T> &a) {
@@ -51,15 +57,27 @@ template <class T, bool BACKWARD> static void act_launch(const espl_args *args, 
     espl__cuda_note(cudaGetLastError(), BACKWARD ? "act backward" : "act forward");
 }
 
+template <class T> static act_arrays<T> arrays_of(const espl_args *args) {
+    const espl__rows *rows = espl__rows_of(args);
+    act_arrays<T> a = {};
+    a.in = static_cast<const T *>(args->in[0]);
+    a.batch = rows->batch;
+    a.drop = dropout_row_of(args->attrs);
+    a.n = rows->tokens * args->attrs->n_in;
+    return a;
+}
+
 template <class T> static void act_forward(const espl_args *args) {
-    act_arrays<T> a = {static_cast<const T *>(args->in[0]), nullptr, static_cast<T *>(args->out[0]),
-                       espl__rows_of(args)->tokens * args->attrs->n_in, false};
+    act_arrays<T> a = arrays_of<T>(args);
+    a.to = static_cast<T *>(args->out[0]);
     act_launch<T, false>(args, a);
 }
 
 template <class T> static void act_backward(const espl_args *args) {
-    act_arrays<T> a = {static_cast<const T *>(args->in[0]), static_cast<const T *>(args->dout[0]), static_cast<T *>(args->din[0]),
-                       espl__rows_of(args)->tokens * args->attrs->n_in, args->din_add[0]};
+    act_arrays<T> a = arrays_of<T>(args);
+    a.dout = static_cast<const T *>(args->dout[0]);
+    a.to = static_cast<T *>(args->din[0]);
+    a.add = args->din_add[0];
     act_launch<T, true>(args, a);
 }
 

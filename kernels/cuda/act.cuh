@@ -32,6 +32,8 @@ template <int KIND, bool FAST> __device__ __forceinline__ float2 act_of(float x)
     } else if constexpr (KIND == ESPL_ACT_SILU) {
         float2 s = sigmoid_of<FAST>(x);
         return make_float2(x * s.x, fmaf(x, s.y, s.x));
+    } else if constexpr (KIND == ESPL_ACT_NONE) {
+        return make_float2(x, 1.0f);
     } else {
         float t = tanhf(x);
         return make_float2(t, 1.0f - t * t);
@@ -40,6 +42,9 @@ template <int KIND, bool FAST> __device__ __forceinline__ float2 act_of(float x)
 
 /* The kernels of a family by kind: KERNEL(kind). */
 #define ACT_KINDS(KERNEL)                                                                                                                  \
-    { KERNEL(ESPL_ACT_GELU_TANH), KERNEL(ESPL_ACT_GELU), KERNEL(ESPL_ACT_RELU), KERNEL(ESPL_ACT_SILU), KERNEL(ESPL_ACT_TANH) }
+    {                                                                                                                                      \
+        KERNEL(ESPL_ACT_GELU_TANH), KERNEL(ESPL_ACT_GELU), KERNEL(ESPL_ACT_RELU), KERNEL(ESPL_ACT_SILU), KERNEL(ESPL_ACT_TANH),            \
+            KERNEL(ESPL_ACT_NONE)                                                                                                          \
+    }
 
 #endif

@@ -6,8 +6,8 @@
 #include "kernels/cuda_rows_work.h"
 
 template <class T> struct embed_tables {
-    const T *tokens, *places; /* places NULL: none */
-    const int32_t *ids, *positions;
+    const T *tokens, *places, *types; /* places of position 0 on; places, types NULL: none */
+    const int32_t *ids, *positions, *token_types;
     T *out;
     const espl__batch *batch;
     dropout_row drop;
@@ -16,21 +16,28 @@ template <class T> struct embed_tables {
     unsigned panels;
 };
 
+/* x += what lies there. */
+template <class T, int N> __device__ __forceinline__ void add_stretch(const T *from, float (&x)[N]) {
+    float there[N];
+    load_stretch(from, there);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        x[i] += there[i];
+}
+
 template <class T, int N> __global__ void __launch_bounds__(256) embed_rows(embed_tables<T> t) {
     int64_t row = blockIdx.x / t.panels, column = ((int64_t)(blockIdx.x % t.panels) * blockDim.x + threadIdx.x) * N;
     if (column >= t.width)
         return;
-    float x[N], place[N];
+    float x[N];
     load_stretch(t.tokens + (int64_t)t.ids[row] * t.width + column, x);
 #pragma unroll
     for (int i = 0; i < N; i++)
         x[i] *= t.scale;
-    if (t.places) {
-        load_stretch(t.places + (int64_t)t.positions[row] * t.width + column, place);
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            x[i] += place[i];
-    }
+    if (t.places)
+        add_stretch(t.places + (int64_t)t.positions[row] * t.width + column, x);
+    if (t.types)
+        add_stretch(t.types + (int64_t)t.token_types[row] * t.width + column, x);
     int64_t element = row * t.width + column;
     dropout_apply(dropout_begin(t.drop, t.batch), (uint64_t)element, x);
     store_stretch(t.out + element, x);
@@ -38,21 +45,27 @@ template <class T, int N> __global__ void __launch_bounds__(256) embed_rows(embe
 
 template <class T> static void embed_forward(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
-    const T *tokens = static_cast<const T *>(args->param[0]), *places = static_cast<const T *>(args->param[1]);
+    const espl__rows *rows = espl__rows_of(args);
+    const T *tokens = static_cast<const T *>(args->param[0]), *places = static_cast<const T *>(args->param[1]),
+            *types = static_cast<const T *>(args->param[2]);
     T *out = static_cast<T *>(args->out[0]);
-    bool wide = whole_stretches<T>(attrs->n_out) && aligned16(tokens, places, out);
+    if (places)
+        places += (int64_t)attrs->position_offset * attrs->n_out;
+    bool wide = whole_stretches<T>(attrs->n_out) && aligned16(tokens, places, types, out);
     panel_grid grid = panel_grid_of(wide ? attrs->n_out / reals<T>::vector : attrs->n_out, 256);
     embed_tables<T> t = {tokens,
                          places,
-                         espl__rows_of(args)->ids,
-                         espl__rows_of(args)->positions,
+                         types,
+                         rows->ids,
+                         rows->positions,
+                         rows->types,
                          out,
-                         espl__rows_of(args)->batch,
+                         rows->batch,
                          dropout_row_of(attrs),
                          attrs->scale,
                          (int)attrs->n_out,
                          grid.panels};
-    unsigned blocks = (unsigned)espl__rows_of(args)->tokens * grid.panels;
+    unsigned blocks = (unsigned)rows->tokens * grid.panels;
     if (wide)
         ESPL_LAUNCH((embed_rows<T, reals<T>::vector>), dim3(blocks), dim3(grid.threads), 0, espl__cuda->compute, t);
     else
@@ -180,10 +193,9 @@ template <class T, int N> static void launch_sums(const embed_sums<T> &s, unsign
     ESPL_LAUNCH((embed_sum_runs<T, N>), dim3(chunks * s.panels), dim3(threads), 0, espl__cuda->compute, s);
 }
 
-/* The gradient of one table: sums of the rows of dout0 by `keys`. */
-template <class T> static void sum_by_key(const espl_args *args, int which, const int32_t *keys, int64_t n_keys, float scale) {
+/* The gradient of one table from `to` on: sums of the rows of dout0 by `keys`. */
+template <class T> static void sum_by_key(const espl_args *args, float *to, const int32_t *keys, int64_t n_keys, float scale, bool add) {
     const espl_attrs *attrs = args->attrs;
-    float *to = static_cast<float *>(args->dparam[which]);
     const T *dout = static_cast<const T *>(args->dout[0]);
     char *work = static_cast<char *>(args->work);
     float *partial = reinterpret_cast<float *>(work + espl__sort_bytes(espl__rows_of(args)->tokens));
@@ -202,7 +214,7 @@ template <class T> static void sum_by_key(const espl_args *args, int which, cons
                        (int)espl__rows_of(args)->tokens,
                        (int)n_keys,
                        grid.panels,
-                       args->dparam_add[which]};
+                       add};
     if (wide)
         launch_sums<T, reals<T>::vector>(s, grid.threads);
     else
@@ -211,14 +223,17 @@ template <class T> static void sum_by_key(const espl_args *args, int which, cons
 
 template <class T> static void embed_backward(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
-    int64_t n_keys[2] = {attrs->vocab, attrs->positions};
-    const int32_t *keys[2] = {espl__rows_of(args)->ids, espl__rows_of(args)->positions};
-    for (int p = 0; p < 2; p++) {
-        if (!args->dparam[p])
+    const espl__rows *rows = espl__rows_of(args);
+    const int64_t n_keys[] = {attrs->vocab, attrs->positions, attrs->types}, skipped[] = {0, attrs->position_offset, 0};
+    const int32_t *keys[] = {rows->ids, rows->positions, rows->types};
+    for (int p = 0; p < 3; p++) {
+        float *to = static_cast<float *>(args->dparam[p]);
+        if (!to)
             continue;
         if (!args->dparam_add[p])
-            espl__cuda_zero(args->dparam[p], (size_t)(n_keys[p] * attrs->n_out) * sizeof(float));
-        sum_by_key<T>(args, p, keys[p], n_keys[p], p == 0 ? attrs->scale : 1.0f);
+            espl__cuda_zero(to, (size_t)(n_keys[p] * attrs->n_out) * sizeof(float));
+        sum_by_key<T>(args, to + skipped[p] * attrs->n_out, keys[p], n_keys[p] - skipped[p], p == 0 ? attrs->scale : 1.0f,
+                      args->dparam_add[p]);
     }
     espl__cuda_note(cudaGetLastError(), "embed backward");
 }

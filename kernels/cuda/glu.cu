@@ -1,11 +1,14 @@
 #include "kernels/cuda/dialect.cuh"
 #include "kernels/cuda/act.cuh"
+#include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/entries.h"
 
 /* A row of `in` and `din` is gate [width], then up [width]. */
 template <class T> struct glu_rows {
     const T *in, *dout;
     T *to; /* out, or din */
+    const espl__batch *batch;
+    dropout_row drop;
     int64_t width;
     unsigned panels;
     bool add;
@@ -17,10 +20,12 @@ template <class T, int KIND, int N, bool BACKWARD> __global__ void __launch_boun
         return;
     int64_t at = row * a.width + column, gate_at = at + row * a.width, up_at = gate_at + a.width;
     float gate[N], up[N], g[N];
+    dropout drop = dropout_begin(a.drop, a.batch);
     load_stretch(a.in + gate_at, gate);
     load_stretch(a.in + up_at, up);
     if constexpr (BACKWARD) {
         load_stretch(a.dout + at, g);
+        dropout_apply(drop, (uint64_t)at, g);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             float2 f = act_of<KIND, accuracy<T>::fast>(gate[i]);
@@ -33,6 +38,7 @@ template <class T, int KIND, int N, bool BACKWARD> __global__ void __launch_boun
 #pragma unroll
         for (int i = 0; i < N; i++)
             up[i] *= act_of<KIND, accuracy<T>::fast>(gate[i]).x;
+        dropout_apply(drop, (uint64_t)at, up);
         store_stretch(a.to + at, up);
     }
 }
@@ -50,8 +56,9 @@ template <class T, bool BACKWARD> static void glu_launch(const espl_args *args, 
     bool whole = whole_stretches<T>(width) && aligned16(in, dout, to);
     panel_grid grid = panel_grid_of(whole ? width / N : width, 256);
     glu_kernel *glu_all_kernel = (whole ? wide : one)[args->attrs->kind];
-    glu_rows<T> a = {in, dout, to, width, grid.panels, args->din_add[0]};
-    ESPL_LAUNCH(glu_all_kernel, dim3((unsigned)espl__rows_of(args)->tokens * grid.panels), dim3(grid.threads), 0, espl__cuda->compute, a);
+    const espl__rows *rows = espl__rows_of(args);
+    glu_rows<T> a = {in, dout, to, rows->batch, dropout_row_of(args->attrs), width, grid.panels, args->din_add[0]};
+    ESPL_LAUNCH(glu_all_kernel, dim3((unsigned)rows->tokens * grid.panels), dim3(grid.threads), 0, espl__cuda->compute, a);
     espl__cuda_note(cudaGetLastError(), BACKWARD ? "glu backward" : "glu forward");
 }
 

@@ -64,7 +64,7 @@ constexpr int SUM_WARPS = 8;
  */
 template <class R, int W>
 __global__ void __launch_bounds__(32 * SUM_WARPS)
-    column_sums(const R *x, int64_t rows, int64_t columns, int64_t rows_a_piece, float *sums) {
+    column_sums(const R *x, int64_t rows, int64_t columns, int64_t ld, int64_t rows_a_piece, float *sums) {
     ESPL_SHARED(float, of_warps, [SUM_WARPS * 32 * W]);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64_t column = ((int64_t)blockIdx.x * 32 + lane) * W, first = blockIdx.y * rows_a_piece, end = min(first + rows_a_piece, rows);
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(32 * SUM_WARPS)
 #pragma unroll 4
         for (int64_t row = first + warp; row < end; row += SUM_WARPS) {
             float value[W];
-            load_stretch(x + row * columns + column, value);
+            load_stretch(x + row * ld + column, value);
 #pragma unroll
             for (int j = 0; j < W; j++)
                 sum[j] += value[j];
@@ -104,23 +104,33 @@ __global__ void __launch_bounds__(128) sum_pieces(const float *sums, int pieces,
     to[column] = add ? to[column] + total : total;
 }
 
-template <class R, int W> static void sum_columns(const espl_args *args) {
-    int64_t rows = espl__rows_of(args)->tokens, columns = args->attrs->n_out, rows_a_piece = espl__sum_rows(rows);
-    int pieces = (int)pieces_of(rows, rows_a_piece);
-    float *sums = (float *)args->work;
-    dim3 grid((unsigned)pieces_of(columns, 32 * W), (unsigned)pieces);
-    ESPL_LAUNCH((column_sums<R, W>), grid, dim3(32 * SUM_WARPS), 0, espl__cuda->compute, (const R *)args->dout[0], rows, columns,
-                rows_a_piece, sums);
-    ESPL_LAUNCH(sum_pieces, dim3((unsigned)pieces_of(columns, 128)), dim3(128), 0, espl__cuda->compute, (const float *)sums, pieces,
-                columns, (float *)args->dparam[1], args->dparam_add[1]);
-    espl__cuda_note(cudaGetLastError(), "linear: the gradient of the bias");
+template <class R, int W> static void launch_sums(const espl__columns *c) {
+    int64_t rows_a_piece = espl__sum_rows(c->rows);
+    int pieces = (int)pieces_of(c->rows, rows_a_piece);
+    dim3 grid((unsigned)pieces_of(c->columns, 32 * W), (unsigned)pieces);
+    ESPL_LAUNCH((column_sums<R, W>), grid, dim3(32 * SUM_WARPS), 0, espl__cuda->compute, (const R *)c->x, c->rows, c->columns, c->ld,
+                rows_a_piece, c->sums);
+    ESPL_LAUNCH(sum_pieces, dim3((unsigned)pieces_of(c->columns, 128)), dim3(128), 0, espl__cuda->compute, (const float *)c->sums, pieces,
+                c->columns, c->to, c->add);
+    espl__cuda_note(cudaGetLastError(), "the gradient of a bias");
 }
 
-template <class R> static void bias_gradient(const espl_args *args) {
-    if (whole_stretches<R>(args->attrs->n_out) && aligned16((const R *)args->dout[0]))
-        sum_columns<R, reals<R>::vector>(args);
+template <class R> static void sum_columns(const espl__columns *c) {
+    if (whole_stretches<R>(c->columns) && whole_stretches<R>(c->ld) && aligned16((const R *)c->x))
+        launch_sums<R, reals<R>::vector>(c);
     else
-        sum_columns<R, 1>(args);
+        launch_sums<R, 1>(c);
+}
+
+void espl__cuda_sum_columns(const espl__columns *columns, espl_dtype real) {
+    (real == ESPL_F32 ? sum_columns<float> : sum_columns<__nv_bfloat16>)(columns);
+}
+
+static void bias_gradient(const espl_args *args, espl_dtype real) {
+    int64_t width = args->attrs->n_out;
+    const espl__columns columns = {
+        args->dout[0], espl__rows_of(args)->tokens, width, width, (float *)args->work, (float *)args->dparam[1], args->dparam_add[1]};
+    espl__cuda_sum_columns(&columns, real);
 }
 
 void espl__cuda_linear_gradients(const espl_args *args, espl_dtype real) {
@@ -129,7 +139,7 @@ void espl__cuda_linear_gradients(const espl_args *args, espl_dtype real) {
     if (args->dparam[0])
         weight_gradient(args, real);
     if (args->dparam[1])
-        (real == ESPL_F32 ? bias_gradient<float> : bias_gradient<__nv_bfloat16>)(args);
+        bias_gradient(args, real);
 }
 
 void espl__cuda_fp32_linear_forward(const espl_args *args) { espl__cuda_linear_apply(args, ESPL_F32); }

@@ -18,6 +18,18 @@ espl__gemm espl__cuda_linear_input_product(const espl_args *args, espl_dtype rea
 /* Local. din0, dP0 and dP1 from dout0. */
 void espl__cuda_linear_gradients(const espl_args *args, espl_dtype real);
 
+/* A matrix of reals whose rows are summed, as the gradient of a bias is. */
+typedef struct espl__columns {
+    const void *x; /* [rows, columns], rows ld elements apart */
+    int64_t rows, columns, ld;
+    float *sums; /* scratch, [pieces of espl__sum_rows(rows) rows, columns] */
+    float *to;   /* [columns] */
+    bool add;    /* to what is there */
+} espl__columns;
+
+/* Local. to[c] (+)= sum over rows of x[row][c], in an order that follows from the shape. */
+void espl__cuda_sum_columns(const espl__columns *columns, espl_dtype real);
+
 #ifdef __cplusplus
 }
 #endif

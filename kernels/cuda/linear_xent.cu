@@ -1,5 +1,5 @@
 #include "kernels/cuda/entries.h"
-#include "kernels/cuda/gemm_lt.h"
+#include "kernels/cuda/linear_lt.h"
 #include "kernels/cuda/rows.cuh"
 
 constexpr int XENT_MOST_THREADS = 512, XENT_WORDS_A_THREAD = 8;
@@ -9,11 +9,20 @@ struct xent_chunk {
     float *logits; /* [tokens, ld] */
     int64_t ld;
     int vocab;
+    const void *bias; /* [vocab] reals, or NULL */
     const int32_t *targets;
+    const float *weights;
     float *loss;
     const espl__batch *batch;
-    float scale;
 };
+
+/* x += the reals at v .., of which the row has n more. */
+template <class R, int N> static __device__ __forceinline__ void add_bias(const void *bias, int v, int n, float (&x)[N]) {
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        if (bias && j < n)
+            x[j] += reals<R>::load(static_cast<const R *>(bias) + v + j);
+}
 
 /* Sum of e^(x - top) under a maximum that grows. */
 static __device__ __forceinline__ void take4(const float (&x)[4], float *top, float *sum) {
@@ -28,16 +37,19 @@ static __device__ __forceinline__ void take4(const float (&x)[4], float *top, fl
 }
 
 /* The maximum of a row of logits and the sum of e^(x - maximum), in all threads of the block. */
-static __device__ __forceinline__ float row_maximum(const float *row, int vocab, float *sum, float *partial) {
+template <class R>
+static __device__ __forceinline__ float row_maximum(const float *row, const void *bias, int vocab, float *sum, float *partial) {
     float top = -INFINITY, part = 0.0f, x[4];
     int whole = vocab / 4 * 4, rest = whole + (int)threadIdx.x;
 #pragma unroll 4
     for (int v = 4 * (int)threadIdx.x; v < whole; v += 4 * (int)blockDim.x) {
         load_floats(row + v, x);
+        add_bias<R>(bias, v, 4, x);
         take4(x, &top, &part);
     }
     if (rest < vocab) {
         float one[4] = {row[rest], -INFINITY, -INFINITY, -INFINITY};
+        add_bias<R>(bias, rest, 1, one);
         take4(one, &top, &part);
     }
     float most = block_max(top, partial);
@@ -48,10 +60,11 @@ static __device__ __forceinline__ float row_maximum(const float *row, int vocab,
 /* The row becomes weight * (softmax - onehot) as R, in place: W elements a thread, and what a stretch of the block becomes is written when
  * all of it is read; a narrower R never overtakes the logits that are still to be read. */
 template <class R>
-static __device__ __forceinline__ void write_gradient(float *row, int vocab, int target, float top, float sum, float weight) {
+static __device__ __forceinline__ void write_gradient(float *row, const xent_chunk &c, int target, float top, float sum, float weight) {
     constexpr int W = reals<R>::vector;
     R *gradient = reinterpret_cast<R *>(row);
     float share = 1.0f / sum;
+    int vocab = c.vocab;
     for (int stretch = 0; stretch < vocab; stretch += W * (int)blockDim.x) {
         int v = stretch + W * (int)threadIdx.x, n = min(W, vocab - v);
         float x[W];
@@ -60,6 +73,7 @@ static __device__ __forceinline__ void write_gradient(float *row, int vocab, int
         else
             for (int j = 0; j < n; j++)
                 x[j] = row[v + j];
+        add_bias<R>(c.bias, v, n, x);
 #pragma unroll
         for (int j = 0; j < W; j++)
             x[j] = weight * (expf(x[j] - top) * share - (v + j == target ? 1.0f : 0.0f));
@@ -73,7 +87,8 @@ static __device__ __forceinline__ void write_gradient(float *row, int vocab, int
     }
 }
 
-/* A block has a token: loss = log(sum of e^(x - top)) + top - x[target], 0 without a target; with GRADIENT the row becomes its gradient. */
+/* A block has a token: loss = weight (log(sum of e^(x - top)) + top - x[target]), x = logits + bias; 0 without a target; with GRADIENT the
+ * row becomes its gradient. */
 template <class R, bool GRADIENT> __global__ void __launch_bounds__(XENT_MOST_THREADS) xent_rows(xent_chunk c) {
     ESPL_SHARED(float, partial, [XENT_MOST_THREADS / 32]);
     float *row = c.logits + blockIdx.x * c.ld, sum;
@@ -85,11 +100,13 @@ template <class R, bool GRADIENT> __global__ void __launch_bounds__(XENT_MOST_TH
             reals<R>::store(reinterpret_cast<R *>(row) + v, 0.0f);
         return;
     }
-    float at_target = row[target], top = row_maximum(row, c.vocab, &sum, partial);
+    float at_target[1] = {row[target]}, weight = c.weights[blockIdx.x];
+    add_bias<R>(c.bias, target, 1, at_target);
+    float top = row_maximum<R>(row, c.bias, c.vocab, &sum, partial);
     if (threadIdx.x == 0)
-        c.loss[blockIdx.x] = logf(sum) + (top - at_target);
+        c.loss[blockIdx.x] = weight * (logf(sum) + (top - at_target[0]));
     if (GRADIENT)
-        write_gradient<R>(row, c.vocab, target, top, sum, c.scale * c.batch->loss_scale);
+        write_gradient<R>(row, c, target, top, sum, c.batch->loss_scale * weight);
 }
 
 /* Tokens first .. first + rows - 1 of a call. */
@@ -124,23 +141,25 @@ static void logits_of(const xent_pass *p) {
     espl__cuda_gemm(&g);
 }
 
-/* dh = g W, where g lies in the rows of the logits. */
+/* dh = scale g W, where g lies in the rows of the logits. */
 static void input_gradient(const xent_pass *p) {
     int64_t D = p->args->attrs->n_in;
     espl__gemm g = product(p);
     g.out = p->real;
     g.m = p->rows, g.n = D, g.k = p->args->attrs->vocab;
+    g.alpha = p->args->attrs->scale;
     g.a = p->logits, g.lda = espl__logits_ld(p->args->attrs) * 4 / espl__real_size(p->real);
     g.b = p->args->param[0], g.ldb = D;
     g.c = (void *)row_of(p->args->din[0], p->first, D, p->real), g.ldc = D, g.add = p->args->din_add[0];
     espl__cuda_gemm(&g);
 }
 
-/* dW (+)= g^T h; the chunks add up in order. */
+/* dW (+)= scale g^T h; the chunks add up in order. */
 static void weight_gradient(const xent_pass *p) {
     int64_t D = p->args->attrs->n_in;
     espl__gemm g = product(p);
     g.m = p->args->attrs->vocab, g.n = D, g.k = p->rows;
+    g.alpha = p->args->attrs->scale;
     g.a = p->logits, g.trans_a = true;
     g.lda = espl__logits_ld(p->args->attrs) * 4 / espl__real_size(p->real);
     g.b = row_of(p->args->in[0], p->first, D, p->real), g.ldb = D;
@@ -148,15 +167,31 @@ static void weight_gradient(const xent_pass *p) {
     espl__cuda_gemm(&g);
 }
 
+/* db (+)= the sum of the rows of g. The sums of pieces lie where products work: a chunk has at most ESPL_XENT_BYTES of logits, and the sums
+ * are one ESPL_SUM_ROWS-th of that. */
+static void bias_gradient(const xent_pass *p) {
+    const espl_attrs *attrs = p->args->attrs;
+    const espl__columns columns = {p->logits,
+                                   p->rows,
+                                   attrs->vocab,
+                                   espl__logits_ld(attrs) * 4 / espl__real_size(p->real),
+                                   (float *)p->args->work,
+                                   (float *)p->args->dparam[1],
+                                   p->args->dparam_add[1] || p->first > 0};
+    espl__cuda_sum_columns(&columns, p->real);
+}
+
 template <class R> static void losses_of(const xent_pass *p, bool gradient) {
     const espl_attrs *attrs = p->args->attrs;
+    const espl__rows *rows = espl__rows_of(p->args);
     xent_chunk c = {p->logits,
                     espl__logits_ld(attrs),
                     (int)attrs->vocab,
-                    espl__rows_of(p->args)->targets + p->first,
+                    p->args->param[1],
+                    rows->targets + p->first,
+                    rows->weights + p->first,
                     (float *)p->args->out[0] + p->first,
-                    espl__rows_of(p->args)->batch,
-                    attrs->scale};
+                    rows->batch};
     int64_t whole_warps = espl__round_up(pieces_of(attrs->vocab, XENT_WORDS_A_THREAD), 32);
     dim3 blocks((unsigned)p->rows), threads((unsigned)espl__least(whole_warps, XENT_MOST_THREADS));
     if (gradient)
@@ -168,7 +203,7 @@ template <class R> static void losses_of(const xent_pass *p, bool gradient) {
 
 template <class R> static void run(const espl_args *args, espl_dtype real, bool backward) {
     int64_t n = espl__rows_of(args)->tokens, rows = espl__xent_rows(args->attrs, n);
-    bool gradient = backward && (args->din[0] || args->dparam[0]);
+    bool gradient = backward && (args->din[0] || args->dparam[0] || args->dparam[1]);
     for (int64_t first = 0; first < n; first += rows) {
         xent_pass p = {args, real, first, espl__least(rows, n - first), (float *)((char *)args->work + ESPL_GEMM_WORK)};
         logits_of(&p);
@@ -177,6 +212,8 @@ template <class R> static void run(const espl_args *args, espl_dtype real, bool 
             input_gradient(&p);
         if (gradient && args->dparam[0])
             weight_gradient(&p);
+        if (gradient && args->dparam[1])
+            bias_gradient(&p);
     }
 }
 

@@ -13,6 +13,7 @@ real REF(act)(int32_t kind, real x) {
     case ESPL_ACT_GELU: return x / 2 * MATH(erfc)(-x * sqrt_half);
     case ESPL_ACT_RELU: return x > 0 ? x : 0;
     case ESPL_ACT_SILU: return x / (1 + MATH(exp)(-x));
+    case ESPL_ACT_NONE: return x;
     default: return MATH(tanh)(x);
     }
 }
@@ -27,22 +28,23 @@ real REF(act_slope)(int32_t kind, real x) {
     case ESPL_ACT_GELU: return MATH(erfc)(-x * sqrt_half) / 2 + x * inv_sqrt_2_pi * MATH(exp)(-x * x / 2);
     case ESPL_ACT_RELU: return x > 0 ? 1 : 0;
     case ESPL_ACT_SILU: sigma = 1 / (1 + MATH(exp)(-x)); return sigma * (1 + x * (1 - sigma));
+    case ESPL_ACT_NONE: return 1;
     default: t = MATH(tanh)(x); return 1 - t * t;
     }
 }
 
-/* y = f(x) */
+/* y = drop(f(x)) */
 void REF(act_forward)(const espl_args *args) {
     const real *in = args->in[0];
     real *out = args->out[0];
     for (int64_t e = 0; e < args->batch->n * args->attrs->n_in; e++)
-        out[e] = REF(act)(args->attrs->kind, in[e]);
+        out[e] = REF(act)(args->attrs->kind, in[e]) * ref_keep(args, (uint64_t)e);
 }
 
-/* dx = dy f'(x) */
+/* dx = drop'(dy) f'(x) */
 void REF(act_backward)(const espl_args *args) {
     const real *in = args->in[0], *dout = args->dout[0];
     real *din = args->din[0];
     for (int64_t e = 0; e < args->batch->n * args->attrs->n_in; e++)
-        ref_put(&din[e], dout[e] * REF(act_slope)(args->attrs->kind, in[e]), args->din_add[0]);
+        ref_put(&din[e], dout[e] * ref_keep(args, (uint64_t)e) * REF(act_slope)(args->attrs->kind, in[e]), args->din_add[0]);
 }

@@ -51,6 +51,10 @@ enum {
     OP_LARGE = 1024,     /* too large for finite differences of single elements */
     OP_PROMPTS = 2048,   /* LINEAR_XENT: of every 150 tokens only number 100 and 120 to 139 have targets */
     OP_ADD_FIRST = 4096, /* din_add and dparam_add of the first alone */
+    OP_TYPES = 8192,     /* EMBED: batch->types is there */
+    OP_WEIGHTS = 16384,  /* LINEAR_XENT: batch->weights is there */
+    OP_MASKED = 32768,   /* LINEAR_XENT: 3 of 20 tokens have targets, one here, one there */
+    OP_NO_TARGETS = 65536,
 };
 
 typedef struct op_case {
@@ -83,6 +87,14 @@ typedef struct op_case {
     {name, ESPL_OP_GLU, flags, segments, {.n_in = 2 * width, .n_out = width, .kind = f}}
 #define OP_MLP_ROW(name, flags, segments, in, between, out, order, f) \
     {name, ESPL_OP_MLP, flags, segments, {.n_in = in, .ffn = between, .n_out = out, .layout = order, .kind = f}}
+#define OP_EMBED_ROW(name, flags, segments, width, words, places, skip, kinds, s, p) \
+    {name, ESPL_OP_EMBED, flags, segments, {.n_out = width, .vocab = words, .positions = places, .position_offset = skip, .types = kinds, \
+     .scale = s, .dropout = p, .rng_op = 2}}
+#define OP_ACT_DROP_ROW(name, flags, segments, width, f, p) \
+    {name, ESPL_OP_ACT, flags, segments, {.n_in = width, .kind = f, .dropout = p, .rng_op = 5}}
+#define OP_GLU_DROP_ROW(name, flags, segments, width, f, p) \
+    {name, ESPL_OP_GLU, flags, segments, {.n_in = 2 * width, .n_out = width, .kind = f, .dropout = p, .rng_op = 6}}
+#define OP_POOL_ROW(name, flags, segments, width, which) {name, ESPL_OP_POOL, flags, segments, {.n_in = width, .kind = which}}
 #define OP_XENT_ROW(name, flags, segments, width, words, s) \
     {name, ESPL_OP_LINEAR_XENT, flags, segments, {.n_in = width, .vocab = words, .scale = s}}
 #define sqrt_of_8 2.82842712f
@@ -99,6 +111,13 @@ static const op_case op_cases[] = {
     {"embed add", ESPL_OP_EMBED, OP_BIAS | OP_ADD, OP_ONE_SEGMENT, {.n_out = 24, .vocab = 17, .positions = 40, .scale = 1}},
     {"embed large", ESPL_OP_EMBED, OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS,
      {.n_out = 96, .vocab = 301, .positions = 256, .scale = 1, .dropout = 0.1f}},
+
+    OP_EMBED_ROW("embed types", OP_BIAS | OP_TYPES, OP_SHORT_SEGMENTS, 13, 29, 40, 0, 2, 1, 0),
+    OP_EMBED_ROW("embed types offset dropout", OP_BIAS | OP_TYPES, OP_SHORT_SEGMENTS, 16, 29, 40, 2, 3, 1.5f, 0.3f),
+    OP_EMBED_ROW("embed one type", OP_BIAS, OP_ONE_SEGMENT, 24, 17, 39, 2, 1, 1, 0),
+    OP_EMBED_ROW("embed absent types", 0, OP_SHORT_SEGMENTS, 8, 17, 0, 0, 2, 1, 0),
+    OP_EMBED_ROW("embed types add", OP_BIAS | OP_TYPES | OP_ADD, OP_ONE_SEGMENT, 24, 17, 40, 2, 2, 1, 0),
+    OP_EMBED_ROW("embed types one token", OP_BIAS | OP_TYPES, OP_ONE_TOKEN, 11, 5, 4, 3, 4, 1, 0),
 
     OP_RESNORM_ROW("resnorm layer", OP_BIAS, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0),
     OP_RESNORM_ROW("resnorm layer without bias", 0, OP_SHORT_SEGMENTS, 17, ESPL_NORM_LAYER, 0),
@@ -167,6 +186,13 @@ static const op_case op_cases[] = {
     OP_ACT_ROW("tanh", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_TANH),
     OP_ACT_ROW("gelu alias", OP_ALIAS, OP_ONE_TOKEN, 16, ESPL_ACT_GELU),
     OP_ACT_ROW("gelu add", OP_ADD, OP_ONE_SEGMENT, 16, ESPL_ACT_GELU),
+    OP_ACT_ROW("none", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_NONE),
+    OP_ACT_DROP_ROW("none dropout", 0, OP_ONE_SEGMENT, 24, ESPL_ACT_NONE, 0.3f),
+    OP_ACT_DROP_ROW("none dropout alias", OP_ALIAS, OP_SHORT_SEGMENTS, 13, ESPL_ACT_NONE, 0.1f),
+    OP_ACT_DROP_ROW("relu dropout add", OP_ADD, OP_SHORT_SEGMENTS, 17, ESPL_ACT_RELU, 0.3f),
+    OP_ACT_DROP_ROW("gelu dropout one token", 0, OP_ONE_TOKEN, 19, ESPL_ACT_GELU, 0.5f),
+    OP_ACT_DROP_ROW("tanh dropout eval", OP_EVAL, OP_ONE_SEGMENT, 16, ESPL_ACT_TANH, 0.3f),
+    OP_ACT_DROP_ROW("relu dropout large", OP_LARGE, OP_LONG_SEGMENTS, 160, ESPL_ACT_RELU, 0.1f),
     OP_ACT_ROW("gelu tanh large", OP_LARGE, OP_LONG_SEGMENTS, 160, ESPL_ACT_GELU_TANH),
 
     OP_GLU_ROW("glu gelu tanh", 0, OP_ONE_SEGMENT, 11, ESPL_ACT_GELU_TANH),
@@ -175,6 +201,11 @@ static const op_case op_cases[] = {
     OP_GLU_ROW("glu silu", 0, OP_ONE_SEGMENT, 11, ESPL_ACT_SILU),
     OP_GLU_ROW("glu tanh", 0, OP_ONE_TOKEN, 11, ESPL_ACT_TANH),
     OP_GLU_ROW("glu silu add", OP_ADD, OP_ONE_SEGMENT, 16, ESPL_ACT_SILU),
+    OP_GLU_ROW("glu none", 0, OP_ONE_SEGMENT, 11, ESPL_ACT_NONE),
+    OP_GLU_DROP_ROW("glu gelu tanh dropout", 0, OP_ONE_SEGMENT, 16, ESPL_ACT_GELU_TANH, 0.3f),
+    OP_GLU_DROP_ROW("glu silu dropout add", OP_ADD, OP_SHORT_SEGMENTS, 13, ESPL_ACT_SILU, 0.3f),
+    OP_GLU_DROP_ROW("glu dropout eval", OP_EVAL, OP_ONE_TOKEN, 8, ESPL_ACT_RELU, 0.3f),
+    OP_GLU_DROP_ROW("glu gelu dropout large", OP_LARGE, OP_LONG_SEGMENTS, 80, ESPL_ACT_GELU, 0.1f),
     OP_GLU_ROW("glu silu large", OP_LARGE, OP_LONG_SEGMENTS, 80, ESPL_ACT_SILU),
 
     OP_MLP_ROW("mlp gelu tanh in-out", OP_BIAS, OP_ONE_SEGMENT, 16, 40, 24, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
@@ -198,6 +229,26 @@ static const op_case op_cases[] = {
     OP_XENT_ROW("xent frozen", OP_FROZEN, OP_ONE_SEGMENT, 16, 37, 1),
     OP_XENT_ROW("xent parameters only", OP_NO_DIN, OP_ONE_SEGMENT, 16, 37, 1),
     OP_XENT_ROW("xent one token", 0, OP_ONE_TOKEN, 16, 37, 1),
+    OP_XENT_ROW("xent bias", OP_BIAS, OP_ONE_SEGMENT, 16, 37, 1),
+    OP_XENT_ROW("xent bias scale weights", OP_BIAS | OP_WEIGHTS | OP_IGNORE, OP_SHORT_SEGMENTS, 13, 29, 0.25f),
+    OP_XENT_ROW("xent weights", OP_WEIGHTS, OP_ONE_SEGMENT, 16, 5, 1),
+    OP_XENT_ROW("xent two labels", OP_BIAS | OP_WEIGHTS, OP_SHORT_SEGMENTS, 24, 2, 1),
+    OP_XENT_ROW("xent three labels one row", OP_BIAS | OP_WEIGHTS, OP_ONE_TOKEN, 17, 3, 1),
+    OP_XENT_ROW("xent bias add", OP_BIAS | OP_WEIGHTS | OP_IGNORE | OP_ADD, OP_ONE_SEGMENT, 16, 7, 0.5f),
+    OP_XENT_ROW("xent bias frozen", OP_BIAS | OP_FROZEN, OP_LONE_TOKENS, 16, 9, 1),
+    OP_XENT_ROW("xent bias parameters only", OP_BIAS | OP_NO_DIN, OP_ONE_SEGMENT, 16, 6, 1),
+    OP_XENT_ROW("xent masked", OP_BIAS | OP_MASKED, OP_ONE_SEGMENT, 24, 37, 1),
+    OP_XENT_ROW("xent no targets", OP_BIAS | OP_NO_TARGETS, OP_SHORT_SEGMENTS, 16, 7, 1),
+    OP_XENT_ROW("xent no targets add", OP_BIAS | OP_NO_TARGETS | OP_ADD, OP_SHORT_SEGMENTS, 16, 7, 1),
+    OP_XENT_ROW("xent masked large", OP_BIAS | OP_MASKED | OP_LARGE, OP_LONG_SEGMENTS, 72, 1031, 1),
+
+    OP_POOL_ROW("pool first", 0, OP_SHORT_SEGMENTS, 16, ESPL_POOL_FIRST),
+    OP_POOL_ROW("pool last", 0, OP_SHORT_SEGMENTS, 13, ESPL_POOL_LAST),
+    OP_POOL_ROW("pool last add", OP_ADD, OP_LONE_TOKENS, 24, ESPL_POOL_LAST),
+    OP_POOL_ROW("pool first add", OP_ADD, OP_SHORT_SEGMENTS, 9, ESPL_POOL_FIRST),
+    OP_POOL_ROW("pool one token", 0, OP_ONE_TOKEN, 8, ESPL_POOL_LAST),
+    OP_POOL_ROW("pool large", OP_LARGE, OP_LONG_SEGMENTS, 200, ESPL_POOL_FIRST),
+
     OP_XENT_ROW("xent large", OP_IGNORE | OP_LARGE, OP_LONG_SEGMENTS, 72, 1031, 1),
 };
 /* clang-format on */
@@ -209,24 +260,28 @@ typedef struct op_values {
     espl_attrs attrs;
     espl_batch batch;
     float *rope;
-    int32_t *tokens; /* ids, positions, targets */
+    int32_t *tokens; /* ids, positions, targets, types */
+    float *weights;
+    int64_t out_rows; /* of out0: tokens, or segments where they are pooled */
     double *slot[OP_SLOTS];
     int64_t size[OP_SLOTS];
 } op_values;
 
-static inline int64_t op_case_tokens(const op_case *c) {
+static inline int64_t op_case_segments(const op_case *c) {
     int s = 0;
     while (s < 11 && c->segments[s + 1] > c->segments[s])
         s++;
-    return c->segments[s];
+    return s;
 }
+
+static inline int64_t op_case_tokens(const op_case *c) { return c->segments[op_case_segments(c)]; }
 
 /* Elements of inputs, outputs and parameters; 0: absent. */
 static inline int64_t op_forward_size(const op_case *c, int slot) {
     const espl_attrs *a = &c->attrs;
     int64_t n = op_case_tokens(c), bias = c->flags & OP_BIAS ? 1 : 0, heads = a->heads + 2 * a->kv_heads;
     const int64_t sizes[ESPL_N_OPS][OP_DIN0] = {
-        [ESPL_OP_EMBED] = {0, 0, n * a->n_out, 0, 0, a->vocab * a->n_out, bias * a->positions * a->n_out},
+        [ESPL_OP_EMBED] = {0, 0, n * a->n_out, 0, 0, a->vocab * a->n_out, bias * a->positions * a->n_out, a->types * a->n_out},
         [ESPL_OP_RESNORM] = {n * a->n_in, c->flags & OP_FIRST ? 0 : n * a->n_in, n * a->n_in, n * a->n_in, 2 * n, a->n_in, bias * a->n_in},
         [ESPL_OP_LINEAR] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
         [ESPL_OP_QKV] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
@@ -234,7 +289,8 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
         [ESPL_OP_ACT] = {n * a->n_in, 0, n * a->n_in, 0, 0, 0, 0},
         [ESPL_OP_GLU] = {n * a->n_in, 0, n * a->n_out, 0, 0, 0, 0},
         [ESPL_OP_MLP] = {n * a->n_in, 0, n * a->n_out, n * a->ffn, 0, a->n_in * a->ffn, bias * a->ffn, a->ffn * a->n_out, bias * a->n_out},
-        [ESPL_OP_LINEAR_XENT] = {n * a->n_in, 0, n, 0, 0, a->vocab * a->n_in, 0},
+        [ESPL_OP_LINEAR_XENT] = {n * a->n_in, 0, n, 0, 0, a->vocab * a->n_in, bias * a->vocab},
+        [ESPL_OP_POOL] = {n * a->n_in, 0, op_case_segments(c) * a->n_in},
     };
     return sizes[c->op][slot];
 }
@@ -294,23 +350,29 @@ static inline double op_number(const op_case *c, int slot, int64_t element, espl
 
 static inline bool op_has_target(const op_case *c, int64_t t) {
     bool learned = t % 150 == 100 || (t % 150 >= 120 && t % 150 < 140);
+    if (c->flags & (OP_MASKED | OP_NO_TARGETS))
+        return c->flags & OP_MASKED && t * 7 % 20 < 3;
     return c->flags & OP_PROMPTS ? learned : !(c->flags & OP_IGNORE && t % 3 == 1);
 }
 
 /* Positions count in each segment, as in packed documents; ids and targets are random. */
 static inline void op_fill_tokens(const op_case *c, op_values *v) {
     espl_rng_key key = {.seed = op_case_seed(c), .purpose = ESPL_RNG_TEST, .op = OP_SLOTS};
-    int64_t n = v->batch.n, vocab = c->attrs.vocab > 0 ? c->attrs.vocab : 1, segment = 0;
-    int32_t *ids = v->tokens, *positions = ids + n, *targets = positions + n;
+    int64_t n = v->batch.n, vocab = c->attrs.vocab > 0 ? c->attrs.vocab : 1, types = c->attrs.types > 0 ? c->attrs.types : 1, segment = 0;
+    int32_t *ids = v->tokens, *positions = ids + n, *targets = positions + n, *kinds = targets + n;
     for (int64_t t = 0; t < n; t++) {
         segment += t == c->segments[segment + 1];
         ids[t] = (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * t)) % vocab);
         targets[t] = op_has_target(c, t) ? (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * t + 1)) % vocab) : -1;
         positions[t] = (int32_t)t - c->segments[segment];
+        kinds[t] = (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * n + t)) % types);
+        v->weights[t] = (float)(1 + espl_rng_u32(&key, (uint64_t)(3 * n + t)) % 8) / 4;
     }
     v->batch.ids = ids;
     v->batch.positions = positions;
     v->batch.targets = targets;
+    v->batch.types = c->flags & OP_TYPES ? kinds : NULL;
+    v->batch.weights = c->flags & OP_WEIGHTS ? v->weights : NULL;
 }
 
 /* cos and sin of position / 10000^(2 i / rope_dim). */
@@ -339,7 +401,9 @@ static inline op_values op_values_make(const op_case *c, espl_dtype format) {
     v.batch.rng = (espl_rng_key){.seed = 3, .purpose = ESPL_RNG_DROPOUT, .step = 5, .micro = 2};
     while (c->segments[v.batch.n_segments] < n)
         v.batch.n_segments++;
-    v.tokens = malloc((size_t)(3 * n) * sizeof *v.tokens);
+    v.out_rows = c->op == ESPL_OP_POOL ? v.batch.n_segments : n;
+    v.tokens = malloc((size_t)(4 * n) * sizeof *v.tokens);
+    v.weights = malloc((size_t)n * sizeof *v.weights);
     op_fill_tokens(c, &v);
     op_fill_rope(&v);
     for (int s = 0; s < OP_SLOTS; s++) {
@@ -356,6 +420,7 @@ static inline void op_values_free(op_values *v) {
     for (int s = 0; s < OP_SLOTS; s++)
         free(v->slot[s]);
     free(v->tokens);
+    free(v->weights);
     free(v->rope);
     memset(v, 0, sizeof *v);
 }

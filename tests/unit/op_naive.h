@@ -24,7 +24,8 @@ static inline void naive_embed(const op_values *v, double *const out[3]) {
     for (int64_t e = 0; e < v->batch.n * width; e++) {
         int64_t t = e / width, c = e % width;
         naive_real x = (naive_real)v->attrs.scale * v->slot[OP_PARAM0][v->batch.ids[t] * width + c];
-        x += v->slot[OP_PARAM1] ? v->slot[OP_PARAM1][v->batch.positions[t] * width + c] : 0;
+        x += v->slot[OP_PARAM1] ? v->slot[OP_PARAM1][(v->batch.positions[t] + v->attrs.position_offset) * width + c] : 0;
+        x += v->slot[OP_PARAM2] ? v->slot[OP_PARAM2][(v->batch.types ? v->batch.types[t] : 0) * width + c] : 0;
         out[0][e] = (double)(x * naive_keep(v, (uint64_t)e));
     }
 }
@@ -146,20 +147,21 @@ static inline naive_real naive_activation(int32_t kind, naive_real x) {
     case ESPL_ACT_GELU: return x * (1 + erfl(x / sqrtl(2))) / 2;
     case ESPL_ACT_RELU: return (x + fabsl(x)) / 2;
     case ESPL_ACT_SILU: return x * (1 + tanhl(x / 2)) / 2;
+    case ESPL_ACT_NONE: return x;
     default: return (expl(2 * x) - 1) / (expl(2 * x) + 1);
     }
 }
 
 static inline void naive_act(const op_values *v, double *const out[3]) {
     for (int64_t e = 0; e < v->batch.n * v->attrs.n_in; e++)
-        out[0][e] = (double)naive_activation(v->attrs.kind, v->slot[OP_IN0][e]);
+        out[0][e] = (double)(naive_activation(v->attrs.kind, v->slot[OP_IN0][e]) * naive_keep(v, (uint64_t)e));
 }
 
 static inline void naive_glu(const op_values *v, double *const out[3]) {
     int64_t width = v->attrs.n_out;
     for (int64_t e = 0; e < v->batch.n * width; e++) {
         const double *row = v->slot[OP_IN0] + e / width * 2 * width;
-        out[0][e] = (double)(naive_activation(v->attrs.kind, row[e % width]) * row[width + e % width]);
+        out[0][e] = (double)(naive_activation(v->attrs.kind, row[e % width]) * row[width + e % width] * naive_keep(v, (uint64_t)e));
     }
 }
 
@@ -191,11 +193,20 @@ static inline void naive_linear_xent(const op_values *v, double *const out[3]) {
             naive_real z = 0;
             for (int64_t k = 0; k < width; k++)
                 z += (naive_real)v->slot[OP_IN0][t * width + k] * v->slot[OP_PARAM0][word * width + k];
-            sum += expl(z * v->attrs.scale);
-            right = word == v->batch.targets[t] ? z * v->attrs.scale : right;
+            z = z * v->attrs.scale + (v->slot[OP_PARAM1] ? v->slot[OP_PARAM1][word] : 0);
+            sum += expl(z);
+            right = word == v->batch.targets[t] ? z : right;
         }
-        out[0][t] = v->batch.targets[t] < 0 ? 0 : (double)(logl(sum) - right);
+        out[0][t] = v->batch.targets[t] < 0 ? 0 : (double)((logl(sum) - right) * (v->batch.weights ? v->batch.weights[t] : 1));
     }
+}
+
+static inline void naive_pool(const op_values *v, double *const out[3]) {
+    int64_t width = v->attrs.n_in;
+    for (int64_t t = 0; t < v->batch.n; t++)
+        for (int32_t s = 0; s < v->batch.n_segments; s++)
+            if (v->attrs.kind == ESPL_POOL_FIRST ? t == v->batch.segments[s] : t + 1 == v->batch.segments[s + 1])
+                memcpy(out[0] + s * width, v->slot[OP_IN0] + t * width, (size_t)width * sizeof(double));
 }
 
 typedef void naive_forward(const op_values *v, double *const out[3]);
@@ -210,6 +221,7 @@ static naive_forward *const op_naive[ESPL_N_OPS] = {
     [ESPL_OP_MLP] = naive_mlp,
     [ESPL_OP_GLU] = naive_glu,
     [ESPL_OP_LINEAR_XENT] = naive_linear_xent,
+    [ESPL_OP_POOL] = naive_pool,
 };
 
 #endif

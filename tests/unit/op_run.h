@@ -27,10 +27,11 @@ typedef struct op_backend {
     espl_dtype round;
     const espl_device_calls *calls; /* NULL: kernels work on the host's memory */
     espl_device *device;
-    int64_t more_rows; /* padding behind the tokens; 0 on the host */
-    size_t shift;      /* tensors begin so many bytes behind a multiple of 256 */
-    op_work *work;     /* NULL: made for each call */
-    bool replay;       /* each kernel is recorded while another micro-batch is under way, then replayed on the case's */
+    int64_t more_rows;  /* padding behind the tokens; 0 on the host */
+    size_t shift;       /* tensors begin so many bytes behind a multiple of 256 */
+    op_work *work;      /* NULL: made for each call */
+    bool replay;        /* each kernel is recorded while another micro-batch is under way, then replayed on the case's */
+    espl_stream stream; /* the tokens of the case are that stream's */
 } op_backend;
 
 static inline op_backend op_backend_of(const espl_kernels *kernels, int threads) {
@@ -113,7 +114,8 @@ enum { OP_ROPE = OP_SLOTS, OP_BUFFERS };
 /* Elements of a slot's buffer: with the rows of padding, where a row is a token's. */
 static inline int64_t op_buffer_size(const op_backend *backend, const op_values *v, int slot) {
     bool parameter = (slot >= OP_PARAM0 && slot < OP_DIN0) || slot >= OP_DPARAM0;
-    return parameter ? v->size[slot] : v->size[slot] / v->batch.n * (v->batch.n + backend->more_rows);
+    int64_t rows = slot == OP_OUT0 || slot == OP_DOUT0 ? v->out_rows : v->batch.n;
+    return parameter ? v->size[slot] : v->size[slot] / rows * (rows + backend->more_rows);
 }
 
 static inline size_t op_buffer_bytes(const op_backend *backend, const op_case *c, const op_values *v, int slot) {
@@ -208,6 +210,19 @@ static inline espl_args op_args(const op_case *c, const op_values *v, void *cons
     return args;
 }
 
+/* The micro-batch becomes the one that kernels of a device work on; of another stream than the main one it goes with a main token, of the
+ * main one with a pooled row a segment. */
+static inline void op_start(const op_backend *backend, const espl_batch *batch) {
+    static const int32_t zero, segments[] = {0, 1}, none = -1;
+    const espl_batch pooled = {.n = batch->n_segments};
+    espl_batch main = {.n = 1, .n_segments = 1, .segments = segments, .ids = &zero, .positions = &zero, .targets = &none};
+    if (backend->stream == ESPL_STREAM_MAIN)
+        main = *batch;
+    main.source = backend->stream == ESPL_STREAM_SOURCE ? batch : NULL;
+    main.pooled = backend->stream == ESPL_STREAM_POOLED ? batch : backend->stream == ESPL_STREAM_MAIN ? &pooled : NULL;
+    op_must(backend->calls->begin(backend->device, &main));
+}
+
 /* Records the kernel for a micro-batch of one token, with nothing in common with the case's, and replays it on that. */
 static inline void op_replay(const op_backend *backend, espl_kernel *kernel, const espl_args *args) {
     static const int32_t zero, segments[] = {0, 1}, none = -1;
@@ -223,11 +238,11 @@ static inline void op_replay(const op_backend *backend, espl_kernel *kernel, con
     espl_args recorded = *args;
     espl_graph *graph = NULL;
     recorded.batch = &other;
-    op_must(backend->calls->begin(backend->device, &other));
+    op_start(backend, &other);
     op_must(backend->calls->record(backend->device));
     kernel(&recorded);
     op_must(backend->calls->recorded(backend->device, &graph));
-    op_must(backend->calls->begin(backend->device, args->batch));
+    op_start(backend, args->batch);
     op_must(backend->calls->replay(backend->device, graph));
     op_must(backend->calls->sync(backend->device));
     backend->calls->forget(backend->device, &graph);
@@ -276,13 +291,18 @@ static inline void op_call(const op_backend *backend, espl_op op, espl_args *arg
 static inline void op_begin(const op_backend *backend, const espl_batch *batch, int64_t rows) {
     if (!backend->calls)
         return;
-    op_must(backend->calls->reserve(backend->device, (const espl_capacity[ESPL_N_STREAMS]){{rows, batch->n_segments}}));
-    op_must(backend->calls->begin(backend->device, batch));
+    espl_capacity capacity[ESPL_N_STREAMS] = {{1, 1}};
+    if (backend->stream == ESPL_STREAM_MAIN)
+        capacity[ESPL_STREAM_POOLED].rows = batch->n_segments + rows - batch->n;
+    capacity[backend->stream] = (espl_capacity){rows, backend->stream == ESPL_STREAM_POOLED ? 0 : batch->n_segments};
+    op_must(backend->calls->reserve(backend->device, capacity));
+    op_start(backend, batch);
 }
 
 /* Forward alone, or forward, then backward on its outputs; fills the results of `v` up to slot `last`. */
 static inline void op_run_to(const op_backend *backend, const op_case *c, op_values *v, int last) {
     void *buffer[OP_BUFFERS];
+    v->attrs.stream = backend->stream;
     op_begin(backend, &v->batch, v->batch.n + backend->more_rows);
     op_buffers_make(backend, c, v, buffer);
     espl_args args = op_args(c, v, buffer);

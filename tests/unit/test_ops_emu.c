@@ -96,7 +96,8 @@ static const char *group_of(const op_case *c) {
     static const char *const groups[ESPL_N_OPS] = {
         [ESPL_OP_EMBED] = "embed", [ESPL_OP_RESNORM] = "resnorm",     [ESPL_OP_LINEAR] = "linear",
         [ESPL_OP_QKV] = "qkv",     [ESPL_OP_ATTENTION] = "attention", [ESPL_OP_ACT] = "act",
-        [ESPL_OP_GLU] = "act",     [ESPL_OP_LINEAR_XENT] = "xent",    [ESPL_OP_MLP] = "mlp"};
+        [ESPL_OP_GLU] = "act",     [ESPL_OP_LINEAR_XENT] = "xent",    [ESPL_OP_MLP] = "mlp",
+        [ESPL_OP_POOL] = "embed"};
     return groups[c->op];
 }
 

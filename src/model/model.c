@@ -184,6 +184,10 @@ static void bind_inputs(espl_model *m, espl_row *r, const espl_op_row *op, const
         r->attrs.n_in = m->slots[r->in[0]].width;
     if (op->op == ESPL_OP_LINEAR_XENT)
         r->attrs.vocab = m->params[r->param[0]].shape[0];
+    if (op->op == ESPL_OP_ATTENTION && r->param[0] >= 0) {
+        r->attrs.rel_buckets = m->dims.rel_buckets;
+        r->attrs.rel_distance = m->dims.rel_distance;
+    }
 }
 
 /* Expands one op row; `bound` maps value symbols to the slots they stand for at this point. */
@@ -257,13 +261,24 @@ static void set_dropout(espl_dims *d, double dropout) {
         d->drop_embed = d->drop_attention = d->drop_residual = d->drop_ffn = d->drop_head = (float)dropout;
 }
 
+espl_model_options espl_model_options_of(const espl_config *config) {
+    static const espl_head of_task[] = {[ESPL_TASK_LM] = ESPL_HEAD_LM,
+                                        [ESPL_TASK_MLM] = ESPL_HEAD_MLM,
+                                        [ESPL_TASK_CLASSIFICATION] = ESPL_HEAD_CLASSIFICATION,
+                                        [ESPL_TASK_SEQ2SEQ] = ESPL_HEAD_SEQ2SEQ};
+    return (espl_model_options){.dropout = config->model_dropout,
+                                .head = of_task[config->data_task],
+                                .labels = config->data_labels.items,
+                                .n_labels = config->data_labels.n};
+}
+
 espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model) {
     espl_status status = ESPL_OK;
     espl_model *m = espl_calloc(1, sizeof *m);
     m->config = json_incref(config);
     ESPL_TRY_DONE(espl__model_config_parse(config, path, &m->family, &m->dims));
     ESPL_TRY_DONE(espl__model_config_head(config, path, m->family, options->head, &m->head));
-    espl__model_config_settle(m, options);
+    ESPL_TRY_DONE(espl__model_config_settle(m, path, options));
     set_dropout(&m->dims, options->dropout);
     expand(m);
 done:

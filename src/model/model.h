@@ -8,6 +8,7 @@
 #ifndef ESPL_MODEL_MODEL_H
 #define ESPL_MODEL_MODEL_H
 
+#include "src/config/config.h"
 #include "src/model/family.h"
 
 enum { ESPL_PIECE = 256, ESPL_MAX_NAME = 128 };
@@ -75,6 +76,9 @@ typedef struct espl_model_options {
     char *const *labels;    /* [n_labels] names of classes, borrowed; 0: config.json's */
     int64_t n_labels;
 } espl_model_options;
+
+/* Local. What a config decides about the model that it trains: its dropout, the head of its task, labels that it names. */
+espl_model_options espl_model_options_of(const espl_config *config);
 
 /* Local. Reads config.json at `path` (the file, or a folder that holds it) and expands its family's tables. Errors: data, for an unknown
  * architecture (lists the known ones), a missing or wrong key, a head that the family does not have. */

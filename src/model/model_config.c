@@ -229,18 +229,40 @@ static void settle_tie(json_t *config, espl_model *model, espl_own_head own_head
     json_object_set_new(config, "tie_word_embeddings", json_boolean(tied));
 }
 
-void espl__model_config_settle(espl_model *model, const espl_model_options *options) {
+/* A classifier's numbers mean what its own config.json says; "LABEL_0" is what transformers writes where nobody has named them. */
+static espl_status check_labels(const espl_model *model, const char *path, const espl_model_options *options) {
+    const json_t *names = json_object_get(model->config, "id2label");
+    if (model->head->head != ESPL_HEAD_CLASSIFICATION || model->new_head || options->n_labels == 0 || !json_is_object(names))
+        return ESPL_OK;
+    bool same = (int64_t)json_object_size(names) == options->n_labels;
+    for (int64_t i = 0; i < options->n_labels && same; i++) {
+        char key[24];
+        snprintf(key, sizeof key, "%lld", (long long)i);
+        const char *name = json_string_value(json_object_get(names, key));
+        same = name != NULL && (strcmp(name, options->labels[i]) == 0 || strncmp(name, "LABEL_", 6) == 0);
+    }
+    if (!same)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "%s: this classifier has %zu labels in id2label, the data have %lld, or others, or in another order; set data.labels as "
+                  "the model has them, or start from a base model",
+                  path, json_object_size(names), (long long)options->n_labels);
+    return ESPL_OK;
+}
+
+espl_status espl__model_config_settle(espl_model *model, const char *path, const espl_model_options *options) {
     json_t *config = json_deep_copy(model->config);
     settle_head(config, model);
     settle_tie(config, model, options->own_head);
-    if (options->n_labels > 0) {
+    if (model->head->head == ESPL_HEAD_CLASSIFICATION && options->n_labels > 0) {
         model->dims.labels = options->n_labels;
         json_object_del(config, "num_labels");
         json_object_set_new(config, "id2label", label_names(options));
         json_object_set_new(config, "label2id", label_numbers(options));
     }
+    espl_status status = check_labels(model, path, options);
     json_decref(model->config);
     model->config = config;
+    return status;
 }
 
 espl_status espl__model_config_load(const char *path, json_t **config) {

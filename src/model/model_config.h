@@ -22,7 +22,7 @@ espl_status espl__model_config_head(const json_t *config, const char *path, cons
                                     const espl_head_table **head);
 
 /* Local. Puts into a model's dimensions and its config.json what the options have decided: the head's class, labels, a tied head. The
- * config is copied before it is changed. */
-void espl__model_config_settle(espl_model *model, const espl_model_options *options);
+ * config is copied before it is changed. Errors: usage, when a classifier's labels are others. */
+espl_status espl__model_config_settle(espl_model *model, const char *path, const espl_model_options *options);
 
 #endif

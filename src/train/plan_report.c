@@ -119,7 +119,8 @@ static espl_status gather_facts(facts *f) {
         ESPL_FAIL(ESPL_ERR_USAGE, "%d ranks, but train.micro_batches is %lld: a step needs at least one micro-batch a rank",
                   f->request->ranks, (long long)c->train_micro_batches);
     ESPL_TRY(espl_blueprint_check(c));
-    ESPL_TRY(espl_weights_model(source, &(espl_model_options){.dropout = c->model_dropout}, &f->model));
+    const espl_model_options options = espl_model_options_of(c);
+    ESPL_TRY(espl_weights_model(source, &options, &f->model));
     f->length = c->data_sequence_length > 0 ? c->data_sequence_length : f->model->dims.positions;
     f->length = f->length < c->train_micro_batch_tokens ? f->length : c->train_micro_batch_tokens;
     ESPL_TRY(espl_model_reach(f->model, f->length));

@@ -122,7 +122,9 @@ static int64_t sequence_length(const espl_run *run) {
 
 static espl_status open_model(espl_run *run) {
     const espl_config *c = run->config;
-    const espl_model_options options = {.dropout = c->model_dropout, .labels = run->labels.names, .n_labels = run->labels.n};
+    espl_model_options options = espl_model_options_of(c);
+    options.labels = run->labels.names;
+    options.n_labels = run->labels.n;
     bool pretrained;
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
     ESPL_TRY(espl_weights_model(model_source(c), &options, &run->model));

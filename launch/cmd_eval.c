@@ -3,18 +3,23 @@
 #include "launch/session.h"
 
 #include "src/core/log.h"
-#include "src/train/evaluate.h"
+#include "src/core/buffer.h"
+#include "src/train/evaluate_path.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 static const char text[] =
-    "Evaluates a model on data.valid of the config, on as many ranks as the launcher started: loss and perplexity a token, and bits a "
-    "byte\n"
-    "of text (which do not depend on the tokenizer). The model is --model, or else the newest good checkpoint of run.dir.\n";
+    "Evaluates a model on data.valid of the config, on as many ranks as the launcher started; what it finds does not depend on their "
+    "number.\n"
+    "Of a language model: loss and perplexity a token, and bits a byte of text (which do not depend on the tokenizer). Of a classifier:\n"
+    "accuracy, precision, recall, F1, Matthews' correlation, area under the ROC curve, calibration. --output writes evaluation.json (with\n"
+    "confusion matrix and worst mistakes) and predictions.jsonl; `espalier report` shows what lies in a run's evaluations/NAME folders.\n"
+    "The model is --model, or else the newest good checkpoint of run.dir.\n";
 
 typedef struct job {
     espl_words operands, sets;
-    const char *model;
+    const char *model, *output;
     bool json;
 } job;
 
@@ -25,29 +30,50 @@ static espl_status read_config(const job *job, espl_config *config) {
     return ESPL_OK;
 }
 
-static void print_result(const job *job, const espl_eval_result *r) {
-    double bits = r->loss * (double)r->targets / (double)r->bytes / log(2.0);
-    if (job->json)
-        printf("{\"loss\": %.17g, \"perplexity\": %.17g, \"bits_per_byte\": %.17g, \"byte_perplexity\": %.17g, \"tokens\": %lld, "
-               "\"bytes\": %lld}\n",
-               r->loss, exp(r->loss), bits, exp2(bits), (long long)r->targets, (long long)r->bytes);
-    else
-        printf("loss %.6f, perplexity %.4f a token; %.4f bits, perplexity %.4f a byte; %lld tokens, %lld bytes\n", r->loss, exp(r->loss),
-               bits, exp2(bits), (long long)r->targets, (long long)r->bytes);
+static void print_tokens(const espl_outcome *o) {
+    printf("loss %.6f, perplexity %.4f a token", o->result.loss, exp(o->result.loss));
+    if (!isnan(espl_outcome_score(o, "bits_per_byte")))
+        printf("; %.4f bits, perplexity %.4f a byte", espl_outcome_score(o, "bits_per_byte"), espl_outcome_score(o, "byte_perplexity"));
+    printf("; %lld tokens, %lld bytes\n", (long long)o->result.targets, (long long)o->result.bytes);
+}
+
+/* A line a score. */
+static void print_scores(const espl_outcome *o) {
+    const char *name;
+    json_t *value;
+    json_object_foreach(json_object_get(o->report, "scores"), name, value) printf("%s %.6f\n", name, json_number_value(value));
+    printf("examples %lld\n", (long long)o->predictions.n);
+}
+
+static void print_outcome(const job *job, const espl_outcome *o) {
+    if (job->json) {
+        json_t *object = json_deep_copy(json_object_get(o->report, "scores"));
+        json_object_set_new(object, "tokens", json_integer((json_int_t)o->result.targets));
+        json_object_set_new(object, "bytes", json_integer((json_int_t)o->result.bytes));
+        char *line = json_dumps(object, JSON_REAL_PRECISION(17));
+        printf("%s\n", line);
+        free(line);
+        json_decref(object);
+    } else if (o->predictions.classes > 0) {
+        print_scores(o);
+    } else {
+        print_tokens(o);
+    }
 }
 
 static espl_status body(espl_comm *comm, void *context) {
     const job *job = context;
     espl_config config;
-    espl_eval_result result;
+    espl_outcome outcome = {0};
     espl_status status = ESPL_OK;
     espl_config_make(&config);
     ESPL_TRY_DONE(espl_session_agree(comm, read_config(job, &config), "reading the config"));
     espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
-    ESPL_TRY_DONE(espl_evaluate_path(&config, comm, job->model != NULL ? job->model : config.run_dir, &result));
+    ESPL_TRY_DONE(espl_evaluate_path(&config, comm, job->model != NULL ? job->model : config.run_dir, job->output, &outcome));
     if (espl_comm_ranks(comm)->rank == 0)
-        print_result(job, &result);
+        print_outcome(job, &outcome);
 done:
+    espl_outcome_free(&outcome);
     espl_config_free(&config);
     return status;
 }
@@ -56,6 +82,7 @@ espl_status espl_cmd_eval(int argc, char **argv) {
     job job = {0};
     const espl_option options[] = {
         {"model", "PATH", "a run folder, a checkpoint or a Hugging Face folder", ESPL_OPTION_TEXT, &job.model},
+        {"output", "FOLDER", "write evaluation.json and predictions.jsonl there", ESPL_OPTION_TEXT, &job.output},
         {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
         {"json", NULL, "print JSON", ESPL_OPTION_SWITCH, &job.json},
     };

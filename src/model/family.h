@@ -153,6 +153,7 @@ typedef enum espl_value {
     ESPL_VALUE_CROSS_Q,
     ESPL_VALUE_CROSS_KV,
     ESPL_VALUE_POOLED,
+    ESPL_VALUE_LOGITS,
     ESPL_VALUE_LOSS,
     ESPL_N_VALUES
 } espl_value;
@@ -173,7 +174,8 @@ typedef struct espl_op_row {
     espl_when when;
     espl_stream stream;
     espl_rate rate;
-    int kind; /* ESPL_KIND_OF_MODEL or ESPL_KIND(...) */
+    int kind;    /* ESPL_KIND_OF_MODEL or ESPL_KIND(...) */
+    bool scored; /* only evaluation runs it: scores are made of its output */
 } espl_op_row;
 
 /* What a model is for. A family has a table for each that it can have. */

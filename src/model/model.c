@@ -193,7 +193,12 @@ static void bind_inputs(espl_model *m, espl_row *r, const espl_op_row *op, const
 /* Expands one op row; `bound` maps value symbols to the slots they stand for at this point. */
 static void add_row(espl_model *m, const espl_op_row *op, int layer, int bound[ESPL_N_VALUES]) {
     espl_row *r = &m->rows[m->n_rows];
-    *r = (espl_row){.op = op->op, .name = op->name, .section = op->section, .layer = layer, .attrs = make_attrs(m, op, m->n_rows)};
+    *r = (espl_row){.op = op->op,
+                    .name = op->name,
+                    .section = op->section,
+                    .layer = layer,
+                    .scored = op->scored,
+                    .attrs = make_attrs(m, op, m->n_rows)};
     if (op->op == ESPL_OP_EMBED)
         bound[ESPL_VALUE_Y] = -1;
     bind_inputs(m, r, op, bound);
@@ -356,6 +361,8 @@ int64_t espl_model_matrix_numel(const espl_model *model) {
     int64_t n = 0;
     for (int i = 0; i < model->n_rows; i++) {
         const espl_row *r = &model->rows[i];
+        if (r->scored)
+            continue;
         if (r->op == ESPL_OP_LINEAR || r->op == ESPL_OP_QKV)
             n += r->attrs.n_in * r->attrs.n_out;
         else if (r->op == ESPL_OP_MLP)

@@ -44,6 +44,7 @@ typedef struct espl_row {
     int layer;
     int in[ESPL_MAX_IN], out[ESPL_MAX_OUT]; /* slots, -1 none */
     int param[ESPL_MAX_PARAM];              /* parameters, -1 none */
+    bool scored;                            /* of evaluation alone */
     espl_attrs attrs;
 } espl_row;
 

@@ -62,6 +62,12 @@ static void end_call(maker *k, const espl_call *c) {
     k->tape->n_calls++;
 }
 
+/* Whether a use runs a row at all. Training computes the loss in its backward. */
+static bool has_forward(const espl_tape *t, const espl_row *r) {
+    bool loss = espl_ops[r->op].flags & ESPL_OP_LOSS;
+    return r->scored ? t->use == ESPL_USE_EVAL : !loss || t->use == ESPL_USE_EVAL;
+}
+
 /* ---- Forward. */
 
 static void bind_outputs(maker *k, const espl_row *r, espl_call *c, int first) {
@@ -137,6 +143,8 @@ static void mark_kept(maker *k) {
     for (int row = 0; row < m->n_rows; row++) {
         const espl_row *r = &m->rows[row];
         const espl_op_desc *d = &espl_ops[r->op];
+        if (r->scored)
+            continue;
         for (int i = 0; i < ESPL_MAX_IN; i++)
             if ((d->bwd_in >> i & 1) && r->in[i] >= 0)
                 k->kept[r->in[i]] = true;
@@ -234,13 +242,14 @@ static void make_training(maker *k) {
     const espl_model *m = k->model;
     mark_kept(k);
     for (int row = 0; row < m->n_rows; row++)
-        if (!(espl_ops[m->rows[row].op].flags & ESPL_OP_LOSS))
+        if (has_forward(k->tape, &m->rows[row]))
             forward_call(k, row, false, 0);
     for (int s = 0; s < m->n_slots; s++)
         if (!k->kept[s])
             k->value[s] = -1;
     for (int row = m->n_rows - 1; row >= 0; row--)
-        backward_call(k, row);
+        if (!m->rows[row].scored)
+            backward_call(k, row);
     add_bucket_marks(k);
 }
 
@@ -252,9 +261,10 @@ static void make_forward(maker *k) {
     for (int pass = generates ? 0 : 1; pass < 2; pass++)
         for (int row = 0; row < m->n_rows; row++) {
             const espl_row *r = &m->rows[row];
-            if (generates && ((r->attrs.stream == ESPL_STREAM_SOURCE) != (pass == 0) || (espl_ops[r->op].flags & ESPL_OP_LOSS)))
+            if (!has_forward(k->tape, r) || (generates && (r->attrs.stream == ESPL_STREAM_SOURCE) != (pass == 0)))
                 continue;
             forward_call(k, row, false, 0);
+            k->tape->logits = r->scored ? k->value[r->out[0]] : k->tape->logits;
             k->tape->n_encode += pass == 0;
         }
     const espl_row *head = &m->rows[m->n_rows - 1];
@@ -290,7 +300,7 @@ static size_t largest_work(const espl_tape *t, int threads) {
 void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute,
                     const espl_capacity capacity[ESPL_N_STREAMS], int threads, espl_tape *tape) {
     size_t slots = (size_t)model->n_slots, rows = (size_t)model->n_rows;
-    *tape = (espl_tape){.model = model, .kernels = kernels, .use = use, .loss = -1, .hidden = -1};
+    *tape = (espl_tape){.model = model, .kernels = kernels, .use = use, .loss = -1, .hidden = -1, .logits = -1};
     for (int s = 0; s < ESPL_N_STREAMS; s++)
         tape->n_rows[s] = capacity[s].rows;
     tape->calls = espl_calloc(4 * rows + (size_t)model->n_buckets, sizeof *tape->calls);
@@ -308,8 +318,8 @@ void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_u
         make_training(&k);
     else
         make_forward(&k);
-    if (tape->loss >= 0)
-        touch(tape, tape->loss);
+    touch(tape, tape->loss);
+    touch(tape, tape->logits);
     tape->act_bytes = espl__lives_place(tape->lives, tape->n_lives);
     tape->work_bytes = largest_work(tape, threads);
     free(k.value);

@@ -42,7 +42,8 @@ typedef struct espl_tape {
     int n_calls, n_encode; /* n_encode: of generation, the calls of the encoder, which come first and run once a sequence */
     espl_life *lives;      /* the buffers */
     int n_lives;
-    int loss, hidden; /* buffers that the caller reads: loss a row (training, evaluation); what the head multiplies */
+    int loss, hidden; /* buffers that the caller reads: loss a row (training, evaluation); what the head multiplies (generation) */
+    int logits;       /* of a classifier's evaluation, else -1: [sequences, labels] real */
     size_t act_bytes, work_bytes;
     espl_args *args; /* [n_calls], after binding */
     char *act;

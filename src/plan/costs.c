@@ -15,7 +15,8 @@ double espl_costs_train_flops(const espl_model *model, const espl_amount *amount
     double forward = 0.0;
     for (int i = 0; i < model->n_rows; i++) {
         const espl_row *r = &model->rows[i];
-        forward += espl_op_flops(r->op, &r->attrs, amount->rows[r->attrs.stream], amount->pairs[r->attrs.stream]);
+        if (!r->scored)
+            forward += espl_op_flops(r->op, &r->attrs, amount->rows[r->attrs.stream], amount->pairs[r->attrs.stream]);
     }
     return 3.0 * forward;
 }

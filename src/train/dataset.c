@@ -369,15 +369,19 @@ static espl_status given_labels(const espl_strings *names, espl_labels *labels) 
     return ESPL_OK;
 }
 
+espl_reader_options espl_dataset_reading(const espl_config *config) {
+    const espl_dataset_use none = {0};
+    const espl_tokens_recipe recipe = recipe_of(config, &none);
+    return espl_tokens_reading(&recipe);
+}
+
 espl_status espl_dataset_labels(espl_comm *comm, const espl_config *config, espl_labels *labels) {
     *labels = (espl_labels){0};
     if (config->data_task != ESPL_TASK_CLASSIFICATION)
         return ESPL_OK;
     if (config->data_labels.n > 0)
         return given_labels(&config->data_labels, labels);
-    const espl_dataset_use none = {.labels = labels};
-    espl_tokens_recipe recipe = recipe_of(config, &none);
-    espl_reader_options options = espl_tokens_reading(&recipe);
+    espl_reader_options options = espl_dataset_reading(config);
     const espl_strings *paths = config->data_train.n > 0 ? &config->data_train : &config->data_valid;
     return espl_labels_collect(comm, paths->items, paths->n, (espl_read_format)config->data_format, &options, labels);
 }

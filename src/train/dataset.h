@@ -42,6 +42,9 @@ espl_status espl_dataset_open(espl_comm *comm, const espl_config *config, const 
 espl_status espl_dataset_open_run(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, const espl_dataset_use *use,
                                   espl_dataset *train, espl_dataset *valid);
 
+/* Local. How the config has records read. */
+espl_reader_options espl_dataset_reading(const espl_config *config);
+
 /* Local. Unmaps and frees; accepts a zeroed struct. */
 void espl_dataset_close(espl_dataset *dataset);
 

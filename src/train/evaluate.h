@@ -5,6 +5,7 @@
 #include "kernels/engine.h"
 #include "src/model/tape.h"
 #include "src/train/dataset.h"
+#include "src/train/predictions.h"
 
 /* What an evaluation found; the same on all ranks, whatever their number. */
 typedef struct espl_eval_result {
@@ -21,16 +22,13 @@ typedef struct espl_evaluation {
     const espl_dataset *data;
     const espl_tape *tape; /* ESPL_USE_EVAL, bound */
     espl_sample *sample;
-    espl_exact *sum; /* on the device; overwritten */
-    int64_t most;    /* micro-batches at most; 0: all */
-    int64_t step;    /* for the watchdog */
+    espl_exact *sum;               /* on the device; overwritten */
+    espl_predictions *predictions; /* of a classifier: gets this rank's, then those of all ranks; NULL: the loss alone */
+    int64_t most;                  /* micro-batches at most; 0: all */
+    int64_t step;                  /* for the watchdog */
 } espl_evaluation;
 
 /* Collective. Each rank takes every size-th micro-batch; losses are added exactly. */
 espl_status espl_evaluate(const espl_evaluation *evaluation, espl_eval_result *result);
-
-/* Collective. Evaluates the model at `path` (run folder, checkpoint or Hugging Face folder) on data.valid of the config; opens and closes
- * all it needs. */
-espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const char *path, espl_eval_result *result);
 
 #endif

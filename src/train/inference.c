@@ -110,12 +110,13 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     char *checkpoint = NULL;
     json_t *record = NULL;
     espl_status status = ESPL_OK;
-    *in = (espl_inference){.engine = engine, .threads = threads};
+    *in = (espl_inference){.engine = engine, .threads = threads, .step = -1};
     espl_kernels_set_threads(in->threads);
     ESPL_TRY_DONE(find_source(comm, path, &checkpoint));
     if (checkpoint != NULL) {
         ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
         ESPL_TRY_DONE(model_from_record(record, checkpoint, &in->model));
+        in->step = (int64_t)json_integer_value(json_object_get(json_object_get(record, "counters"), "step"));
     } else {
         ESPL_TRY_DONE(espl_weights_model(path, &(espl_model_options){0}, &in->model));
     }

@@ -17,6 +17,7 @@ typedef struct espl_inference {
     void *weights; /* the flat space, one rank, on the engine's device */
     float *rope;   /* the model's table there; NULL where kernels can read the model's own */
     int threads;
+    int64_t step; /* of the checkpoint; -1: none */
 } espl_inference;
 
 /* Collective. Opens `path` on every rank, for the kernels of the engine; data.tokenizer comes from the config. A run folder means its

@@ -1,3 +1,4 @@
+#include "src/model/decoder_heads.h"
 #include "src/model/model_config.h"
 #include "src/model/rows.h"
 
@@ -52,17 +53,7 @@ static const espl_op_row ops[] = {
     {OP(RESNORM, HEAD, "ln_f"), IN2(X, Y), OUT3(X, D, NORMED, D, STAT, 2), WITH2(NORM_F, NORM_F_BIAS)},
 };
 
-static const espl_param_row lm_params[] = {
-    {MATRIX(LM_HEAD, HEAD, "lm_head.weight", V, D, NORMAL), ESPL_IF_UNTIED},
-};
-
-static const espl_op_row lm_ops[] = {
-    {OP(LINEAR_XENT, HEAD, "loss"), IN1(NORMED), OUT1(LOSS, 1), WITH1(LM_HEAD)},
-};
-
-static const espl_head_table heads[] = {
-    {.head = ESPL_HEAD_LM, .architecture = "GPT2LMHeadModel", ESPL_TABLE(params, lm_params), ESPL_TABLE(ops, lm_ops)},
-};
+static const espl_head_table heads[] = {DECODER_HEADS("GPT2LMHeadModel", "GPT2ForSequenceClassification")};
 
 static espl_status finish(espl_dims *dims, const json_t *config, const char *path) {
     if (dims->ffn == 0)

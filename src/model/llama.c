@@ -1,3 +1,4 @@
+#include "src/model/decoder_heads.h"
 #include "src/model/rows.h"
 
 #include <math.h>
@@ -62,14 +63,6 @@ static const espl_op_row ops[] = {
     {OP(RESNORM, HEAD, "norm"), IN2(X, Y), OUT3(X, D, NORMED, D, STAT, 2), WITH1(NORM_F)},
 };
 
-static const espl_param_row lm_params[] = {
-    {MATRIX(LM_HEAD, HEAD, "lm_head.weight", V, D, NORMAL), ESPL_IF_UNTIED},
-};
-
-static const espl_op_row lm_ops[] = {
-    {OP(LINEAR_XENT, HEAD, "loss"), IN1(NORMED), OUT1(LOSS, 1), WITH1(LM_HEAD)},
-};
-
 static double number(const json_t *object, const char *key, double otherwise) {
     const json_t *value = json_object_get(object, key);
     return json_is_number(value) ? json_number_value(value) : otherwise;
@@ -126,10 +119,8 @@ static espl_status finish(espl_dims *dims, const json_t *config, const char *pat
     .weight_layout = ESPL_OUT_IN, .finish = finish,                                                                                        \
     .defaults = {.norm_eps = 1e-6f, .init_std = 0.02f, .logits_scale = 1.0f, .activation = ESPL_ACT_SILU, .bos = 1, .eos = 2}
 
-#define LLAMA_LM ESPL_TABLE(params, lm_params), ESPL_TABLE(ops, lm_ops)
-
-static const espl_head_table llama_heads[] = {{.head = ESPL_HEAD_LM, .architecture = "LlamaForCausalLM", LLAMA_LM}};
-static const espl_head_table mistral_heads[] = {{.head = ESPL_HEAD_LM, .architecture = "MistralForCausalLM", LLAMA_LM}};
+static const espl_head_table llama_heads[] = {DECODER_HEADS("LlamaForCausalLM", "LlamaForSequenceClassification")};
+static const espl_head_table mistral_heads[] = {DECODER_HEADS("MistralForCausalLM", "MistralForSequenceClassification")};
 
 const espl_family espl_family_llama = {.model_type = "llama", LLAMA_TABLES, ESPL_TABLE(heads, llama_heads)};
 

@@ -166,7 +166,7 @@ static int add_slot(espl_model *m, const espl_op_row *row, int layer, int output
     espl_value value = row->out[output];
     *s = (espl_slot){.name = row->name,
                      .layer = layer,
-                     .stream = row->stream,
+                     .stream = row->op == ESPL_OP_POOL ? ESPL_STREAM_POOLED : row->stream,
                      .producer = m->n_rows,
                      .output = output,
                      .width = size_of(&m->dims, row->width[output]),

@@ -32,37 +32,28 @@ static const espl_key_row keys[] = {
 
 #define AT "encoder.layer.%d."
 
-#define BERT_PARAMS(model)                                                                                                                 \
-    {MATRIX(TOKENS, EMBED, model "embeddings.word_embeddings.weight", V, D, NORMAL_PADDED), ESPL_ALWAYS},                                  \
-        {MATRIX(TYPES, EMBED, model "embeddings.token_type_embeddings.weight", T, D, NORMAL), ESPL_ALWAYS},                                \
-        {VECTOR(NORM_EMBED, EMBED, model "embeddings.LayerNorm.weight", D, ONE), ESPL_ALWAYS},                                             \
-        {VECTOR(NORM_EMBED_BIAS, EMBED, model "embeddings.LayerNorm.bias", D, ZERO), ESPL_ALWAYS},                                         \
-        {MATRIX(QKV, LAYER, model AT "attention.self.query.weight", Q, D, NORMAL), ESPL_ALWAYS},                                           \
-        {MATRIX(QKV, LAYER, model AT "attention.self.key.weight", KV, D, NORMAL), ESPL_ALWAYS},                                            \
-        {MATRIX(QKV, LAYER, model AT "attention.self.value.weight", KV, D, NORMAL), ESPL_ALWAYS},                                          \
-        {VECTOR(QKV_BIAS, LAYER, model AT "attention.self.query.bias", Q, ZERO), ESPL_ALWAYS},                                             \
-        {VECTOR(QKV_BIAS, LAYER, model AT "attention.self.key.bias", KV, ZERO), ESPL_ALWAYS},                                              \
-        {VECTOR(QKV_BIAS, LAYER, model AT "attention.self.value.bias", KV, ZERO), ESPL_ALWAYS},                                            \
-        {MATRIX(OUT, LAYER, model AT "attention.output.dense.weight", D, Q, NORMAL), ESPL_ALWAYS},                                         \
-        {VECTOR(OUT_BIAS, LAYER, model AT "attention.output.dense.bias", D, ZERO), ESPL_ALWAYS},                                           \
-        {VECTOR(NORM1, LAYER, model AT "attention.output.LayerNorm.weight", D, ONE), ESPL_ALWAYS},                                         \
-        {VECTOR(NORM1_BIAS, LAYER, model AT "attention.output.LayerNorm.bias", D, ZERO), ESPL_ALWAYS},                                     \
-        {MATRIX(UP, LAYER, model AT "intermediate.dense.weight", F, D, NORMAL), ESPL_ALWAYS},                                              \
-        {VECTOR(UP_BIAS, LAYER, model AT "intermediate.dense.bias", F, ZERO), ESPL_ALWAYS},                                                \
-        {MATRIX(DOWN, LAYER, model AT "output.dense.weight", D, F, NORMAL), ESPL_ALWAYS},                                                  \
-        {VECTOR(DOWN_BIAS, LAYER, model AT "output.dense.bias", D, ZERO), ESPL_ALWAYS},                                                    \
-        {VECTOR(NORM2, LAYER, model AT "output.LayerNorm.weight", D, ONE), ESPL_ALWAYS}, {                                                 \
-        VECTOR(NORM2_BIAS, LAYER, model AT "output.LayerNorm.bias", D, ZERO), ESPL_ALWAYS                                                  \
-    }
-
-static const espl_param_row bert_params[] = {
-    {MATRIX(POSITIONS, EMBED, "bert.embeddings.position_embeddings.weight", P, D, NORMAL), ESPL_ALWAYS},
-    BERT_PARAMS("bert."),
-};
-
-static const espl_param_row roberta_params[] = {
-    {MATRIX(POSITIONS, EMBED, "roberta.embeddings.position_embeddings.weight", P, D, NORMAL_PADDED), ESPL_ALWAYS},
-    BERT_PARAMS("roberta."),
+static const espl_param_row params[] = {
+    {MATRIX(POSITIONS, EMBED, "embeddings.position_embeddings.weight", P, D, NORMAL_PADDED), ESPL_ALWAYS},
+    {MATRIX(TOKENS, EMBED, "embeddings.word_embeddings.weight", V, D, NORMAL_PADDED), ESPL_ALWAYS},
+    {MATRIX(TYPES, EMBED, "embeddings.token_type_embeddings.weight", T, D, NORMAL), ESPL_ALWAYS},
+    {VECTOR(NORM_EMBED, EMBED, "embeddings.LayerNorm.weight", D, ONE), ESPL_ALWAYS},
+    {VECTOR(NORM_EMBED_BIAS, EMBED, "embeddings.LayerNorm.bias", D, ZERO), ESPL_ALWAYS},
+    {MATRIX(QKV, LAYER, AT "attention.self.query.weight", Q, D, NORMAL), ESPL_ALWAYS},
+    {MATRIX(QKV, LAYER, AT "attention.self.key.weight", KV, D, NORMAL), ESPL_ALWAYS},
+    {MATRIX(QKV, LAYER, AT "attention.self.value.weight", KV, D, NORMAL), ESPL_ALWAYS},
+    {VECTOR(QKV_BIAS, LAYER, AT "attention.self.query.bias", Q, ZERO), ESPL_ALWAYS},
+    {VECTOR(QKV_BIAS, LAYER, AT "attention.self.key.bias", KV, ZERO), ESPL_ALWAYS},
+    {VECTOR(QKV_BIAS, LAYER, AT "attention.self.value.bias", KV, ZERO), ESPL_ALWAYS},
+    {MATRIX(OUT, LAYER, AT "attention.output.dense.weight", D, Q, NORMAL), ESPL_ALWAYS},
+    {VECTOR(OUT_BIAS, LAYER, AT "attention.output.dense.bias", D, ZERO), ESPL_ALWAYS},
+    {VECTOR(NORM1, LAYER, AT "attention.output.LayerNorm.weight", D, ONE), ESPL_ALWAYS},
+    {VECTOR(NORM1_BIAS, LAYER, AT "attention.output.LayerNorm.bias", D, ZERO), ESPL_ALWAYS},
+    {MATRIX(UP, LAYER, AT "intermediate.dense.weight", F, D, NORMAL), ESPL_ALWAYS},
+    {VECTOR(UP_BIAS, LAYER, AT "intermediate.dense.bias", F, ZERO), ESPL_ALWAYS},
+    {MATRIX(DOWN, LAYER, AT "output.dense.weight", D, F, NORMAL), ESPL_ALWAYS},
+    {VECTOR(DOWN_BIAS, LAYER, AT "output.dense.bias", D, ZERO), ESPL_ALWAYS},
+    {VECTOR(NORM2, LAYER, AT "output.LayerNorm.weight", D, ONE), ESPL_ALWAYS},
+    {VECTOR(NORM2_BIAS, LAYER, AT "output.LayerNorm.bias", D, ZERO), ESPL_ALWAYS},
 };
 
 static const espl_op_row ops[] = {
@@ -95,15 +86,19 @@ static const espl_param_row roberta_mlm_params[] = {
     {VECTOR(LM_HEAD_BIAS, HEAD, "lm_head.bias", V, ZERO), ESPL_ALWAYS},
 };
 
-#define MLM_OPS(activation)                                                                                                                \
-    {OP(LINEAR, HEAD, "transform"), IN1(X), OUT1(UP, D), WITH2(TRANSFORM, TRANSFORM_BIAS)},                                                \
-        {OP(ACT, HEAD, "transform.act"), IN1(UP), OUT1(ACT, D), .kind = (activation)},                                                     \
-        {OP(RESNORM, HEAD, "transform.LayerNorm"), IN1(ACT), OUT3(SUM, D, NORMED, D, STAT, 2), WITH2(NORM_HEAD, NORM_HEAD_BIAS)}, {        \
-        OP(LINEAR_XENT, HEAD, "loss"), IN1(NORMED), OUT1(LOSS, 1), WITH2(LM_HEAD, LM_HEAD_BIAS)                                            \
-    }
+static const espl_op_row bert_mlm_ops[] = {
+    {OP(LINEAR, HEAD, "transform"), IN1(X), OUT1(UP, D), WITH2(TRANSFORM, TRANSFORM_BIAS)},
+    {OP(ACT, HEAD, "transform.act"), IN1(UP), OUT1(ACT, D)},
+    {OP(RESNORM, HEAD, "transform.LayerNorm"), IN1(ACT), OUT3(SUM, D, NORMED, D, STAT, 2), WITH2(NORM_HEAD, NORM_HEAD_BIAS)},
+    {OP(LINEAR_XENT, HEAD, "loss"), IN1(NORMED), OUT1(LOSS, 1), WITH2(LM_HEAD, LM_HEAD_BIAS)},
+};
 
-static const espl_op_row bert_mlm_ops[] = {MLM_OPS(ESPL_KIND_OF_MODEL)};
-static const espl_op_row roberta_mlm_ops[] = {MLM_OPS(ESPL_KIND(ESPL_ACT_GELU))};
+static const espl_op_row roberta_mlm_ops[] = {
+    {OP(LINEAR, HEAD, "transform"), IN1(X), OUT1(UP, D), WITH2(TRANSFORM, TRANSFORM_BIAS)},
+    {OP(ACT, HEAD, "transform.act"), IN1(UP), OUT1(ACT, D), .kind = ESPL_KIND(ESPL_ACT_GELU)},
+    {OP(RESNORM, HEAD, "transform.LayerNorm"), IN1(ACT), OUT3(SUM, D, NORMED, D, STAT, 2), WITH2(NORM_HEAD, NORM_HEAD_BIAS)},
+    {OP(LINEAR_XENT, HEAD, "loss"), IN1(NORMED), OUT1(LOSS, 1), WITH2(LM_HEAD, LM_HEAD_BIAS)},
+};
 
 static const espl_param_row bert_class_params[] = {
     {MATRIX(TRANSFORM, HEAD, "bert.pooler.dense.weight", D, D, NORMAL), ESPL_ALWAYS},
@@ -119,20 +114,28 @@ static const espl_param_row roberta_class_params[] = {
     {VECTOR(CLASSIFIER_BIAS, HEAD, "classifier.out_proj.bias", L, ZERO), ESPL_ALWAYS},
 };
 
-/* RoBERTa drops before its dense layer, too. */
-#define CLASS_OPS(first_rate)                                                                                                              \
-    {OP(POOL, HEAD, "pooler.first"), IN1(X), OUT1(POOLED, D), .kind = ESPL_KIND(ESPL_POOL_FIRST)},                                         \
-        {OP(ACT, HEAD, "pooler.dropout"),  IN1(POOLED),          OUT1(POOLED, D),                                                          \
-         .kind = ESPL_KIND(ESPL_ACT_NONE), .rate = (first_rate), .stream = ESPL_STREAM_POOLED},                                            \
-        {OP(LINEAR, HEAD, "pooler"), IN1(POOLED), OUT1(UP, D), WITH2(TRANSFORM, TRANSFORM_BIAS), .stream = ESPL_STREAM_POOLED},            \
-        {OP(ACT, HEAD, "pooler.act"), IN1(UP), OUT1(POOLED, D), .kind = ESPL_KIND(ESPL_ACT_TANH), .rate = ESPL_RATE_HEAD,                  \
-         .stream = ESPL_STREAM_POOLED},                                                                                                    \
-    {                                                                                                                                      \
-        OP(LINEAR_XENT, HEAD, "loss"), IN1(POOLED), OUT1(LOSS, 1), WITH2(CLASSIFIER, CLASSIFIER_BIAS), .stream = ESPL_STREAM_POOLED        \
-    }
+static const espl_op_row bert_class_ops[] = {
+    {OP(POOL, HEAD, "first"), IN1(X), OUT1(POOLED, D), .kind = ESPL_KIND(ESPL_POOL_FIRST)},
+    {OP(LINEAR, HEAD, "dense"), IN1(POOLED), OUT1(UP, D), WITH2(TRANSFORM, TRANSFORM_BIAS), .stream = ESPL_STREAM_POOLED},
+    {OP(ACT, HEAD, "tanh"), IN1(UP), OUT1(POOLED, D), .kind = ESPL_KIND(ESPL_ACT_TANH), .rate = ESPL_RATE_HEAD,
+     .stream = ESPL_STREAM_POOLED},
+    {OP(LINEAR, HEAD, "logits"), IN1(POOLED), OUT1(LOGITS, L), WITH2(CLASSIFIER, CLASSIFIER_BIAS), .stream = ESPL_STREAM_POOLED,
+     .scored = true},
+    {OP(LINEAR_XENT, HEAD, "loss"), IN1(POOLED), OUT1(LOSS, 1), WITH2(CLASSIFIER, CLASSIFIER_BIAS), .stream = ESPL_STREAM_POOLED},
+};
 
-static const espl_op_row bert_class_ops[] = {CLASS_OPS(ESPL_RATE_NONE)};
-static const espl_op_row roberta_class_ops[] = {CLASS_OPS(ESPL_RATE_HEAD)};
+/* RoBERTa drops before its dense layer, too. */
+static const espl_op_row roberta_class_ops[] = {
+    {OP(POOL, HEAD, "first"), IN1(X), OUT1(POOLED, D), .kind = ESPL_KIND(ESPL_POOL_FIRST)},
+    {OP(ACT, HEAD, "dropout"), IN1(POOLED), OUT1(POOLED, D), .kind = ESPL_KIND(ESPL_ACT_NONE), .rate = ESPL_RATE_HEAD,
+     .stream = ESPL_STREAM_POOLED},
+    {OP(LINEAR, HEAD, "dense"), IN1(POOLED), OUT1(UP, D), WITH2(TRANSFORM, TRANSFORM_BIAS), .stream = ESPL_STREAM_POOLED},
+    {OP(ACT, HEAD, "tanh"), IN1(UP), OUT1(POOLED, D), .kind = ESPL_KIND(ESPL_ACT_TANH), .rate = ESPL_RATE_HEAD,
+     .stream = ESPL_STREAM_POOLED},
+    {OP(LINEAR, HEAD, "logits"), IN1(POOLED), OUT1(LOGITS, L), WITH2(CLASSIFIER, CLASSIFIER_BIAS), .stream = ESPL_STREAM_POOLED,
+     .scored = true},
+    {OP(LINEAR_XENT, HEAD, "loss"), IN1(POOLED), OUT1(LOSS, 1), WITH2(CLASSIFIER, CLASSIFIER_BIAS), .stream = ESPL_STREAM_POOLED},
+};
 
 static const espl_head_table bert_heads[] = {
     {.head = ESPL_HEAD_MLM, .architecture = "BertForMaskedLM", ESPL_TABLE(params, bert_mlm_params), ESPL_TABLE(ops, bert_mlm_ops)},
@@ -173,7 +176,8 @@ static espl_status finish_roberta(espl_dims *dims, const json_t *config, const c
 }
 
 #define BERT_TABLES                                                                                                                        \
-    ESPL_TABLE(keys, keys), ESPL_TABLE(ops, ops), .norm_kind = ESPL_NORM_LAYER, .weight_layout = ESPL_OUT_IN, .bidirectional = true
+    .norm_kind = ESPL_NORM_LAYER, .weight_layout = ESPL_OUT_IN, .bidirectional = true, ESPL_TABLE(keys, keys), ESPL_TABLE(params, params), \
+    ESPL_TABLE(ops, ops)
 #define BERT_DEFAULTS                                                                                                                      \
     .norm_eps = 1e-12f, .init_std = 0.02f, .logits_scale = 1.0f, .activation = ESPL_ACT_GELU, .tied = true, .types = 2,                    \
     .drop_embed = 0.1f, .drop_attention = 0.1f, .drop_residual = 0.1f, .drop_head = 0.1f
@@ -181,7 +185,6 @@ static espl_status finish_roberta(espl_dims *dims, const json_t *config, const c
 const espl_family espl_family_bert = {.model_type = "bert",
                                       .prefix = "bert.",
                                       BERT_TABLES,
-                                      ESPL_TABLE(params, bert_params),
                                       ESPL_TABLE(heads, bert_heads),
                                       .defaults = {BERT_DEFAULTS, .bos = -1, .eos = -1, .pad = 0},
                                       .finish = finish};
@@ -189,7 +192,6 @@ const espl_family espl_family_bert = {.model_type = "bert",
 const espl_family espl_family_roberta = {.model_type = "roberta",
                                          .prefix = "roberta.",
                                          BERT_TABLES,
-                                         ESPL_TABLE(params, roberta_params),
                                          ESPL_TABLE(heads, roberta_heads),
                                          .defaults = {BERT_DEFAULTS, .bos = 0, .eos = 2, .pad = 1},
                                          .finish = finish_roberta};

@@ -16,5 +16,6 @@ const espl_param_row espl__class_params[ESPL__CLASS_PARAMS] = {
 
 const espl_op_row espl__class_ops[ESPL__CLASS_OPS] = {
     {OP(POOL, HEAD, "last"), IN1(NORMED), OUT1(POOLED, D), .kind = ESPL_KIND(ESPL_POOL_LAST)},
+    {OP(LINEAR, HEAD, "logits"), IN1(POOLED), OUT1(LOGITS, L), WITH1(CLASSIFIER), .stream = ESPL_STREAM_POOLED, .scored = true},
     {OP(LINEAR_XENT, HEAD, "loss"), IN1(POOLED), OUT1(LOSS, 1), WITH1(CLASSIFIER), .stream = ESPL_STREAM_POOLED},
 };

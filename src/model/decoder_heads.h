@@ -5,7 +5,7 @@
 
 #include "src/model/family.h"
 
-enum { ESPL__LM_PARAMS = 1, ESPL__LM_OPS = 1, ESPL__CLASS_PARAMS = 1, ESPL__CLASS_OPS = 2 };
+enum { ESPL__LM_PARAMS = 1, ESPL__LM_OPS = 1, ESPL__CLASS_PARAMS = 1, ESPL__CLASS_OPS = 3 };
 
 extern const espl_param_row espl__lm_params[ESPL__LM_PARAMS], espl__class_params[ESPL__CLASS_PARAMS];
 extern const espl_op_row espl__lm_ops[ESPL__LM_OPS], espl__class_ops[ESPL__CLASS_OPS];

@@ -25,13 +25,13 @@ static const espl_key_row keys[] = {
     {"pad_token_id", ESPL_KEY_I32, DIM(pad), false},
 };
 
-#define AT "distilbert.transformer.layer.%d."
+#define AT "transformer.layer.%d."
 
 static const espl_param_row params[] = {
-    {MATRIX(TOKENS, EMBED, "distilbert.embeddings.word_embeddings.weight", V, D, NORMAL_PADDED), ESPL_ALWAYS},
-    {MATRIX(POSITIONS, EMBED, "distilbert.embeddings.position_embeddings.weight", P, D, NORMAL), ESPL_ALWAYS},
-    {VECTOR(NORM_EMBED, EMBED, "distilbert.embeddings.LayerNorm.weight", D, ONE), ESPL_ALWAYS},
-    {VECTOR(NORM_EMBED_BIAS, EMBED, "distilbert.embeddings.LayerNorm.bias", D, ZERO), ESPL_ALWAYS},
+    {MATRIX(TOKENS, EMBED, "embeddings.word_embeddings.weight", V, D, NORMAL_PADDED), ESPL_ALWAYS},
+    {MATRIX(POSITIONS, EMBED, "embeddings.position_embeddings.weight", P, D, NORMAL), ESPL_ALWAYS},
+    {VECTOR(NORM_EMBED, EMBED, "embeddings.LayerNorm.weight", D, ONE), ESPL_ALWAYS},
+    {VECTOR(NORM_EMBED_BIAS, EMBED, "embeddings.LayerNorm.bias", D, ZERO), ESPL_ALWAYS},
     {MATRIX(QKV, LAYER, AT "attention.q_lin.weight", Q, D, NORMAL), ESPL_ALWAYS},
     {MATRIX(QKV, LAYER, AT "attention.k_lin.weight", KV, D, NORMAL), ESPL_ALWAYS},
     {MATRIX(QKV, LAYER, AT "attention.v_lin.weight", KV, D, NORMAL), ESPL_ALWAYS},
@@ -91,6 +91,8 @@ static const espl_op_row class_ops[] = {
     {OP(LINEAR, HEAD, "pre_classifier"), IN1(POOLED), OUT1(UP, D), WITH2(TRANSFORM, TRANSFORM_BIAS), .stream = ESPL_STREAM_POOLED},
     {OP(ACT, HEAD, "pre_classifier.act"), IN1(UP), OUT1(POOLED, D), .kind = ESPL_KIND(ESPL_ACT_RELU), .rate = ESPL_RATE_HEAD,
      .stream = ESPL_STREAM_POOLED},
+    {OP(LINEAR, HEAD, "logits"), IN1(POOLED), OUT1(LOGITS, L), WITH2(CLASSIFIER, CLASSIFIER_BIAS), .stream = ESPL_STREAM_POOLED,
+     .scored = true},
     {OP(LINEAR_XENT, HEAD, "loss"), IN1(POOLED), OUT1(LOSS, 1), WITH2(CLASSIFIER, CLASSIFIER_BIAS), .stream = ESPL_STREAM_POOLED},
 };
 

@@ -80,7 +80,7 @@ typedef enum espl_init {
     ESPL_INIT_ONE,
     ESPL_INIT_NORMAL,
     ESPL_INIT_NORMAL_RESIDUAL, /* divided by the root of the number of projections into the stream */
-    ESPL_INIT_NORMAL_PADDED,   /* but for the row of the padding token, which is 0 */
+    ESPL_INIT_NORMAL_PADDED,   /* but for the row of the padding token, or the one before the first position, which is 0 */
     ESPL_INIT_NORMAL_FAN_IN,   /* divided by the root of the inputs */
     ESPL_INIT_NORMAL_WIDTH,    /* divided by the root of the width */
     ESPL_INIT_NORMAL_QUERY     /* divided by the root of inputs times head size */
@@ -128,7 +128,7 @@ typedef enum espl_role {
 typedef struct espl_param_row {
     espl_role role; /* several rows of one role lie side by side, in this order */
     espl_section section;
-    const char *name; /* Hugging Face name; %d is the layer */
+    const char *name; /* Hugging Face name behind the family's prefix (of a head: all of it); %d is the layer */
     espl_size shape[2];
     espl_init init;
     bool decay;
@@ -203,7 +203,7 @@ typedef struct espl_key_row {
 
 typedef struct espl_family {
     const char *model_type; /* config.json's model_type */
-    const char *prefix;     /* of names; files may lack it */
+    const char *prefix;     /* of the names of its own parameters, not those of heads; files may lack it */
     const espl_key_row *keys;
     size_t n_keys;
     espl_dims defaults; /* what the family's own config class assumes */

@@ -24,22 +24,22 @@ static const espl_key_row keys[] = {
 };
 
 static const espl_param_row params[] = {
-    {MATRIX(TOKENS, EMBED, "transformer.wte.weight", V, D, NORMAL), ESPL_ALWAYS},
-    {MATRIX(POSITIONS, EMBED, "transformer.wpe.weight", P, D, NORMAL), ESPL_ALWAYS},
-    {VECTOR(NORM1, LAYER, "transformer.h.%d.ln_1.weight", D, ONE), ESPL_ALWAYS},
-    {VECTOR(NORM1_BIAS, LAYER, "transformer.h.%d.ln_1.bias", D, ZERO), ESPL_ALWAYS},
-    {MATRIX(QKV, LAYER, "transformer.h.%d.attn.c_attn.weight", D, QKV, NORMAL), ESPL_ALWAYS},
-    {VECTOR(QKV_BIAS, LAYER, "transformer.h.%d.attn.c_attn.bias", QKV, ZERO), ESPL_ALWAYS},
-    {MATRIX(OUT, LAYER, "transformer.h.%d.attn.c_proj.weight", Q, D, NORMAL_RESIDUAL), ESPL_ALWAYS},
-    {VECTOR(OUT_BIAS, LAYER, "transformer.h.%d.attn.c_proj.bias", D, ZERO), ESPL_ALWAYS},
-    {VECTOR(NORM2, LAYER, "transformer.h.%d.ln_2.weight", D, ONE), ESPL_ALWAYS},
-    {VECTOR(NORM2_BIAS, LAYER, "transformer.h.%d.ln_2.bias", D, ZERO), ESPL_ALWAYS},
-    {MATRIX(UP, LAYER, "transformer.h.%d.mlp.c_fc.weight", D, F, NORMAL), ESPL_ALWAYS},
-    {VECTOR(UP_BIAS, LAYER, "transformer.h.%d.mlp.c_fc.bias", F, ZERO), ESPL_ALWAYS},
-    {MATRIX(DOWN, LAYER, "transformer.h.%d.mlp.c_proj.weight", F, D, NORMAL_RESIDUAL), ESPL_ALWAYS},
-    {VECTOR(DOWN_BIAS, LAYER, "transformer.h.%d.mlp.c_proj.bias", D, ZERO), ESPL_ALWAYS},
-    {VECTOR(NORM_F, HEAD, "transformer.ln_f.weight", D, ONE), ESPL_ALWAYS},
-    {VECTOR(NORM_F_BIAS, HEAD, "transformer.ln_f.bias", D, ZERO), ESPL_ALWAYS},
+    {MATRIX(TOKENS, EMBED, "wte.weight", V, D, NORMAL), ESPL_ALWAYS},
+    {MATRIX(POSITIONS, EMBED, "wpe.weight", P, D, NORMAL), ESPL_ALWAYS},
+    {VECTOR(NORM1, LAYER, "h.%d.ln_1.weight", D, ONE), ESPL_ALWAYS},
+    {VECTOR(NORM1_BIAS, LAYER, "h.%d.ln_1.bias", D, ZERO), ESPL_ALWAYS},
+    {MATRIX(QKV, LAYER, "h.%d.attn.c_attn.weight", D, QKV, NORMAL), ESPL_ALWAYS},
+    {VECTOR(QKV_BIAS, LAYER, "h.%d.attn.c_attn.bias", QKV, ZERO), ESPL_ALWAYS},
+    {MATRIX(OUT, LAYER, "h.%d.attn.c_proj.weight", Q, D, NORMAL_RESIDUAL), ESPL_ALWAYS},
+    {VECTOR(OUT_BIAS, LAYER, "h.%d.attn.c_proj.bias", D, ZERO), ESPL_ALWAYS},
+    {VECTOR(NORM2, LAYER, "h.%d.ln_2.weight", D, ONE), ESPL_ALWAYS},
+    {VECTOR(NORM2_BIAS, LAYER, "h.%d.ln_2.bias", D, ZERO), ESPL_ALWAYS},
+    {MATRIX(UP, LAYER, "h.%d.mlp.c_fc.weight", D, F, NORMAL), ESPL_ALWAYS},
+    {VECTOR(UP_BIAS, LAYER, "h.%d.mlp.c_fc.bias", F, ZERO), ESPL_ALWAYS},
+    {MATRIX(DOWN, LAYER, "h.%d.mlp.c_proj.weight", F, D, NORMAL_RESIDUAL), ESPL_ALWAYS},
+    {VECTOR(DOWN_BIAS, LAYER, "h.%d.mlp.c_proj.bias", D, ZERO), ESPL_ALWAYS},
+    {VECTOR(NORM_F, HEAD, "ln_f.weight", D, ONE), ESPL_ALWAYS},
+    {VECTOR(NORM_F_BIAS, HEAD, "ln_f.bias", D, ZERO), ESPL_ALWAYS},
 };
 
 static const espl_op_row ops[] = {

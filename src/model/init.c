@@ -19,9 +19,11 @@ void espl_model_init_range(const espl_model *model, int param, uint64_t seed, in
     const espl_param *p = &model->params[param];
     espl_rng_key key = {.seed = seed, .purpose = ESPL_RNG_INIT, .op = (uint32_t)param};
     double std = init_std(model, p);
-    bool padded = p->init == ESPL_INIT_NORMAL_PADDED;
+    int64_t padding = p->init != ESPL_INIT_NORMAL_PADDED ? -1
+                      : p->role == ESPL_ROLE_POSITIONS   ? model->dims.position_offset - 1
+                                                         : model->dims.pad;
     for (int64_t i = begin; i < end; i++) {
-        bool zero = p->init == ESPL_INIT_ZERO || (padded && i / p->shape[1] == model->dims.pad);
+        bool zero = p->init == ESPL_INIT_ZERO || (padding >= 0 && i / p->shape[1] == padding);
         out[i - begin] = zero ? 0.0f : p->init == ESPL_INIT_ONE ? 1.0f : (float)(std * espl_rng_normal(&key, (uint64_t)i));
     }
 }

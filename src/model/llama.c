@@ -27,10 +27,10 @@ static const espl_key_row keys[] = {
     {"eos_token_id", ESPL_KEY_I32, DIM(eos), false},
 };
 
-#define AT "model.layers.%d."
+#define AT "layers.%d."
 
 static const espl_param_row params[] = {
-    {MATRIX(TOKENS, EMBED, "model.embed_tokens.weight", V, D, NORMAL), ESPL_ALWAYS},
+    {MATRIX(TOKENS, EMBED, "embed_tokens.weight", V, D, NORMAL), ESPL_ALWAYS},
     {VECTOR(NORM1, LAYER, AT "input_layernorm.weight", D, ONE), ESPL_ALWAYS},
     {MATRIX(QKV, LAYER, AT "self_attn.q_proj.weight", Q, D, NORMAL), ESPL_ALWAYS},
     {MATRIX(QKV, LAYER, AT "self_attn.k_proj.weight", KV, D, NORMAL), ESPL_ALWAYS},
@@ -47,7 +47,7 @@ static const espl_param_row params[] = {
     {VECTOR(UP_BIAS, LAYER, AT "mlp.up_proj.bias", F, ZERO), ESPL_IF_MLP_BIAS},
     {MATRIX(DOWN, LAYER, AT "mlp.down_proj.weight", D, F, NORMAL), ESPL_ALWAYS},
     {VECTOR(DOWN_BIAS, LAYER, AT "mlp.down_proj.bias", D, ZERO), ESPL_IF_MLP_BIAS},
-    {VECTOR(NORM_F, HEAD, "model.norm.weight", D, ONE), ESPL_ALWAYS},
+    {VECTOR(NORM_F, HEAD, "norm.weight", D, ONE), ESPL_ALWAYS},
 };
 
 static const espl_op_row ops[] = {

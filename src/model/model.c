@@ -61,7 +61,8 @@ static void add_param(espl_model *m, const espl_param_row *row, int layer, bool 
     *p = (espl_param){.role = row->role, .section = row->section, .layer = layer, .init = row->init, .decay = row->decay, .head = head};
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(p->name, sizeof p->name, row->name, layer);
+    int prefix = snprintf(p->name, sizeof p->name, "%s", head ? "" : m->family->prefix);
+    snprintf(p->name + prefix, sizeof p->name - (size_t)prefix, row->name, layer);
 #pragma GCC diagnostic pop
     p->numel = 1;
     for (int i = 0; i < 2 && row->shape[i] != ESPL_SIZE_NONE; i++) {
@@ -133,7 +134,7 @@ static espl_attrs make_attrs(const espl_model *m, const espl_op_row *row, int nu
                     .head_dim = d->head_dim,
                     .causal = !m->family->bidirectional && row->stream == ESPL_STREAM_MAIN,
                     .window = d->window,
-                    .layout = m->family->weight_layout,
+                    .layout = row->scored ? ESPL_OUT_IN : m->family->weight_layout, /* as the loss has it */
                     .scale = 1.0f,
                     .eps = d->norm_eps,
                     .dropout = rate_of(d, row),

@@ -65,11 +65,11 @@ size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkp
                                       int64_t n);
 
 /* Collective. Snapshots the tensors and starts writing step `step`; waits first for a save still under way. `record` (rank 0's) is copied.
- * `valid_loss` decides keep_best; NAN when there is none. A step saved before is replaced. When it returns the tensors may change; those in
- * other `memory` as soon as that may change what is being fetched.
- * A failed write is logged as a warning, counted, and returned on all ranks by the poll or wait that finds it (by save itself in the
- * foreground): its files are removed, older checkpoints kept, the run may go on. Errors: io. */
-espl_status espl_checkpoints_save(espl_checkpoints *saver, int64_t step, const json_t *record, double valid_loss);
+ * `rating` decides keep_best, lower is better; NAN when there is none. A step saved before is replaced. When it returns the tensors may
+ * change; those in other `memory` as soon as that may change what is being fetched. A failed write is logged as a warning, counted, and
+ * returned on all ranks by the poll or wait that finds it (by save itself in the foreground): its files are removed, older checkpoints
+ * kept, the run may go on. Errors: io. */
+espl_status espl_checkpoints_save(espl_checkpoints *saver, int64_t step, const json_t *record, double rating);
 
 /* Collective. Moves a background save on (agreement and commit happen here, on the thread that owns comm); free when there is none.
  * All ranks call it at the same points. */
@@ -77,6 +77,9 @@ espl_status espl_checkpoints_poll(espl_checkpoints *saver);
 
 /* Collective. Waits until the save under way is committed. */
 espl_status espl_checkpoints_wait(espl_checkpoints *saver);
+
+/* Local. The best step of the checkpoints that are kept, on the rank that keeps the list (0); -1 where none has a rating. */
+int64_t espl_checkpoints_best(const espl_checkpoints *saver);
 
 /* Local. So far: seconds the loop has been held up by saves, bytes this rank wrote, saves that failed. */
 double espl_checkpoints_stall_seconds(const espl_checkpoints *saver);

@@ -58,7 +58,7 @@ static espl_manifest *make_manifest(const espl_checkpoints *s) {
     espl_manifest *m = espl_calloc(1, sizeof *m);
     m->step = s->step;
     m->attempt = s->attempt;
-    m->valid_loss = s->valid_loss;
+    m->rating = s->rating;
     m->record = json_incref(s->record);
     m->n_files = s->n_writers;
     m->files = espl_calloc((size_t)s->n_writers + 1, sizeof *m->files); /* and the index */
@@ -110,13 +110,13 @@ espl_status espl__commit_gather(espl_checkpoints *s) {
 
 /* ---- Retention */
 
-static void add_kept(espl_checkpoints *s, int64_t step, double valid_loss) {
+static void add_kept(espl_checkpoints *s, int64_t step, double rating) {
     size_t at = 0;
     while (at < s->n_kept && s->kept[at].step != step)
         at++;
     if (at == s->n_kept)
         s->kept = espl_realloc(s->kept, ++s->n_kept * sizeof *s->kept);
-    s->kept[at] = (espl__kept){step, valid_loss};
+    s->kept[at] = (espl__kept){step, rating};
 }
 
 espl_status espl__retention_open(espl_checkpoints *s) {
@@ -126,7 +126,7 @@ espl_status espl__retention_open(espl_checkpoints *s) {
     for (size_t i = 0; i < n; i++) {
         espl_manifest *m = NULL;
         if (espl_manifest_read(list[i].path, &m) == ESPL_OK)
-            add_kept(s, list[i].step, m->valid_loss);
+            add_kept(s, list[i].step, m->rating);
         else
             ESPL_WARN("%s; it is left alone and not counted among those to keep", espl_status_message());
         espl_manifest_free(&m);
@@ -168,13 +168,13 @@ espl_status espl_checkpoints_begin(espl_checkpoints *s, int64_t step) {
     return espl_comm_agree(s->comm, status, "leaving later checkpoints");
 }
 
-/* The step with the lowest loss, the later of equal ones; -1 when none has a loss. */
-static int64_t best_step(const espl_checkpoints *s) {
+/* Of equal ones the later. */
+int64_t espl_checkpoints_best(const espl_checkpoints *s) {
     int64_t best = -1;
     double lowest = INFINITY;
     for (size_t i = 0; i < s->n_kept; i++)
-        if (s->kept[i].valid_loss < lowest || (s->kept[i].valid_loss == lowest && s->kept[i].step > best)) {
-            lowest = s->kept[i].valid_loss;
+        if (s->kept[i].rating < lowest || (s->kept[i].rating == lowest && s->kept[i].step > best)) {
+            lowest = s->kept[i].rating;
             best = s->kept[i].step;
         }
     return best;
@@ -185,7 +185,7 @@ static bool must_stay(const espl_checkpoints *s, int64_t step) {
     for (size_t i = 0; i < s->n_kept; i++)
         newer += s->kept[i].step > step;
     return step == s->step || newer < s->options.keep_last || (s->options.keep_every > 0 && step % s->options.keep_every == 0) ||
-           (s->options.keep_best && step == best_step(s));
+           (s->options.keep_best && step == espl_checkpoints_best(s));
 }
 
 /* A checkpoint that cannot be deleted is no reason to lose the one just saved. */
@@ -223,7 +223,7 @@ espl_status espl__commit_run(void *saver) {
     ESPL_TRY_DONE(write_index(temporary, s->manifest));
     ESPL_TRY_DONE(espl_manifest_write(temporary, s->manifest));
     ESPL_TRY_DONE(espl__step_publish(s->options.folder, s->step, s->attempt));
-    add_kept(s, s->step, s->valid_loss);
+    add_kept(s, s->step, s->rating);
     retain(s);
 done:
     free(temporary);

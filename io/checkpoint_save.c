@@ -192,12 +192,12 @@ static espl_status begin_writing(espl_checkpoints *s) {
     return ESPL_OK;
 }
 
-espl_status espl_checkpoints_save(espl_checkpoints *s, int64_t step, const json_t *record, double valid_loss) {
+espl_status espl_checkpoints_save(espl_checkpoints *s, int64_t step, const json_t *record, double rating) {
     if (espl_checkpoints_wait(s) != ESPL_OK)
         espl_status_clear(); /* logged and counted; this save is the remedy */
     double start = now();
     s->step = step;
-    s->valid_loss = valid_loss;
+    s->rating = rating;
     s->record = record != NULL ? json_deep_copy(record) : json_object();
     espl_status status = begin_writing(s);
     s->stall_seconds += now() - start;

@@ -16,7 +16,7 @@ typedef enum espl__phase { ESPL__IDLE, ESPL__WRITING, ESPL__PUBLISHING } espl__p
 /* A committed checkpoint, as retention weighs it. */
 typedef struct espl__kept {
     int64_t step;
-    double valid_loss;
+    double rating;
 } espl__kept;
 
 struct espl_checkpoints {
@@ -40,7 +40,7 @@ struct espl_checkpoints {
 
     espl__phase phase;
     int64_t step;
-    double valid_loss;
+    double rating;
     json_t *record;          /* a copy */
     espl_manifest *manifest; /* rank 0, while publishing */
     espl__kept *kept;        /* rank 0 */

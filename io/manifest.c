@@ -108,8 +108,8 @@ void espl_manifest_print(const espl_manifest *m, espl_buffer *text) {
     for (int64_t i = 0; i < m->n_tensors; i++)
         json_array_append_new(tensors, print_tensor(&m->tensors[i]));
     json_t *root =
-        json_pack("{s:I, s:I, s:o, s:o, s:o, s:O}", "step", (json_int_t)m->step, "attempt", (json_int_t)m->attempt, "valid_loss",
-                  isnan(m->valid_loss) ? json_null() : json_real(m->valid_loss), "files", files, "tensors", tensors, "record", m->record);
+        json_pack("{s:I, s:I, s:o, s:o, s:o, s:O}", "step", (json_int_t)m->step, "attempt", (json_int_t)m->attempt, "rating",
+                  isnan(m->rating) ? json_null() : json_real(m->rating), "files", files, "tensors", tensors, "record", m->record);
     ESPL_ASSERT(root != NULL, "a manifest that JSON cannot hold: a name is not UTF-8");
     espl_buffer rest = {0};
     json_dump_callback(root, append_to_buffer, &rest, 0);
@@ -264,14 +264,14 @@ static espl_status parse_root(json_t *root, const char *where, espl_manifest *m)
     json_error_t error;
     json_t *files, *tensors, *loss, *record;
     json_int_t step, attempt;
-    if (json_unpack_ex(root, &error, 0, "{s:I, s:I, s:o, s:o, s:o, s:o}", "step", &step, "attempt", &attempt, "valid_loss", &loss, "files",
+    if (json_unpack_ex(root, &error, 0, "{s:I, s:I, s:o, s:o, s:o, s:o}", "step", &step, "attempt", &attempt, "rating", &loss, "files",
                        &files, "tensors", &tensors, "record", &record) != 0)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: %s", where, error.text);
     if (step < 0 || attempt < 0 || !json_is_array(files) || !json_is_array(tensors) || !json_is_object(record))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: step, attempt, files, tensors or record is not of its kind", where);
     m->step = step;
     m->attempt = attempt;
-    m->valid_loss = json_is_number(loss) ? json_number_value(loss) : NAN;
+    m->rating = json_is_number(loss) ? json_number_value(loss) : NAN;
     m->record = json_incref(record);
     ESPL_TRY(parse_files(files, where, m));
     ESPL_TRY(parse_tensors(tensors, where, m));

@@ -15,7 +15,7 @@
 
 #include <jansson.h>
 
-enum { ESPL_PIECE_BYTES = 1 << 20, ESPL_MANIFEST_VERSION = 2 };
+enum { ESPL_PIECE_BYTES = 1 << 20, ESPL_MANIFEST_VERSION = 3 };
 
 #define ESPL_MANIFEST_NAME "manifest.json"
 
@@ -46,7 +46,7 @@ typedef struct espl_manifest_tensor {
 
 typedef struct espl_manifest {
     int64_t step, attempt;
-    double valid_loss; /* NAN: none */
+    double rating; /* lower is better; NAN: none */
     espl_manifest_file *files;
     int64_t n_files;
     espl_manifest_tensor *tensors; /* in order of group and name */

@@ -53,8 +53,8 @@ static espl_status inspect_checkpoint(const char *path) {
     totals sum = {0};
     ESPL_TRY(espl_manifest_read(path, &m));
     printf("%s: checkpoint of step %" PRId64 ", written by attempt %" PRId64 "\n", path, m->step, m->attempt);
-    if (!isnan(m->valid_loss))
-        printf("validation loss: %.6g\n", m->valid_loss);
+    if (!isnan(m->rating))
+        printf("rating (lower is better): %.6g\n", m->rating);
     printf("files:\n");
     for (int64_t i = 0; i < m->n_files; i++)
         printf("  %-20s %14" PRId64 " bytes, checksum %016" PRIx64 "\n", m->files[i].name, m->files[i].bytes, m->files[i].xxh3);

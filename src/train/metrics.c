@@ -183,18 +183,34 @@ espl_status espl_metrics_step(espl_metrics *metrics, const espl_step_report *rep
     return write_row(metrics, "step", report->step, step_columns, (const double *)&row, N_STEP);
 }
 
-espl_status espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *report) {
-    if (metrics == NULL)
-        return ESPL_OK;
-    eval_row row = {
+static eval_row make_eval_row(const espl_eval_report *report) {
+    const double none = NAN;
+    bool classifier = report->classifier;
+    return (eval_row){
         .valid_loss = report->loss,
-        .perplexity = exp(report->loss),
-        .bits_per_byte = ratio(report->loss * (double)report->tokens / M_LN2, (double)report->bytes),
+        .perplexity = classifier ? none : exp(report->loss),
+        .bits_per_byte = classifier ? none : ratio(report->loss * (double)report->tokens / M_LN2, (double)report->bytes),
+        .accuracy = classifier ? report->accuracy : none,
+        .precision = classifier ? report->precision : none,
+        .recall = classifier ? report->recall : none,
+        .f1 = classifier ? report->f1 : none,
+        .matthews = classifier ? report->matthews : none,
+        .roc_auc = classifier ? report->roc_auc : none,
         .valid_tokens = (double)report->tokens,
         .eval_seconds = report->seconds,
     };
-    ESPL_INFO("step %lld: validation loss %.4f, perplexity %.4g, %lld tokens in %.1f s", (long long)report->step, row.valid_loss,
-              row.perplexity, (long long)report->tokens, report->seconds);
+}
+
+espl_status espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *report) {
+    if (metrics == NULL)
+        return ESPL_OK;
+    eval_row row = make_eval_row(report);
+    if (report->classifier)
+        ESPL_INFO("step %lld: validation loss %.4f, accuracy %.4f, F1 %.4f, %lld texts in %.1f s", (long long)report->step, row.valid_loss,
+                  row.accuracy, row.f1, (long long)report->tokens, report->seconds);
+    else
+        ESPL_INFO("step %lld: validation loss %.4f, perplexity %.4g, %lld tokens in %.1f s", (long long)report->step, row.valid_loss,
+                  row.perplexity, (long long)report->tokens, report->seconds);
     return write_row(metrics, "eval", report->step, eval_columns, (const double *)&row, N_EVAL);
 }
 

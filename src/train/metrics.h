@@ -43,6 +43,8 @@ typedef struct espl_eval_report {
     int64_t tokens; /* target tokens */
     int64_t bytes;  /* of the text they stand for; 0: unknown */
     double seconds;
+    bool classifier; /* targets are texts, and these scores are there */
+    double accuracy, precision, recall, f1, matthews, roc_auc;
 } espl_eval_report;
 
 /* Local. Opens metrics.jsonl in `run_dir` and, by log.tensorboard and log.progress, the rest. Errors: io. */

@@ -23,7 +23,8 @@ typedef struct espl_counters {
     int64_t tokens;        /* tokens trained on */
     int64_t skipped;       /* steps skipped for non-finite values */
     int64_t skipped_in_row;
-    double valid_loss, best_valid_loss; /* NAN when there was none */
+    double best_rating; /* of evaluations, lower is better; NAN when there was none */
+    int64_t worse;      /* evaluations in a row that were no better than the best */
 } espl_counters;
 
 typedef struct espl_run {
@@ -51,6 +52,8 @@ typedef struct espl_run {
     espl_checkpoints *saver;
     espl_metrics *metrics; /* rank 0; NULL elsewhere */
     espl_counters counters;
+    double rating;                   /* of the evaluation at step `rated`; lower is better */
+    int64_t rated;                   /* -1: no evaluation by this process */
     int64_t total_steps, first_step; /* first_step: counters.step when this process began */
     espl_tape_log *tape_log;         /* run.debug_tape; NULL without */
     double peak_flops;               /* of all ranks, measured */

@@ -333,7 +333,8 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
                       .comm = comm,
                       .ranks = espl_comm_ranks(comm),
                       .stop_requested = options->stop_requested,
-                      .counters = {.valid_loss = NAN, .best_valid_loss = NAN}};
+                      .counters = {.best_rating = NAN},
+                      .rated = -1};
     ESPL_TRY(check_same_config(run));
     ESPL_TRY(check_config(run));
     ESPL_TRY(open_device(run));

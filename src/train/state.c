@@ -92,8 +92,8 @@ static const struct {
     {"tokens", offsetof(espl_counters, tokens), false},
     {"skipped", offsetof(espl_counters, skipped), false},
     {"skipped_in_row", offsetof(espl_counters, skipped_in_row), false},
-    {"valid_loss", offsetof(espl_counters, valid_loss), true},
-    {"best_valid_loss", offsetof(espl_counters, best_valid_loss), true},
+    {"best_rating", offsetof(espl_counters, best_rating), true},
+    {"worse", offsetof(espl_counters, worse), false},
 };
 enum { N_COUNTERS = sizeof counter_rows / sizeof counter_rows[0] };
 
@@ -155,7 +155,8 @@ static json_t *make_record(const espl_run *run) {
 espl_status espl_run_save(espl_run *run) {
     json_t *record = make_record(run);
     espl_comm_beat(run->comm, run->counters.step, "saving a checkpoint");
-    espl_status status = espl_checkpoints_save(run->saver, run->counters.step, record, run->counters.valid_loss);
+    espl_status status =
+        espl_checkpoints_save(run->saver, run->counters.step, record, run->rated == run->counters.step ? run->rating : (double)NAN);
     json_decref(record);
     return status;
 }

@@ -2,6 +2,7 @@
 
 #include "src/core/buffer.h"
 #include "src/core/log.h"
+#include "src/train/outcome.h"
 #include "src/train/weights.h"
 
 #include <errno.h>
@@ -28,26 +29,89 @@ static espl_status report_step(espl_run *run, const espl_step_result *r) {
     return espl_metrics_step(run->metrics, &report);
 }
 
-static espl_status evaluate(espl_run *run) {
-    espl_eval_result r;
-    if (run->valid.n == 0)
+/* Lower is better. */
+static double rating_of(const espl_config *config, const espl_outcome *o) {
+    const char *name = espl_config_choice("eval", "best", config->eval_best);
+    return config->eval_best == ESPL_BEST_LOSS ? o->result.loss : -espl_outcome_score(o, name);
+}
+
+static void rate(espl_run *run, const espl_outcome *o) {
+    espl_counters *n = &run->counters;
+    run->rating = rating_of(run->config, o);
+    run->rated = n->step;
+    bool better = !(n->best_rating <= run->rating);
+    n->worse = better ? 0 : n->worse + 1;
+    if (better)
+        n->best_rating = run->rating;
+}
+
+static espl_status report_evaluation(espl_run *run, const espl_outcome *o) {
+    const espl_eval_result *r = &o->result;
+    const espl_eval_report report = {.step = run->counters.step,
+                                     .loss = r->loss,
+                                     .tokens = r->targets,
+                                     .bytes = r->bytes,
+                                     .seconds = r->seconds,
+                                     .classifier = o->predictions.classes > 0,
+                                     .accuracy = espl_outcome_score(o, "accuracy"),
+                                     .precision = espl_outcome_score(o, "precision"),
+                                     .recall = espl_outcome_score(o, "recall"),
+                                     .f1 = espl_outcome_score(o, "f1"),
+                                     .matthews = espl_outcome_score(o, "matthews"),
+                                     .roc_auc = espl_outcome_score(o, "roc_auc")};
+    return espl_metrics_eval(run->metrics, &report);
+}
+
+static espl_status write_evaluation(const espl_run *run, const espl_outcome *o) {
+    const espl_config *c = run->config;
+    char *folder = espl_format("%s/evaluations/step-%08lld", c->run_dir, (long long)run->counters.step);
+    const espl_outcome_about about = {.config = c,
+                                      .labels = &run->labels,
+                                      .paths = c->data_valid.n > 0 ? &c->data_valid : &c->data_train,
+                                      .model = c->run_dir,
+                                      .step = run->counters.step};
+    espl_status status = espl_outcome_write(o, &about, folder);
+    free(folder);
+    return status;
+}
+
+/* Evaluates, unless that has been done at this step; what the run ends with is also written into its folder. */
+static espl_status evaluate(espl_run *run, bool final) {
+    bool again = run->rated == run->counters.step;
+    espl_outcome o = {0};
+    espl_status status = ESPL_OK;
+    if (run->valid.n == 0 || (again && !final))
         return ESPL_OK;
     espl_metrics_note(run->metrics, "evaluating");
-    espl_evaluation evaluation = {.comm = run->comm,
-                                  .engine = &run->engine,
-                                  .data = &run->valid,
-                                  .tape = &run->blueprint.eval,
-                                  .sample = &run->memory.sample,
-                                  .sum = run->memory.sums,
-                                  .most = run->config->train_eval_batches,
-                                  .step = run->counters.step};
-    ESPL_TRY(espl_evaluate(&evaluation, &r));
+    bool classifier = run->blueprint.eval.logits >= 0;
+    if (classifier)
+        o.predictions = espl_predictions_make((int)run->labels.n);
+    const espl_evaluation evaluation = {.comm = run->comm,
+                                        .engine = &run->engine,
+                                        .data = &run->valid,
+                                        .tape = &run->blueprint.eval,
+                                        .sample = &run->memory.sample,
+                                        .sum = run->memory.sums,
+                                        .predictions = classifier ? &o.predictions : NULL,
+                                        .most = run->config->train_eval_batches,
+                                        .step = run->counters.step};
+    ESPL_TRY_DONE(espl_evaluate(&evaluation, &o.result));
     espl_metrics_note(run->metrics, NULL);
-    run->counters.valid_loss = r.loss;
-    if (!(run->counters.best_valid_loss <= r.loss))
-        run->counters.best_valid_loss = r.loss;
-    espl_eval_report report = {.step = run->counters.step, .loss = r.loss, .tokens = r.targets, .bytes = r.bytes, .seconds = r.seconds};
-    return espl_metrics_eval(run->metrics, &report);
+    ESPL_TRY_DONE(espl_comm_agree(run->comm, espl_outcome_make(run->config, &run->labels, &o), "scoring"));
+    if (!again) {
+        rate(run, &o);
+        ESPL_TRY_DONE(report_evaluation(run, &o));
+    }
+    if (final)
+        ESPL_TRY_DONE(espl_comm_agree(run->comm, run->ranks->rank == 0 ? write_evaluation(run, &o) : ESPL_OK, "writing the evaluation"));
+done:
+    espl_outcome_free(&o);
+    return status;
+}
+
+static bool out_of_patience(const espl_run *run) {
+    int64_t patience = run->config->eval_patience;
+    return patience > 0 && run->counters.worse >= patience;
 }
 
 static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
@@ -75,18 +139,21 @@ static espl_status loop(espl_run *run) {
     const espl_config *c = run->config;
     espl_counters *n = &run->counters;
     espl_step_result r;
-    while (n->step < run->total_steps) {
+    while (n->step < run->total_steps && !out_of_patience(run)) {
         ESPL_TRY(espl_run_step(run, &r));
         ESPL_TRY(report_step(run, &r));
         ESPL_TRY(espl_checkpoints_poll(run->saver));
         bool last = n->step == run->total_steps;
         if (!last && due(c->train_eval_every, n->step))
-            ESPL_TRY(evaluate(run));
+            ESPL_TRY(evaluate(run, false));
         if (!last && (r.stop || (c->train_stop_after > 0 && n->step - run->first_step >= c->train_stop_after)))
             return stop(run);
         if (!last && due(c->checkpoint_every, n->step))
             ESPL_TRY(espl_run_save(run));
     }
+    if (n->step < run->total_steps)
+        ESPL_INFO("training ends at step %lld of %lld: the last %lld evaluations were no better than the best (eval.patience)",
+                  (long long)n->step, (long long)run->total_steps, (long long)n->worse);
     return ESPL_OK;
 }
 
@@ -106,18 +173,19 @@ static espl_status export_model(const espl_run *run) {
     const espl_config *c = run->config;
     if (!c->checkpoint_export)
         return ESPL_OK;
-    char *checkpoint = espl_format("%s/checkpoints/step-%08lld", c->run_dir, (long long)run->counters.step),
+    int64_t best = c->checkpoint_keep_best ? espl_checkpoints_best(run->saver) : -1, step = best >= 0 ? best : run->counters.step;
+    char *checkpoint = espl_format("%s/checkpoints/step-%08lld", c->run_dir, (long long)step),
          *folder = espl_format("%s/model", c->run_dir);
     espl_status status = espl_weights_export(checkpoint, run->engine.kernels->real, folder);
     if (status == ESPL_OK)
-        ESPL_INFO("the model is in %s", folder);
+        ESPL_INFO("the model of step %lld is in %s", (long long)step, folder);
     free(checkpoint);
     free(folder);
     return status;
 }
 
 static espl_status finish(espl_run *run) {
-    ESPL_TRY(evaluate(run));
+    ESPL_TRY(evaluate(run, true));
     if (run->counters.step > run->first_step)
         ESPL_TRY(espl_run_save(run));
     ESPL_TRY(espl_checkpoints_wait(run->saver));

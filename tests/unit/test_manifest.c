@@ -19,7 +19,7 @@ static espl_manifest *make_manifest(void) {
     espl_manifest *m = espl_calloc(1, sizeof *m);
     m->step = 1234;
     m->attempt = 3;
-    m->valid_loss = 2.125;
+    m->rating = 2.125;
     m->n_files = m->n_tensors = 2;
     m->files = espl_calloc(2, sizeof *m->files);
     m->tensors = espl_calloc(2, sizeof *m->tensors);
@@ -60,7 +60,7 @@ static void round_trip(void **state) {
     espl_manifest *m;
     assert_int_equal(espl_manifest_parse(text.data, text.size, "here", &m), ESPL_OK);
     assert_int_equal(m->step, 1234);
-    assert_true(m->valid_loss == 2.125);
+    assert_true(m->rating == 2.125);
     assert_true(m->files[0].xxh3 == 0xFEDCBA9876543210u && m->files[1].sums_xxh3 == UINT64_MAX);
     const espl_manifest_tensor *t = espl_manifest_find(m, "model", "wte.weight");
     assert_non_null(t);
@@ -79,10 +79,10 @@ static void no_loss_is_null(void **state) {
     (void)state;
     espl_manifest *m = make_manifest(), *back;
     espl_buffer text = {0};
-    m->valid_loss = NAN;
+    m->rating = NAN;
     espl_manifest_print(m, &text);
     assert_int_equal(espl_manifest_parse(text.data, text.size, "here", &back), ESPL_OK);
-    assert_true(isnan(back->valid_loss));
+    assert_true(isnan(back->rating));
     espl_manifest_free(&m);
     espl_manifest_free(&back);
     espl_buffer_free(&text);
@@ -112,7 +112,7 @@ static void other_versions_are_refused(void **unused) {
     static const char text[] = "{\"format\": \"espalier checkpoint\", \"version\": 1, \"xxh3\": \"0123456789abcdef\",\n\"step\": 1}\n";
     espl_manifest *m;
     assert_int_equal(espl_manifest_parse(text, sizeof text - 1, "here", &m), ESPL_ERR_DATA);
-    assert_string_equal(espl_status_message(), "here: format version 1, this program reads version 2; use the release that wrote it");
+    assert_string_equal(espl_status_message(), "here: format version 1, this program reads version 3; use the release that wrote it");
 }
 
 /* Replaces a piece of the text and gives it a header that is right, as a foreign writer might. */
@@ -123,8 +123,8 @@ static espl_status parse_changed(const char *from, const char *to) {
     espl_manifest *m;
     ESPL_ASSERT(at != NULL, "'%s' is not in the manifest", from);
     espl_buffer_printf(&body, "%.*s%s%s", (int)(at - rest), rest, to, at + strlen(from));
-    espl_buffer_printf(&changed, "{\"format\": \"espalier checkpoint\", \"version\": 2, \"xxh3\": \"%016" PRIx64 "\",\n%s",
-                       (uint64_t)XXH3_64bits(body.data, body.size), body.data);
+    espl_buffer_printf(&changed, "{\"format\": \"espalier checkpoint\", \"version\": %d, \"xxh3\": \"%016" PRIx64 "\",\n%s",
+                       ESPL_MANIFEST_VERSION, (uint64_t)XXH3_64bits(body.data, body.size), body.data);
     espl_status status = espl_manifest_parse(changed.data, changed.size, "here", &m);
     espl_manifest_free(&m);
     espl_buffer_free(&text);

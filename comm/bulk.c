@@ -2,33 +2,57 @@
 #include "comm/transport.h"
 
 #include <stdatomic.h>
+#include <time.h>
 
-/* Ranks have agreed that all are there, so what this waits for is the network between them. */
-#define OPEN_SECONDS 120.0
-
-static espl_status find_each_other(espl_comm *comm, const espl_bulk_calls *calls, void *identity) {
+static espl_status share_identity(espl_comm *comm, const espl_bulk_calls *calls, void *identity) {
     espl_status status = comm->ranks.rank == 0 ? calls->identity(identity) : ESPL_OK;
-    ESPL_TRY(espl_comm_agree(comm, status, "bulk operations: finding each other"));
+    ESPL_TRY(espl_comm_agree(comm, status, "bulk operations: an identity"));
     return espl_comm_bcast(comm, identity, ESPL_BULK_IDENTITY, 0);
 }
 
-espl_status espl_comm_use_bulk(espl_comm *comm, const espl_bulk_calls *calls, void *device) {
+static espl_status too_late(const espl_comm *comm, const espl_bulk_calls *calls, double seconds) {
+    ESPL_FAIL(ESPL_ERR_IO,
+              "rank %d of %d waited %.0f s for %s to find the other ranks, and MPI says that they are there: the network between the nodes "
+              "does not let it through (NCCL_DEBUG=INFO says more, NCCL_SOCKET_IFNAME chooses the interface)",
+              comm->ranks.rank, comm->ranks.size, seconds, calls->version());
+}
+
+/* The library cannot tell the others of a rank that has failed, MPI can: they vote on how far they are, again and again, and all leave as
+ * soon as one must. */
+static espl_status find_all(espl_comm *comm, const espl_bulk_calls *calls, espl_bulk *bulk, double seconds) {
+    enum { ALL_HERE, LOOKING, FAILED };
+    int64_t vote = LOOKING;
+    espl_status status = ESPL_OK;
+    for (double start = espl__seconds(); vote == LOOKING;) {
+        bool all = false;
+        status = calls->joined(bulk, &all);
+        if (status == ESPL_OK && !all && espl__seconds() - start > seconds)
+            status = too_late(comm, calls, seconds);
+        vote = status != ESPL_OK ? FAILED : all ? ALL_HERE : LOOKING;
+        ESPL_TRY(espl_comm_allreduce_i64(comm, &vote, 1, ESPL_MAX));
+        if (vote == LOOKING)
+            nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
+    return vote == FAILED ? espl_comm_agree(comm, status, "bulk operations: finding each other") : ESPL_OK;
+}
+
+espl_status espl_comm_use_bulk(espl_comm *comm, const espl_bulk_calls *calls, void *device, double seconds) {
     char identity[ESPL_BULK_IDENTITY] = {0};
     const espl_ranks *ranks = &comm->ranks;
     espl_bulk *bulk = NULL;
     ESPL_ASSERT(comm->bulk == NULL, "bulk operations are a device's already");
     if (ranks->size == 1)
         return ESPL_OK;
-    ESPL_TRY(find_each_other(comm, calls, identity));
-    espl_status status = calls->open(device, identity, ranks->rank, ranks->size, OPEN_SECONDS, &bulk);
-    status = espl_comm_agree(comm, status, "bulk operations: opening");
-    if (status != ESPL_OK) {
-        calls->close(&bulk);
-        return espl_status_frame(status, __FILE__, __LINE__, "espl_comm_agree");
-    }
+    ESPL_TRY(share_identity(comm, calls, identity));
+    espl_status status = calls->open(device, identity, ranks->rank, ranks->size, &bulk);
+    ESPL_TRY_DONE(espl_comm_agree(comm, status, "bulk operations: opening"));
+    ESPL_TRY_DONE(find_all(comm, calls, bulk, seconds));
     comm->bulk_calls = calls;
     comm->bulk = bulk;
     return ESPL_OK;
+done:
+    calls->close(&bulk);
+    return status;
 }
 
 void espl_comm_end_bulk(espl_comm *comm) {

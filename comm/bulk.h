@@ -6,6 +6,8 @@
 
 #include "comm/comm.h"
 
+#include <stdbool.h>
+
 enum { ESPL_BULK_IDENTITY = 128 };
 
 typedef struct espl_bulk espl_bulk;
@@ -14,8 +16,12 @@ typedef struct espl_bulk_calls {
     const char *(*version)(void); /* "NCCL 2.32.3" */
     /* Local, on rank 0. Bytes by which the ranks will find each other. */
     espl_status (*identity)(void *identity);
-    /* Collective. `device`: an open espl_device. Errors: io, when a rank does not come within `seconds`; names what the library said. */
-    espl_status (*open)(void *device, const void *identity, int rank, int size, double seconds, espl_bulk **bulk);
+    /* Local. Begins to look for the other ranks, and waits for none. `device`: an open espl_device. Errors: io, with what the library said.
+     */
+    espl_status (*open)(void *device, const void *identity, int rank, int size, espl_bulk **bulk);
+    /* Local. Whether all have found each other. Operations only then. Errors: io. */
+    espl_status (*joined)(espl_bulk *bulk, bool *all);
+    /* Operations: collective. Their memory, of the device, stays where it is until the bulk is closed. */
     espl_status (*reduce_scatter_start)(espl_bulk *bulk, float *data, float *stage, size_t n, int tree, espl_request *request);
     espl_status (*allgather_start)(espl_bulk *bulk, void *data, size_t bytes, espl_request *request);
     espl_status (*progress)(espl_bulk *bulk); /* Local. Errors: io, when the library found one: the operation, and the rank it knows of */
@@ -24,13 +30,15 @@ typedef struct espl_bulk_calls {
      * done are not in it yet: nothing is waited for. */
     espl_status (*timings)(espl_bulk *bulk, double *busy_ms, double *exposed_ms);
     int64_t (*bytes_sent)(const espl_bulk *bulk);
-    void (*abort)(espl_bulk *bulk); /* callable from the watchdog's thread */
+    /* Callable from the watchdog's thread: what was begun last, in words; and the end, without the other ranks. */
+    void (*describe)(const espl_bulk *bulk, char *text, size_t room);
+    void (*abort)(espl_bulk *bulk);
     void (*close)(espl_bulk **bulk);
 } espl_bulk_calls;
 
 /* Collective. From now on bulk operations of `comm` are those of the table (borrowed), on memory of `device`. One rank needs none and goes
- * on as before. Errors: io, the same on all ranks. */
-espl_status espl_comm_use_bulk(espl_comm *comm, const espl_bulk_calls *calls, void *device);
+ * on as before. Errors: io, the same on all ranks: when one fails, at once; when they have not found each other after `seconds`. */
+espl_status espl_comm_use_bulk(espl_comm *comm, const espl_bulk_calls *calls, void *device, double seconds);
 
 /* Collective when the job is healthy. Ends that, before the device is closed; espl_comm_close does it, too. */
 void espl_comm_end_bulk(espl_comm *comm);

@@ -2,9 +2,10 @@
  *
  * The communicator is non-blocking: every call of NCCL may return before it is done, and is asked after until it is, so that a rank that
  * never comes is a message after a deadline and not a hang. Once an operation is on the stream the host goes on; what fails later is found
- * by `progress`, by whoever waits for the device (espl__cuda_while_waiting), or by the watchdog. fast    ncclReduceScatter in place tree
- * every rank sends shard q to rank q; each adds the parts of its own shard in the order of the fixed binary tree gather  ncclAllGather in
- * place */
+ * by `progress`, by whoever waits for the device (espl__cuda_while_waiting), or by the watchdog.
+ *   fast    ncclReduceScatter in place
+ *   tree    every rank sends shard q to rank q; each adds the parts of its own shard in the order of the fixed binary tree
+ *   gather  ncclAllGather in place */
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/tree_sum.h"
 
@@ -22,7 +23,7 @@ _Static_assert(sizeof(ncclUniqueId) <= ESPL_BULK_IDENTITY, "NCCL's identity has 
 _Static_assert(NCCL_VERSION_CODE >= NCCL_VERSION(2, 18, 0), "NCCL 2.18 or newer is needed");
 
 /* An operation may take so long to be put on the stream: the first between two ranks makes their connection. */
-#define START_SECONDS 120.0
+#define LAUNCH_SECONDS 120.0
 #define CLOSE_SECONDS 10.0
 
 typedef enum state { UNUSED, UNDER_WAY, WAITED_FOR } state;
@@ -43,9 +44,11 @@ struct espl_bulk {
     espl_device *device;
     ncclComm_t comm;
     atomic_bool aborted;
-    bool failed;
+    bool whole; /* all ranks are in it, and nothing has failed */
     int rank, size;
-    char what[96]; /* the operation started last */
+    _Atomic(const char *) name; /* of what was begun last; the watchdog reads these three */
+    _Atomic size_t bytes;
+    atomic_long number;
     operation operations[ESPL_MAX_REQUESTS];
     registered *registered;
     int n_registered;
@@ -63,18 +66,35 @@ static const char *bulk_name(void) {
 
 const char *espl__cuda_bulk_version(void) { return bulk_name(); }
 
-/* ---- Failures. */
+/* ---- What is under way, and failures. */
 
-static espl_status fail(espl_bulk *bulk, ncclResult_t error, const char *what) {
+static void begin(espl_bulk *bulk, const char *name, size_t bytes) {
+    atomic_store(&bulk->name, name);
+    atomic_store(&bulk->bytes, bytes);
+    atomic_fetch_add(&bulk->number, 1);
+}
+
+static void nccl_describe(const espl_bulk *bulk, char *text, size_t room) {
+    const size_t bytes = atomic_load(&bulk->bytes);
+    snprintf(text, room, bytes > 0 ? "%s of %.3f MiB, number %ld of NCCL's operations" : "%s", atomic_load(&bulk->name),
+             (double)bytes / 1048576.0, atomic_load(&bulk->number));
+}
+
+static espl_status fail(espl_bulk *bulk, ncclResult_t error) {
     const char *more = ncclGetLastError(bulk->comm);
-    bulk->failed = true;
-    ESPL_FAIL(ESPL_ERR_IO, "NCCL failed in %s: %s%s%s; the job cannot go on, see the messages of other ranks (NCCL_DEBUG=INFO says more)",
-              what, ncclGetErrorString(error), more != NULL && more[0] != '\0' ? ": " : "", more != NULL ? more : "");
+    char what[160];
+    nccl_describe(bulk, what, sizeof what);
+    bulk->whole = false;
+    ESPL_FAIL(ESPL_ERR_IO,
+              "NCCL failed on rank %d of %d in %s: %s%s%s; the job cannot go on, see the messages of other ranks (NCCL_DEBUG=INFO says "
+              "more)",
+              bulk->rank, bulk->size, what, ncclGetErrorString(error), more != NULL && more[0] != '\0' ? ": " : "",
+              more != NULL ? more : "");
 }
 
 static espl_status check_aborted(const espl_bulk *bulk) {
     if (atomic_load(&bulk->aborted))
-        ESPL_FAIL(ESPL_ERR_IO, "NCCL was ended by the watchdog in %s", bulk->what);
+        ESPL_FAIL(ESPL_ERR_IO, "NCCL was ended by the watchdog in %s", atomic_load(&bulk->name));
     return ESPL_OK;
 }
 
@@ -90,26 +110,30 @@ static ncclResult_t ask(espl_bulk *bulk, ncclResult_t result, double seconds) {
     return result;
 }
 
-static espl_status settle(espl_bulk *bulk, ncclResult_t result, const char *what, double seconds) {
-    result = ask(bulk, result, seconds);
+static espl_status settle(espl_bulk *bulk, ncclResult_t result) {
+    result = ask(bulk, result, LAUNCH_SECONDS);
     ESPL_TRY(check_aborted(bulk));
     if (result == ncclInProgress) {
-        bulk->failed = true;
+        bulk->whole = false;
         ESPL_FAIL(ESPL_ERR_IO,
-                  "rank %d of %d waited %.0f s for the other ranks in NCCL's %s; a rank is missing, or the network between the nodes does "
-                  "not let NCCL through (NCCL_DEBUG=INFO says more, NCCL_SOCKET_IFNAME chooses the interface)",
-                  bulk->rank, bulk->size, seconds, what);
+                  "rank %d of %d waited %.0f s for the other ranks in NCCL's %s; a rank hangs, or the network (NCCL_DEBUG=INFO)",
+                  bulk->rank, bulk->size, LAUNCH_SECONDS, atomic_load(&bulk->name));
     }
-    return result == ncclSuccess ? ESPL_OK : fail(bulk, result, what);
+    return result == ncclSuccess ? ESPL_OK : fail(bulk, result);
+}
+
+/* How the communicator is. Not for the watchdog's thread: the call ends launches, too, and is made for one thread at a time. */
+static espl_status ask_once(espl_bulk *bulk, ncclResult_t *result) {
+    ESPL_TRY(check_aborted(bulk));
+    ncclResult_t asked = ncclCommGetAsyncError(bulk->comm, result);
+    if (asked != ncclSuccess)
+        *result = asked;
+    return *result == ncclSuccess || *result == ncclInProgress ? ESPL_OK : fail(bulk, *result);
 }
 
 static espl_status nccl_progress(espl_bulk *bulk) {
-    ncclResult_t error = ncclSuccess;
-    ESPL_TRY(check_aborted(bulk));
-    ncclResult_t asked = ncclCommGetAsyncError(bulk->comm, &error);
-    if (asked != ncclSuccess)
-        error = asked;
-    return error == ncclSuccess || error == ncclInProgress ? ESPL_OK : fail(bulk, error, bulk->what);
+    ncclResult_t result = ncclSuccess;
+    return ask_once(bulk, &result);
 }
 
 static espl_status look(void *state) { return nccl_progress(state); }
@@ -135,7 +159,7 @@ static void nccl_abort(espl_bulk *bulk) {
 static void forget_registered(espl_bulk *bulk) {
 #if NCCL_VERSION_CODE >= NCCL_VERSION(2, 19, 0)
     for (int i = 0; i < bulk->n_registered; i++)
-        if (!bulk->failed)
+        if (bulk->whole)
             ncclCommDeregister(bulk->comm, bulk->registered[i].handle);
 #endif
     free(bulk->registered);
@@ -143,7 +167,7 @@ static void forget_registered(espl_bulk *bulk) {
 
 /* In peace with all ranks; a communicator that has failed, or whose ranks do not come, is torn down alone. */
 static void leave(espl_bulk *bulk) {
-    if (!bulk->failed && ask(bulk, ncclCommFinalize(bulk->comm), CLOSE_SECONDS) == ncclSuccess)
+    if (bulk->whole && ask(bulk, ncclCommFinalize(bulk->comm), CLOSE_SECONDS) == ncclSuccess)
         ncclCommDestroy(bulk->comm);
     else
         nccl_abort(bulk);
@@ -167,26 +191,28 @@ static void nccl_close(espl_bulk **address) {
     free(bulk);
 }
 
-static espl_status join(espl_bulk *bulk, const void *identity, double seconds) {
+static espl_status nccl_open(void *device, const void *identity, int rank, int size, espl_bulk **opened) {
+    espl_bulk *bulk = espl_calloc(1, sizeof *bulk);
+    *bulk = (espl_bulk){.device = device, .rank = rank, .size = size, .name = "start"};
     ncclUniqueId id;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     memcpy(&id, identity, sizeof id);
-    ncclResult_t result = ncclCommInitRankConfig(&bulk->comm, bulk->size, id, bulk->rank, &config);
-    return settle(bulk, result, "start", seconds);
+    *opened = bulk;
+    ncclResult_t result = ncclCommInitRankConfig(&bulk->comm, size, id, rank, &config);
+    if (result == ncclSuccess || result == ncclInProgress)
+        return ESPL_OK;
+    espl_status status = fail(bulk, result);
+    nccl_close(opened);
+    return status;
 }
 
-static espl_status nccl_open(void *device, const void *identity, int rank, int size, double seconds, espl_bulk **opened) {
-    espl_bulk *bulk = espl_calloc(1, sizeof *bulk);
-    *bulk = (espl_bulk){.device = device, .rank = rank, .size = size, .what = "start"};
-    *opened = NULL;
-    espl_status status = join(bulk, identity, seconds);
-    if (status != ESPL_OK) {
-        nccl_close(&bulk);
-        return espl_status_frame(status, __FILE__, __LINE__, "join");
-    }
-    espl__cuda_while_waiting(device, look, bulk);
-    *opened = bulk;
+static espl_status nccl_joined(espl_bulk *bulk, bool *all) {
+    ncclResult_t result = ncclInProgress;
+    ESPL_TRY(ask_once(bulk, &result));
+    *all = bulk->whole = result == ncclSuccess;
+    if (*all)
+        espl__cuda_while_waiting(bulk->device, look, bulk);
     return ESPL_OK;
 }
 
@@ -238,14 +264,15 @@ static espl_status make_events(operation *o) {
 }
 
 /* Memory that NCCL knows can be sent from and received into without a copy. The same arrays come again every step, so they are registered
- * when they are first seen. Where NCCL declines, it copies. */
+ * when they are first seen, and given back before the device frees them. */
 static espl_status know(espl_bulk *bulk, void *data, size_t bytes) {
 #if NCCL_VERSION_CODE >= NCCL_VERSION(2, 19, 0)
     for (int i = 0; i < bulk->n_registered; i++)
         if (bulk->registered[i].data == (char *)data && bulk->registered[i].bytes == bytes)
             return ESPL_OK;
     void *handle = NULL;
-    ESPL_TRY(settle(bulk, ncclCommRegister(bulk->comm, data, bytes, &handle), "registering memory", START_SECONDS));
+    begin(bulk, "registering memory", bytes);
+    ESPL_TRY(settle(bulk, ncclCommRegister(bulk->comm, data, bytes, &handle)));
     bulk->registered = espl_realloc(bulk->registered, (size_t)(bulk->n_registered + 1) * sizeof *bulk->registered);
     bulk->registered[bulk->n_registered++] = (registered){.data = data, .bytes = bytes, .handle = handle};
 #else
@@ -258,7 +285,7 @@ static espl_status start(espl_bulk *bulk, const char *name, void *data, size_t b
     ESPL_TRY(check_aborted(bulk));
     *request = -1;
     ESPL_TRY(know(bulk, data, bytes));
-    snprintf(bulk->what, sizeof bulk->what, "%s of %.3f MiB", name, (double)bytes / 1048576.0);
+    begin(bulk, name, bytes);
     int place = free_place(bulk);
     operation *o = &bulk->operations[place];
     ESPL_TRY(count_done(bulk, o));
@@ -292,10 +319,13 @@ static espl_status nccl_reduce_scatter_start(espl_bulk *bulk, float *data, float
     const size_t shard = n / (size_t)bulk->size;
     float *own = data + (size_t)bulk->rank * shard;
     cudaStream_t stream = bulk->device->communication;
+    *request = -1;
+    if (tree)
+        ESPL_TRY(know(bulk, stage, n * sizeof *stage));
     ESPL_TRY(start(bulk, tree ? "tree reduce-scatter" : "reduce-scatter", data, n * sizeof *data, request));
     ncclResult_t result =
         tree ? exchange(bulk, data, stage, shard) : ncclReduceScatter(data, own, shard, ncclFloat32, ncclSum, bulk->comm, stream);
-    ESPL_TRY(settle(bulk, result, bulk->what, START_SECONDS));
+    ESPL_TRY(settle(bulk, result));
     if (tree)
         espl__cuda_tree_sum(own, stage, (int64_t)shard, bulk->rank, bulk->size, stream);
     return finish_start(bulk, *request);
@@ -306,7 +336,7 @@ static espl_status nccl_allgather_start(espl_bulk *bulk, void *data, size_t byte
     const char *own = (const char *)data + (size_t)bulk->rank * shard;
     ESPL_TRY(start(bulk, "all-gather", data, bytes, request));
     ncclResult_t result = ncclAllGather(own, data, shard, ncclUint8, bulk->comm, bulk->device->communication);
-    ESPL_TRY(settle(bulk, result, bulk->what, START_SECONDS));
+    ESPL_TRY(settle(bulk, result));
     return finish_start(bulk, *request);
 }
 
@@ -328,12 +358,14 @@ const espl_bulk_calls espl__cuda_bulk = {
     .version = bulk_name,
     .identity = nccl_identity,
     .open = nccl_open,
+    .joined = nccl_joined,
     .reduce_scatter_start = nccl_reduce_scatter_start,
     .allgather_start = nccl_allgather_start,
     .progress = nccl_progress,
     .wait = nccl_wait,
     .timings = nccl_timings,
     .bytes_sent = nccl_bytes_sent,
+    .describe = nccl_describe,
     .abort = nccl_abort,
     .close = nccl_close,
 };

@@ -34,12 +34,16 @@ static void *leave_anyway(void *unused) {
 
 static void end_job(const espl__watchdog *dog, double idle) {
     const espl_ranks *ranks = &dog->comm->ranks;
-    fprintf(stderr, "espalier: watchdog: rank %d on %s: no progress for %.0f s at step %lld in %s; ending the job (run.watchdog: %g)\n",
-            ranks->rank, ranks->host, idle, (long long)atomic_load(&dog->step), atomic_load(&dog->op), dog->seconds);
+    espl_bulk *bulk = dog->comm->bulk;
+    char last[160] = "";
+    if (bulk != NULL)
+        dog->comm->bulk_calls->describe(bulk, last, sizeof last);
+    fprintf(stderr, "espalier: watchdog: rank %d on %s: no progress for %.0f s at step %lld in %s%s%s; ending the job (run.watchdog: %g)\n",
+            ranks->rank, ranks->host, idle, (long long)atomic_load(&dog->step), atomic_load(&dog->op), last[0] != '\0' ? ", behind " : "",
+            last, dog->seconds);
     fflush(stderr);
     pthread_t thread;
     pthread_create(&thread, NULL, leave_anyway, NULL);
-    espl_bulk *bulk = dog->comm->bulk;
     if (bulk != NULL)
         dog->comm->bulk_calls->abort(bulk); /* lets go of what the network holds, on all nodes */
     dog->comm->transport->abort(ESPL_ERR_BUG);

@@ -170,11 +170,14 @@ static espl_status open_data(espl_run *run) {
 
 /* ---- Device. */
 
+/* MPI's ranks are all there by then: what may take so long is the network that bulk operations find for themselves. */
+#define NETWORK_SECONDS 120.0
+
 static espl_status open_device(espl_run *run) {
     ESPL_TRY(espl_choose_device(run->comm, run->config, &run->engine, run->device_reason));
     if (run->engine.backend->bulk == NULL || run->ranks->size == 1)
         return ESPL_OK;
-    return espl_comm_use_bulk(run->comm, run->engine.backend->bulk, run->engine.device);
+    return espl_comm_use_bulk(run->comm, run->engine.backend->bulk, run->engine.device, NETWORK_SECONDS);
 }
 
 /* ---- Memory, optimizer, saver. */

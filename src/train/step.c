@@ -41,7 +41,7 @@ static place survey(espl_run *run, int64_t first, place *mine, int64_t *n_target
 espl_status espl_run_device(espl_run *run, espl_status status) {
     if (status == ESPL_OK || run->ranks->size == 1)
         return status;
-    espl_log(ESPL_LOG_ERROR, "%s", espl_status_message());
+    espl_log(ESPL_LOG_ERROR, "step %lld: %s", (long long)run->counters.step + 1, espl_status_message());
     espl_comm_abort(run->comm, status);
 }
 

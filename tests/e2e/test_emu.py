@@ -23,7 +23,7 @@ WINDOWS = {"data__placement": "windows"}
 PACKED = {"data__placement": "packed", "data__train": [str(DATA / "plant_notes.jsonl")]}
 TINY = {"run__device": "emu", "model__dropout": 0.1, "data__sequence_length": 32, "train__steps": 4, "train__micro_batch_tokens": 64,
         "train__micro_batches": 4}
-GPUS = {"EMU_DEVICES": "2"}
+GPUS = {"EMU_DEVICES": "2", "EMU_NCCL_REGISTERED": "1"}
 WATCHDOG_EXIT = 70
 
 # The 2x rule: another implementation may be as far from the CPU's fp32 as twice the CPU's own bf16 is. For fp32 the same, where a rounding is
@@ -294,9 +294,12 @@ def failures_under_way(case):
     check("illegal memory access" in text, f"the line does not say what failed: {text}")
     failing = case.start(2, "one", before=one, environment=GPUS, **{**TINY, **WINDOWS})
     check(failing.finish() != OK and "illegal memory access" in failing.stderr and "rank 1" in failing.stderr, "the failure of rank 1 is not told", failing)
+    start(case, 2, "start", environment={"EMU_NCCL_FAIL": "init:1"}, run__watchdog=0, **WINDOWS).expect_failure(IO, "rank 1", "NCCL failed", "in start")
     failing = start(case, 2, "sum", environment={"EMU_NCCL_FAIL": "async:1:5"}, **WINDOWS)
-    check(failing.finish() != OK and "NCCL" in failing.stderr, "a failing sum is not told", failing)
-    start(case, 2, "hang", environment={"EMU_NCCL_FAIL": "hang:1:5"}, run__watchdog=4, **WINDOWS).expect(WATCHDOG_EXIT, "watchdog: rank", "no progress", "waiting for the device")
+    check(failing.finish() != OK and re.search(r"rank 1.* step \d+: NCCL failed on rank 1 of 2 in [a-z -]+ of \S+ MiB, number \d+ ", failing.stderr),
+          "a failing sum is not told", failing)
+    start(case, 2, "hang", environment={"EMU_NCCL_FAIL": "hang:1:5"}, run__watchdog=4, **WINDOWS).expect(
+        WATCHDOG_EXIT, "watchdog: rank", "no progress", "waiting for the device, behind", "of NCCL's operations")
 
 
 def main_or_skip(cases):

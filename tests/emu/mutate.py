@@ -23,7 +23,7 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-KERNELS, LOOP = ROOT / "kernels" / "cuda", ROOT / "src" / "train"
+FOLDERS = [ROOT / "kernels" / "cuda", ROOT / "src" / "train", ROOT / "comm"]
 TARGETS = {"fast": "espalier_emu", "race": "espalier_emu_race", "whole": "espalier"}
 UNCHANGED = {"fast": ("qkv.cu", ["test_ops_emu", "short"]), "race": ("qkv.cu", ["test_ops_emu", "short"]), "whole": ("step.c", ["snapshots_under_way"])}
 LIMIT_S = 240
@@ -42,8 +42,10 @@ TESTS = {
     "attention_backward.cu": ["test_ops_emu", "attention"],
     "update.cu": ["test_update_emu"],
     "device_fetch.c": ["test_device_emu"],
+    "nccl.c": ["test_bulk_emu"],
     "step.c": ["snapshots_under_way"],
 }
+RANKS = {"test_bulk_emu": "2"}
 COMPILED_BY = {"attention_tile.cuh": "attention_forward.cu"}
 
 BARRIER, WARP_BARRIER = "__syncthreads();", "__syncwarp();"
@@ -127,6 +129,11 @@ MUTATIONS = [
      ("ESPL__CUDA(cudaStreamWaitEvent(device->copy, own->here, 0));", ""), False),
     ("device_fetch.c", "compute does not wait for a snapshot", "fast",
      ("ESPL__CUDA(cudaStreamWaitEvent(device->compute, device->own->arrived, 0));", ""), QUICK),
+    ("nccl.c", "memory is not registered", "fast", ("bulk->registered[i].bytes == bytes)\n            return ESPL_OK;", "true)\n            return ESPL_OK;"), False),
+    ("nccl.c", "what is received of a tree is not registered", "fast", ("ESPL_TRY(know(bulk, stage, n * sizeof *stage));", ";"), QUICK),
+    ("nccl.c", "memory stays registered", "fast", ("ncclCommDeregister(bulk->comm, bulk->registered[i].handle);", ";"), QUICK),
+    ("nccl.c", "compute does not wait for a sum", "fast", ("ESPL__CUDA(cudaStreamWaitEvent(bulk->device->compute, o->done, 0));", ""), False),
+    ("nccl.c", "a sum does not wait for compute", "fast", ("ESPL_TRY(espl__cuda_follow(bulk->device, bulk->device->communication));", ""), False),
     ("step.c", "the update does not wait for a snapshot", "whole",
      ("ESPL_TRY(run->engine.calls->let_fetch(run->engine.device));", ""), QUICK),
 ]
@@ -136,7 +143,7 @@ FAULTS = re.compile(r"^emu: .*?(race|uninitialised|out of bounds|misaligned|dead
 
 
 def folder_of(name):
-    return LOOP if (LOOP / name).exists() else KERNELS
+    return next(folder for folder in FOLDERS if (folder / name).exists())
 
 
 class Build:
@@ -179,6 +186,8 @@ class Build:
 def run_tests(build, test, scratch):
     """Why the tests fail, None when they pass; they are stopped at the first sign."""
     command = [build.folder / "tests" / test[0], *test[1:]]
+    if test[0] in RANKS:
+        command = [ROOT / "tests" / "mpirun.sh", RANKS[test[0]], str(LIMIT_S), *command]
     if build.kind == "whole":
         command = [sys.executable, ROOT / "tests" / "e2e" / "test_emu.py", scratch / "espalier", *test]
     environment = dict(os.environ, ESPL_BACKEND_DIR=str(scratch), OMP_NUM_THREADS="1")

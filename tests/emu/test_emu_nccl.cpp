@@ -4,6 +4,7 @@
 #include "tests/emu/emu_test.h"
 
 #include "tests/emu/runtime/stream.h"
+#include "tests/emu/simt/fault.h"
 
 #include <mpi.h>
 #include <nccl.h>
@@ -365,6 +366,27 @@ void test_wrong_use(void **) {
     OK(cudaFree(x));
 }
 
+/* Operations may stand on registered memory alone; memory that is registered may not be freed. */
+void test_registration(void **) {
+    member m;
+    int32_t *x = device_memory<int32_t>({1, 2, 3});
+    void *handle;
+    NCCL_OK(ncclCommRegister(m.comm, x + 1, 2 * sizeof *x, &handle));
+    {
+        with_setting refused("EMU_NCCL_REGISTERED", "1");
+        NCCL_IS(ncclInvalidUsage, ncclAllReduce(x, x + 1, 1, ncclInt32, ncclSum, m.comm, m.stream));
+        NCCL_IS(ncclInvalidUsage, ncclAllReduce(x + 1, x + 1, 3, ncclInt32, ncclSum, m.comm, m.stream));
+        m.started(ncclAllReduce(x + 1, x + 1, 2, ncclInt32, ncclSum, m.comm, m.stream));
+    }
+    OK(cudaDeviceSynchronize());
+    assert_int_equal(host_copy(x, 3)[2], 3 * size);
+    OK(cudaFree(x));
+    ERROR_IS(cudaErrorIllegalAddress, cudaDeviceSynchronize());
+    emu_forget_faults();
+    NCCL_OK(ncclCommDeregister(m.comm, handle));
+    OK(cudaDeviceSynchronize());
+}
+
 void test_allocation(void **) {
     void *p;
     NCCL_OK(ncclMemAlloc(&p, 1000));
@@ -479,6 +501,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_one_communicator_on_two_streams),
         cmocka_unit_test(test_two_communicators),
         cmocka_unit_test(test_wrong_use),
+        cmocka_unit_test(test_registration),
         cmocka_unit_test(test_allocation),
         cmocka_unit_test(test_asynchronous_error),
         cmocka_unit_test(test_hanging_operation),

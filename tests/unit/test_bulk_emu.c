@@ -44,20 +44,38 @@ static void add_by_mpi(void) {
     }
 }
 
+/* Memory of operations stays until the bulk is closed. */
+static void *taken[64];
+static int n_taken;
+
+static void *take(size_t bytes) {
+    assert_true(n_taken < 64);
+    return taken[n_taken++] = on_device(bytes);
+}
+
+static void release_taken(void) {
+    while (n_taken > 0)
+        calls->release(device, taken[--n_taken], 0);
+}
+
 static int begin_bulk(void **state) {
     if (open_device(state) != 0)
         return 1;
-    assert_ok(espl_comm_use_bulk(comm, backend->bulk, device));
+    setenv("EMU_NCCL_REGISTERED", "1", 1);
+    assert_ok(espl_comm_use_bulk(comm, backend->bulk, device, 60.0));
     return 0;
 }
 
 static int end_bulk(void **state) {
     espl_comm_end_bulk(comm);
+    release_taken();
+    assert_ok(calls->sync(device)); /* nothing was freed under NCCL */
+    unsetenv("EMU_NCCL_REGISTERED");
     return close_device(state);
 }
 
 static float *to_device(const float *values, size_t n) {
-    float *memory = on_device(n * sizeof *values);
+    float *memory = take(n * sizeof *values);
     assert_ok(calls->write(device, memory, values, n * sizeof *values));
     return memory;
 }
@@ -70,7 +88,7 @@ static void trees_have_the_bits_of_mpi(void **state) {
     for (int s = 0; s < N_SIZES; s++) {
         float *values = make_values(s);
         data[s] = to_device(values, total(s));
-        stage[s] = on_device(total(s) * sizeof(float));
+        stage[s] = take(total(s) * sizeof(float));
         assert_ok(espl_comm_reduce_scatter_start(comm, data[s], stage[s], total(s), 1, &request[s]));
         assert_ok(espl_comm_progress(comm));
         free(values);
@@ -81,8 +99,6 @@ static void trees_have_the_bits_of_mpi(void **state) {
         assert_ok(calls->read(device, own, data[s] + (size_t)ranks->rank * per_rank[s], per_rank[s] * sizeof *own));
         assert_memory_equal(own, expected[s], per_rank[s] * sizeof *own);
         free(own);
-        calls->release(device, data[s], 0);
-        calls->release(device, stage[s], 0);
     }
 }
 
@@ -93,7 +109,7 @@ static void fast_sums_are_right(void **state) {
         float *values = malloc(total(s) * sizeof *values);
         for (size_t i = 0; i < total(s); i++)
             values[i] = (float)((i * 7 + (size_t)ranks->rank * 13) % 1000);
-        float *data = to_device(values, total(s)), *stage = on_device(per_rank[s] * sizeof *stage);
+        float *data = to_device(values, total(s)), *stage = take(per_rank[s] * sizeof *stage);
         espl_request request;
         assert_ok(espl_comm_reduce_scatter_start(comm, data, stage, total(s), 0, &request));
         assert_ok(espl_comm_wait(comm, request));
@@ -105,8 +121,6 @@ static void fast_sums_are_right(void **state) {
                 sum += (float)(((begin + i) * 7 + r * 13) % 1000);
             assert_true(values[i] == sum);
         }
-        calls->release(device, data, 0);
-        calls->release(device, stage, 0);
         free(values);
     }
 }
@@ -115,7 +129,7 @@ static void gathers_spread_bytes(void **state) {
     (void)state;
     enum { SHARD = 1001 };
     size_t bytes = (size_t)SHARD * (size_t)ranks->size;
-    unsigned char *values = calloc(1, bytes), *data = on_device(bytes);
+    unsigned char *values = calloc(1, bytes), *data = take(bytes);
     memset(values + (size_t)ranks->rank * SHARD, 40 + ranks->rank, SHARD);
     assert_ok(calls->write(device, data, values, bytes));
     espl_request request;
@@ -124,7 +138,6 @@ static void gathers_spread_bytes(void **state) {
     assert_ok(calls->read(device, values, data, bytes));
     for (size_t i = 0; i < bytes; i++)
         assert_int_equal(values[i], 40 + i / SHARD);
-    calls->release(device, data, 0);
     free(values);
 }
 
@@ -134,7 +147,7 @@ static void gathers_begin_at_marks(void **state) {
     (void)state;
     enum { SHARD = 64, STEPS = 6, MARK = 3 };
     const size_t n = (size_t)SHARD * (size_t)ranks->size, bytes = n * sizeof(float);
-    float *source = on_device(bytes), *data = on_device(bytes), *kept = on_device(STEPS * bytes), *values = malloc(STEPS * bytes);
+    float *source = take(bytes), *data = take(bytes), *kept = take(STEPS * bytes), *values = malloc(STEPS * bytes);
     espl_graph *graph;
     assert_ok(calls->record(device));
     backend->fp32->copy(data, source, bytes);
@@ -158,9 +171,6 @@ static void gathers_begin_at_marks(void **state) {
         for (size_t i = 0; i < n; i++)
             assert_true(values[(size_t)step * n + i] == (float)(100 * step + (int)(i / SHARD)));
     calls->forget(device, &graph);
-    calls->release(device, source, 0);
-    calls->release(device, data, 0);
-    calls->release(device, kept, 0);
     free(values);
 }
 
@@ -170,7 +180,7 @@ static void a_mark_holds_once(void **state) {
     (void)state;
     enum { SHARD = 64, MARK = 5, ROUNDS = 12 };
     const size_t n = (size_t)SHARD * (size_t)ranks->size, bytes = n * sizeof(float);
-    float *source = on_device(bytes), *first = on_device(bytes), *second = on_device(bytes), *values = malloc(bytes);
+    float *source = take(bytes), *first = take(bytes), *second = take(bytes), *values = malloc(bytes);
     for (int round = 0; round < ROUNDS; round++) {
         espl_request request;
         for (size_t i = 0; i < n; i++)
@@ -189,9 +199,6 @@ static void a_mark_holds_once(void **state) {
         for (size_t i = 0; i < n; i++)
             assert_true(values[i] == (float)(10 * round + (int)(i / SHARD)));
     }
-    calls->release(device, source, 0);
-    calls->release(device, first, 0);
-    calls->release(device, second, 0);
     free(values);
 }
 
@@ -200,7 +207,7 @@ static void time_and_bytes_are_counted(void **state) {
     (void)state;
     enum { SHARD = 512, OPERATIONS = ESPL_MAX_REQUESTS + 40 };
     const size_t n = (size_t)SHARD * (size_t)ranks->size;
-    float *data = on_device(n * sizeof *data), first;
+    float *data = take(n * sizeof *data), first;
     int64_t sent = espl_comm_bytes_sent(comm);
     for (int i = 0; i < OPERATIONS; i++) {
         espl_request request;
@@ -213,47 +220,55 @@ static void time_and_bytes_are_counted(void **state) {
     double busy = espl_comm_busy_seconds(comm), waiting = espl_comm_wait_seconds(comm);
     assert_true(ranks->size > 1 ? busy > 0 : busy == 0);
     assert_true(waiting >= 0 && busy < 60 && waiting < 60);
-    calls->release(device, data, 0);
 }
 
-/* ---- Failures: the table by itself, with short deadlines. */
+/* ---- Failures. */
 
-static espl_status open_with_fault(const char *fault, double seconds, espl_bulk **bulk) {
-    const espl_bulk_calls *table = backend->bulk;
-    char identity[ESPL_BULK_IDENTITY] = {0};
-    if (ranks->rank == 0)
-        assert_ok(table->identity(identity));
-    assert_ok(espl_comm_bcast(comm, identity, sizeof identity, 0));
+static espl_status use_with_fault(const char *fault, double seconds) {
     setenv("EMU_NCCL_FAIL", fault, 1);
-    espl_status status = table->open(device, identity, ranks->rank, ranks->size, seconds, bulk);
-    assert_ok(espl_comm_barrier(comm));
+    espl_status status = espl_comm_use_bulk(comm, backend->bulk, device, seconds);
+    unsetenv("EMU_NCCL_FAIL");
     return status;
 }
 
 static void a_rank_that_never_comes_is_told(void **state) {
     (void)state;
-    espl_bulk *bulk;
     double start = espl_now();
     if (ranks->size == 1)
         return;
-    assert_int_equal(open_with_fault("absent:1", 1.0, &bulk), ESPL_ERR_IO);
-    unsetenv("EMU_NCCL_FAIL");
-    assert_null(bulk);
+    assert_int_equal(use_with_fault("absent:1", 1.0), ESPL_ERR_IO);
     assert_true(espl_now() - start < 20);
-    if (ranks->rank != 1) {
-        assert_message(" waited 1 s for the other ranks in NCCL's start; a rank is missing");
-    }
+    assert_message("rank 0: rank 0 of ");
+    assert_message(" waited 1 s for NCCL 2.");
+    assert_message(" to find the other ranks, and MPI says that they are there");
+    assert_ok(espl_comm_barrier(comm));
 }
 
+/* The others are waiting for it, and learn it from MPI at once. Afterwards all can begin anew. */
 static void a_rank_that_cannot_start_is_told(void **state) {
     (void)state;
-    espl_bulk *bulk;
+    double start = espl_now();
+    char fault[32], expected[96];
+    const int bad = ranks->size - 1;
     if (ranks->size == 1)
         return;
-    assert_int_equal(open_with_fault("init:1", 1.0, &bulk), ESPL_ERR_IO);
-    unsetenv("EMU_NCCL_FAIL");
-    if (ranks->rank == 1)
-        assert_message("NCCL failed in start: ");
+    snprintf(fault, sizeof fault, "init:%d", bad);
+    snprintf(expected, sizeof expected, "rank %d: NCCL failed on rank %d of %d in start: unhandled system error", bad, bad, ranks->size);
+    assert_int_equal(use_with_fault(fault, 600.0), ESPL_ERR_IO);
+    assert_message(expected);
+    assert_true(espl_now() - start < 20);
+    assert_ok(espl_comm_use_bulk(comm, backend->bulk, device, 60.0));
+    espl_comm_end_bulk(comm);
+}
+
+/* Ranks come late by themselves, each at another time. */
+static void ranks_find_each_other_by_themselves(espl_bulk *bulk) {
+    const espl_bulk_calls *table = backend->bulk;
+    double start = espl_now();
+    for (bool all = false; !all;) {
+        assert_ok(table->joined(bulk, &all));
+        assert_true(espl_now() - start < 20);
+    }
 }
 
 static espl_status gather(espl_bulk *bulk, void *data) {
@@ -271,7 +286,13 @@ static void an_error_on_the_way_is_told(void **state) {
     double start = espl_now();
     if (ranks->size == 1)
         return;
-    assert_ok(open_with_fault("async:1:1", 20.0, &bulk));
+    char identity[ESPL_BULK_IDENTITY] = {0};
+    if (ranks->rank == 0)
+        assert_ok(table->identity(identity));
+    assert_ok(espl_comm_bcast(comm, identity, sizeof identity, 0));
+    setenv("EMU_NCCL_FAIL", "async:1:1", 1);
+    assert_ok(table->open(device, identity, ranks->rank, ranks->size, &bulk));
+    ranks_find_each_other_by_themselves(bulk);
     float *data = on_device((size_t)ranks->size * 4096), there;
     assert_ok(gather(bulk, data));
     assert_ok(calls->read(device, &there, data, sizeof there));
@@ -281,7 +302,9 @@ static void an_error_on_the_way_is_told(void **state) {
         if (status == ESPL_OK)
             status = calls->read(device, &there, data, sizeof there);
         assert_int_equal(status, ESPL_ERR_IO);
-        assert_message("NCCL failed in all-gather of ");
+        assert_message("NCCL failed on rank 1 of ");
+        assert_message(" in all-gather of 0.0");
+        assert_message("number 3 of NCCL's operations: remote process exited");
     }
     assert_true(espl_now() - start < 20);
     assert_ok(espl_comm_barrier(comm));

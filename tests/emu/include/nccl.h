@@ -4,7 +4,10 @@
  * Sums go over ranks in the order 0, 1, 2, ... A communicator that does not block puts an operation on its stream only when it has been
  * asked after until ncclSuccess, so an event recorded before that is recorded too early.
  *
+ * Memory that is registered must be deregistered before it is freed, and before the communicator is finalized: else the device fails.
+ *
  * EMU_NCCL_VERSION=number is for ncclGetVersion.
+ * EMU_NCCL_REGISTERED=1 refuses operations on memory that is not registered.
  * Faults, each with the rank that shows it:
  *   EMU_NCCL_FAIL=absent:RANK    never joins: the others wait in initialisation
  *   EMU_NCCL_FAIL=init:RANK      initialisation fails there with ncclSystemError

@@ -109,6 +109,8 @@ void close_memory();
 bool in_device(const void *p, size_t bytes);
 bool in_pinned(const void *p, size_t bytes);
 size_t memory_total();
+/* Asked when memory of the device is freed: whether a library still holds it. NULL: nobody does. */
+extern bool (*is_held)(const void *p, size_t bytes);
 
 /* The error that keeps the device from being used, made up by the environment. */
 cudaError_t device_trouble();

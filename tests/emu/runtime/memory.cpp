@@ -111,6 +111,8 @@ cudaError_t release(void *p, kind what) {
     if (found == blocks().end() || found->second.what != what)
         return cudaErrorInvalidValue;
     block b = found->second;
+    if (is_held && is_held(p, b.bytes))
+        emu_fault(cudaErrorIllegalAddress, "%zu bytes at %p are freed, but NCCL still has memory in them registered", b.bytes, p);
     blocks().erase(found);
     if (what == kind::device) {
         used -= b.bytes;
@@ -204,6 +206,8 @@ cudaError_t fill(void *p, int value, size_t bytes, cudaStream_t stream) {
 }
 
 } // namespace
+
+bool (*is_held)(const void *p, size_t bytes);
 
 size_t memory_total() { return (size_t)setting("EMU_MEMORY", default_memory); }
 

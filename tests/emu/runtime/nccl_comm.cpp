@@ -130,6 +130,24 @@ static void bury(ncclComm_t comm) {
     comm->pending.clear();
 }
 
+bool is_registered(const ncclComm &comm, const void *p, size_t bytes) {
+    auto *first = static_cast<const char *>(p);
+    for (const range &r : comm.registered)
+        if (first >= r.begin && first + bytes <= r.begin + r.bytes)
+            return true;
+    return bytes == 0;
+}
+
+/* Whether a communicator that lives has registered some of the memory. */
+static bool holds(const void *p, size_t bytes) {
+    auto *first = static_cast<const char *>(p);
+    for (ncclComm_t comm : communicators())
+        for (const range &r : comm->registered)
+            if (r.begin < first + bytes && first < r.begin + r.bytes)
+                return true;
+    return false;
+}
+
 bool wanted_by_others() {
     for (ncclComm_t comm : communicators())
         for (int p = 0; comm->shared && p < comm->size; p++)
@@ -200,6 +218,8 @@ static ncclResult_t begin_finalizing(ncclComm_t comm) {
         return error;
     if (comm->finalizing)
         return fail(ncclInvalidUsage, "ncclCommFinalize a second time");
+    if (!comm->registered.empty())
+        emu_fault(cudaErrorIllegalAddress, "ncclCommFinalize: %zu pieces of memory are still registered", comm->registered.size());
     comm->finalizing = true;
     comm->state = ncclInProgress;
     comm->polls_left = 1;
@@ -271,8 +291,9 @@ ncclResult_t ncclCommRegister(const ncclComm_t comm, void *buff, size_t size, vo
         return error;
     if (!handle || size == 0 || !rt::in_device(buff, size))
         return fail(ncclInvalidArgument, "ncclCommRegister: %zu bytes at %p are not in one allocation of the device", size, buff);
+    rt::is_held = nc::holds;
+    comm->registered.push_back({static_cast<const char *>(buff), size});
     *handle = buff;
-    comm->registered.push_back(buff);
     return ncclSuccess;
 }
 
@@ -280,7 +301,7 @@ ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle) {
     rt::call call(false);
     if (!nc::is_live(comm))
         return fail(ncclInvalidArgument, "ncclCommDeregister");
-    auto found = std::find(comm->registered.begin(), comm->registered.end(), handle);
+    auto found = std::find_if(comm->registered.begin(), comm->registered.end(), [&](const nc::range &r) { return r.begin == handle; });
     if (found == comm->registered.end())
         return fail(ncclInvalidArgument, "ncclCommDeregister: not registered");
     comm->registered.erase(found);

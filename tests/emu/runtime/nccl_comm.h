@@ -24,6 +24,12 @@ struct request {
     bool sends;
 };
 
+/* Memory that was registered. */
+struct range {
+    const char *begin;
+    size_t bytes;
+};
+
 /* A request under way. */
 struct operation {
     request asked;
@@ -56,6 +62,8 @@ ncclResult_t fail(ncclResult_t error, const char *format, ...) __attribute__((fo
 bool fails(const char *kind, int rank, uint64_t number);
 
 bool is_live(ncclComm_t comm);
+/* Whether all of the memory is registered with the communicator. */
+bool is_registered(const ncclComm &comm, const void *p, size_t bytes);
 /* Checks a handle and that nothing of it is in progress. */
 ncclResult_t check_ready(ncclComm_t comm);
 /* Puts what was launched without blocking on its streams. */
@@ -75,7 +83,7 @@ struct ncclComm {
     int polls_left = 0; /* until what is in progress is done */
     std::vector<std::shared_ptr<nc::batch>> pending;
     uint64_t put = 0, done = 0; /* batches */
-    std::vector<void *> registered;
+    std::vector<nc::range> registered;
 };
 
 #endif

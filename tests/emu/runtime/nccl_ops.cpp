@@ -257,6 +257,8 @@ static ncclResult_t check(ncclComm_t comm, cudaStream_t stream, const request &r
         return fail(ncclInvalidArgument, "%s: type %d, operation %d", name_of(r.kind), (int)r.type, (int)r.op);
     if (r.peer < 0 || r.peer >= comm->size || (s.from > 0 && !r.from) || (s.to > 0 && !r.to))
         return fail(ncclInvalidArgument, "%s: rank %d of %d, buffers %p and %p", name_of(r.kind), r.peer, comm->size, r.from, r.to);
+    if (rt::setting("EMU_NCCL_REGISTERED", 0) && !(is_registered(*comm, r.from, s.from) && is_registered(*comm, r.to, s.to)))
+        return fail(ncclInvalidUsage, "%s: memory that is not registered (EMU_NCCL_REGISTERED)", name_of(r.kind));
     auto on = rt::queue_of(stream);
     if (!on)
         return fail(ncclInvalidArgument, "%s: no such stream", name_of(r.kind));

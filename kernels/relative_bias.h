@@ -25,7 +25,8 @@ typedef struct espl__rel_buckets {
 /* Local. The buckets of a row of the tape. Bucket n / 2 + k begins at e (rel_distance / e)^(k / (n - e)), e = n / 2, rounded up; where that
  * is a whole number, rounding in pow() must not make it the next. */
 static inline espl__rel_buckets espl__rel_buckets_of(const espl_attrs *attrs, bool causal) {
-    espl__rel_buckets buckets = {.n = causal ? attrs->rel_buckets : attrs->rel_buckets / 2};
+    espl__rel_buckets buckets;
+    buckets.n = causal ? attrs->rel_buckets : attrs->rel_buckets / 2;
     int32_t exact = buckets.n / 2;
     buckets.after = causal ? 0 : buckets.n;
     for (int32_t i = 0; i < buckets.n; i++) {

@@ -35,7 +35,7 @@ template <class real> __global__ void __launch_bounds__(CACHED_THREADS) attentio
     if (token >= c.a.batch->n)
         return;
     cached_place place = cached_place_of(c, token);
-    const real *from = qkv + (size_t)token * c.a.width + key_column(c.a, 0);
+    const real *from = qkv + (size_t)token * c.a.query_ld + c.a.heads * c.a.d;
     real *to = cache + (place.begin + place.at) * width;
     for (int e = threadIdx.x; e < width; e += CACHED_THREADS)
         to[e] = from[e];
@@ -76,17 +76,22 @@ template <class part> struct cached_state {
     part out;
 };
 
-/* Keys `key`, `key` + step, ... of one group, as far as `last`; keys and values are d wide and `width` apart. */
+/* Keys `key`, `key` + step, ... of one group, as far as `last`; keys and values are d wide and `width` apart. `bias`: of the last key, as
+ * far back as `reach`; NULL: none. */
 template <class part, class real>
 static __device__ __forceinline__ void add_keys(cached_state<part> &state, const part &query, const real *keys, const real *values,
-                                                size_t width, int key, int step, int last, int d, float scale) {
+                                                size_t width, int key, int step, int last, int d, float scale, const float *bias,
+                                                int reach) {
     float s[CACHED_UNROLL], top = state.top;
     part one;
 #pragma unroll
     for (int u = 0; u < CACHED_UNROLL; u++) {
         bool seen = key + u * step <= last;
         one.load(keys + (size_t)(key + u * step) * width, d, seen);
-        s[u] = query.dot(one) * scale;
+        s[u] = query.dot(one);
+        if (bias != NULL && seen)
+            s[u] += bias[max(key + u * step - last, -reach)];
+        s[u] *= scale;
         s[u] = seen ? s[u] : -INFINITY;
         top = fmaxf(top, s[u]);
     }
@@ -153,11 +158,12 @@ __global__ void __launch_bounds__(CACHED_THREADS) attention_over_cache(cached_ca
     size_t width = (size_t)(2 * a.kv_heads * a.d);
     const real *keys = cache + place.begin * (int64_t)width + kv_head * a.d, *values = keys + a.kv_heads * a.d;
     part query;
-    query.load(qkv + (size_t)token * a.width + query_column(a, head), a.d, true);
+    query.load(qkv + (size_t)token * a.query_ld + head * a.d, a.d, true);
     cached_state<part> state = {-INFINITY, 0.0f, {}};
+    const float *bias = a.bias != NULL ? a.bias + (size_t)head * a.entries + a.entries / 2 : NULL;
     int first = a.window > 0 ? max(0, place.at - a.window + 1) : 0;
     for (int key = first; key <= place.at; key += groups * CACHED_UNROLL)
-        add_keys(state, query, keys, values, width, key + group, groups, place.at, a.d, a.scale);
+        add_keys(state, query, keys, values, width, key + group, groups, place.at, a.d, a.scale, bias, a.entries / 2);
     merge_groups(memory, state, a.d, to);
 }
 
@@ -174,8 +180,10 @@ template <class real> static void attention_cached_forward(const espl_args *args
     constexpr int vector = reals<real>::vector;
     const espl_cache *cache = args->batch->cache;
     const espl__rows *rows = espl__rows_of(args);
-    cached_call c = {attention_of(args), rows->segments, rows->cache_row, rows->cache_length, cache->capacity};
+    cached_call c = {self_attention_of(args), rows->segments, rows->cache_row, rows->cache_length, cache->capacity};
     int d = c.a.d;
+    c.a.causal = 1;
+    put_bias_tables<real>(c.a, args, 0);
     ESPL_ASSERT(d <= CACHED_WIDEST, "attention over a cache: head_dim is %d, at most %d fit", d, CACHED_WIDEST);
     real *layer = (real *)cache->data + args->layer * cache->rows * cache->capacity * 2 * c.a.kv_heads * d;
     ESPL_LAUNCH(attention_append<real>, dim3((unsigned)c.a.tokens), dim3(CACHED_THREADS), (size_t)0, espl__cuda->compute, c,

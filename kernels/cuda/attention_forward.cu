@@ -1,5 +1,6 @@
 #include "kernels/cuda/attention_simt.cuh"
 #include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/cudnn_attention.h"
 
 /* FlashAttention-2, algorithm 1 (Dao 2023): for a tile of queries, running maximum m and sum l over tiles of keys,
  *   S = Q K^T;  m' = max(m, S);  P = e^(scale (S - m'));  l = l e^(scale (m - m')) + sum P;  O = O e^(scale (m - m')) + drop(P) V.
@@ -82,18 +83,19 @@ static __device__ __forceinline__ void put_queries(const attention &a, softmax_s
     put_rows(out + ((size_t)row * a.heads + head) * a.d, (size_t)a.heads * a.d, a.tokens - row, a.d, state.out, scale, false);
 }
 
-template <int D, bool DROP>
+template <int D, bool DROP, bool BIAS>
 __global__ void __launch_bounds__(forward_shape<D>::threads, 2)
-    attention_forward_tiled(attention a, const bf16 *__restrict__ qkv, bf16 *__restrict__ out, float *__restrict__ lse) {
+    attention_forward_tiled(attention a, attention_tensors<bf16> t, bf16 *__restrict__ out, float *__restrict__ lse) {
     typedef forward_shape<D> shape;
     constexpr int mt = shape::mt, nt = D / 8, kt = shape::keys / 8, stride = tile_of<D>::stride;
     ESPL_SHARED_DYN(bf16, queries);
     bf16 *keys = queries + shape::queries * stride, *values = keys + shape::keys * stride;
     uint32_t *kept = reinterpret_cast<uint32_t *>(values + shape::keys * stride);
-    int head = blockIdx.y, kv_head = head / a.group, n = a.batch->n;
+    int head = blockIdx.y, kv_head = head / a.group, n = a.keyed->n;
     int first = (int)(gridDim.x - 1 - blockIdx.x) * shape::queries, warp_row = (int)(threadIdx.x >> 5) * 16 * mt; /* longest rows first */
-    const bf16 *key_at = qkv + key_column(a, kv_head), *value_at = qkv + value_column(a, kv_head);
-    stretch all = stretch_of_rows(a, keys_of, first, shape::queries);
+    const bf16 *key_at = t.key + kv_head * a.d, *value_at = t.value + kv_head * a.d;
+    const float *bias = BIAS ? a.bias + (size_t)head * a.entries : NULL;
+    stretch all = stretch_of_rows(a, keys_of, first, shape::queries, a.batch->n);
     warp_stretches seen = warp_stretches_of<mt>(a, keys_of, first + warp_row);
     dropout drop = {};
     if (DROP)
@@ -105,15 +107,15 @@ __global__ void __launch_bounds__(forward_shape<D>::threads, 2)
         state.sum[m / 2][m % 2] = 0.0f;
     }
     int k = all.first / shape::keys * shape::keys;
-    load_tile<D, shape::queries, shape::threads>(queries, qkv + query_column(a, head), a.width, first, n, a.d);
-    load_tile<D, shape::keys, shape::threads>(keys, key_at, a.width, k, n, a.d);
+    load_tile<D, shape::queries, shape::threads>(queries, t.query + head * a.d, a.query_ld, first, a.batch->n, a.d);
+    load_tile<D, shape::keys, shape::threads>(keys, key_at, a.key_ld, k, n, a.d);
     cp_async_commit();
     for (; k < all.last; k += shape::keys) {
         bool meeting = meets(seen.all, k, shape::keys);
         float s[mt][kt][4];
         cp_async_wait<0>();
         __syncthreads(); /* the keys are here; nobody reads the values before these */
-        load_tile<D, shape::keys, shape::threads>(values, value_at, a.width, k, n, a.d);
+        load_tile<D, shape::keys, shape::threads>(values, value_at, a.key_ld, k, n, a.d);
         cp_async_commit();
         if (meeting) {
             clear(s);
@@ -125,10 +127,12 @@ __global__ void __launch_bounds__(forward_shape<D>::threads, 2)
         cp_async_wait<0>();
         __syncthreads(); /* the values are here; nobody reads these keys */
         if (k + shape::keys < all.last)
-            load_tile<D, shape::keys, shape::threads>(keys, key_at, a.width, k + shape::keys, n, a.d);
+            load_tile<D, shape::keys, shape::threads>(keys, key_at, a.key_ld, k + shape::keys, n, a.d);
         cp_async_commit();
         if (!meeting)
             continue;
+        if (BIAS)
+            add_bias<1>(s, bias + bias_place(a, k - first - warp_row));
         if (!covers(seen.every, k, shape::keys))
             mask_scores(s, a, keys_of, first + warp_row, k);
         online_softmax(state, s, a.scale_log2);
@@ -140,27 +144,41 @@ __global__ void __launch_bounds__(forward_shape<D>::threads, 2)
     put_queries<D>(a, state, head, first + warp_row, DROP && drop.on ? drop.scale : 1.0f, out, lse);
 }
 
-template <int D, bool DROP> static void launch_forward(const attention &a, const espl_args *args) {
+template <int D, bool DROP, bool BIAS>
+static void launch_forward(const attention &a, const attention_tensors<bf16> &t, const espl_args *args) {
     typedef forward_shape<D> shape;
-    auto attention_forward = attention_forward_tiled<D, DROP>;
+    auto attention_forward = attention_forward_tiled<D, DROP, BIAS>;
     ESPL_ALLOW_SHARED(attention_forward, shape::shared_bytes);
     ESPL_LAUNCH(attention_forward, dim3((unsigned)(a.tokens + shape::queries - 1) / shape::queries, (unsigned)a.heads),
-                dim3(shape::threads), (size_t)shape::shared_bytes, espl__cuda->compute, a, (const bf16 *)args->in[0], (bf16 *)args->out[0],
-                (float *)args->out[1]);
+                dim3(shape::threads), (size_t)shape::shared_bytes, espl__cuda->compute, a, t, (bf16 *)args->out[0], (float *)args->out[1]);
 }
 
-extern "C" void espl__cuda_bf16_attention_forward(const espl_args *args) {
-    attention a = attention_of(args);
+static void attend(const attention &a, const attention_tensors<bf16> &t, const espl_args *args) {
     if (!attention_is_tiled(args)) {
-        attention_simt_forward<bf16>(args);
+        attention_simt_forward<bf16>(a, t, args);
         return;
     }
-    with_head_size(a.d, [&](auto size) {
+    with_head_size(a.d, a.bias != NULL, [&](auto size, auto bias) {
         if (a.drop.on)
-            launch_forward<decltype(size)::value, true>(a, args);
+            launch_forward<decltype(size)::value, true, decltype(bias)::value>(a, t, args);
         else
-            launch_forward<decltype(size)::value, false>(a, args);
+            launch_forward<decltype(size)::value, false, decltype(bias)::value>(a, t, args);
     });
 }
 
-extern "C" void espl__cuda_fp32_attention_forward(const espl_args *args) { attention_simt_forward<float>(args); }
+static void attend(const attention &a, const attention_tensors<float> &t, const espl_args *args) {
+    attention_simt_forward<float>(a, t, args);
+}
+
+template <class real> static void attention_forward(const espl_args *args) {
+    attention a = self_attention_of(args);
+    put_bias_tables<real>(a, args, 0);
+    attend(a, self_tensors_of<real>(args), args);
+}
+
+extern "C" void espl__cuda_bf16_attention_forward(const espl_args *args) {
+    if (!espl__cudnn_forward(args, attention_forward<bf16>))
+        attention_forward<bf16>(args);
+}
+
+extern "C" void espl__cuda_fp32_attention_forward(const espl_args *args) { attention_forward<float>(args); }

@@ -27,11 +27,11 @@ __global__ void __launch_bounds__(256)
 /* Fills args->work. */
 template <class real, int LANES> static inline void attention_row_statistics(const attention &a, const espl_args *args) {
     int padded = (int)espl__attention_padded_rows(a.tokens);
-    float *lse2 = (float *)args->work, *delta = lse2 + (size_t)a.heads * padded;
+    espl__attention_layout layout = espl__attention_layout_of(args->attrs, a.tokens, 1);
     auto attention_statistics = attention_row_statistics_kernel<real, LANES>;
     ESPL_LAUNCH(attention_statistics, dim3((unsigned)(((size_t)padded * a.heads * LANES + 255) / 256)), dim3(256), (size_t)0,
-                espl__cuda->compute, a, (const real *)args->out[0], (const real *)args->dout[0], (const float *)args->out[1], lse2, delta,
-                padded);
+                espl__cuda->compute, a, (const real *)args->out[0], (const real *)args->dout[0], (const float *)args->out[1],
+                (float *)args->work + layout.lse2, (float *)args->work + layout.delta, padded);
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* ATTENTION without tensor cores: fp32, and heads that attention_tile.cuh does not take. The algorithms are those of attention_forward.cu
+/* Attention without tensor cores: fp32, and heads that attention_tile.cuh does not take. The algorithms are those of attention_forward.cu
  * and attention_backward.cu.
  *
  * A block of 16 x 16 threads multiplies tiles of 64 x 64, thread (y, x) having rows y + 16 i and columns x + 16 j, so that the lanes of a
@@ -61,13 +61,13 @@ static __device__ __forceinline__ void simt_multiply(simt_sums &sums, const floa
 /* sums = A B^T over the whole head; a tile of rows each. */
 template <class real>
 static __device__ __forceinline__ void simt_multiply_rows(simt_sums &sums, simt_memory &memory, const real *a, size_t lda, int a_row,
-                                                          const real *b, size_t ldb, int b_row, int n, int d) {
+                                                          int a_rows, const real *b, size_t ldb, int b_row, int b_rows, int d) {
     float *left = memory.operand, *right = left + SIMT_TILE * SIMT_CHUNK_STRIDE;
     simt_clear(sums);
     for (int c = 0; c < d; c += SIMT_CHUNK) {
         __syncthreads();
-        simt_load<SIMT_CHUNK, SIMT_CHUNK_STRIDE>(left, a, lda, a_row, n, c, d);
-        simt_load<SIMT_CHUNK, SIMT_CHUNK_STRIDE>(right, b, ldb, b_row, n, c, d);
+        simt_load<SIMT_CHUNK, SIMT_CHUNK_STRIDE>(left, a, lda, a_row, a_rows, c, d);
+        simt_load<SIMT_CHUNK, SIMT_CHUNK_STRIDE>(right, b, ldb, b_row, b_rows, c, d);
         __syncthreads();
         simt_multiply<SIMT_CHUNK, SIMT_CHUNK_STRIDE, 1, SIMT_CHUNK_STRIDE, 1>(sums, left, right);
     }
@@ -122,16 +122,27 @@ static __device__ __forceinline__ float simt_keep(const attention &a, const drop
     if (!drop.on)
         return 1.0f;
     uint64_t row = (uint64_t)((int64_t)head * a.batch->n + i);
-    return dropout_factor(drop, (row << 20) + (uint64_t)(k - a.row_begin[i]));
+    return dropout_factor(drop, (row << 20) + (uint64_t)(k - a.key_begin[i]));
+}
+
+static __device__ __forceinline__ void simt_add_bias(simt_sums &s, const attention &a, int head, int q, int k) {
+    if (a.bias == NULL)
+        return;
+    const float *bias = a.bias + (size_t)head * a.entries + bias_place(a, k - q);
+#pragma unroll
+    for (int i = 0; i < SIMT_MICRO; i++)
+#pragma unroll
+        for (int j = 0; j < SIMT_MICRO; j++)
+            s[i][j] += bias[simt_column(j) - simt_row(i)];
 }
 
 template <class real>
 __global__ void __launch_bounds__(SIMT_THREADS)
-    attention_forward_simt(attention a, const real *__restrict__ qkv, real *__restrict__ out, float *__restrict__ lse) {
+    attention_forward_simt(attention a, attention_tensors<real> t, real *__restrict__ out, float *__restrict__ lse) {
     ESPL_SHARED(simt_memory, memory, [1]);
     int head = blockIdx.y, kv_head = head / a.group, n = a.batch->n, first = (int)blockIdx.x * SIMT_TILE;
-    int column = (int)blockIdx.z * SIMT_TILE;
-    stretch all = stretch_of_rows(a, keys_of, first, SIMT_TILE);
+    int column = (int)blockIdx.z * SIMT_TILE, keys = a.keyed->n;
+    stretch all = stretch_of_rows(a, keys_of, first, SIMT_TILE, n);
     dropout drop = dropout_begin(a.drop, a.batch);
     float top[SIMT_MICRO], sum[SIMT_MICRO];
     simt_sums o, s;
@@ -142,7 +153,8 @@ __global__ void __launch_bounds__(SIMT_THREADS)
         sum[i] = 0.0f;
     }
     for (int k = all.first; k < all.last; k += SIMT_TILE) {
-        simt_multiply_rows(s, memory[0], qkv + query_column(a, head), a.width, first, qkv + key_column(a, kv_head), a.width, k, n, a.d);
+        simt_multiply_rows(s, memory[0], t.query + head * a.d, a.query_ld, first, n, t.key + kv_head * a.d, a.key_ld, k, keys, a.d);
+        simt_add_bias(s, a, head, first, k);
 #pragma unroll
         for (int i = 0; i < SIMT_MICRO; i++) {
             int row = first + simt_row(i);
@@ -165,7 +177,7 @@ __global__ void __launch_bounds__(SIMT_THREADS)
             sum[i] = fmaf(sum[i], shrink, total);
             top[i] = higher;
         }
-        simt_multiply_scores<false>(o, memory[0], s, qkv + value_column(a, kv_head), a.width, k, n, column, a.d);
+        simt_multiply_scores<false>(o, memory[0], s, t.value + kv_head * a.d, a.key_ld, k, keys, column, a.d);
     }
 #pragma unroll
     for (int i = 0; i < SIMT_MICRO; i++) {
@@ -180,22 +192,22 @@ __global__ void __launch_bounds__(SIMT_THREADS)
     simt_put(out + head * a.d, (size_t)a.heads * a.d, first, a.tokens, column, a.d, o, 1.0f, false);
 }
 
-template <class real> struct simt_backward {
-    const real *qkv, *dout;
+/* What backward reads and sums beside the tensors. */
+struct simt_backward {
     const float *lse, *delta; /* [N, H]; [H, padded] */
-    real *din;
+    float *slopes;            /* [H, parts, entries] sums of dS by offset, a part for each tile of queries; NULL: not wanted */
     int padded;
-    int add;
 };
 
 /* p: drop(P), ds: dS, of a tile of queries and one of keys. */
 template <class real>
-static __device__ __forceinline__ void simt_score_gradients(const attention &a, const simt_backward<real> &t, simt_memory &memory,
-                                                            const dropout &drop, int head, int q, int k, int n, simt_sums &p,
+static __device__ __forceinline__ void simt_score_gradients(const attention &a, const attention_tensors<real> &t, const simt_backward &back,
+                                                            simt_memory &memory, const dropout &drop, int head, int q, int k, simt_sums &p,
                                                             simt_sums &ds) {
-    int kv_head = head / a.group;
-    simt_multiply_rows(p, memory, t.qkv + query_column(a, head), a.width, q, t.qkv + key_column(a, kv_head), a.width, k, n, a.d);
-    simt_multiply_rows(ds, memory, t.dout + head * a.d, a.heads * a.d, q, t.qkv + value_column(a, kv_head), a.width, k, n, a.d);
+    int kv_head = head / a.group, n = a.batch->n, keys = a.keyed->n;
+    simt_multiply_rows(p, memory, t.query + head * a.d, a.query_ld, q, n, t.key + kv_head * a.d, a.key_ld, k, keys, a.d);
+    simt_add_bias(p, a, head, q, k);
+    simt_multiply_rows(ds, memory, t.dout + head * a.d, a.heads * a.d, q, n, t.value + kv_head * a.d, a.key_ld, k, keys, a.d);
 #pragma unroll
     for (int i = 0; i < SIMT_MICRO; i++) {
         int row = q + simt_row(i);
@@ -207,71 +219,89 @@ static __device__ __forceinline__ void simt_score_gradients(const attention &a, 
                 continue;
             }
             float keep = simt_keep(a, drop, head, row, k + simt_column(j));
-            float whole = expf(p[i][j] * a.scale - t.lse[(size_t)row * a.heads + head]);
-            ds[i][j] = whole * (keep * ds[i][j] - t.delta[(size_t)head * t.padded + row]);
+            float whole = expf(p[i][j] * a.scale - back.lse[(size_t)row * a.heads + head]);
+            ds[i][j] = whole * (keep * ds[i][j] - back.delta[(size_t)head * back.padded + row]);
             p[i][j] = whole * keep;
         }
     }
 }
 
-template <class real> __global__ void __launch_bounds__(SIMT_THREADS) attention_keys_simt(attention a, simt_backward<real> t) {
+template <class real>
+__global__ void __launch_bounds__(SIMT_THREADS) attention_keys_simt(attention a, attention_tensors<real> t, simt_backward back) {
     ESPL_SHARED(simt_memory, memory, [1]);
     int kv_head = blockIdx.y, n = a.batch->n, first = (int)blockIdx.x * SIMT_TILE, column = (int)blockIdx.z * SIMT_TILE;
-    stretch all = stretch_of_rows(a, queries_of, first, SIMT_TILE);
+    stretch all = stretch_of_rows(a, queries_of, first, SIMT_TILE, a.keyed->n);
     dropout drop = dropout_begin(a.drop, a.batch);
     simt_sums dk, dv, p, ds;
     simt_clear(dk);
     simt_clear(dv);
     for (int head = kv_head * a.group; head < (kv_head + 1) * a.group; head++)
         for (int q = all.first; q < all.last; q += SIMT_TILE) {
-            simt_score_gradients(a, t, memory[0], drop, head, q, first, n, p, ds);
+            simt_score_gradients(a, t, back, memory[0], drop, head, q, first, p, ds);
             simt_multiply_scores<true>(dv, memory[0], p, t.dout + head * a.d, a.heads * a.d, q, n, column, a.d);
-            simt_multiply_scores<true>(dk, memory[0], ds, t.qkv + query_column(a, head), a.width, q, n, column, a.d);
+            simt_multiply_scores<true>(dk, memory[0], ds, t.query + head * a.d, a.query_ld, q, n, column, a.d);
         }
-    simt_put(t.din + key_column(a, kv_head), a.width, first, a.tokens, column, a.d, dk, a.scale, t.add);
-    simt_put(t.din + value_column(a, kv_head), a.width, first, a.tokens, column, a.d, dv, 1.0f, t.add);
+    simt_put(t.dkey + kv_head * a.d, a.key_ld, first, a.keyed_tokens, column, a.d, dk, a.scale, t.key_add);
+    simt_put(t.dvalue + kv_head * a.d, a.key_ld, first, a.keyed_tokens, column, a.d, dv, 1.0f, t.key_add);
 }
 
-template <class real> __global__ void __launch_bounds__(SIMT_THREADS) attention_queries_simt(attention a, simt_backward<real> t) {
+/* Adds the diagonals of memory.scores; a thread has one. */
+static __device__ __forceinline__ void simt_add_slopes(const simt_memory &memory, float *slopes) {
+    int offset = (int)threadIdx.x - (SIMT_TILE - 1);
+    if (offset >= SIMT_TILE)
+        return;
+    float sum = 0.0f;
+    for (int row = max(0, -offset); row < min(SIMT_TILE, SIMT_TILE - offset); row++)
+        sum += memory.scores[row * SIMT_STRIDE + row + offset];
+    slopes[offset] += sum;
+}
+
+template <class real>
+__global__ void __launch_bounds__(SIMT_THREADS) attention_queries_simt(attention a, attention_tensors<real> t, simt_backward back) {
     ESPL_SHARED(simt_memory, memory, [1]);
-    int head = blockIdx.y, n = a.batch->n, first = (int)blockIdx.x * SIMT_TILE, column = (int)blockIdx.z * SIMT_TILE;
-    stretch all = stretch_of_rows(a, keys_of, first, SIMT_TILE);
+    int head = blockIdx.y, first = (int)blockIdx.x * SIMT_TILE, column = (int)blockIdx.z * SIMT_TILE;
+    stretch all = stretch_of_rows(a, keys_of, first, SIMT_TILE, a.batch->n);
     dropout drop = dropout_begin(a.drop, a.batch);
+    float *slopes = back.slopes != NULL && column == 0 ? back.slopes + ((size_t)head * gridDim.x + blockIdx.x) * a.entries : NULL;
     simt_sums dq, p, ds;
     simt_clear(dq);
+    for (int x = threadIdx.x; slopes != NULL && x < a.entries; x += SIMT_THREADS)
+        slopes[x] = 0.0f;
     for (int k = all.first; k < all.last; k += SIMT_TILE) {
-        simt_score_gradients(a, t, memory[0], drop, head, first, k, n, p, ds);
-        simt_multiply_scores<false>(dq, memory[0], ds, t.qkv + key_column(a, head / a.group), a.width, k, n, column, a.d);
+        simt_score_gradients(a, t, back, memory[0], drop, head, first, k, p, ds);
+        simt_multiply_scores<false>(dq, memory[0], ds, t.key + head / a.group * a.d, a.key_ld, k, a.keyed->n, column, a.d);
+        if (slopes != NULL)
+            simt_add_slopes(memory[0], slopes + bias_place(a, k - first));
     }
-    simt_put(t.din + query_column(a, head), a.width, first, a.tokens, column, a.d, dq, a.scale, t.add);
+    simt_put(t.dquery + head * a.d, a.query_ld, first, a.tokens, column, a.d, dq, a.scale, t.query_add);
 }
 
-static inline dim3 simt_grid(const attention &a, int heads) {
-    return dim3((unsigned)(a.tokens + SIMT_TILE - 1) / SIMT_TILE, (unsigned)heads, (unsigned)(a.d + SIMT_TILE - 1) / SIMT_TILE);
+static inline dim3 simt_grid(const attention &a, int rows, int heads) {
+    return dim3((unsigned)(rows + SIMT_TILE - 1) / SIMT_TILE, (unsigned)heads, (unsigned)(a.d + SIMT_TILE - 1) / SIMT_TILE);
 }
 
-template <class real> static inline void attention_simt_forward(const espl_args *args) {
-    attention a = attention_of(args);
+template <class real>
+static inline void attention_simt_forward(const attention &a, const attention_tensors<real> &t, const espl_args *args) {
     auto attention_forward = attention_forward_simt<real>;
-    ESPL_LAUNCH(attention_forward, simt_grid(a, a.heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, (const real *)args->in[0],
+    ESPL_LAUNCH(attention_forward, simt_grid(a, a.tokens, a.heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, t,
                 (real *)args->out[0], (float *)args->out[1]);
 }
 
-template <class real> static inline void attention_simt_backward(const espl_args *args) {
-    attention a = attention_of(args);
-    simt_backward<real> t = {};
-    t.qkv = (const real *)args->in[0];
-    t.dout = (const real *)args->dout[0];
-    t.lse = (const float *)args->out[1];
-    t.padded = (int)espl__attention_padded_rows(a.tokens);
-    t.delta = (const float *)args->work + (size_t)a.heads * t.padded;
-    t.din = (real *)args->din[0];
-    t.add = args->din_add[0];
+template <class real>
+static inline void attention_simt_backward(const attention &a, const attention_tensors<real> &t, const espl_args *args) {
+    espl__attention_layout layout = espl__attention_layout_of(args->attrs, a.tokens, 1);
+    float *work = (float *)args->work;
+    simt_backward back = {(const float *)args->out[1], work + layout.delta,
+                          a.bias != NULL && args->dparam[0] != NULL ? work + layout.slopes : NULL,
+                          (int)espl__attention_padded_rows(a.tokens)};
+    dim3 by_keys = simt_grid(a, a.keyed_tokens, a.kv_heads), by_queries = simt_grid(a, a.tokens, a.heads);
     attention_row_statistics<real, 1>(a, args);
     auto attention_keys = attention_keys_simt<real>;
     auto attention_queries = attention_queries_simt<real>;
-    ESPL_LAUNCH(attention_keys, simt_grid(a, a.kv_heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, t);
-    ESPL_LAUNCH(attention_queries, simt_grid(a, a.heads), dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, t);
+    ESPL_LAUNCH(attention_keys, by_keys, dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, t, back);
+    ESPL_LAUNCH(attention_queries, by_queries, dim3(SIMT_THREADS), (size_t)0, espl__cuda->compute, a, t, back);
+    if (back.slopes != NULL)
+        espl__cuda_bias_gradient(args, back.slopes, (int)by_queries.x);
 }
 
 #endif

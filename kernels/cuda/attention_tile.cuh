@@ -97,6 +97,18 @@ static __device__ __forceinline__ void multiply_columns(float (&sums)[MT][NT][4]
     }
 }
 
+/* Adds biases to the scores of a warp. `table`: the bias of its first row and column; SIGN 1: rows are queries, -1: keys. */
+template <int SIGN, int MT, int NT> static __device__ __forceinline__ void add_bias(float (&s)[MT][NT][4], const float *table) {
+    table += SIGN * (lane_column() - lane_row());
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int i = 0; i < NT; i++)
+#pragma unroll
+            for (int c = 0; c < 4; c++)
+                s[m][i][c] += table[SIGN * (8 * i + c % 2 - 16 * m - 8 * (c / 2))];
+}
+
 /* What the rows of a warp see, or are seen by. */
 struct warp_stretches {
     stretch all;   /* by any of them; none: last is 0 */
@@ -164,20 +176,26 @@ static __device__ __forceinline__ void put_rows(bf16 *to, size_t ld, int rows, i
         }
 }
 
-/* The instantiation that takes head size d: the next of 64, 80, 96, 128, 256. Calls f with it as a type. */
+/* The instantiation that takes head size d: the next of 64, 80, 96, 128, 256; with biases of 64, 128. Calls f with it as a type, and
+ * whether there are biases as another. */
 template <int D> struct head_size { static constexpr int value = D; };
+template <bool BIAS> struct with_bias { static constexpr bool value = BIAS; };
 
-template <class F> static inline void with_head_size(int d, F &&f) {
-    if (d <= 64)
-        f(head_size<64>());
+template <class F> static inline void with_head_size(int d, bool bias, F &&f) {
+    if (bias && d <= 64)
+        f(head_size<64>(), with_bias<true>());
+    else if (bias)
+        f(head_size<128>(), with_bias<true>());
+    else if (d <= 64)
+        f(head_size<64>(), with_bias<false>());
     else if (d <= 80)
-        f(head_size<80>());
+        f(head_size<80>(), with_bias<false>());
     else if (d <= 96)
-        f(head_size<96>());
+        f(head_size<96>(), with_bias<false>());
     else if (d <= 128)
-        f(head_size<128>());
+        f(head_size<128>(), with_bias<false>());
     else
-        f(head_size<256>());
+        f(head_size<256>(), with_bias<false>());
 }
 
 #endif

@@ -82,6 +82,9 @@ typedef struct op_case {
 #define OP_ATTENTION_ROW(name, flags, segments, h, g, d, causality, w, p) \
     {name, ESPL_OP_ATTENTION, flags, segments, {.heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w, \
      .scale = 1.0f / sqrt_of_##d, .dropout = p, .rng_op = 3}}
+#define OP_BIASED_ROW(name, flags, segments, h, g, d, causality, w, p, s, buckets, distance) \
+    {name, ESPL_OP_ATTENTION, flags, segments, {.heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w, \
+     .scale = s, .dropout = p, .rng_op = 3, .rel_buckets = buckets, .rel_distance = distance}}
 #define OP_ACT_ROW(name, flags, segments, width, f) {name, ESPL_OP_ACT, flags, segments, {.n_in = width, .kind = f}}
 #define OP_GLU_ROW(name, flags, segments, width, f) \
     {name, ESPL_OP_GLU, flags, segments, {.n_in = 2 * width, .n_out = width, .kind = f}}
@@ -178,6 +181,17 @@ static const op_case op_cases[] = {
     OP_ATTENTION_ROW("attention causal large", OP_LARGE, OP_LONG_SEGMENTS, 4, 2, 64, 1, 0, 0),
     OP_ATTENTION_ROW("attention full large", OP_LARGE, OP_LONG_SEGMENTS, 2, 2, 24, 0, 0, 0.1f),
     OP_ATTENTION_ROW("attention window large", OP_LARGE, OP_LONG_SEGMENTS, 4, 1, 16, 1, 40, 0.1f),
+
+    OP_BIASED_ROW("attention bias full", 0, OP_SHORT_SEGMENTS, 2, 2, 8, 0, 0, 0, 0.5f, 8, 16),
+    OP_BIASED_ROW("attention bias causal gqa2", 0, OP_ONE_SEGMENT, 4, 2, 16, 1, 0, 0, 0.25f, 7, 20),
+    OP_BIASED_ROW("attention bias full dropout", 0, OP_ONE_SEGMENT, 2, 1, 5, 0, 0, 0.3f, 0.5f, 12, 20),
+    OP_BIASED_ROW("attention bias causal dropout add", OP_ADD, OP_SHORT_SEGMENTS, 6, 2, 8, 1, 0, 0.3f, 0.5f, 8, 9),
+    OP_BIASED_ROW("attention bias window", 0, OP_ONE_SEGMENT, 2, 2, 8, 1, 9, 0, 0.5f, 8, 12),
+    OP_BIASED_ROW("attention bias frozen", OP_FROZEN, OP_SHORT_SEGMENTS, 2, 2, 8, 0, 0, 0, 0.5f, 8, 16),
+    OP_BIASED_ROW("attention bias lone tokens", 0, OP_LONE_TOKENS, 2, 2, 8, 0, 0, 0, 0.5f, 8, 16),
+    OP_BIASED_ROW("attention bias full large", OP_LARGE, OP_LONG_SEGMENTS, 6, 2, 64, 0, 0, 0, 0.125f, 32, 128),
+    OP_BIASED_ROW("attention bias causal large", OP_LARGE, OP_LONG_SEGMENTS, 2, 2, 24, 1, 0, 0.1f, 0.25f, 32, 60),
+    OP_BIASED_ROW("attention bias window large", OP_LARGE | OP_ADD, OP_LONG_SEGMENTS, 6, 3, 16, 1, 70, 0, 0.25f, 16, 9),
 
     OP_ACT_ROW("gelu tanh", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_GELU_TANH),
     OP_ACT_ROW("gelu", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_GELU),
@@ -285,7 +299,7 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
         [ESPL_OP_RESNORM] = {n * a->n_in, c->flags & OP_FIRST ? 0 : n * a->n_in, n * a->n_in, n * a->n_in, 2 * n, a->n_in, bias * a->n_in},
         [ESPL_OP_LINEAR] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
         [ESPL_OP_QKV] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
-        [ESPL_OP_ATTENTION] = {n * heads * a->head_dim, 0, n * a->heads * a->head_dim, n * a->heads, 0, 0, 0},
+        [ESPL_OP_ATTENTION] = {n * heads * a->head_dim, 0, n * a->heads * a->head_dim, n * a->heads, 0, a->rel_buckets * a->heads, 0},
         [ESPL_OP_ACT] = {n * a->n_in, 0, n * a->n_in, 0, 0, 0, 0},
         [ESPL_OP_GLU] = {n * a->n_in, 0, n * a->n_out, 0, 0, 0, 0},
         [ESPL_OP_MLP] = {n * a->n_in, 0, n * a->n_out, n * a->ffn, 0, a->n_in * a->ffn, bias * a->ffn, a->ffn * a->n_out, bias * a->n_out},
@@ -335,7 +349,7 @@ static inline double op_number(const op_case *c, int slot, int64_t element, espl
     char narrow[sizeof(double)];
     if (slot == OP_PARAM0 && c->op == ESPL_OP_RESNORM)
         x = 1 + 0.2 * x;
-    else if (slot == OP_PARAM0 && c->op != ESPL_OP_EMBED)
+    else if (slot == OP_PARAM0 && c->op != ESPL_OP_EMBED && c->op != ESPL_OP_ATTENTION)
         x /= sqrt((double)c->attrs.n_in);
     else if (slot == OP_PARAM2 && c->op == ESPL_OP_MLP)
         x /= sqrt((double)c->attrs.ffn);

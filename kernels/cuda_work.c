@@ -1,6 +1,7 @@
 #include "kernels/cuda_work.h"
 
 #include "kernels/cuda_attention_work.h"
+#include "kernels/cuda_cudnn_work.h"
 #include "kernels/cuda_matmul_work.h"
 #include "kernels/cuda_rows_work.h"
 
@@ -17,7 +18,9 @@ static espl__cuda_work_fn *const work_of[ESPL_N_OPS] = {
 };
 
 static size_t work(espl_op op, const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
-    return work_of[op] != NULL ? work_of[op](attrs, real, n, backward) : 0;
+    size_t own = work_of[op] != NULL ? work_of[op](attrs, real, n, backward) : 0;
+    size_t cudnn = op == ESPL_OP_ATTENTION ? espl__cudnn_work(attrs, real, n, backward) : 0;
+    return own > cudnn ? own : cudnn;
 }
 
 size_t espl__cuda_fp32_work(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward) {

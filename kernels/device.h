@@ -25,6 +25,7 @@ typedef struct espl_graph espl_graph; /* a recorded list of kernels */
 /* What a stream of a micro-batch holds at most. rows 0: no such stream; pooled rows have no segments. */
 typedef struct espl_capacity {
     int64_t rows, segments;
+    int64_t longest; /* rows of a segment; 0: not known, up to all */
 } espl_capacity;
 
 typedef struct espl_device_info {

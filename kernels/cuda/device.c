@@ -1,5 +1,6 @@
 /* GPUs as devices (kernels/device.h), over CUDA's runtime: opening, memory. Copies, recordings and marks: device_stream.c; micro-batches:
  * device_batch.c; snapshots: device_fetch.c. */
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/device_private.h"
 #include "kernels/cuda/gemm_lt.h"
 #include "src/core/buffer.h"
@@ -83,6 +84,7 @@ static void cuda_close(espl_device **address) {
     if (device->compute != NULL)
         cudaStreamSynchronize(device->compute); /* a failure was told before, or is nobody's concern any more */
     espl__cuda_gemm_close();
+    espl__cudnn_close();
     espl__cuda_free_batch(device);
     espl__cuda_free_slots(device->own->stage);
     free_streams(device);
@@ -114,11 +116,13 @@ static espl_status cuda_open(int ordinal, espl_device **opened) {
 
 static void describe_libraries(char *text, size_t room) {
     int driver = 0, runtime = 0;
+    char cudnn[64];
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
+    espl__cudnn_describe(cudnn, sizeof cudnn);
     int blas = (int)espl__cuda_gemm_version();
-    snprintf(text, room, "CUDA %d.%d, driver for %d.%d, cuBLASLt %d.%d.%d, %s", runtime / 1000, runtime % 1000 / 10, driver / 1000,
-             driver % 1000 / 10, blas / 10000, blas / 100 % 100, blas % 100, espl__cuda_bulk_version());
+    snprintf(text, room, "CUDA %d.%d, driver for %d.%d, cuBLASLt %d.%d.%d, %s%s", runtime / 1000, runtime % 1000 / 10, driver / 1000,
+             driver % 1000 / 10, blas / 10000, blas / 100 % 100, blas % 100, espl__cuda_bulk_version(), cudnn);
 }
 
 static void cuda_info(const espl_device *device, espl_device_info *info) {

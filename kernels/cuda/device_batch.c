@@ -58,6 +58,8 @@ espl_status espl__cuda_reserve(espl_device *device, const espl_capacity capacity
     for (int s = 0; s < ESPL_N_STREAMS; s++) {
         espl__rows *rows = &device->rows[s];
         rows->capacity = rows->tokens = capacity[s].rows;
+        rows->segment_capacity = capacity[s].segments;
+        rows->longest = capacity[s].longest > 0 ? capacity[s].longest : capacity[s].rows;
         room[s].rows = larger(capacity[s].rows, own->room[s].rows);
         room[s].segments = larger(capacity[s].segments, own->room[s].segments);
         fits = fits && room[s].rows == own->room[s].rows && room[s].segments == own->room[s].segments;

@@ -215,16 +215,11 @@ static bool may_be_timed(const entry *e, const espl__gemm *g) {
            capture == cudaStreamCaptureStatusNone;
 }
 
-typedef struct digest {
-    uint64_t sum, not_zero;
-} digest;
-
-/* Of C as it is now; the product's work is free. */
-static bool digest_of(const espl__gemm *g, digest *d) {
+bool espl__cuda_digest_of(const void *x, int64_t element, int64_t rows, int64_t columns, int64_t ld, void *work, espl__digest *d) {
     uint64_t partial[2 * ESPL_DIGEST_BLOCKS];
-    *d = (digest){0};
-    int blocks = espl__cuda_digest(g->c, espl__real_size(g->out), g->m, g->n, g->ldc, g->work);
-    if (cudaMemcpyAsync(partial, g->work, sizeof partial, cudaMemcpyDeviceToHost, espl__cuda->compute) != cudaSuccess ||
+    *d = (espl__digest){0};
+    int blocks = espl__cuda_digest(x, element, rows, columns, ld, work);
+    if (cudaMemcpyAsync(partial, work, sizeof partial, cudaMemcpyDeviceToHost, espl__cuda->compute) != cudaSuccess ||
         cudaStreamSynchronize(espl__cuda->compute) != cudaSuccess)
         return false;
     for (int b = 0; b < blocks; b++) {
@@ -232,6 +227,11 @@ static bool digest_of(const espl__gemm *g, digest *d) {
         d->not_zero += partial[2 * b + 1];
     }
     return true;
+}
+
+/* Of C as it is now; the product's work is free. */
+static bool digest_of(const espl__gemm *g, espl__digest *d) {
+    return espl__cuda_digest_of(g->c, espl__real_size(g->out), g->m, g->n, g->ldc, g->work, d);
 }
 
 /* The least milliseconds of RUNS, or a negative number when the algorithm does not run. */
@@ -258,9 +258,9 @@ static void show(const shape *s, int candidate, const char *what, float ms) {
 }
 
 /* Runs a candidate. Returns its milliseconds, or a negative number when it fails or its bits are not `first`, which candidate 0 fills. */
-static float try_candidate(entry *e, const espl__gemm *g, int i, const cublasLtMatmulAlgo_t *algorithm, digest *first,
+static float try_candidate(entry *e, const espl__gemm *g, int i, const cublasLtMatmulAlgo_t *algorithm, espl__digest *first,
                            cudaEvent_t event[2]) {
-    digest now;
+    espl__digest now;
     if (multiply(e, g, algorithm) != CUBLAS_STATUS_SUCCESS || !digest_of(g, &now)) {
         show(&e->shape, i, "does not run", 0.0f);
         return -1.0f;
@@ -283,7 +283,7 @@ static uint64_t telling(const espl__gemm *g) { return g->out == ESPL_BF16 ? (uin
 /* The fastest of those with the first one's bits. Where too few values that are not zero could show another order, the first stays. */
 static void choose(entry *e, const espl__gemm *g, cudaEvent_t event[2]) {
     cublasLtMatmulHeuristicResult_t results[CANDIDATES];
-    digest first = {0, 0};
+    espl__digest first = {0, 0};
     float least = -1.0f;
     int n = candidates_of(e, g, results, CANDIDATES);
     for (int i = 0; i < n && (i == 0 || first.not_zero >= telling(g)); i++) {

@@ -68,6 +68,13 @@ enum { ESPL_DIGEST_BLOCKS = 256 };
  * partial[2 b + 1]: elements that are not zero. X [rows, columns] of 2 or 4 bytes, rows ld elements apart. */
 int espl__cuda_digest(const void *x, int64_t element, int64_t rows, int64_t columns, int64_t ld, uint64_t *partial);
 
+typedef struct espl__digest {
+    uint64_t sum, not_zero;
+} espl__digest;
+
+/* Local. The same, summed over blocks; waits for it. `work`: 16 ESPL_DIGEST_BLOCKS bytes of the device. False when something failed. */
+bool espl__cuda_digest_of(const void *x, int64_t element, int64_t rows, int64_t columns, int64_t ld, void *work, espl__digest *d);
+
 #ifdef __cplusplus
 }
 #endif

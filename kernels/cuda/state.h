@@ -21,7 +21,8 @@ typedef struct espl__batch {
 /* The rows of one stream of the micro-batch under way; the arrays lie in device memory, at addresses that never change. */
 typedef struct espl__rows {
     int64_t capacity; /* as reserved last; 0: there is no such stream */
-    int64_t tokens;   /* rows that kernels work on: capacity, or those of a batch with a cache */
+    int64_t segment_capacity, longest;
+    int64_t tokens; /* rows that kernels work on: capacity, or those of a batch with a cache */
     espl__batch *batch;
     int32_t *ids, *positions, *types; /* [tokens]; not of pooled rows */
     int32_t *targets;                 /* [tokens] */

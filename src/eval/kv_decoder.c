@@ -66,7 +66,7 @@ static espl_status take_memory(espl_decoder *d, const espl_decoder_use *use) {
         d->targets[i] = -1;
     espl_places places = {.weights = (void *)(uintptr_t)use->weights, .ranks = 1, .act = d->act, .work = d->work, .rope = use->rope};
     espl_tape_bind(&d->tape, &places);
-    return e->calls->reserve(e->device, (const espl_capacity[ESPL_N_STREAMS]){{d->tokens, d->rows}});
+    return e->calls->reserve(e->device, (const espl_capacity[ESPL_N_STREAMS]){{d->tokens, d->rows, 0}});
 }
 
 espl_status espl_decoder_make(const espl_decoder_use *use, int rows, int64_t capacity, int64_t tokens, espl_decoder **decoder) {
@@ -83,7 +83,7 @@ espl_status espl_decoder_make(const espl_decoder_use *use, int rows, int64_t cap
                         .arena = espl_arena_measure("GENERATE"),
                         .host = espl_arena_measure("GENERATE on the host"),
                         .row_bytes = (size_t)(2 * capacity * dims->kv_heads * dims->head_dim) * espl_dtype_size(kernels->real)};
-    espl_tape_make(use->model, kernels, ESPL_USE_GENERATE, 0, (const espl_capacity[ESPL_N_STREAMS]){{tokens, rows}}, use->threads,
+    espl_tape_make(use->model, kernels, ESPL_USE_GENERATE, 0, (const espl_capacity[ESPL_N_STREAMS]){{tokens, rows, 0}}, use->threads,
                    &d->tape);
     find_head(d, use->weights);
     espl_status status = take_memory(d, use);

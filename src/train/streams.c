@@ -9,9 +9,9 @@ static bool has_stream(const espl_model *model, espl_stream stream) {
 
 void espl_streams_capacity(const espl_model *model, const espl_room *room, espl_capacity capacity[ESPL_N_STREAMS]) {
     bool source = has_stream(model, ESPL_STREAM_SOURCE), pooled = has_stream(model, ESPL_STREAM_POOLED);
-    capacity[ESPL_STREAM_MAIN] = (espl_capacity){room->tokens, room->sequences};
-    capacity[ESPL_STREAM_SOURCE] = (espl_capacity){source ? room->source_tokens : 0, source ? room->sequences : 0};
-    capacity[ESPL_STREAM_POOLED] = (espl_capacity){pooled ? room->sequences : 0, 0};
+    capacity[ESPL_STREAM_MAIN] = (espl_capacity){room->tokens, room->sequences, room->longest};
+    capacity[ESPL_STREAM_SOURCE] = (espl_capacity){source ? room->source_tokens : 0, source ? room->sequences : 0, 0};
+    capacity[ESPL_STREAM_POOLED] = (espl_capacity){pooled ? room->sequences : 0, 0, 0};
 }
 
 void espl_streams_fill(const espl_model *model, const espl_sample *sample, const espl_batch *common, espl_streams *streams) {

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { IN0, IN1, OUT0, OUT1, OUT2, PARAM0, PARAM1, DIN0, DOUT0, DOUT1, DPARAM0, DPARAM1, SLOTS };
+enum { IN0, IN1, OUT0, OUT1, OUT2, PARAM0, PARAM1, PARAM2, PARAM3, DIN0, DOUT0, DOUT1, DPARAM0, DPARAM1, DPARAM2, DPARAM3, SLOTS };
 enum { SERIES = 5, BLOCK = 1 << 20 };
 
 typedef struct bench_case {
@@ -40,6 +40,10 @@ typedef struct bench {
     {                                                                                                                                      \
         name, ESPL_OP_LINEAR, sequences, length, { .n_in = in, .n_out = out, .layout = order }                                             \
     }
+#define MLP(name, sequences, length, width, between, order, f)                                                                             \
+    {                                                                                                                                      \
+        name, ESPL_OP_MLP, sequences, length, { .n_in = width, .ffn = between, .n_out = width, .layout = order, .kind = f }                \
+    }
 #define ATTENTION(name, sequences, length, h, g, d)                                                                                        \
     {                                                                                                                                      \
         name, ESPL_OP_ATTENTION, sequences, length, { .heads = h, .kv_heads = g, .head_dim = d, .causal = 1 }                              \
@@ -54,6 +58,8 @@ static const bench_case full_cases[] = {
     ATTENTION("gpt2 attention", 32, 1024, 12, 12, 64),
     LINEAR("gpt2 linear", 32, 1024, 768, 3072, ESPL_IN_OUT),
     {"gpt2 act", ESPL_OP_ACT, 32, 1024, {.n_in = 3072, .kind = ESPL_ACT_GELU_TANH}},
+    MLP("gpt2 mlp", 32, 1024, 768, 3072, ESPL_IN_OUT, ESPL_ACT_GELU_TANH), /* GELU on the products */
+    MLP("bert mlp", 32, 1024, 768, 3072, ESPL_OUT_IN, ESPL_ACT_GELU),      /* and in a pass of its own */
     {"gpt2 linear_xent", ESPL_OP_LINEAR_XENT, 32, 1024, {.n_in = 768, .vocab = 50257, .scale = 1}},
     {"llama embed", ESPL_OP_EMBED, 1, 8192, {.n_out = 4096, .vocab = 128256, .scale = 1}},
     RESNORM("llama resnorm", 1, 8192, 4096, ESPL_NORM_RMS),
@@ -76,6 +82,8 @@ static const bench_case small_cases[] = {
     ATTENTION("gpt2 attention", 2, 16, 2, 2, 64),
     LINEAR("gpt2 linear", 2, 16, 32, 64, ESPL_IN_OUT),
     {"gpt2 act", ESPL_OP_ACT, 2, 16, {.n_in = 64, .kind = ESPL_ACT_GELU_TANH}},
+    MLP("gpt2 mlp", 2, 16, 32, 64, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
+    MLP("bert mlp", 2, 16, 32, 64, ESPL_OUT_IN, ESPL_ACT_GELU),
     {"gpt2 linear_xent", ESPL_OP_LINEAR_XENT, 2, 16, {.n_in = 32, .vocab = 97, .scale = 1}},
     RESNORM("llama resnorm", 1, 40, 48, ESPL_NORM_RMS),
     {"llama qkv",
@@ -91,8 +99,8 @@ static const bench_case small_cases[] = {
 static int64_t tokens_of(const bench_case *c) { return c->sequences * c->length; }
 
 static bool is_stat(const bench_case *c, int slot) {
-    return slot == DPARAM0 || slot == DPARAM1 || (c->op == ESPL_OP_RESNORM && slot == OUT2) ||
-           (c->op == ESPL_OP_ATTENTION && slot == OUT1) || (c->op == ESPL_OP_LINEAR_XENT && slot == OUT0);
+    return slot >= DPARAM0 || (c->op == ESPL_OP_RESNORM && slot == OUT2) || (c->op == ESPL_OP_ATTENTION && slot == OUT1) ||
+           (c->op == ESPL_OP_LINEAR_XENT && slot == OUT0);
 }
 
 /* Elements of each tensor of a case; 0: absent. The gradient of an input that may lie in that of the output does. */
@@ -112,13 +120,18 @@ static void sizes_of(const bench_case *c, int64_t size[SLOTS]) {
         size[IN0] = size[DIN0] = n * a->n_in, size[OUT0] = n * a->n_out, size[PARAM0] = a->n_in * a->n_out;
         size[PARAM1] = a->layout == ESPL_IN_OUT ? a->n_out : 0;
         break;
+    case ESPL_OP_MLP:
+        size[IN0] = size[DIN0] = n * a->n_in, size[OUT0] = n * a->n_out, size[OUT1] = n * a->ffn;
+        size[PARAM0] = a->n_in * a->ffn, size[PARAM1] = a->ffn, size[PARAM2] = a->ffn * a->n_out, size[PARAM3] = a->n_out;
+        break;
     case ESPL_OP_ATTENTION: size[IN0] = size[DIN0] = n * wide, size[OUT0] = n * heads * a->head_dim, size[OUT1] = n * heads; break;
     case ESPL_OP_ACT: size[IN0] = size[OUT0] = n * a->n_in; break;
     case ESPL_OP_GLU: size[IN0] = size[DIN0] = n * a->n_in, size[OUT0] = n * a->n_out; break;
     default: size[IN0] = size[DIN0] = n * a->n_in, size[OUT0] = n, size[PARAM0] = a->vocab * a->n_in; break;
     }
     size[DOUT0] = c->op == ESPL_OP_LINEAR_XENT ? 0 : size[OUT0];
-    size[DPARAM0] = size[PARAM0], size[DPARAM1] = size[PARAM1];
+    for (int p = 0; p < ESPL_MAX_PARAM; p++)
+        size[DPARAM0 + p] = size[PARAM0 + p];
 }
 
 /* Bytes that a pass must move at least: every row of what it reads and writes, once. */
@@ -283,10 +296,10 @@ static espl_args args_of(const bench_case *c, const espl_attrs *attrs, const esp
                        .batch = batch,
                        .in = {m->slot[IN0], m->slot[IN1]},
                        .out = {m->slot[OUT0], m->slot[OUT1], m->slot[OUT2]},
-                       .param = {m->slot[PARAM0], m->slot[PARAM1]},
+                       .param = {m->slot[PARAM0], m->slot[PARAM1], m->slot[PARAM2], m->slot[PARAM3]},
                        .din = {in_place ? m->slot[DOUT0] : m->slot[DIN0]},
                        .dout = {m->slot[DOUT0], m->slot[DOUT1]},
-                       .dparam = {m->slot[DPARAM0], m->slot[DPARAM1]},
+                       .dparam = {m->slot[DPARAM0], m->slot[DPARAM1], m->slot[DPARAM2], m->slot[DPARAM3]},
                        .rope = m->rope,
                        .work = m->work};
 }
@@ -319,7 +332,7 @@ static espl_status time_case(const bench *b, const bench_case *c) {
     case_memory memory = {0};
     espl_args args;
     espl_status status;
-    ESPL_TRY_DONE(b->calls->reserve(b->device, (const espl_capacity[ESPL_N_STREAMS]){{t.batch.n, t.batch.n_segments}}));
+    ESPL_TRY_DONE(b->calls->reserve(b->device, (const espl_capacity[ESPL_N_STREAMS]){{t.batch.n, t.batch.n_segments, c->length}}));
     ESPL_TRY_DONE(b->calls->begin(b->device, &t.batch));
     ESPL_TRY_DONE(memory_make(b, c, &attrs, &memory));
     args = args_of(c, &attrs, &t.batch, &memory);
@@ -435,7 +448,7 @@ static espl_status run(bench *b, const char *backend_name, bool small, espl_dtyp
            info.name, info.libraries, backend_name, b->kernels->name, info.bytes_total, info.bytes_free);
     const bench_case *cases = small ? small_cases : full_cases;
     size_t n = small ? sizeof small_cases / sizeof *small_cases : sizeof full_cases / sizeof *full_cases;
-    ESPL_TRY(b->calls->reserve(b->device, (const espl_capacity[ESPL_N_STREAMS]){{1, 1}}));
+    ESPL_TRY(b->calls->reserve(b->device, (const espl_capacity[ESPL_N_STREAMS]){{1, 1, 1}}));
     if (wanted(b, "copy"))
         ESPL_TRY(time_copy(b, small ? 1 << 16 : (size_t)1 << 31));
     if (wanted(b, "adamw"))

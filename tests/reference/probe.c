@@ -1,13 +1,15 @@
 /* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64]: one forward and backward pass of a Hugging Face folder, for
  * scripts.
  *
- * INPUT holds ids, targets and positions (int64 [n]) and segments (int64 [s + 1]). OUTPUT_FOLDER gets model.safetensors with logits [n, V],
- * loss [n] and, under its name, the gradient of the mean loss for every parameter, all fp64. Dropout is off. */
+ * INPUT holds ids (int64 [n]) and segments (int64 [s + 1]), and what the model needs of: targets, types [n], labels [s], weights (float
+ * [s]), source_ids, source_segments. OUTPUT_FOLDER gets model.safetensors with logits [rows, V], loss [rows], hidden (of an encoder, what
+ * the last layer leaves, [n, D]) and, under its name, the gradient of the mean loss for every parameter, all fp64. Dropout is off. */
 #include "io/safetensors.h"
 #include "src/config/config.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/model/tape.h"
+#include "src/train/streams.h"
 #include "src/train/weights.h"
 
 #include <stdlib.h>
@@ -18,8 +20,8 @@ typedef struct probe {
     const espl_kernels *kernels;
     espl_model *model;
     espl_safetensors *input;
-    int32_t *ids, *targets, *positions, *segments;
-    espl_batch batch;
+    espl_sample sample;
+    espl_streams streams;
     espl_tape train, eval;
     void *weights, *gradients, *act, *work;
     espl_tensor_out *out;
@@ -34,30 +36,60 @@ static const espl_kernels *kernels_by_name(const char *name) {
     return espl_kernels_cpu(ESPL_F32);
 }
 
-static int32_t *read_ints(const probe *p, const char *name, int64_t *n) {
+/* Elements of a tensor of the input, 0 where it is not there. */
+static int64_t read_input(const probe *p, const char *name, void *to, espl_dtype dtype) {
     const espl_tensor_file *t = espl_safetensors_find(p->input, name);
-    ESPL_ASSERT(t != NULL && t->dtype == ESPL_I64 && t->n_dims == 1, "the input needs int64 '%s'", name);
-    int32_t *values = espl_malloc((size_t)t->shape[0] * sizeof *values);
-    espl_dtype_convert(values, ESPL_I32, t->data, ESPL_I64, (size_t)t->shape[0]);
-    *n = t->shape[0];
-    return values;
+    if (t == NULL)
+        return 0;
+    ESPL_ASSERT(t->n_dims == 1 && (t->dtype == ESPL_I64 || t->dtype == ESPL_F32), "the input needs int64 or float '%s'", name);
+    if (to != NULL)
+        espl_dtype_convert(to, dtype, t->data, t->dtype, (size_t)t->shape[0]);
+    return t->shape[0];
 }
 
-static void read_batch(probe *p) {
-    int64_t n, n_segments, targets = 0;
-    p->ids = read_ints(p, "ids", &n);
-    p->targets = read_ints(p, "targets", &n);
-    p->positions = read_ints(p, "positions", &n);
-    p->segments = read_ints(p, "segments", &n_segments);
-    for (int64_t i = 0; i < n; i++)
-        targets += p->targets[i] >= 0;
-    p->batch = (espl_batch){.n = n,
-                            .n_segments = (int32_t)n_segments - 1,
-                            .segments = p->segments,
-                            .ids = p->ids,
-                            .positions = p->positions,
-                            .targets = p->targets,
-                            .loss_scale = 1.0f / (float)targets};
+static void number(const int32_t *segments, int32_t n_segments, int32_t *positions) {
+    for (int32_t s = 0; s < n_segments; s++)
+        for (int32_t i = segments[s]; i < segments[s + 1]; i++)
+            positions[i] = i - segments[s];
+}
+
+static espl_status read_sample(probe *p) {
+    espl_sample *s = &p->sample;
+    espl_room room = {.tokens = read_input(p, "ids", NULL, ESPL_I32),
+                      .source_tokens = read_input(p, "source_ids", NULL, ESPL_I32),
+                      .sequences = read_input(p, "segments", NULL, ESPL_I32) - 1};
+    ESPL_TRY(espl_sample_make(&room, s));
+    s->n = room.tokens;
+    s->n_segments = (int32_t)room.sequences;
+    for (int64_t i = 0; i < room.tokens; i++)
+        s->targets[i] = -1;
+    for (int32_t i = 0; i < s->n_segments; i++)
+        s->label_weights[i] = 1.0f;
+    read_input(p, "ids", s->ids, ESPL_I32);
+    read_input(p, "segments", s->segments, ESPL_I32);
+    read_input(p, "targets", s->targets, ESPL_I32);
+    read_input(p, "types", s->types, ESPL_I32);
+    read_input(p, "labels", s->labels, ESPL_I32);
+    read_input(p, "weights", s->label_weights, ESPL_F32);
+    number(s->segments, s->n_segments, s->positions);
+    s->source.n = read_input(p, "source_ids", s->source.ids, ESPL_I32);
+    if (read_input(p, "source_segments", s->source.segments, ESPL_I32) > 0)
+        number(s->source.segments, s->n_segments, s->source.positions);
+    return ESPL_OK;
+}
+
+static const espl_batch *loss_rows(const probe *p) {
+    return espl_tape_stream(&p->streams.main, p->model->rows[p->model->n_rows - 1].attrs.stream);
+}
+
+static void fill_streams(probe *p) {
+    double weight = 0.0;
+    espl_streams_fill(p->model, &p->sample, &(espl_batch){0}, &p->streams);
+    const espl_batch *rows = loss_rows(p);
+    for (int64_t i = 0; i < rows->n; i++)
+        weight += rows->targets[i] < 0 ? 0.0 : rows->weights != NULL ? (double)rows->weights[i] : 1.0;
+    espl_batch common = {.loss_scale = (float)(1.0 / weight)};
+    espl_streams_fill(p->model, &p->sample, &common, &p->streams);
 }
 
 static void add_output(probe *p, const char *name, const void *data, espl_dtype dtype, int n_dims, int64_t rows, int64_t columns) {
@@ -68,19 +100,26 @@ static void add_output(probe *p, const char *name, const void *data, espl_dtype 
     p->out[p->n_out++] = (espl_tensor_out){.name = name, .dtype = ESPL_F64, .n_dims = n_dims, .shape = {rows, columns}, .data = copy};
 }
 
+static int64_t longest_segment(const espl_sample *s) {
+    int64_t longest = 1;
+    for (int32_t i = 0; i < s->n_segments; i++)
+        longest = s->segments[i + 1] - s->segments[i] > longest ? s->segments[i + 1] - s->segments[i] : longest;
+    return longest;
+}
+
 static espl_status open_probe(probe *p, const char *folder) {
-    int64_t length = 1;
-    ESPL_TRY(espl_model_make(folder, &(espl_model_options){0}, &p->model));
-    read_batch(p);
-    for (int64_t i = 0; i < p->batch.n; i++)
-        length = p->positions[i] + 1 > length ? p->positions[i] + 1 : length;
-    ESPL_TRY(espl_model_reach(p->model, length));
+    ESPL_TRY(espl_weights_model(folder, &(espl_model_options){0}, &p->model));
+    ESPL_TRY(read_sample(p));
+    fill_streams(p);
+    ESPL_TRY(espl_model_reach(p->model, longest_segment(&p->sample)));
     size_t flat = (size_t)espl_model_flat_size(p->model, 1), real = espl_dtype_size(p->kernels->real);
     p->weights = espl_calloc(flat, real);
     p->gradients = espl_calloc(flat, espl_dtype_size(p->kernels->stat));
     espl_weights weights = {.flat = p->weights, .real = p->kernels->real, .owner = {.ranks = 1}};
     ESPL_TRY(espl_weights_read(p->model, folder, 0, &weights));
-    espl_capacity capacity[ESPL_N_STREAMS] = {{p->batch.n, p->batch.n_segments}};
+    espl_room room = {.tokens = p->sample.n, .source_tokens = p->sample.source.n, .sequences = p->sample.n_segments};
+    espl_capacity capacity[ESPL_N_STREAMS];
+    espl_streams_capacity(p->model, &room, capacity);
     espl_tape_make(p->model, p->kernels, ESPL_USE_TRAIN, ESPL_RECOMPUTE_SELECTIVE, capacity, espl_kernels_threads(), &p->train);
     espl_tape_make(p->model, p->kernels, ESPL_USE_EVAL, 0, capacity, espl_kernels_threads(), &p->eval);
     p->act = espl_calloc(1, p->train.act_bytes + p->eval.act_bytes);
@@ -91,25 +130,45 @@ static espl_status open_probe(probe *p, const char *folder) {
     return ESPL_OK;
 }
 
-/* Logits of all tokens: the last norm's values times the head, through the LINEAR kernel. */
+static const void *weight_of(const probe *p, int param) {
+    if (param < 0)
+        return NULL;
+    const espl_param *q = &p->model->params[param];
+    return (const char *)p->weights +
+           (size_t)(espl_model_bucket_start(p->model, q->bucket, 1) + q->offset) * espl_dtype_size(p->kernels->real);
+}
+
+/* What the head multiplies times the head, through the LINEAR kernel, scaled as the loss scales it. */
 static void probe_logits(probe *p) {
     const espl_row *head = &p->model->rows[p->model->n_rows - 1];
-    const espl_param *w = &p->model->params[head->param[0]];
-    size_t real = espl_dtype_size(p->kernels->real);
+    const espl_batch *rows = loss_rows(p);
     espl_attrs attrs = {.n_in = head->attrs.n_in, .n_out = head->attrs.vocab, .layout = ESPL_OUT_IN};
-    void *logits = espl_malloc((size_t)(p->batch.n * attrs.n_out) * real);
-    void *work = espl_malloc(p->kernels->work_bytes(ESPL_OP_LINEAR, &attrs, p->batch.n, espl_kernels_threads(), 0));
-    const char *weight = (const char *)p->weights + (size_t)(espl_model_bucket_start(p->model, w->bucket, 1) + w->offset) * real;
+    void *logits = espl_malloc((size_t)(rows->n * attrs.n_out) * espl_dtype_size(p->kernels->real));
+    void *work = espl_malloc(p->kernels->work_bytes(ESPL_OP_LINEAR, &attrs, rows->n, espl_kernels_threads(), 0));
     espl_args args = {.attrs = &attrs,
-                      .batch = &p->batch,
+                      .batch = rows,
                       .in = {espl_tape_buffer(&p->eval, p->eval.hidden)},
                       .out = {logits},
-                      .param = {weight},
+                      .param = {weight_of(p, head->param[0]), weight_of(p, head->param[1])},
                       .work = work};
     p->kernels->forward[ESPL_OP_LINEAR](&args);
-    add_output(p, "logits", logits, p->kernels->real, 2, p->batch.n, attrs.n_out);
+    add_output(p, "logits", logits, p->kernels->real, 2, rows->n, attrs.n_out);
+    double *scaled = (double *)(uintptr_t)p->out[p->n_out - 1].data;
+    for (int64_t i = 0; i < rows->n * attrs.n_out; i++)
+        scaled[i] *= (double)head->attrs.scale;
     free(logits);
     free(work);
+}
+
+/* Of an encoder, what its last layer's norm leaves. */
+static espl_status keep_hidden(void *context, const espl_tape *tape, int call, const espl_batch *batch) {
+    probe *p = context;
+    const espl_row *row = &tape->model->rows[tape->calls[call].row];
+    if (row->section != ESPL_SECTION_LAYER || row[1].section == ESPL_SECTION_LAYER || !tape->model->family->bidirectional)
+        return ESPL_OK;
+    const void *hidden = espl_tape_buffer(tape, tape->calls[call].out[1]);
+    add_output(p, "hidden", hidden, p->kernels->real, 2, batch->n, tape->model->dims.width);
+    return ESPL_OK;
 }
 
 static void probe_gradients(probe *p) {
@@ -123,10 +182,11 @@ static void probe_gradients(probe *p) {
 static espl_status run(probe *p, char **argv) {
     ESPL_TRY(espl_safetensors_open(argv[2], &p->input));
     ESPL_TRY(open_probe(p, argv[1]));
-    ESPL_TRY(espl_tape_run(&p->eval, &p->batch, true, NULL));
+    const espl_hooks hooks = {.context = p, .after_call = keep_hidden};
+    ESPL_TRY(espl_tape_run(&p->eval, &p->streams.main, true, &hooks));
     probe_logits(p);
-    ESPL_TRY(espl_tape_run(&p->train, &p->batch, true, NULL));
-    add_output(p, "loss", espl_tape_buffer(&p->train, p->train.loss), p->kernels->stat, 1, p->batch.n, 0);
+    ESPL_TRY(espl_tape_run(&p->train, &p->streams.main, true, NULL));
+    add_output(p, "loss", espl_tape_buffer(&p->train, p->train.loss), p->kernels->stat, 1, loss_rows(p)->n, 0);
     probe_gradients(p);
     mkdir(argv[3], 0777);
     return espl_safetensors_write(argv[3], p->out, p->n_out, (size_t)1 << 40);

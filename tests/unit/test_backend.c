@@ -92,7 +92,7 @@ static void the_host_is_a_device(void **state) {
     calls->info(device, &info);
     assert_true(info.n_devices == 1 && info.name[0] != '\0' && info.libraries[0] != '\0' && info.bytes_free <= info.bytes_total);
     assert_true(calls->record == NULL && calls->recorded == NULL && calls->replay == NULL);
-    assert_true(calls->reserve(device, (const espl_capacity[ESPL_N_STREAMS]){{64, 4}}) == ESPL_OK &&
+    assert_true(calls->reserve(device, (const espl_capacity[ESPL_N_STREAMS]){{64, 4, 0}}) == ESPL_OK &&
                 calls->begin(device, &(espl_batch){0}) == ESPL_OK);
     assert_true(calls->mark(device, 3) == ESPL_OK && calls->sync(device) == ESPL_OK);
     calls->after(device, 3);

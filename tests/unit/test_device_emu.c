@@ -89,7 +89,7 @@ static int32_t ids[TOKENS], positions[TOKENS], targets[TOKENS], segments[SEGMENT
 static espl__rows *main_rows; /* of the device */
 
 static espl_status reserve_main(int64_t tokens, int64_t n_segments) {
-    const espl_capacity capacity[ESPL_N_STREAMS] = {{tokens, n_segments}};
+    const espl_capacity capacity[ESPL_N_STREAMS] = {{tokens, n_segments, 0}};
     main_rows = &device->rows[ESPL_STREAM_MAIN];
     return calls->reserve(device, capacity);
 }

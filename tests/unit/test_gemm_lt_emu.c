@@ -40,7 +40,7 @@ static void open_device(const char *tune) {
     else
         unsetenv("ESPL_CUDA_TUNE");
     assert_int_equal(calls->open(0, &device), ESPL_OK);
-    assert_int_equal(calls->reserve(device, (const espl_capacity[ESPL_N_STREAMS]){{TOKENS, 1}}), ESPL_OK);
+    assert_int_equal(calls->reserve(device, (const espl_capacity[ESPL_N_STREAMS]){{TOKENS, 1, 0}}), ESPL_OK);
     begin();
 }
 

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A bin of two measures, or a piece of which `size` is the larger share of its budget: both in units of 1 / (budget x second). */
-typedef struct packed {
-    int64_t room, second, size;
-    int32_t number;
-} packed;
+/* A piece of two measures, as shares of their budgets, and its number. */
+typedef struct measured {
+    double first, second;
+    int32_t piece;
+} measured;
 
 struct espl_packer {
     int64_t budget, second;
@@ -19,8 +19,8 @@ struct espl_packer {
     int64_t *start;              /* [budget + 2] counting sort of the lengths */
     int32_t *next, *order;       /* [capacity] bins of equal free space; pieces, longest first */
     int64_t capacity;
-    packed *pieces, *bins; /* [n_packed] of two measures */
-    int64_t n_packed;
+    measured *left; /* [n_measured] pieces of two measures that are not yet placed */
+    int64_t n_measured;
 };
 
 static int64_t words(int64_t bits) { return (bits + 63) / 64; }
@@ -47,8 +47,7 @@ void espl__packer_free(espl_packer **packer) {
     free((*packer)->start);
     free((*packer)->next);
     free((*packer)->order);
-    free((*packer)->pieces);
-    free((*packer)->bins);
+    free((*packer)->left);
     free(*packer);
     *packer = NULL;
 }
@@ -126,56 +125,46 @@ static void forget_bins(espl_packer *packer) {
     memset(packer->coarse, 0, (size_t)words(words(bits)) * sizeof *packer->coarse);
 }
 
-/* ---- Two measures. */
+/* ---- Two measures: a bin after the other is filled with the piece that points most along the room that is left, until none fits
+ * (Panigrahy et al., "Heuristics for vector bin packing", 2011: the dot product). */
 
-static int larger_first(const void *a, const void *b) {
-    const packed *x = a, *y = b;
-    if (x->size != y->size)
-        return x->size > y->size ? -1 : 1;
-    return x->number < y->number ? -1 : 1;
-}
-
-static void reserve_two(espl_packer *packer, int64_t n) {
-    if (n <= packer->n_packed)
-        return;
-    packer->pieces = espl_realloc(packer->pieces, (size_t)n * sizeof *packer->pieces);
-    packer->bins = espl_realloc(packer->bins, (size_t)n * sizeof *packer->bins);
-    packer->n_packed = n;
-}
-
-/* The open bin that has room for the piece and the least of it in both measures; n_open: none. */
-static int64_t tightest(const espl_packer *packer, int64_t n_open, const packed *piece) {
-    int64_t best = n_open, least = INT64_MAX;
-    for (int64_t b = 0; b < n_open; b++) {
-        const packed *bin = &packer->bins[b];
-        int64_t left = bin->room * packer->second + bin->second * packer->budget;
-        if (bin->room >= piece->room && bin->second >= piece->second && left < least) {
-            best = b;
-            least = left;
+/* The best of the pieces left, n: none fits. */
+static int64_t best_along(const measured *left, int64_t n, const int32_t *length, const int32_t *second, const int64_t room[2],
+                          const double share[2]) {
+    int64_t best = n;
+    double most = -1;
+    for (int64_t i = 0; i < n; i++) {
+        double along = left[i].first * share[0] + left[i].second * share[1];
+        if (along > most && length[left[i].piece] <= room[0] && second[left[i].piece] <= room[1]) {
+            best = i;
+            most = along;
         }
     }
     return best;
 }
 
 static int64_t pack_two(espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin) {
-    int64_t n_bins = 0, n_open = 0;
-    reserve_two(packer, n);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t share = length[i] * packer->second, other = second[i] * packer->budget;
-        packer->pieces[i] = (packed){length[i], second[i], share > other ? share : other, (int32_t)i};
+    const double budget[2] = {(double)packer->budget, (double)packer->second};
+    int64_t n_bins = 0;
+    if (n > packer->n_measured) {
+        packer->left = espl_realloc(packer->left, (size_t)n * sizeof *packer->left);
+        packer->n_measured = n;
     }
-    qsort(packer->pieces, (size_t)n, sizeof *packer->pieces, larger_first);
-    for (int64_t i = 0; i < n; i++) {
-        const packed *piece = &packer->pieces[i];
-        int64_t b = tightest(packer, n_open, piece);
-        packed *into = &packer->bins[b];
-        if (b == n_open)
-            packer->bins[n_open++] = (packed){packer->budget, packer->second, 0, (int32_t)n_bins++};
-        bin[piece->number] = into->number;
-        into->room -= piece->room;
-        into->second -= piece->second;
-        if (into->room == 0 || into->second == 0) /* full */
-            *into = packer->bins[--n_open];
+    measured *left = packer->left;
+    for (int64_t i = 0; i < n; i++)
+        left[i] = (measured){(double)length[i] / budget[0], (double)second[i] / budget[1], (int32_t)i};
+    for (; n > 0; n_bins++) {
+        int64_t room[2] = {packer->budget, packer->second};
+        for (;;) {
+            const double share[2] = {(double)room[0] / budget[0], (double)room[1] / budget[1]};
+            int64_t best = best_along(left, n, length, second, room, share);
+            if (best == n)
+                break;
+            bin[left[best].piece] = (int32_t)n_bins;
+            room[0] -= length[left[best].piece];
+            room[1] -= second[left[best].piece];
+            left[best] = left[--n];
+        }
     }
     return n_bins;
 }

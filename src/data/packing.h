@@ -1,7 +1,8 @@
 /* Packing pieces into bins of a fixed budget.
  *
  * Best fit, longest first: at most 11/9 of the best number of bins (Johnson, "Near-optimal bin packing algorithms", 1973), and within
- * a percent of full for lengths of real text. Bins are found by their free space through a two-level bitmap. */
+ * a percent of full for lengths of real text. Bins are found by their free space through a two-level bitmap. Pieces of two measures, both
+ * of which have a budget, take the square of their number. */
 #ifndef ESPL_DATA_PACKING_H
 #define ESPL_DATA_PACKING_H
 
@@ -13,7 +14,7 @@ typedef struct espl_packer espl_packer; /* working memory, kept between calls */
 espl_packer *espl__packer_make(int64_t budget, int64_t second);
 
 /* Local. Says in bin[i] where piece i (1 <= length[i] <= budget, 0 <= second[i] <= the packer's; NULL where it has none) goes; returns the
- * number of bins. With two measures the larger share of its budget orders the pieces, and the bin that is left with the least is taken. */
+ * number of bins. */
 int64_t espl__pack_best_fit(espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin);
 
 /* Local. The same in the order given: a bin is closed when the next piece does not fit. */

@@ -85,16 +85,16 @@ static espl_status check_needs(const espl_source *source, const espl_placement_o
 }
 
 /* Tokens of a document in the main stream; *encoder in the encoder's. */
-static int64_t document_length(const espl_source *source, int64_t document, int64_t *encoder) {
+static int64_t document_length(const espl_source *source, int task, int64_t document, int64_t *encoder) {
     int64_t n = source->documents[document + 1] - source->documents[document];
-    *encoder = source->split != NULL ? source->split[document] : 0;
+    *encoder = task == ESPL_TASK_SEQ2SEQ ? source->split[document] : 0;
     return n - *encoder;
 }
 
 static espl_status check_whole(const espl_source *source, const espl_placement_options *options) {
     const espl_room *room = &options->room;
     for (int64_t d = 0; d < source->n_documents; d++) {
-        int64_t encoder, length = document_length(source, d, &encoder);
+        int64_t encoder, length = document_length(source, options->task, d, &encoder);
         if (length > room->tokens || encoder > room->source_tokens)
             ESPL_FAIL(ESPL_ERR_DATA,
                       "%s: document %lld has %lld tokens%s, more than a micro-batch's %lld; lower data.sequence_length and "
@@ -200,7 +200,7 @@ static void add_piece(espl_placement *p, const espl_visit *visit, int64_t begin,
 
 static void add_pieces(espl_placement *p, const espl_visit *visit) {
     if (takes_whole(&p->options)) {
-        int64_t encoder, length = document_length(&p->sources[visit->source], visit->document, &encoder);
+        int64_t encoder, length = document_length(&p->sources[visit->source], p->options.task, visit->document, &encoder);
         add_piece(p, visit, visit->begin, length, encoder);
         return;
     }

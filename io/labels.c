@@ -59,7 +59,7 @@ void espl_labels_keep(const espl_labels *labels, espl_inputs *inputs) {
     int64_t n = 0;
     for (int64_t i = 0; i < inputs->n; i++) {
         espl_input *input = &inputs->items[i];
-        if (espl_labels_find(labels, input->label, strlen(input->label)) >= 0) {
+        if (input->label == NULL || espl_labels_find(labels, input->label, strlen(input->label)) >= 0) {
             inputs->items[n++] = *input;
         } else {
             free(input->path);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compares `espalier tokenize` with the package `tokenizers`, text by text: ids of all, offsets of some, and the text of the ids.
+"""Compares `espalier tokenize` with the package `tokenizers`, text by text: ids of all, offsets of some, and the text of the ids; and pair by
+pair (each text with the one before it): ids and token types, whole and cut to several lengths, of which the head or the tail is kept.
 
     tokenizer_parity.py ESPALIER DATA [--offsets-every N] [--tokenizers NAME,...] [--every N] [--quick]
 
@@ -120,7 +121,7 @@ class Comparison:
         self.reference = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.reference.no_truncation()
         self.reference.no_padding()
-        self.texts = self.ids = self.offsets = self.decoded = self.wrong = 0
+        self.texts = self.ids = self.offsets = self.decoded = self.pairs = self.wrong = 0
 
     def differ(self, what, text, mine, theirs):
         self.wrong += 1
@@ -164,12 +165,37 @@ class Comparison:
                 if a != b.encode("utf-8"):
                     self.differ("texts", line.encode(), a, b.encode("utf-8"))
 
+    def compare_types(self, payload, encodings, options, shown):
+        lines = ours(self.espalier, self.folder, payload, "--null", "--types", *options).decode().split("\n")[:-1]
+        assert len(lines) == len(encodings), (len(lines), len(encodings))
+        for text, line, encoding in zip(shown, lines, encodings):
+            theirs = " ".join(f"{i}/{t}" for i, t in zip(encoding.ids, encoding.type_ids))
+            if line != theirs:
+                self.differ(f"ids and types {' '.join(options)}", text, line, theirs)
+
+    def compare_pairs(self, texts):
+        """Each text with its predecessor, whole; and cut to lengths that leave little and much. Long texts would cost a minute a tokenizer."""
+        texts = [text for text in texts if len(text) < 20000]
+        pairs = [(a.decode("utf-8", "replace"), b.decode("utf-8", "replace")) for a, b in zip(texts, texts[1:])]
+        payload = b"\0".join(part for pair in zip(texts, texts[1:]) for part in pair) + b"\0"
+        singles = [text.decode("utf-8", "replace") for text in texts]
+        self.compare_types(payload, self.reference.encode_batch(pairs), ["--pairs"], texts)
+        for length, keep in ((5, "head"), (6, "tail"), (17, "head"), (64, "tail"), (128, "head"), (512, "tail")):
+            options = ["--length", str(length), "--keep", keep]
+            direction = "right" if keep == "head" else "left"
+            self.reference.enable_truncation(length, strategy="longest_first", direction=direction)
+            self.compare_types(payload, self.reference.encode_batch(pairs), ["--pairs"] + options, texts)
+            self.compare_types(b"\0".join(texts) + b"\0", self.reference.encode_batch(singles), options, texts)
+            self.reference.no_truncation()
+            self.pairs += len(pairs)
+
     def corpus(self, name, texts, every):
         before = self.texts, self.ids, self.offsets, self.wrong
         texts = (re.sub(rb"\0", b"", text) for text in texts)
         while chunk := list(itertools.islice(texts, 4000)):
             lines = self.compare_ids(chunk)
             self.compare_offsets(chunk[::every])
+            self.compare_pairs(chunk[::every])
             self.compare_decoding(lines[::every])
         counts = [now - then for now, then in zip((self.texts, self.ids, self.offsets, self.wrong), before)]
         print(f"  {name:40} {counts[0]:8} texts {counts[1]:10} ids {counts[2]:9} offsets {counts[3]:6} differences", flush=True)
@@ -191,7 +217,7 @@ def main():
         comparison.corpus("hostile", hostile(options.quick), 1)
         for corpus, texts in corpora(options.data, options.every or (97 if options.quick else 1)):
             comparison.corpus(corpus, texts, 1 if options.quick else options.offsets_every)
-        print(f"{name}: {comparison.texts} texts, {comparison.ids} ids, {comparison.offsets} offsets, {comparison.decoded} decoded, {comparison.wrong} differences")
+        print(f"{name}: {comparison.texts} texts, {comparison.ids} ids, {comparison.offsets} offsets, {comparison.decoded} decoded, {comparison.pairs} pairs, {comparison.wrong} differences")
         wrong += comparison.wrong
     sys.exit(1 if wrong else 0)
 

@@ -29,9 +29,7 @@ static dropped_fn *const dropped_of[] = {FOR_EACH_ACT(ROW)};
 static backward_fn *const backward_of[] = {FOR_EACH_ACT(ROW)};
 #undef ROW
 
-void CPU(act_row)(int32_t kind, const real *x, real *y, int64_t n) { forward_of[kind](x, y, n); }
-
-void CPU(act_row_gradient)(int32_t kind, const real *x, const real *dy, real *dx, int64_t n, bool add) {
+static void act_row_gradient(int32_t kind, const real *x, const real *dy, real *dx, int64_t n, bool add) {
     float stretch[CPU_STRETCH];
     backward_of[kind](x, dy, stretch, n);
     put_row(dx, stretch, n, add);
@@ -67,7 +65,7 @@ void CPU(act_forward)(const espl_args *args) {
         if (drop.on)
             dropped_row(args, &drop, i, min64(CPU_CHUNK, n - i));
         else
-            CPU(act_row)(args->attrs->kind, x + i, y + i, min64(CPU_CHUNK, n - i));
+            forward_of[args->attrs->kind](x + i, y + i, min64(CPU_CHUNK, n - i));
 }
 
 void CPU(act_backward)(const espl_args *args) {
@@ -80,5 +78,5 @@ void CPU(act_backward)(const espl_args *args) {
         if (drop.on)
             dropped_gradient(args, &drop, i, min64(CPU_STRETCH, n - i));
         else
-            CPU(act_row_gradient)(args->attrs->kind, x + i, dy + i, dx + i, min64(CPU_STRETCH, n - i), args->din_add[0]);
+            act_row_gradient(args->attrs->kind, x + i, dy + i, dx + i, min64(CPU_STRETCH, n - i), args->din_add[0]);
 }

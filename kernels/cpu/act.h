@@ -38,12 +38,6 @@ static inline float slope_tanh(float x) {
     return 1.0f - t * t;
 }
 
-/* Local. y = f(x) for n elements. */
-void CPU(act_row)(int32_t kind, const real *x, real *y, int64_t n);
-
-/* Local. dx = dy f'(x), or added to dx, for at most CPU_STRETCH elements; dx may be dy. */
-void CPU(act_row_gradient)(int32_t kind, const real *x, const real *dy, real *dx, int64_t n, bool add);
-
 static inline float act_none(float x) { return x; }
 
 static inline float slope_none(float x) {

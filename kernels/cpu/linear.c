@@ -46,16 +46,10 @@ void CPU(linear_apply)(const espl_args *args, int64_t unit, linear_finish *finis
 
 void CPU(linear_forward)(const espl_args *args) { CPU(linear_apply)(args, 1, NULL); }
 
-static void finish_gradient_tile(const gemm *g, int64_t row, int64_t rows, int64_t column, int64_t columns) {
-    const context *with = g->finish_with;
-    with->finish(with->args, row, rows, column, columns);
-}
-
 /* dx = dy W^T, in the terms of the layout. */
-void CPU(linear_input_gradient)(const espl_args *args, linear_finish *finish) {
+static void backward_input(const espl_args *args) {
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     bool out_in = args->attrs->layout == ESPL_OUT_IN;
-    context with = {args, finish};
     CPU(gemm)
     (&(gemm){.m = args->batch->n,
              .n = K,
@@ -70,8 +64,6 @@ void CPU(linear_input_gradient)(const espl_args *args, linear_finish *finish) {
              .c_dtype = REAL_DTYPE,
              .alpha = 1.0f,
              .add = args->din_add[0],
-             .finish = finish ? finish_gradient_tile : NULL,
-             .finish_with = &with,
              .work = args->work});
 }
 
@@ -119,7 +111,7 @@ static void backward_bias(const espl_args *args) {
 
 void CPU(linear_backward)(const espl_args *args) {
     if (args->din[0])
-        CPU(linear_input_gradient)(args, NULL);
+        backward_input(args);
     if (args->dparam[0])
         backward_weight(args);
     if (args->dparam[1])

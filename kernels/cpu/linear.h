@@ -1,4 +1,4 @@
-/* LINEAR's parts, shared with QKV and MLP. */
+/* LINEAR's parts, shared with QKV. */
 #ifndef ESPL_KERNELS_CPU_LINEAR_H
 #define ESPL_KERNELS_CPU_LINEAR_H
 
@@ -7,8 +7,5 @@
 /* Local. out0 = in0 W + b, tile by tile; `finish`, or NULL, follows the bias of each tile, whose columns start at multiples of `unit`. */
 typedef void linear_finish(const espl_args *args, int64_t row, int64_t rows, int64_t column, int64_t columns);
 void CPU(linear_apply)(const espl_args *args, int64_t unit, linear_finish *finish);
-
-/* Local. din0 = dout0 W^T, tile by tile; `finish`, or NULL, follows each tile. */
-void CPU(linear_input_gradient)(const espl_args *args, linear_finish *finish);
 
 #endif

@@ -18,7 +18,7 @@ typedef struct row {
     espl_op op;
     espl_attrs attrs;
     int64_t n;
-    int64_t in[2], out[3], param[2]; /* elements; 0: absent */
+    int64_t in[2], out[3], param[4]; /* elements; 0: absent */
 } row;
 
 #define LINEAR_ROW(name, tokens, k, m)                                                                                                     \
@@ -65,6 +65,13 @@ static const row rows[] = {
     {"gelu", ESPL_OP_ACT, {.n_in = F, .kind = ESPL_ACT_GELU_TANH}, N, {N * F}, {N * F}, {0}},
     {"silu glu", ESPL_OP_GLU, {.n_out = F, .kind = ESPL_ACT_SILU}, N, {2 * N * F}, {N * F}, {0}},
     LINEAR_ROW("fc out", N, F, D),
+    {"mlp",
+     ESPL_OP_MLP,
+     {.n_in = D, .ffn = F, .n_out = D, .layout = ESPL_IN_OUT, .kind = ESPL_ACT_GELU_TANH},
+     N,
+     {N * D},
+     {N * D, N *F},
+     {D * F, F, F *D, D}},
     {"xent", ESPL_OP_LINEAR_XENT, {.n_in = D, .vocab = V, .scale = 1}, N, {N * D}, {N}, {(int64_t)V * D}},
     LINEAR_ROW("fc 1 token", 1, D, F),
     LINEAR_ROW("fc 4 tokens", 4, D, F),
@@ -163,12 +170,14 @@ static void bench(const espl_kernels *k, const row *r, const espl_cache *cache, 
     for (int i = 0; i < 2; i++) {
         args.in[i] = r->in[i] ? filled(r->in[i], k->real) : NULL;
         args.din[i] = r->in[i] ? filled(r->in[i], k->real) : NULL;
+    }
+    for (int i = 0; i < 4; i++) {
         args.param[i] = r->param[i] ? filled(r->param[i], k->real) : NULL;
         args.dparam[i] = r->param[i] ? filled(r->param[i], ESPL_F32) : NULL;
     }
     int64_t elements = 0;
-    for (int i = 0; i < 2; i++)
-        elements += r->in[i] + r->out[i] + (r->op == ESPL_OP_EMBED ? 0 : r->param[i]);
+    for (int i = 0; i < 4; i++)
+        elements += (i < 2 ? r->in[i] + r->out[i] : 0) + (r->op == ESPL_OP_EMBED ? 0 : r->param[i]);
     elements += r->op == ESPL_OP_ATTENTION_CACHED ? (int64_t)SEGMENTS * CACHE * 2 * D : 0;
     double pairs = (double)SEGMENTS * (N / SEGMENTS) * (N / SEGMENTS + 1) / 2;
     double flops = espl_op_flops(r->op, &r->attrs, (double)r->n, pairs), bytes = (double)elements * (double)espl_dtype_size(k->real);
@@ -192,6 +201,8 @@ static void bench(const espl_kernels *k, const row *r, const espl_cache *cache, 
     for (int i = 0; i < 2; i++) {
         free((void *)(uintptr_t)args.in[i]);
         free(args.din[i]);
+    }
+    for (int i = 0; i < 4; i++) {
         free((void *)(uintptr_t)args.param[i]);
         free(args.dparam[i]);
     }

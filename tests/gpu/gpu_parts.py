@@ -49,7 +49,7 @@ def run_primitives(session):
 # ---- kernels
 
 
-GROUPS = ("embed", "resnorm", "act", "linear", "qkv", "attention", "xent")
+GROUPS = ("embed", "resnorm", "act", "linear", "qkv", "mlp", "attention", "xent")
 
 
 def run_kernels(session):

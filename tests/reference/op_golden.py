@@ -108,6 +108,22 @@ def linear_xent():
                 [torch.full((N,), LOSS_SCALE, dtype=torch.float64)], targets=targets)
 
 
+def mlp(kind, layout, biases):
+    x, up, bias = numbers(N, 5), numbers(5, 8), numbers(8)
+    down, bias2 = numbers(8, 3), numbers(3)
+    hidden = x @ up + (bias if biases else 0)
+    out = ACTIVATIONS[kind](hidden) @ down + (bias2 if biases else 0)
+    row = case(f"mlp {kind}", "mlp", {"n_in": 5, "ffn": 8, "n_out": 3, "kind": kind, "layout": layout}, [x],
+               [up, bias, down, bias2] if biases else [up, down], [out], [numbers(N, 3).detach()], {"out1": hidden})
+    slots = row["slots"]
+    if not biases:
+        slots["param2"], slots["dparam2"] = slots.pop("param1"), slots.pop("dparam1")
+    for name, shape in (("param0", (5, 8)), ("param2", (8, 3))) if layout == 0 else ():
+        for slot in (name, f"d{name}"):
+            slots[slot] = torch.tensor(slots[slot], dtype=torch.float64).view(*shape).T.flatten().tolist()
+    return row
+
+
 def adamw():
     weight = torch.nn.Parameter(torch.randn(8))
     start, grads = weight.tolist(), torch.round(torch.randn(10, 8) * 16) / 16
@@ -123,10 +139,12 @@ def adamw():
 def main():
     torch.manual_seed(0)
     cases = [resnorm(0), resnorm(1), *(act(k) for k in range(5)), glu(0), glu(3), qkv(), attention(0), attention(1), linear_xent()]
+    optimizer = adamw()
+    cases += [mlp(0, 1, True), mlp(1, 0, True), mlp(0, 0, False)]
     rows = ",\n".join(json.dumps(c) for c in cases)
     with open(sys.argv[1], "w") as f:
         made_with = f"transformers {transformers.__version__}, torch {torch.__version__}"
-        f.write(f'{{"made_with": "{made_with}", "segments": {SEGMENTS}, "adamw": {json.dumps(adamw())}, "cases": [\n{rows}\n]}}\n')
+        f.write(f'{{"made_with": "{made_with}", "segments": {SEGMENTS}, "adamw": {json.dumps(optimizer)}, "cases": [\n{rows}\n]}}\n')
 
 
 main()

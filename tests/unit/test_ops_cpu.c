@@ -157,6 +157,16 @@ static void cached_attention_is_attention(void **state) {
             }
 }
 
+static void what_is_asked_for_changes_no_bits(void **state) {
+    (void)state;
+    espl_kernels_set_threads(2);
+    for (int i = 0; i < 2 * N_CASES; i++) {
+        op_backend backend = op_backend_of(espl_kernels_cpu(i % 2 ? ESPL_BF16 : ESPL_F32), 2);
+        if (espl_ops[case_of(i / 2)->op].flags & ESPL_OP_ALONE)
+            assert_true(op_is_alone(&backend, case_of(i / 2)));
+    }
+}
+
 /* A planted error of 1 % in one element of the output. */
 static void wrong_linear(const espl_args *args) {
     espl_kernels_cpu(ESPL_F32)->forward[ESPL_OP_LINEAR](args);
@@ -258,6 +268,7 @@ int main(void) {
         cmocka_unit_test(bf16_by_conversion_keeps_the_rule),
         cmocka_unit_test(threads_change_no_bits),
         cmocka_unit_test(cached_attention_is_attention),
+        cmocka_unit_test(what_is_asked_for_changes_no_bits),
         cmocka_unit_test(planted_error_is_found),
         cmocka_unit_test(squares_have_the_bits_of_the_reference),
         cmocka_unit_test(adamw_is_the_reference),

@@ -215,6 +215,15 @@ static void resnorm_renews(void **state) {
     for_each_case(check_renew);
 }
 
+static void check_alone(const op_backend *backend, const op_case *c) {
+    assert_true(!(espl_ops[c->op].flags & ESPL_OP_ALONE) || op_is_alone(backend, c));
+}
+
+static void what_is_asked_for_changes_no_bits(void **state) {
+    (void)state;
+    for_each_case(check_alone);
+}
+
 static uint64_t digest;
 
 static void add_to_digest(const op_backend *backend, const op_case *c) {
@@ -347,6 +356,7 @@ static int run_the_tests(void) {
         cmocka_unit_test(padding_is_harmless),
         cmocka_unit_test(recordings_give_the_same_bits),
         cmocka_unit_test(resnorm_renews),
+        cmocka_unit_test(what_is_asked_for_changes_no_bits),
         cmocka_unit_test(cached_attention_is_attention),
         cmocka_unit_test(planted_errors_are_found),
         cmocka_unit_test(schedules_change_no_bits),

@@ -77,6 +77,14 @@ static void resnorm_renews(void **state) {
             assert_true(op_renews(&f32, &op_cases[i]));
 }
 
+static void what_is_asked_for_changes_no_bits(void **state) {
+    (void)state;
+    op_backend f32 = ref(ESPL_F32);
+    for (int i = 0; i < OP_N_CASES; i++)
+        if (espl_ops[op_cases[i].op].flags & ESPL_OP_ALONE)
+            assert_true(op_is_alone(&f32, &op_cases[i]));
+}
+
 enum { DROP_ROWS = 40, DROP_WIDTH = 256, DROP_N = DROP_ROWS * DROP_WIDTH };
 
 /* drop(1) by RESNORM: out0 with in0 = 0, in1 = 1; and din1 with dout0 = 1, dout1 = 0. */
@@ -151,18 +159,23 @@ static void table_is_complete(void **state) {
 
 static void flops_count_multiply_adds_twice(void **state) {
     (void)state;
-    espl_attrs attrs = {.n_in = 3, .n_out = 5, .vocab = 11, .heads = 2, .kv_heads = 1, .head_dim = 8};
+    espl_attrs attrs = {.n_in = 3, .n_out = 5, .ffn = 13, .vocab = 11, .heads = 2, .kv_heads = 1, .head_dim = 8};
     assert_true(espl_op_flops(ESPL_OP_LINEAR, &attrs, 7, 0) == 2 * 7 * 3 * 5);
     assert_true(espl_op_flops(ESPL_OP_LINEAR_XENT, &attrs, 7, 0) == 2 * 7 * 3 * 11);
+    assert_true(espl_op_flops(ESPL_OP_MLP, &attrs, 7, 0) == 2 * 7 * (3 * 13 + 13 * 5));
     assert_true(espl_op_flops(ESPL_OP_ATTENTION, &attrs, 7, 28) == 28 * (2 * (2 * 8 + 2 * 8)));
     assert_true(espl_op_flops(ESPL_OP_RESNORM, &attrs, 7, 0) == 0);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forward_follows_the_formulas),      cmocka_unit_test(single_precision_is_double_within_rounding),
-        cmocka_unit_test(cached_attention_is_attention),     cmocka_unit_test(resnorm_renews),
-        cmocka_unit_test(dropout_has_its_rate_and_one_mask), cmocka_unit_test(table_is_complete),
+        cmocka_unit_test(forward_follows_the_formulas),
+        cmocka_unit_test(single_precision_is_double_within_rounding),
+        cmocka_unit_test(cached_attention_is_attention),
+        cmocka_unit_test(resnorm_renews),
+        cmocka_unit_test(what_is_asked_for_changes_no_bits),
+        cmocka_unit_test(dropout_has_its_rate_and_one_mask),
+        cmocka_unit_test(table_is_complete),
         cmocka_unit_test(flops_count_multiply_adds_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

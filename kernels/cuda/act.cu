@@ -15,7 +15,7 @@ template <class T> struct act_arrays {
     bool add;
 };
 
-template <class T, int KIND, int N, bool BACKWARD>
+template <class T, int KIND, int N, bool BACKWARD, bool DROP>
 __device__ __forceinline__ void act_stretch(const act_arrays<T> &a, const dropout &drop, int64_t at) {
     float x[N], g[N];
     load_stretch(a.in + at, x);
@@ -26,32 +26,36 @@ __device__ __forceinline__ void act_stretch(const act_arrays<T> &a, const dropou
         float2 f = act_of<KIND, accuracy<T>::fast>(x[i]);
         x[i] = BACKWARD ? g[i] * f.y : f.x;
     }
-    dropout_apply(drop, (uint64_t)at, x);
+    if constexpr (DROP)
+        dropout_apply(drop, (uint64_t)at, x);
     put_stretch(a.to + at, x, BACKWARD && a.add);
 }
 
 /* One stretch a thread. With N > 1 the elements behind the last whole stretch are those of the thread behind its. */
-template <class T, int KIND, int N, bool BACKWARD> __global__ void __launch_bounds__(ACT_THREADS) act_all(act_arrays<T> a) {
+template <class T, int KIND, int N, bool BACKWARD, bool DROP> __global__ void __launch_bounds__(ACT_THREADS) act_all(act_arrays<T> a) {
     int64_t at = ((int64_t)blockIdx.x * ACT_THREADS + threadIdx.x) * N;
     dropout drop = dropout_begin(a.drop, a.batch);
     if (at + N <= a.n)
-        act_stretch<T, KIND, N, BACKWARD>(a, drop, at);
+        act_stretch<T, KIND, N, BACKWARD, DROP>(a, drop, at);
     else
         for (; at < a.n; at++)
-            act_stretch<T, KIND, 1, BACKWARD>(a, drop, at);
+            act_stretch<T, KIND, 1, BACKWARD, DROP>(a, drop, at);
 }
 
 template <class T, bool BACKWARD> static void act_launch(const espl_args *args, const act_arrays<T> &a) {
     typedef void act_kernel(act_arrays<T>);
     constexpr int N = reals<T>::vector;
-#define KERNEL(kind) act_all<T, kind, 1, BACKWARD>
+#define KERNEL(kind) act_all<T, kind, 1, BACKWARD, true>
     static act_kernel *const one[] = ACT_KINDS(KERNEL);
 #undef KERNEL
-#define KERNEL(kind) act_all<T, kind, N, BACKWARD>
+#define KERNEL(kind) act_all<T, kind, N, BACKWARD, false>
     static act_kernel *const wide[] = ACT_KINDS(KERNEL);
 #undef KERNEL
+#define KERNEL(kind) act_all<T, kind, N, BACKWARD, true>
+    static act_kernel *const dropped[] = ACT_KINDS(KERNEL);
+#undef KERNEL
     bool aligned = aligned16(a.in, a.dout, a.to);
-    act_kernel *act_all_kernel = (aligned ? wide : one)[args->attrs->kind];
+    act_kernel *act_all_kernel = (!aligned ? one : a.drop.on ? dropped : wide)[args->attrs->kind];
     unsigned blocks = (unsigned)pieces_of(a.n, (int64_t)ACT_THREADS * (aligned ? N : 1));
     ESPL_LAUNCH(act_all_kernel, dim3(blocks), dim3(ACT_THREADS), 0, espl__cuda->compute, a);
     espl__cuda_note(cudaGetLastError(), BACKWARD ? "act backward" : "act forward");

@@ -40,7 +40,8 @@ template <int KIND, bool FAST> __device__ __forceinline__ float2 act_of(float x)
     }
 }
 
-/* The kernels of a family by kind: KERNEL(kind). */
+/* The kernels of a family by kind: KERNEL(kind). Those of whole stretches come with dropout and without: its numbers take registers, and so
+ * a third of the warps, from those who want none. Others look whether it is on. */
 #define ACT_KINDS(KERNEL)                                                                                                                  \
     {                                                                                                                                      \
         KERNEL(ESPL_ACT_GELU_TANH), KERNEL(ESPL_ACT_GELU), KERNEL(ESPL_ACT_RELU), KERNEL(ESPL_ACT_SILU), KERNEL(ESPL_ACT_TANH),            \

@@ -14,7 +14,7 @@ template <class T> struct glu_rows {
     bool add;
 };
 
-template <class T, int KIND, int N, bool BACKWARD> __global__ void __launch_bounds__(256) glu_all(glu_rows<T> a) {
+template <class T, int KIND, int N, bool BACKWARD, bool DROP> __global__ void __launch_bounds__(256) glu_all(glu_rows<T> a) {
     int64_t row = blockIdx.x / a.panels, column = ((int64_t)(blockIdx.x % a.panels) * blockDim.x + threadIdx.x) * N;
     if (column >= a.width)
         return;
@@ -25,7 +25,8 @@ template <class T, int KIND, int N, bool BACKWARD> __global__ void __launch_boun
     load_stretch(a.in + up_at, up);
     if constexpr (BACKWARD) {
         load_stretch(a.dout + at, g);
-        dropout_apply(drop, (uint64_t)at, g);
+        if constexpr (DROP)
+            dropout_apply(drop, (uint64_t)at, g);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             float2 f = act_of<KIND, accuracy<T>::fast>(gate[i]);
@@ -38,7 +39,8 @@ template <class T, int KIND, int N, bool BACKWARD> __global__ void __launch_boun
 #pragma unroll
         for (int i = 0; i < N; i++)
             up[i] *= act_of<KIND, accuracy<T>::fast>(gate[i]).x;
-        dropout_apply(drop, (uint64_t)at, up);
+        if constexpr (DROP)
+            dropout_apply(drop, (uint64_t)at, up);
         store_stretch(a.to + at, up);
     }
 }
@@ -46,16 +48,19 @@ template <class T, int KIND, int N, bool BACKWARD> __global__ void __launch_boun
 template <class T, bool BACKWARD> static void glu_launch(const espl_args *args, const T *in, const T *dout, T *to) {
     typedef void glu_kernel(glu_rows<T>);
     constexpr int N = reals<T>::vector;
-#define KERNEL(kind) glu_all<T, kind, 1, BACKWARD>
+#define KERNEL(kind) glu_all<T, kind, 1, BACKWARD, true>
     static glu_kernel *const one[] = ACT_KINDS(KERNEL);
 #undef KERNEL
-#define KERNEL(kind) glu_all<T, kind, N, BACKWARD>
+#define KERNEL(kind) glu_all<T, kind, N, BACKWARD, false>
     static glu_kernel *const wide[] = ACT_KINDS(KERNEL);
+#undef KERNEL
+#define KERNEL(kind) glu_all<T, kind, N, BACKWARD, true>
+    static glu_kernel *const dropped[] = ACT_KINDS(KERNEL);
 #undef KERNEL
     int64_t width = args->attrs->n_out;
     bool whole = whole_stretches<T>(width) && aligned16(in, dout, to);
     panel_grid grid = panel_grid_of(whole ? width / N : width, 256);
-    glu_kernel *glu_all_kernel = (whole ? wide : one)[args->attrs->kind];
+    glu_kernel *glu_all_kernel = (!whole ? one : args->attrs->dropout > 0.0f ? dropped : wide)[args->attrs->kind];
     const espl__rows *rows = espl__rows_of(args);
     glu_rows<T> a = {in, dout, to, rows->batch, dropout_row_of(args->attrs), width, grid.panels, args->din_add[0]};
     ESPL_LAUNCH(glu_all_kernel, dim3((unsigned)rows->tokens * grid.panels), dim3(grid.threads), 0, espl__cuda->compute, a);

@@ -84,7 +84,8 @@ __device__ __forceinline__ uint4 bf16_pack8(const float (&value)[8]) {
                       bf16_pack(value[6], value[7]));
 }
 
-/* Reals of a format, one or 16 bytes of them at a time; computed with in fp32. */
+/* Reals of a format in global memory, one or 16 bytes of them at a time; computed with in fp32. Packed words are stored by name of the
+ * instruction: a plain store of the four is at times cut into four. */
 template <class R> struct reals;
 
 template <> struct reals<float> {
@@ -108,7 +109,7 @@ template <> struct reals<__nv_bfloat16> {
         bf16_unpack8(*reinterpret_cast<const uint4 *>(from), value);
     }
     static __device__ __forceinline__ void store(__nv_bfloat16 *to, const float (&value)[8]) {
-        *reinterpret_cast<uint4 *>(to) = bf16_pack8(value);
+        __stwb(reinterpret_cast<uint4 *>(to), bf16_pack8(value));
     }
 };
 

@@ -65,6 +65,26 @@ static espl_status feed_prompts(session *s) {
     return espl_decoder_feed(s->decoder, s->n, s->feed_rows, s->feed_counts, s->feed_ids, s->logits);
 }
 
+/* Sources of all prompts, which then all beams of a prompt see. */
+static espl_status encode_sources(session *s) {
+    int64_t n = 0;
+    if (s->prompts[0].source == NULL)
+        return ESPL_OK;
+    for (int i = 0; i < s->n; i++)
+        n += s->prompts[i].n_source;
+    int32_t *ids = espl_malloc((size_t)n * sizeof *ids), *counts = espl_malloc((size_t)s->n * sizeof *counts);
+    n = 0;
+    for (int i = 0; i < s->n; i++) {
+        counts[i] = (int32_t)s->prompts[i].n_source;
+        memcpy(ids + n, s->prompts[i].source, (size_t)counts[i] * sizeof *ids);
+        n += counts[i];
+    }
+    espl_status status = espl_decoder_encode(s->decoder, s->n, s->options->beams, counts, ids);
+    free(ids);
+    free(counts);
+    return status;
+}
+
 static void keep_result(int prompt, const int32_t *ids, int64_t n, float score, espl_generated *out) {
     out[prompt] = (espl_generated){.ids = espl_malloc((size_t)n * sizeof *ids), .n = n, .score = score};
     if (n > 0)
@@ -185,7 +205,9 @@ espl_status espl_generate(espl_decoder *decoder, const espl_generate_options *op
     for (int i = 0; i < n; i++)
         out[i] = (espl_generated){0};
     open_session(&s);
-    espl_status status = options->beams > 1 ? search(&s, out) : sample(&s, sink, context, out);
+    espl_status status = encode_sources(&s);
+    if (status == ESPL_OK)
+        status = options->beams > 1 ? search(&s, out) : sample(&s, sink, context, out);
     close_session(&s);
     return status;
 }

@@ -16,8 +16,10 @@ typedef struct espl_generate_options {
 } espl_generate_options;
 
 typedef struct espl_prompt {
-    const int32_t *ids; /* borrowed */
-    int64_t n;          /* at least 1 */
+    const int32_t *ids;    /* borrowed; of an encoder-decoder what the decoder's text begins with */
+    int64_t n;             /* at least 1 */
+    const int32_t *source; /* of an encoder-decoder: what is encoded; else NULL */
+    int64_t n_source;
 } espl_prompt;
 
 /* What came out of one prompt: its new tokens, the end token included. */

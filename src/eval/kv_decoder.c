@@ -22,6 +22,10 @@ struct espl_decoder {
     /* on the host: tokens of each row; the batch of one pass; logits brought from a remote device */
     int32_t *length, *segments, *positions, *targets, *pass_rows, *pass_lengths;
     char *brought;
+    /* of an encoder-decoder: the encoder's batch, and which of its segments a cache row sees */
+    int64_t source_tokens;
+    espl_batch source;
+    int32_t *source_ids, *source_positions, *source_segments, *source_of_row, *pass_sources;
 };
 
 static size_t head_work(const espl_decoder *d, int threads) {
@@ -45,6 +49,11 @@ static void layout(espl_decoder *d, int threads) {
     d->pass_rows = espl_arena_take(&d->host, rows * sizeof(int32_t));
     d->pass_lengths = espl_arena_take(&d->host, rows * sizeof(int32_t));
     d->brought = d->engine->calls->remote ? espl_arena_take(&d->host, logits) : NULL;
+    d->source_ids = espl_arena_take(&d->host, (size_t)d->source_tokens * sizeof(int32_t));
+    d->source_positions = espl_arena_take(&d->host, (size_t)d->source_tokens * sizeof(int32_t));
+    d->source_segments = espl_arena_take(&d->host, (rows + 1) * sizeof(int32_t));
+    d->source_of_row = espl_arena_take(&d->host, rows * sizeof(int32_t));
+    d->pass_sources = espl_arena_take(&d->host, rows * sizeof(int32_t));
 }
 
 static void find_head(espl_decoder *d, const void *weights) {
@@ -56,7 +65,7 @@ static void find_head(espl_decoder *d, const void *weights) {
         (const char *)weights + (size_t)(espl_model_bucket_start(m, p->bucket, 1) + p->offset) * espl_dtype_size(d->engine->kernels->real);
 }
 
-static espl_status take_memory(espl_decoder *d, const espl_decoder_use *use) {
+static espl_status take_memory(espl_decoder *d, const espl_decoder_use *use, const espl_capacity capacity[ESPL_N_STREAMS]) {
     const espl_engine *e = d->engine;
     layout(d, use->threads);
     ESPL_TRY(espl_engine_take(e, &d->arena, "GENERATE", d->arena.used));
@@ -66,7 +75,7 @@ static espl_status take_memory(espl_decoder *d, const espl_decoder_use *use) {
         d->targets[i] = -1;
     espl_places places = {.weights = (void *)(uintptr_t)use->weights, .ranks = 1, .act = d->act, .work = d->work, .rope = use->rope};
     espl_tape_bind(&d->tape, &places);
-    return e->calls->reserve(e->device, (const espl_capacity[ESPL_N_STREAMS]){{d->tokens, d->rows, 0}});
+    return e->calls->reserve(e->device, capacity);
 }
 
 espl_status espl_decoder_make(const espl_decoder_use *use, int rows, int64_t capacity, int64_t tokens, espl_decoder **decoder) {
@@ -80,13 +89,15 @@ espl_status espl_decoder_make(const espl_decoder_use *use, int rows, int64_t cap
                         .rows = rows,
                         .capacity = capacity,
                         .tokens = tokens,
+                        .source_tokens = use->source_tokens,
                         .arena = espl_arena_measure("GENERATE"),
                         .host = espl_arena_measure("GENERATE on the host"),
                         .row_bytes = (size_t)(2 * capacity * dims->kv_heads * dims->head_dim) * espl_dtype_size(kernels->real)};
-    espl_tape_make(use->model, kernels, ESPL_USE_GENERATE, 0, (const espl_capacity[ESPL_N_STREAMS]){{tokens, rows, 0}}, use->threads,
-                   &d->tape);
+    const espl_capacity planned[ESPL_N_STREAMS] = {
+        [ESPL_STREAM_MAIN] = {tokens, rows, 0}, [ESPL_STREAM_SOURCE] = {use->source_tokens, use->source_tokens > 0 ? rows : 0, 0}};
+    espl_tape_make(use->model, kernels, ESPL_USE_GENERATE, 0, planned, use->threads, &d->tape);
     find_head(d, use->weights);
-    espl_status status = take_memory(d, use);
+    espl_status status = take_memory(d, use, planned);
     if (status != ESPL_OK)
         espl_decoder_free(&d);
     *decoder = d;
@@ -139,7 +150,31 @@ static espl_batch batch_of(const espl_decoder *d, int64_t n, int32_t n_segments,
                         .ids = ids,
                         .positions = d->positions,
                         .targets = d->targets,
-                        .cache = cache};
+                        .cache = cache,
+                        .source = d->source_tokens > 0 ? &d->source : NULL,
+                        .source_segment = d->pass_sources};
+}
+
+espl_status espl_decoder_encode(espl_decoder *d, int n, int rows_each, const int32_t *counts, const int32_t *ids) {
+    int32_t at = 0;
+    for (int s = 0; s < n; s++) {
+        d->source_segments[s] = at;
+        if (at + counts[s] > d->source_tokens)
+            ESPL_FAIL(ESPL_ERR_USAGE, "%d sources of more than the %lld tokens that were planned", n, (long long)d->source_tokens);
+        for (int32_t i = 0; i < counts[s]; i++, at++)
+            d->source_positions[at] = i;
+        for (int r = 0; r < rows_each; r++)
+            d->source_of_row[s * rows_each + r] = s;
+    }
+    d->source_segments[n] = at;
+    memcpy(d->source_ids, ids, (size_t)at * sizeof *ids);
+    d->source =
+        (espl_batch){.n = at, .n_segments = n, .segments = d->source_segments, .ids = d->source_ids, .positions = d->source_positions};
+    d->segments[0] = 0;
+    espl_cache cache = cache_of(d);
+    espl_batch batch = batch_of(d, 0, 0, d->source_ids, &cache);
+    ESPL_TRY(d->engine->calls->begin(d->engine->device, &batch));
+    return espl_tape_encode(&d->tape, &batch);
 }
 
 /* One pass: `n` sequences whose tokens fit the plan. Leaves the last hidden value of sequence s in hidden row s. */
@@ -149,6 +184,7 @@ static espl_status pass(espl_decoder *d, int n, const int32_t *rows, const int32
         d->segments[s] = at;
         d->pass_rows[s] = rows[s];
         d->pass_lengths[s] = d->length[rows[s]];
+        d->pass_sources[s] = d->source_of_row[rows[s]];
         for (int32_t i = 0; i < counts[s]; i++)
             d->positions[at++] = d->length[rows[s]] + i;
     }
@@ -173,6 +209,7 @@ static espl_status compute_logits(espl_decoder *d, int n, float *logits) {
         d->segments[s] = s;
     espl_cache cache = cache_of(d);
     espl_batch batch = batch_of(d, n, n, d->positions, &cache);
+    batch.source = NULL;
     espl_args args = {
         .attrs = &d->head, .batch = &batch, .in = {d->hidden}, .out = {d->logits}, .param = {d->head_weight}, .work = d->work};
     size_t count = (size_t)n * (size_t)d->head.n_out;
@@ -184,6 +221,8 @@ static espl_status compute_logits(espl_decoder *d, int n, float *logits) {
         found = d->brought;
     }
     espl_dtype_convert(logits, ESPL_F32, found, e->kernels->real, count);
+    for (size_t i = 0; i < count && d->head.scale != 1.0f; i++)
+        logits[i] *= d->head.scale;
     return ESPL_OK;
 }
 

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
+from documents import kind_of, make_document, pack, reference
+
 LENGTHS = [17, 1, 9, 6]
 PROMPTS = [[5, 17, 80, 3], [41], [9, 9, 12, 60, 33, 71, 2, 8, 50]]
 NEW = 20
@@ -60,61 +62,12 @@ def make(kind, config, dtype):
     return model.to(dtype).eval()
 
 
-def of_class(model, x):
-    """One document's logits, loss and weight; what else the batch needs. A class has the weight of its number."""
-    typed = getattr(model.config, "type_vocab_size", 1) > 1
-    types = torch.cat([torch.zeros(len(x) // 2), torch.ones(len(x) - len(x) // 2)]).long() if typed else torch.zeros(len(x)).long()
-    label = torch.randint(0, model.config.num_labels, (1,))
-    weight = 1.0 + label.double() / 4
-    logits = model(input_ids=x[None], **({"token_type_ids": types[None]} if typed else {})).logits
-    return logits, (weight * torch.nn.functional.cross_entropy(logits, label)).sum(), weight.sum(), dict(ids=x, types=types, labels=label, weights=weight)
-
-
-def of_tokens(model, x):
-    """Masked LM: every third token has a target."""
-    targets = torch.where(torch.arange(len(x)) % 3 == 0, torch.randint(2, model.config.vocab_size, (len(x),)), -1)
-    logits = model(input_ids=x[None]).logits[0]
-    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
-    return logits, loss, (targets >= 0).sum(), dict(ids=x, targets=targets)
-
-
-def of_pair(model, x):
-    targets = torch.randint(2, model.config.vocab_size, (1 + len(x) // 2,))
-    ids = torch.cat([torch.tensor([model.config.decoder_start_token_id]), targets[:-1]])
-    logits = model(input_ids=x[None], decoder_input_ids=ids[None]).logits[0]
-    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-    return logits, loss, len(targets), dict(ids=ids, targets=targets, source_ids=x)
-
-
-def of_text(model, x):
-    logits = model(input_ids=x[None]).logits[0]
-    loss = torch.nn.functional.cross_entropy(logits[:-1], x[1:], reduction="sum") if len(x) > 1 else 0.0
-    return logits, loss, len(x) - 1, dict(ids=x)
-
-
-def kind_of(model):
-    name = type(model).__name__
-    return of_class if "Classification" in name else of_tokens if "MaskedLM" in name else of_pair if "T5" in name else of_text
-
-
-def offsets(rows):
-    return torch.tensor([sum(len(x) for x in rows[:i]) for i in range(len(rows) + 1)])
-
-
 def batch_goldens(model):
-    documents = [torch.randint(2, model.config.vocab_size, (n,)) for n in LENGTHS]
-    found = [kind_of(model)(model, x) for x in documents]
-    loss = sum(row[1] for row in found) / sum(row[2] for row in found)
-    loss.backward()
-    parts = {name: [row[3][name] for row in found] for name in found[0][3]}
-    tensors = {name: torch.cat(rows) for name, rows in parts.items()}
-    tensors.update(segments=offsets(parts["ids"]), logits=torch.cat([row[0] for row in found]).detach().float())
-    if "weights" in parts:
-        tensors["weights"] = tensors["weights"].float()
-    if "source_ids" in parts:
-        tensors["source_segments"] = offsets(parts["source_ids"])
-    tensors.update({"grad." + name: p.grad.float().contiguous() for name, p in model.named_parameters() if p.grad is not None})
-    return tensors, loss.item()
+    documents = [make_document(model, torch.randint(2, model.config.vocab_size, (n,))) for n in LENGTHS]
+    logits, loss, grads = reference(model, documents)
+    tensors = {**pack(documents), "logits": logits.float()}
+    tensors.update({"grad." + name: grad.float().contiguous() for name, grad in grads.items()})
+    return tensors, loss
 
 
 def cases(eos):
@@ -163,7 +116,7 @@ def main():
         save_file(tensors, os.path.join(folder, "golden.safetensors"))
         golden = {"made_with": f"transformers {tf.__version__}, torch {torch.__version__}", "loss": loss, "prompts": PROMPTS, "max_new": NEW}
         with open(os.path.join(folder, "golden.json"), "w") as out:
-            rows = generate_goldens(truth, rounded) if kind_of(truth) is of_text else []
+            rows = generate_goldens(truth, rounded) if kind_of(truth) == "lm" else []
             out.write(json.dumps(golden)[:-1] + ', "cases": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n")
 
 

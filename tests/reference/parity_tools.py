@@ -54,10 +54,34 @@ def gpt2(**keys):
     return tf.GPT2Config(**{**base, **keys})
 
 
-def make_model(config, folder):
+def bert(**keys):
+    base = dict(vocab_size=211, hidden_size=48, intermediate_size=88, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=64,
+                initializer_range=0.1)
+    return tf.BertConfig(**{**base, **keys})
+
+
+def roberta(**keys):
+    return tf.RobertaConfig(**{**bert().to_diff_dict(), "type_vocab_size": 1, "pad_token_id": 1, **keys})
+
+
+def distilbert(**keys):
+    base = dict(vocab_size=211, dim=48, hidden_dim=88, n_layers=3, n_heads=4, max_position_embeddings=64, initializer_range=0.1)
+    return tf.DistilBertConfig(**{**base, **keys})
+
+
+def t5(**keys):
+    base = dict(vocab_size=211, d_model=48, d_kv=10, d_ff=88, num_heads=4, num_layers=3, num_decoder_layers=2, initializer_factor=0.5,
+                relative_attention_num_buckets=12, relative_attention_max_distance=24, decoder_start_token_id=0)
+    return tf.T5Config(**{**base, **keys})
+
+
+LANGUAGE_MODELS = {"gpt2": tf.GPT2LMHeadModel, "llama": tf.LlamaForCausalLM, "mistral": tf.MistralForCausalLM, "bert": tf.BertForMaskedLM,
+                   "t5": tf.T5ForConditionalGeneration}
+
+
+def make_model(config, folder, kind=None):
     """A model of random weights, norms and biases off their trivial values, saved in folder."""
-    kind = {"gpt2": tf.GPT2LMHeadModel, "llama": tf.LlamaForCausalLM, "mistral": tf.MistralForCausalLM}[config.model_type]
-    model = kind(config).eval()
+    model = (kind or LANGUAGE_MODELS[config.model_type])(config).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 1:

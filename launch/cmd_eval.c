@@ -13,7 +13,9 @@ static const char text[] =
     "Evaluates a model on data.valid of the config, on as many ranks as the launcher started; what it finds does not depend on their "
     "number.\n"
     "Of a language model: loss and perplexity a token, and bits a byte of text (which do not depend on the tokenizer). Of a classifier:\n"
-    "accuracy, precision, recall, F1, Matthews' correlation, area under the ROC curve, calibration. --output writes evaluation.json (with\n"
+    "accuracy, precision, recall, F1, Matthews' correlation, area under the ROC curve, calibration. Of an encoder-decoder also ROUGE, "
+    "BLEU,\n"
+    "chrF and exact match of what it generates. --output writes evaluation.json (with\n"
     "confusion matrix and worst mistakes) and predictions.jsonl; `espalier report` shows what lies in a run's evaluations/NAME folders.\n"
     "The model is --model, or else the newest good checkpoint of run.dir.\n";
 
@@ -42,7 +44,7 @@ static void print_scores(const espl_outcome *o) {
     const char *name;
     json_t *value;
     json_object_foreach(json_object_get(o->report, "scores"), name, value) printf("%s %.6f\n", name, json_number_value(value));
-    printf("examples %lld\n", (long long)o->predictions.n);
+    printf("targets %lld\n", (long long)o->result.targets);
 }
 
 static void print_outcome(const job *job, const espl_outcome *o) {
@@ -54,7 +56,7 @@ static void print_outcome(const job *job, const espl_outcome *o) {
         printf("%s\n", line);
         free(line);
         json_decref(object);
-    } else if (o->predictions.classes > 0) {
+    } else if (o->predictions.classes > 0 || !isnan(espl_outcome_score(o, "rouge1"))) {
         print_scores(o);
     } else {
         print_tokens(o);

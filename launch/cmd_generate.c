@@ -2,8 +2,8 @@
 #include "launch/recipe.h"
 
 #include "src/core/buffer.h"
-#include "src/eval/generate.h"
 #include "src/train/choose_device.h"
+#include "src/train/generate_options.h"
 #include "src/train/inference.h"
 #include "src/train/threads.h"
 
@@ -28,7 +28,8 @@ typedef struct prompts {
     espl_encoding *encodings;
     espl_prompt *items;
     int n;
-    int64_t longest;
+    int64_t longest;       /* of what a decoder's text begins with */
+    int64_t source_tokens; /* of all prompts, where an encoder reads them */
 } prompts;
 
 static void add_prompt(prompts *p, const char *line, size_t size) {
@@ -46,14 +47,20 @@ static void read_stdin(prompts *p) {
     free(line);
 }
 
+static bool encodes(const espl_inference *model) { return model->model->head->head == ESPL_HEAD_SEQ2SEQ; }
+
 static espl_status encode_prompts(prompts *p, const espl_inference *model) {
     p->encodings = espl_calloc((size_t)p->n, sizeof *p->encodings);
     p->items = espl_calloc((size_t)p->n, sizeof *p->items);
     for (int i = 0; i < p->n; i++) {
         ESPL_TRY(espl_tokenizer_encode(model->tokenizer, p->texts[i], strlen(p->texts[i]), true, &p->encodings[i]));
-        p->items[i] = (espl_prompt){.ids = p->encodings[i].ids, .n = p->encodings[i].n};
-        if (p->items[i].n == 0)
+        if (p->encodings[i].n == 0)
             ESPL_FAIL(ESPL_ERR_USAGE, "prompt %d is empty: there is nothing to go on from", i + 1);
+        p->items[i] = (espl_prompt){.ids = p->encodings[i].ids, .n = p->encodings[i].n};
+        if (encodes(model)) {
+            p->items[i] = (espl_prompt){&model->model->dims.start, 1, p->encodings[i].ids, p->encodings[i].n};
+            p->source_tokens += p->encodings[i].n;
+        }
         if (p->items[i].n > p->longest)
             p->longest = p->items[i].n;
     }
@@ -107,41 +114,29 @@ static espl_status print_result(const espl_inference *model, const prompts *p, i
     ESPL_TRY(espl_tokenizer_decode(model->tokenizer, g->ids, g->n, true, &decoded));
     if (p->n > 1)
         printf("== %d: ", i + 1);
-    printf("%s%s\n", p->texts[i], decoded.data != NULL ? decoded.data : "");
+    printf("%s%s\n", encodes(model) ? "" : p->texts[i], decoded.data != NULL ? decoded.data : "");
     espl_buffer_free(&decoded);
     return ESPL_OK;
 }
 
 /* ---- The verb. */
 
-static espl_generate_options options_of(const espl_config *c, const int32_t *eos) {
-    return (espl_generate_options){.sampling = {.repetition_penalty = c->generate_repetition_penalty,
-                                                .no_repeat_ngram = c->generate_no_repeat_ngram,
-                                                .min_new_tokens = c->generate_min_new_tokens,
-                                                .temperature = c->generate_temperature,
-                                                .top_k = c->generate_top_k,
-                                                .top_p = c->generate_top_p,
-                                                .min_tokens_to_keep = 1,
-                                                .eos = eos,
-                                                .n_eos = *eos >= 0},
-                                   .beams = (int)c->generate_beams,
-                                   .length_penalty = c->generate_length_penalty,
-                                   .max_new = c->generate_max_new_tokens,
-                                   .seed = (uint64_t)c->generate_seed};
-}
-
 static espl_status generate(const espl_config *config, const espl_inference *model, const prompts *p, bool ids) {
-    const espl_generate_options options = options_of(config, &model->model->dims.eos);
+    const espl_generate_options options = espl_generate_options_of(config, &model->model->dims.eos);
     int rows = p->n * options.beams;
     bool streams = p->n == 1 && options.beams == 1 && !ids;
     stream s = {.model = model};
     espl_decoder *decoder = NULL;
     espl_generated *results = espl_calloc((size_t)p->n, sizeof *results);
     espl_status status = ESPL_OK;
-    const espl_decoder_use use = {
-        .engine = model->engine, .model = model->model, .weights = model->weights, .rope = model->rope, .threads = model->threads};
+    const espl_decoder_use use = {.engine = model->engine,
+                                  .model = model->model,
+                                  .weights = model->weights,
+                                  .rope = model->rope,
+                                  .threads = model->threads,
+                                  .source_tokens = p->source_tokens};
     ESPL_TRY_DONE(espl_decoder_make(&use, rows, p->longest + options.max_new, 512, &decoder));
-    if (streams)
+    if (streams && !encodes(model))
         fputs(p->texts[0], stdout);
     ESPL_TRY_DONE(espl_generate(decoder, &options, p->n, p->items, model->model->dims.vocab, streams ? show_token : NULL, &s, results));
     if (streams)

@@ -4,6 +4,7 @@
 #include "src/train/choose_device.h"
 #include "src/train/inference.h"
 #include "src/train/streams.h"
+#include "src/train/text_scores.h"
 #include "src/train/threads.h"
 
 #include <stdlib.h>
@@ -102,7 +103,7 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const ch
     const espl_model *model = o->model.model;
     ESPL_TRY(find_labels(comm, config, model, &o->labels));
     ESPL_TRY(check_head(config, model, &o->labels));
-    espl_dataset_use use = {.room = espl_room_of(config),
+    espl_dataset_use use = {.room = espl_room_of(config, model->dims.positions),
                             .length = length_of(config, model->dims.positions),
                             .eos = model->dims.eos,
                             .start = model->dims.start,
@@ -128,10 +129,12 @@ static espl_status evaluate(const espl_config *config, espl_comm *comm, opened *
     return espl_comm_agree(comm, espl_outcome_make(config, &o->labels, outcome), "scoring");
 }
 
-static espl_status write_files(const espl_config *config, espl_comm *comm, const opened *o, const char *path, const char *folder,
-                               const espl_outcome *outcome) {
+static espl_status add_texts_and_files(const espl_config *config, espl_comm *comm, const opened *o, const char *path, const char *folder,
+                                       espl_outcome *outcome) {
     const espl_outcome_about about = {
         .config = config, .labels = &o->labels, .paths = &config->data_valid, .model = path, .step = o->model.step};
+    if (config->data_task == ESPL_TASK_SEQ2SEQ && config->eval_generate)
+        ESPL_TRY(espl_text_scores_add(comm, &o->model, &o->data, &about, folder, outcome));
     if (folder == NULL)
         return ESPL_OK;
     espl_status status = espl_comm_ranks(comm)->rank == 0 ? espl_outcome_write(outcome, &about, folder) : ESPL_OK;
@@ -146,7 +149,7 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
         ESPL_FAIL(ESPL_ERR_USAGE, "data.valid is empty: files, folders or globs to evaluate on are needed");
     ESPL_TRY_DONE(open_all(config, comm, path, &o));
     ESPL_TRY_DONE(evaluate(config, comm, &o, outcome));
-    ESPL_TRY_DONE(write_files(config, comm, &o, path, folder, outcome));
+    ESPL_TRY_DONE(add_texts_and_files(config, comm, &o, path, folder, outcome));
 done:
     free_memory(&o.memory);
     espl_tape_free(&o.tape);

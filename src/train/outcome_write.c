@@ -4,7 +4,7 @@
 #include "io/fsio.h"
 #include "src/core/buffer.h"
 #include "src/eval/class_report.h"
-#include "src/train/dataset.h"
+#include "src/train/texts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,6 @@ typedef struct writer {
     const espl_outcome *outcome;
     const espl_outcome_about *about;
     espl_buffer lines; /* predictions.jsonl */
-    int64_t document;  /* the next one that is read */
     int64_t next;      /* the next prediction that has not been written */
     int64_t *worst;    /* [n_worst] predictions with the largest losses among the wrong ones, worst first */
     int64_t n_worst;
@@ -88,48 +87,14 @@ static void add_line(writer *w, const espl_document *document) {
     w->next++;
 }
 
-static void take_document(writer *w, const espl_document *document) {
+static void take_document(void *context, int64_t number, const espl_document *document) {
+    writer *w = context;
     const espl_predictions *p = &w->outcome->predictions;
-    if (w->next < p->n && p->documents[w->next] == w->document)
+    if (w->next < p->n && p->documents[w->next] == number)
         add_line(w, document);
-    w->document++;
 }
 
 /* ---- The files. */
-
-static espl_status read_share(writer *w, const espl_inputs *inputs, int64_t i, const espl_reader_options *options) {
-    const espl_share all = {i, 0, inputs->items[i].bytes};
-    espl_reader *reader = NULL;
-    espl_document document;
-    bool found = true;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_reader_open(inputs, &all, options, &reader));
-    while (found) {
-        ESPL_TRY_DONE(espl_reader_next(reader, &document, &found));
-        if (found)
-            take_document(w, &document);
-    }
-done:
-    espl_reader_close(&reader);
-    return status;
-}
-
-static espl_status read_texts(writer *w) {
-    const espl_strings *paths = w->about->paths;
-    espl_reader_options options = espl_dataset_reading(w->about->config);
-    espl_inputs inputs = {0};
-    espl_status status = ESPL_OK;
-    for (int64_t p = 0; p < paths->n; p++) {
-        ESPL_TRY_DONE(espl_inputs_find(&paths->items[p], 1, (espl_read_format)w->about->config->data_format, &inputs));
-        espl_labels_keep(w->about->labels, &inputs);
-        for (int64_t i = 0; i < inputs.n && inputs.items[i].format != ESPL_READ_TOKENS; i++)
-            ESPL_TRY_DONE(read_share(w, &inputs, i, &options));
-        espl_inputs_free(&inputs);
-    }
-done:
-    espl_inputs_free(&inputs);
-    return status;
-}
 
 static espl_status write_text(const char *folder, const char *name, const char *text, size_t size) {
     char *path = espl_format("%s/%s", folder, name);
@@ -164,7 +129,7 @@ espl_status espl_outcome_write(const espl_outcome *outcome, const espl_outcome_a
     ESPL_TRY_DONE(espl_fs_make_folders(folder));
     find_worst(&w);
     if (outcome->predictions.n > 0) {
-        ESPL_TRY_DONE(read_texts(&w));
+        ESPL_TRY_DONE(espl_texts_read(about->config, about->paths, about->labels, take_document, &w));
         while (w.next < outcome->predictions.n) /* token stores have no texts */
             add_line(&w, &(espl_document){0});
         ESPL_TRY_DONE(write_text(folder, "predictions.jsonl", w.lines.data != NULL ? w.lines.data : "", w.lines.size));

@@ -1,0 +1,11 @@
+/* How text is generated, by the generate.* keys. */
+#ifndef ESPL_TRAIN_GENERATE_OPTIONS_H
+#define ESPL_TRAIN_GENERATE_OPTIONS_H
+
+#include "src/config/config.h"
+#include "src/eval/generate.h"
+
+/* Local. `eos`: the model's end token, -1: none; borrowed by what is returned. */
+espl_generate_options espl_generate_options_of(const espl_config *config, const int32_t *eos);
+
+#endif

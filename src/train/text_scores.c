@@ -1,0 +1,264 @@
+#include "src/train/text_scores.h"
+
+#include "io/fsio.h"
+#include "src/core/buffer.h"
+#include "src/eval/bleu.h"
+#include "src/eval/generate.h"
+#include "src/eval/rouge.h"
+#include "src/train/generate_options.h"
+#include "src/train/texts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { GROUP = 8, SAMPLES = 10 }; /* sources generated from together; what the report shows */
+
+/* A text that was generated; in a buffer the bytes follow it, without alignment. */
+typedef struct written {
+    int64_t document, size;
+} written;
+
+/* ---- Generating this rank's share. */
+
+typedef struct maker {
+    const espl_inference *model;
+    const espl_dataset *data;
+    espl_generate_options options;
+    espl_decoder *decoder;
+    int32_t *ids;    /* [GROUP, longest] sources */
+    int64_t longest; /* tokens of a source */
+    espl_buffer out; /* written, bytes, written, bytes ... */
+} maker;
+
+/* Document number i of those that are used: its source, its place there, and its number among all documents. */
+static const espl_source *find_document(const espl_dataset *data, int64_t i, int64_t *place, int64_t *number) {
+    int64_t before = 0;
+    for (int64_t s = 0; s < data->n; s++) {
+        const espl_source *source = &data->sources[s];
+        int64_t used = source->chosen != NULL ? source->n_chosen : source->n_documents;
+        if (i < used) {
+            *place = source->chosen != NULL ? source->chosen[i] : i;
+            *number = before + *place;
+            return source;
+        }
+        i -= used;
+        before += source->n_documents;
+    }
+    return NULL;
+}
+
+static int64_t longest_source(const espl_dataset *data) {
+    int64_t longest = 1;
+    for (int64_t s = 0; s < data->n; s++)
+        for (int64_t d = 0; d < data->sources[s].n_documents; d++)
+            longest = data->sources[s].split[d] > longest ? data->sources[s].split[d] : longest;
+    return longest;
+}
+
+static void take_source(const espl_source *source, int64_t place, int32_t *ids, espl_prompt *prompt) {
+    int64_t begin = source->documents[place];
+    prompt->source = ids;
+    prompt->n_source = source->split[place];
+    for (int64_t i = 0; i < prompt->n_source; i++)
+        ids[i] = source->ids16 != NULL ? (int32_t)source->ids16[begin + i] : (int32_t)source->ids32[begin + i];
+}
+
+static espl_status keep_text(maker *m, int64_t number, const espl_generated *g) {
+    espl_buffer text = {0};
+    ESPL_TRY(espl_tokenizer_decode(m->model->tokenizer, g->ids, g->n, true, &text));
+    written head = {number, (int64_t)text.size};
+    espl_buffer_append(&m->out, &head, sizeof head);
+    espl_buffer_append(&m->out, text.data, text.size);
+    espl_buffer_free(&text);
+    return ESPL_OK;
+}
+
+static espl_status make_group(maker *m, int64_t first, int n) {
+    const int32_t start = m->model->model->dims.start;
+    espl_prompt prompts[GROUP];
+    espl_generated results[GROUP] = {{0}};
+    int64_t number[GROUP], place;
+    espl_status status = ESPL_OK;
+    for (int i = 0; i < n; i++) {
+        const espl_source *source = find_document(m->data, first + i, &place, &number[i]);
+        prompts[i] = (espl_prompt){.ids = &start, .n = 1};
+        take_source(source, place, m->ids + i * m->longest, &prompts[i]);
+    }
+    for (int row = 0; row < GROUP * m->options.beams; row++)
+        espl_decoder_clear(m->decoder, row);
+    ESPL_TRY_DONE(espl_generate(m->decoder, &m->options, n, prompts, m->model->model->dims.vocab, NULL, NULL, results));
+    for (int i = 0; i < n; i++)
+        ESPL_TRY_DONE(keep_text(m, number[i], &results[i]));
+done:
+    for (int i = 0; i < n; i++)
+        free(results[i].ids);
+    return status;
+}
+
+static espl_status make_texts(espl_comm *comm, maker *m) {
+    const espl_ranks *ranks = espl_comm_ranks(comm);
+    const espl_decoder_use use = {.engine = m->model->engine,
+                                  .model = m->model->model,
+                                  .weights = m->model->weights,
+                                  .rope = m->model->rope,
+                                  .threads = m->model->threads,
+                                  .source_tokens = GROUP * m->longest};
+    int rows = GROUP * m->options.beams;
+    ESPL_TRY(espl_decoder_make(&use, rows, 1 + m->options.max_new, rows, &m->decoder));
+    for (int64_t first = ranks->rank * GROUP; first < m->data->n_documents; first += ranks->size * GROUP) {
+        int64_t left = m->data->n_documents - first;
+        espl_comm_beat(comm, first, "generating");
+        ESPL_TRY(make_group(m, first, (int)(left < GROUP ? left : GROUP)));
+    }
+    return ESPL_OK;
+}
+
+/* ---- All ranks' texts on rank 0. */
+
+static espl_status gather(espl_comm *comm, const espl_buffer *mine, espl_buffer *all) {
+    const espl_ranks *ranks = espl_comm_ranks(comm);
+    enum { TAG = 77 };
+    int64_t size = (int64_t)mine->size;
+    if (ranks->rank > 0) {
+        ESPL_TRY(espl_comm_send(comm, &size, sizeof size, 0, TAG));
+        return size > 0 ? espl_comm_send(comm, mine->data, mine->size, 0, TAG) : ESPL_OK;
+    }
+    espl_buffer_append(all, mine->data, mine->size);
+    for (int r = 1; r < ranks->size; r++) {
+        ESPL_TRY(espl_comm_recv(comm, &size, sizeof size, r, TAG));
+        espl_buffer_reserve(all, (size_t)size);
+        if (size > 0)
+            ESPL_TRY(espl_comm_recv(comm, all->data + all->size, (size_t)size, r, TAG));
+        all->size += (size_t)size;
+    }
+    return ESPL_OK;
+}
+
+/* ---- Scoring, on rank 0. */
+
+typedef struct prediction {
+    int64_t document;
+    char *text;
+} prediction;
+
+typedef struct scorer {
+    prediction *predictions; /* by document */
+    int64_t n, next;
+    bool stem;
+    double rouge[4];
+    espl_bleu bleu;
+    espl_chrf chrf;
+    int64_t exact;
+    json_t *samples;
+    espl_buffer lines;
+} scorer;
+
+static int by_document(const void *a, const void *b) {
+    int64_t x = ((const prediction *)a)->document, y = ((const prediction *)b)->document;
+    return (x > y) - (x < y);
+}
+
+static void split_texts(const espl_buffer *all, int64_t n, scorer *s) {
+    s->predictions = espl_calloc((size_t)n + 1, sizeof *s->predictions);
+    for (size_t at = 0; at < all->size; s->n++) {
+        written head;
+        memcpy(&head, all->data + at, sizeof head);
+        at += sizeof head;
+        s->predictions[s->n] = (prediction){head.document, espl_format("%.*s", (int)head.size, all->data + at)};
+        at += (size_t)head.size;
+    }
+    qsort(s->predictions, (size_t)s->n, sizeof *s->predictions, by_document);
+}
+
+static void add_scores(scorer *s, const char *input, const char *reference) {
+    const char *text = s->predictions[s->next].text;
+    espl_rouge r = espl_rouge_score(reference, text, s->stem);
+    const double f1[4] = {r.one.f1, r.two.f1, r.longest.f1, r.longest_of_lines.f1};
+    for (int i = 0; i < 4; i++)
+        s->rouge[i] += f1[i];
+    espl_bleu_add(&s->bleu, reference, text);
+    espl_chrf_add(&s->chrf, reference, text);
+    s->exact += strcmp(reference, text) == 0;
+    json_t *line =
+        json_pack("{s:I, s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "document", (json_int_t)s->predictions[s->next].document, "input", input,
+                  "reference", reference, "prediction", text, "rouge1", f1[0], "rouge2", f1[1], "rougeL", f1[2], "rougeLsum", f1[3]);
+    char *dumped = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    espl_buffer_printf(&s->lines, "%s\n", dumped);
+    if (json_array_size(s->samples) < SAMPLES)
+        json_array_append(s->samples, line);
+    free(dumped);
+    json_decref(line);
+    s->next++;
+}
+
+static void score_document(void *context, int64_t number, const espl_document *document) {
+    scorer *s = context;
+    if (s->next >= s->n || s->predictions[s->next].document != number)
+        return;
+    char *input = espl_format("%.*s", (int)document->size, document->text);
+    char *reference = espl_format("%.*s", (int)document->second_size, document->second);
+    add_scores(s, input, reference);
+    free(input);
+    free(reference);
+}
+
+static void set_scores(const scorer *s, json_t *scores) {
+    static const char *const names[4] = {"rouge1", "rouge2", "rougeL", "rougeLsum"};
+    double n = s->next > 0 ? (double)s->next : 1.0;
+    for (int i = 0; i < 4; i++)
+        json_object_set_new(scores, names[i], json_real(s->rouge[i] / n));
+    json_object_set_new(scores, "bleu", json_real(espl_bleu_score(&s->bleu)));
+    json_object_set_new(scores, "chrf", json_real(espl_chrf_score(&s->chrf)));
+    json_object_set_new(scores, "exact_match", json_real((double)s->exact / n));
+}
+
+static espl_status write_lines(const scorer *s, const char *folder) {
+    char *path = espl_format("%s/predictions.jsonl", folder);
+    espl_status status = espl_fs_make_folders(folder);
+    if (status == ESPL_OK)
+        status = espl_fs_write_file(path, s->lines.data != NULL ? s->lines.data : "", s->lines.size);
+    free(path);
+    return status;
+}
+
+static espl_status score(const espl_buffer *all, int64_t n, const espl_outcome_about *about, const char *folder, espl_outcome *outcome) {
+    scorer s = {.stem = about->config->eval_stemmer, .samples = json_array()};
+    espl_status status = ESPL_OK;
+    split_texts(all, n, &s);
+    ESPL_TRY_DONE(espl_texts_read(about->config, about->paths, about->labels, score_document, &s));
+    if (s.next < s.n)
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: %lld of %lld texts are not there to compare with; token stores hold none",
+                       about->paths->items[0], (long long)(s.n - s.next), (long long)s.n);
+    set_scores(&s, json_object_get(outcome->report, "scores"));
+    json_object_set(outcome->report, "samples", s.samples);
+    if (folder != NULL)
+        ESPL_TRY_DONE(write_lines(&s, folder));
+done:
+    for (int64_t i = 0; i < s.n; i++)
+        free(s.predictions[i].text);
+    free(s.predictions);
+    json_decref(s.samples);
+    espl_buffer_free(&s.lines);
+    return status;
+}
+
+espl_status espl_text_scores_add(espl_comm *comm, const espl_inference *model, const espl_dataset *data, const espl_outcome_about *about,
+                                 const char *folder, espl_outcome *outcome) {
+    maker m = {.model = model,
+               .data = data,
+               .options = espl_generate_options_of(about->config, &model->model->dims.eos),
+               .longest = longest_source(data)};
+    espl_buffer all = {0};
+    espl_status status = ESPL_OK;
+    m.ids = espl_malloc((size_t)(GROUP * m.longest) * sizeof *m.ids);
+    ESPL_TRY_DONE(espl_comm_agree(comm, make_texts(comm, &m), "generating"));
+    ESPL_TRY_DONE(gather(comm, &m.out, &all));
+    bool first = espl_comm_ranks(comm)->rank == 0;
+    ESPL_TRY_DONE(espl_comm_agree(comm, first ? score(&all, data->n_documents, about, folder, outcome) : ESPL_OK, "scoring texts"));
+done:
+    espl_decoder_free(&m.decoder);
+    espl_buffer_free(&m.out);
+    espl_buffer_free(&all);
+    free(m.ids);
+    return status;
+}

@@ -13,11 +13,12 @@ typedef struct measured {
 } measured;
 
 struct espl_packer {
-    int64_t budget, second;
-    int32_t *head;               /* [budget + 1] a bin with this much free space, -1: none */
-    uint64_t *full_map, *coarse; /* bit f: head[f] >= 0; bit w: word w of full_map is not 0 */
-    int64_t *start;              /* [budget + 2] counting sort of the lengths */
-    int32_t *next, *order;       /* [capacity] bins of equal free space; pieces, longest first */
+    int64_t budget, second, limit; /* limit: pieces of a bin; 0: none */
+    int32_t *head;                 /* [budget + 1] a bin with this much free space, -1: none */
+    uint64_t *full_map, *coarse;   /* bit f: head[f] >= 0; bit w: word w of full_map is not 0 */
+    int64_t *start;                /* [budget + 2] counting sort of the lengths */
+    int32_t *next, *order;         /* [capacity] bins of equal free space; pieces, longest first */
+    int32_t *count;                /* [capacity] pieces of a bin */
     int64_t capacity;
     measured *left; /* [n_measured] pieces of two measures that are not yet placed */
     int64_t n_measured;
@@ -38,6 +39,8 @@ espl_packer *espl__packer_make(int64_t budget, int64_t second) {
     return packer;
 }
 
+void espl__packer_limit(espl_packer *packer, int64_t pieces) { packer->limit = pieces; }
+
 void espl__packer_free(espl_packer **packer) {
     if (*packer == NULL)
         return;
@@ -47,6 +50,7 @@ void espl__packer_free(espl_packer **packer) {
     free((*packer)->start);
     free((*packer)->next);
     free((*packer)->order);
+    free((*packer)->count);
     free((*packer)->left);
     free(*packer);
     *packer = NULL;
@@ -57,6 +61,7 @@ static void reserve(espl_packer *packer, int64_t n) {
         return;
     packer->next = espl_realloc(packer->next, (size_t)n * sizeof *packer->next);
     packer->order = espl_realloc(packer->order, (size_t)n * sizeof *packer->order);
+    packer->count = espl_realloc(packer->count, (size_t)n * sizeof *packer->count);
     packer->capacity = n;
 }
 
@@ -181,24 +186,27 @@ int64_t espl__pack_best_fit(espl_packer *packer, const int32_t *length, const in
         int32_t piece = packer->order[i];
         int64_t room = smallest_fit(packer, length[piece]);
         bin[piece] = room < 0 ? (int32_t)n_bins++ : take_bin(packer, room);
-        put_bin(packer, bin[piece], (room < 0 ? packer->budget : room) - length[piece]);
+        int32_t pieces = packer->count[bin[piece]] = room < 0 ? 1 : packer->count[bin[piece]] + 1;
+        put_bin(packer, bin[piece], pieces == packer->limit ? 0 : (room < 0 ? packer->budget : room) - length[piece]);
     }
     forget_bins(packer);
     return n_bins;
 }
 
 int64_t espl__pack_next_fit(const espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin) {
-    int64_t n_bins = 0, room = 0, left = 0;
+    int64_t n_bins = 0, room = 0, left = 0, pieces = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t more = packer->second > 0 ? second[i] : 0;
-        if (length[i] > room || more > left) {
+        if (length[i] > room || more > left || (packer->limit > 0 && pieces == packer->limit)) {
             n_bins++;
+            pieces = 0;
             room = packer->budget;
             left = packer->second;
         }
         bin[i] = (int32_t)(n_bins - 1);
         room -= length[i];
         left -= more;
+        pieces++;
     }
     return n_bins;
 }

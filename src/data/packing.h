@@ -13,6 +13,9 @@ typedef struct espl_packer espl_packer; /* working memory, kept between calls */
 /* Local. A packer of bins of `budget`, at most INT32_MAX, and of `second` of a second measure, 0: there is none. */
 espl_packer *espl__packer_make(int64_t budget, int64_t second);
 
+/* Local. From now on a bin holds at most so many pieces, whatever room is left; 0: any number. Not for pieces of two measures. */
+void espl__packer_limit(espl_packer *packer, int64_t pieces);
+
 /* Local. Says in bin[i] where piece i (1 <= length[i] <= budget, 0 <= second[i] <= the packer's; NULL where it has none) goes; returns the
  * number of bins. */
 int64_t espl__pack_best_fit(espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin);

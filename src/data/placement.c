@@ -133,9 +133,10 @@ static int64_t *count_documents(const espl_source *sources, int64_t n_sources) {
     return first;
 }
 
-/* What limits a micro-batch beside its tokens, 0: nothing. */
-static int64_t second_budget(const espl_room *room) {
-    return room->source_tokens > 0 ? room->source_tokens : room->sequences < room->tokens ? room->sequences : 0;
+/* What limits a micro-batch of whole documents beside its tokens, 0: nothing. */
+static int64_t second_budget(const espl_placement_options *options) {
+    const espl_room *room = &options->room;
+    return room->source_tokens > 0 ? room->source_tokens : takes_whole(options) && room->sequences < room->tokens ? room->sequences : 0;
 }
 
 espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, const espl_placement_options *options,
@@ -151,7 +152,8 @@ espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, c
     memcpy(p->sources, sources, (size_t)n_sources * sizeof *sources);
     p->first_document = count_documents(sources, n_sources);
     p->visits = espl__visits_make(p->sources, n_sources, options);
-    p->packer = espl__packer_make(options->room.tokens, second_budget(&options->room));
+    p->packer = espl__packer_make(options->room.tokens, second_budget(options));
+    espl__packer_limit(p->packer, takes_whole(options) ? 0 : options->room.sequences);
     p->epoch = p->chunk = -1;
     *placement = p;
     return ESPL_OK;

@@ -120,8 +120,8 @@ void espl_placement_fill(espl_placement *placement, int64_t epoch, int64_t k, es
 /* Local. Targets of micro-batch k and their weight (NULL: not asked for), without filling it. */
 int64_t espl_placement_targets(espl_placement *placement, int64_t epoch, int64_t k, double *weight);
 
-/* Local. The room that a config gives a micro-batch. */
-espl_room espl_room_of(const espl_config *config);
+/* Local. The room that a config gives a micro-batch of a model with so many positions. */
+espl_room espl_room_of(const espl_config *config, int64_t positions);
 
 /* Local. Takes a sample's arrays from an arena; all are there, whatever the task, but those of the source without its tokens. */
 void espl_sample_take(espl_arena *arena, const espl_room *room, espl_sample *sample);

@@ -22,7 +22,7 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .remote = remote,
                           .owner = {.rank = rank, .ranks = ranks, .replicated = config->run_optimizer_sharding == ESPL_REPLICATED},
                           .threads = threads,
-                          .room = espl_room_of(config),
+                          .room = espl_room_of(config, model->dims.positions),
                           .micro_batch_tokens = config->train_micro_batch_tokens,
                           .micro_batches = config->train_micro_batches,
                           .tree = config->run_reduction == ESPL_REDUCTION_TREE,

@@ -152,8 +152,11 @@ static espl_status keep_companions(const espl_run *run) {
 static espl_status open_data(espl_run *run) {
     const espl_config *c = run->config;
     const espl_dims *dims = &run->model->dims;
-    espl_dataset_use use = {
-        .room = espl_room_of(c), .length = sequence_length(run), .eos = dims->eos, .start = dims->start, .labels = &run->labels};
+    espl_dataset_use use = {.room = espl_room_of(c, dims->positions),
+                            .length = sequence_length(run),
+                            .eos = dims->eos,
+                            .start = dims->start,
+                            .labels = &run->labels};
     ESPL_TRY(espl_dataset_open_run(run->comm, c, run->tokenizer, &use, &run->data, &run->valid));
     int64_t count = espl_placement_count(run->data.placement, 0);
     if (count < c->train_micro_batches)

@@ -179,6 +179,35 @@ static void check_bins(const int32_t *length, int64_t n, const int32_t *bin, int
     free(fill);
 }
 
+static int64_t pack_next(espl_packer *packer, const int32_t *length, const int32_t *second, int64_t n, int32_t *bin) {
+    return espl__pack_next_fit(packer, length, second, n, bin);
+}
+
+/* Bins hold as many pieces as they may, and where that is no less than they would, the same ones. */
+static void packing_respects_limits(void **state) {
+    (void)state;
+    enum { N = 1000, BUDGET = 256, MOST = 7 };
+    static int32_t length[N], bin[N], free_bin[N], count[N];
+    for (int64_t i = 0; i < N; i++)
+        length[i] = 1 + (int32_t)(number((uint64_t)i) % 40);
+    for (int next = 0; next < 2; next++) {
+        espl_packer *packer = espl__packer_make(BUDGET, 0);
+        int64_t (*pack)(espl_packer *, const int32_t *, const int32_t *, int64_t, int32_t *) = next ? pack_next : espl__pack_best_fit;
+        int64_t n_free = pack(packer, length, NULL, N, free_bin);
+        espl__packer_limit(packer, MOST);
+        int64_t n_bins = pack(packer, length, NULL, N, bin);
+        check_bins(length, N, bin, n_bins, BUDGET);
+        memset(count, 0, sizeof count);
+        for (int64_t i = 0; i < N; i++)
+            assert_true(++count[bin[i]] <= MOST);
+        assert_true(n_bins > n_free && n_bins >= (N + MOST - 1) / MOST);
+        espl__packer_limit(packer, BUDGET);
+        assert_int_equal(pack(packer, length, NULL, N, bin), n_free);
+        assert_memory_equal(bin, free_bin, sizeof bin);
+        espl__packer_free(&packer);
+    }
+}
+
 static void packing_respects_budgets(void **state) {
     (void)state;
     enum { N = 2000 };
@@ -490,19 +519,13 @@ static void nothing_to_learn_is_an_error(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(permutations_are_permutations),
-        cmocka_unit_test(permutations_are_fair),
-        cmocka_unit_test(packing_respects_budgets),
-        cmocka_unit_test(packing_is_near_the_best),
-        cmocka_unit_test(every_token_once_an_epoch),
-        cmocka_unit_test(random_lengths_keep_the_properties),
-        cmocka_unit_test(pure_function_of_seed_epoch_and_k),
-        cmocka_unit_test(order_does_not_depend_on_length),
-        cmocka_unit_test(mixes_by_weight),
-        cmocka_unit_test(weighted_epochs_continue),
-        cmocka_unit_test(evaluation_is_in_natural_order),
-        cmocka_unit_test(beyond_the_end_there_is_nothing),
-        cmocka_unit_test(nothing_to_learn_is_an_error),
+        cmocka_unit_test(permutations_are_permutations),      cmocka_unit_test(permutations_are_fair),
+        cmocka_unit_test(packing_respects_budgets),           cmocka_unit_test(packing_respects_limits),
+        cmocka_unit_test(packing_is_near_the_best),           cmocka_unit_test(every_token_once_an_epoch),
+        cmocka_unit_test(random_lengths_keep_the_properties), cmocka_unit_test(pure_function_of_seed_epoch_and_k),
+        cmocka_unit_test(order_does_not_depend_on_length),    cmocka_unit_test(mixes_by_weight),
+        cmocka_unit_test(weighted_epochs_continue),           cmocka_unit_test(evaluation_is_in_natural_order),
+        cmocka_unit_test(beyond_the_end_there_is_nothing),    cmocka_unit_test(nothing_to_learn_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,7 @@
 #include "launch/commands.h"
-#include "launch/options.h"
+#include "launch/recipe.h"
+#include "launch/session.h"
+#include "launch/show_samples.h"
 
 #include "io/tokenizer/tokenizer.h"
 
@@ -10,7 +12,33 @@
 
 static const char text[] =
     "Prints the ids of each line of a file (default or '-': standard input), separated by spaces, one line for each.\n"
-    "TOKENIZER is a tokenizer.json or a model folder that holds one.\n";
+    "TOKENIZER is a tokenizer.json or a model folder that holds one.\n"
+    "With a config instead: what its model will see of the first N texts (--show, default 3) of data.train, a token a line: id, type, "
+    "token\n"
+    "and, behind an arrow, what it is to say there.\n";
+
+static bool is_config(const char *path) {
+    size_t n = strlen(path);
+    return (n > 5 && strcmp(path + n - 5, ".yaml") == 0) || (n > 4 && strcmp(path + n - 4, ".yml") == 0);
+}
+
+typedef struct recipe_view {
+    const char *path;
+    const espl_words *sets;
+    int64_t show;
+} recipe_view;
+
+static espl_status show_recipe(espl_comm *comm, void *context) {
+    const recipe_view *view = context;
+    espl_config config;
+    espl_status status = ESPL_OK;
+    espl_config_make(&config);
+    ESPL_TRY_DONE(espl_session_agree(comm, espl_recipe_read(view->path, view->sets, &config), "reading the config"));
+    ESPL_TRY_DONE(espl_show_samples(comm, &config, view->show > 0 ? view->show : 3, stdout));
+done:
+    espl_config_free(&config);
+    return status;
+}
 
 typedef struct wish {
     bool decode, offsets, no_special, null, pairs, types;
@@ -170,6 +198,7 @@ done:
 
 espl_status espl_cmd_tokenize(int argc, char **argv) {
     wish wanted = {0};
+    espl_words sets = {0};
     const espl_option options[] = {
         {"decode", NULL, "the other way: each line holds ids, print their text", ESPL_OPTION_SWITCH, &wanted.decode},
         {"offsets", NULL, "print each id with its bytes in the line, as id:begin-end", ESPL_OPTION_SWITCH, &wanted.offsets},
@@ -179,10 +208,11 @@ espl_status espl_cmd_tokenize(int argc, char **argv) {
         {"length", "N", "cut to N tokens, special ones included", ESPL_OPTION_INT, &wanted.length},
         {"keep", "WHAT", "of what is cut: head (default), tail, head_tail", ESPL_OPTION_TEXT, &wanted.keep},
         {"null", NULL, "texts end in a NUL byte, not in a newline", ESPL_OPTION_SWITCH, &wanted.null},
-        {"show", "N", "only the first N lines, one token a line with its text", ESPL_OPTION_INT, &wanted.show},
+        {"show", "N", "only the first N lines or texts, one token a line with its text", ESPL_OPTION_INT, &wanted.show},
+        {"set", "KEY=VALUE", "with a config: override one key, as section.key=value", ESPL_OPTION_TEXTS, &sets},
     };
     const espl_usage usage = {.verb = "tokenize",
-                              .operands = "TOKENIZER [FILE|-]",
+                              .operands = "TOKENIZER|CONFIG.yaml [FILE|-]",
                               .text = text,
                               .options = options,
                               .n_options = sizeof options / sizeof options[0],
@@ -192,9 +222,16 @@ espl_status espl_cmd_tokenize(int argc, char **argv) {
     bool done;
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
-    if (!done)
+    if (done)
+        goto done;
+    if (is_config(operands.items[0])) {
+        recipe_view view = {operands.items[0], &sets, wanted.show};
+        ESPL_TRY_DONE(espl_session_run(0, show_recipe, &view));
+    } else {
         ESPL_TRY_DONE(answer(&operands, &wanted));
+    }
 done:
+    espl_words_free(&sets);
     espl_words_free(&operands);
     return status;
 }

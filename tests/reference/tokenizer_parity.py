@@ -176,6 +176,8 @@ class Comparison:
     def compare_pairs(self, texts):
         """Each text with its predecessor, whole; and cut to lengths that leave little and much. Long texts would cost a minute a tokenizer."""
         texts = [text for text in texts if len(text) < 20000]
+        if len(texts) < 2:
+            return
         pairs = [(a.decode("utf-8", "replace"), b.decode("utf-8", "replace")) for a, b in zip(texts, texts[1:])]
         payload = b"\0".join(part for pair in zip(texts, texts[1:]) for part in pair) + b"\0"
         singles = [text.decode("utf-8", "replace") for text in texts]

@@ -102,6 +102,10 @@ static void read_share(const espl_inputs *inputs, const espl_share *share, const
         if (r->n++ > 0)
             espl_buffer_append(&r->text, "|", 1);
         espl_buffer_append(&r->text, document.text, document.size);
+        if (document.second != NULL)
+            espl_buffer_printf(&r->text, "+%.*s", (int)document.second_size, document.second);
+        if (document.label != NULL)
+            espl_buffer_printf(&r->text, "=%.*s", (int)document.label_size, document.label);
         r->last_line = espl_reader_line(reader);
         assert_string_equal(document.path, inputs->items[share->input].path);
     }
@@ -368,6 +372,72 @@ static void bad_line_of_a_later_share(void **state) {
     espl_buffer_free(&text);
 }
 
+/* ---- Records with labels and targets. */
+
+#define LABELLED ((espl_reader_options){.kind = ESPL_READ_LABELLED})
+#define PAIRED ((espl_reader_options){.kind = ESPL_READ_PAIRED})
+
+static void labelled_json(void **state) {
+    (void)state;
+    put_text("l.jsonl",
+             "{\"text\":\"a\",\"label\":\"x\"}\n{\"input\":\"b\",\"label\":-3}\n{\"text\":\"c\",\"text_pair\":\"d\",\"label\":0}\n");
+    expect("l.jsonl", LABELLED, "a=x|b=-3|c+d=0");
+    put_text("n.jsonl", "{\"body\":\"a\",\"also\":\"b\",\"class\":\"x\",\"label\":1}\n");
+    expect("n.jsonl",
+           (espl_reader_options){.kind = ESPL_READ_LABELLED, .text_field = "body", .second_field = "also", .label_field = "class"},
+           "a+b=x");
+    put_text("p.jsonl", "[{\"input\":\"a\",\"target\":\"b\"},{\"input\":\"c\",\"target\":\"d\"}]");
+    expect("p.jsonl", PAIRED, "a+b|c+d");
+    put_text("t.jsonl", "{\"input\":\"a\",\"target\":\"b\"}\n{\"input\":\"a\",\"target\":7}\n");
+    expect_error("t.jsonl", PAIRED, "t.jsonl:2: key 'target' holds a number, expected a string");
+    expect_error("l.jsonl", PAIRED, "l.jsonl:1: key 'input' missing");
+    put_text("b.jsonl", "{\"text\":\"a\",\"label\":true}\n");
+    expect_error("b.jsonl", LABELLED, "key 'label' holds true, expected a string or an integer");
+    put_text("plain.txt", "a");
+    expect_error("plain.txt", PAIRED, "a text file has no target, expected jsonl, csv or tsv");
+}
+
+static void csv_as_rfc_4180_has_it(void **state) {
+    (void)state;
+    put_text(
+        "a.csv",
+        "\xEF\xBB\xBFlabel,text,note\r\n1,plain,\r\n2,\"with, comma\",x\r\n\r\n3,\"two\nlines\",\"\"\r\n4,\"a \"\"quoted\"\" word\",\r\n"
+        "5,inner \"quote\" stays,x\r\n6,a\"\"b,\"c\"");
+    expect("a.csv", LABELLED, "plain=1|with, comma=2|two\nlines=3|a \"quoted\" word=4|inner \"quote\" stays=5|a\"\"b=6");
+    expect("a.csv", (espl_reader_options){0}, "plain|with, comma|two\nlines|a \"quoted\" word|inner \"quote\" stays|a\"\"b");
+    put_text("a.tsv", "text\tlabel\na, b\tx\n\"c\td\"\ty\n");
+    expect("a.tsv", LABELLED, "a, b=x|c\td=y");
+    put_text("header.csv", "text,label\n");
+    expect("header.csv", LABELLED, "");
+    put_text("none.csv", "");
+    expect("none.csv", LABELLED, "");
+}
+
+static void bad_csv_is_named(void **state) {
+    (void)state;
+    const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"id,body\n1,x\n", "bad.csv:1: there is no column 'text'; the first line names the columns id, body; data.text_field says which"},
+        {"text,label\na,1\nb\n", "bad.csv:3: has 1 fields, expected 2"},
+        {"text,label\n\"a\nb\",1\nc,1,2\n", "bad.csv:4: has 3 fields"},
+        {"text,label\na,1\n\"b,1\nc,1\n", "bad.csv:3: the file ends within quotes"},
+        {"text,label\n\"a\" b,1\n", "bad.csv:2: field 1 goes on behind its closing quote"},
+        {"text,label\n,1\n", "bad.csv:2: 'text' is empty"},
+        {"text,label\na,\n", "bad.csv:2: 'label' is empty"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        put_text("bad.csv", cases[i].text);
+        expect_error("bad.csv", LABELLED, cases[i].says);
+    }
+    put_text("bad.csv", "text,label\na,1\nb\n\"c\" d,2\ne,3\n\"f,4\n");
+    reading r = read_all("bad.csv", (espl_reader_options){.kind = ESPL_READ_LABELLED, .skip_bad = true, .silent = true});
+    assert_int_equal(r.status, ESPL_OK);
+    assert_string_equal(r.text.data, "a=1|e=3");
+    assert_int_equal(r.n_skipped, 3);
+    espl_buffer_free(&r.text);
+}
+
 /* ---- Finding. */
 
 static void check_found(char *const *paths, int64_t n, const char *expected) {
@@ -426,6 +496,9 @@ int main(void) {
         cmocka_unit_test(shares_tile_the_documents),
         cmocka_unit_test(bad_line_of_a_later_share),
         cmocka_unit_test(marked_first_line_is_not_lost),
+        cmocka_unit_test(labelled_json),
+        cmocka_unit_test(csv_as_rfc_4180_has_it),
+        cmocka_unit_test(bad_csv_is_named),
         cmocka_unit_test(finds_folders_and_globs),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -93,6 +93,20 @@ typedef struct opened {
     int threads;
 } opened;
 
+/* data.valid, or the part of data.train that data.valid_fraction keeps apart. */
+static espl_status open_data(espl_comm *comm, const espl_config *config, const espl_dataset_use *use, opened *o) {
+    espl_dataset train;
+    if (config->data_valid.n > 0)
+        return espl_dataset_open(comm, config, o->model.tokenizer, &config->data_valid, use, &o->data);
+    espl_status status = espl_dataset_open_run(comm, config, o->model.tokenizer, use, &train, &o->data);
+    espl_dataset_close(&train);
+    return status;
+}
+
+static const espl_strings *paths_of(const espl_config *config) {
+    return config->data_valid.n > 0 ? &config->data_valid : &config->data_train;
+}
+
 static espl_status open_all(const espl_config *config, espl_comm *comm, const char *path, opened *o) {
     espl_capacity capacity[ESPL_N_STREAMS];
     char why[512];
@@ -108,7 +122,7 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const ch
                             .eos = model->dims.eos,
                             .start = model->dims.start,
                             .labels = &o->labels};
-    ESPL_TRY(espl_dataset_open(comm, config, o->model.tokenizer, &config->data_valid, &use, &o->data));
+    ESPL_TRY(open_data(comm, config, &use, o));
     espl_streams_capacity(model, &use.room, capacity);
     espl_tape_make(model, o->engine.kernels, ESPL_USE_EVAL, 0, capacity, o->threads, &o->tape);
     return espl_comm_agree(comm, take_memory(&o->model, &o->tape, &use.room, capacity, &o->memory), "taking memory");
@@ -132,7 +146,7 @@ static espl_status evaluate(const espl_config *config, espl_comm *comm, opened *
 static espl_status add_texts_and_files(const espl_config *config, espl_comm *comm, const opened *o, const char *path, const char *folder,
                                        espl_outcome *outcome) {
     const espl_outcome_about about = {
-        .config = config, .labels = &o->labels, .paths = &config->data_valid, .model = path, .step = o->model.step};
+        .config = config, .labels = &o->labels, .paths = paths_of(config), .model = path, .step = o->model.step};
     if (config->data_task == ESPL_TASK_SEQ2SEQ && config->eval_generate)
         ESPL_TRY(espl_text_scores_add(comm, &o->model, &o->data, &about, folder, outcome));
     if (folder == NULL)
@@ -145,8 +159,8 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
     opened o = {0};
     espl_status status = ESPL_OK;
     *outcome = (espl_outcome){0};
-    if (config->data_valid.n == 0)
-        ESPL_FAIL(ESPL_ERR_USAGE, "data.valid is empty: files, folders or globs to evaluate on are needed");
+    if (config->data_valid.n == 0 && config->data_valid_fraction == 0.0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "data.valid is empty: files, folders or globs to evaluate on are needed, or data.valid_fraction");
     ESPL_TRY_DONE(open_all(config, comm, path, &o));
     ESPL_TRY_DONE(evaluate(config, comm, &o, outcome));
     ESPL_TRY_DONE(add_texts_and_files(config, comm, &o, path, folder, outcome));

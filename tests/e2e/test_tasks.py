@@ -1,0 +1,116 @@
+# test: tier=default timeout=240
+"""Classification and masked LM as a user runs them: what an evaluation says is what its predictions say, on any number of ranks; the best
+checkpoint, patience, and mistakes in labels."""
+
+import json
+import math
+import shutil
+
+from job import DATA, IN_DATA, LIGHT, OK, ROOT, USAGE, Job, check, main
+
+BERT = json.loads((ROOT / "configs/models/bert-quickstart/config.json").read_text(encoding="utf-8"))
+SPEECHES = DATA / "speeches.jsonl"
+
+
+def keys_of(case, **keys):
+    case.model.write_text(json.dumps({**BERT, "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}), encoding="utf-8")
+    return {"data__task": "classification", "data__train": [str(SPEECHES)], "data__tokenizer": str(DATA / "wordpiece2000"), "data__placement": "packed",
+            "data__valid_fraction": 0.2, "data__sequence_length": 64, "train__micro_batch_tokens": 512, "train__micro_batches": 4, "train__steps": 8,
+            "optim__lr": 2e-3, **keys}
+
+
+def evaluate(case, run, ranks, *arguments):
+    job = Job(case.folder, ranks, "eval", case.folder / f"config-{case.n_configs}.yaml", "--json", "--model", case.folder / run, *arguments)
+    job.expect(OK)
+    return json.loads(job.stdout)
+
+
+def last_evaluation(case, run, step):
+    folder = case.folder / run / "evaluations" / f"step-{step:08d}"
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8")), lines
+
+
+def near(a, b):
+    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-7)
+
+
+def scores_are_those_of_the_predictions(case):
+    case.train(0, **keys_of(case, train__eval_every=4))
+    evaluation, lines = last_evaluation(case, "run", 8)
+    texts = {row["text"]: row["label"] for row in map(json.loads, SPEECHES.read_text(encoding="utf-8").splitlines())}
+    check(len(lines) > 40 and all(texts[line["text"]] == line["gold"] for line in lines), "texts or labels are not those of the file")
+    check(len({line["document"] for line in lines}) == len(lines), "a document was predicted twice")
+    right = [line["gold"] == line["predicted"] for line in lines]
+    labels = evaluation["labels"]
+    hits = sum(line["gold"] == line["predicted"] == labels[1] for line in lines)
+    precision = hits / max(1, sum(line["predicted"] == labels[1] for line in lines))
+    recall = hits / sum(line["gold"] == labels[1] for line in lines)
+    loss = sum(-math.log(line["probabilities"][labels.index(line["gold"])]) for line in lines) / len(lines)
+    found = evaluation["scores"]
+    for name, value in {"accuracy": sum(right) / len(lines), "precision": precision, "recall": recall, "loss": loss}.items():
+        check(near(found[name], value), f"{name} is {found[name]}, the predictions give {value}")
+    row = case.metrics("run", "eval")[-1]
+    check(near(row["accuracy"], found["accuracy"]) and near(row["f1"], found["f1"]) and near(row["valid_loss"], loss), f"metrics.jsonl says {row}")
+    check(sum(map(sum, evaluation["confusion"])) == len(lines), "the confusion matrix does not count every text")
+    worst = [line["loss"] for line in evaluation["mistakes"]]
+    expected = sorted((line["loss"] for line, ok in zip(lines, right) if not ok), reverse=True)[:20]
+    check(len(worst) == len(expected) > 0 and all(map(near, worst, expected)), "these are not the worst mistakes")
+
+
+def ranks_agree(case):
+    counts = (1, 2) if LIGHT else (1, 2, 4)
+    for task, keys in {"classification": {}, "mlm": {"data__whole_words": True}}.items():
+        for n in counts:
+            case.train(n, f"{task}-{n}", **keys_of(case, data__task=task, train__steps=3, **keys))
+        digests = {n: case.digest(f"{task}-{n}") for n in counts}
+        check(len(set(digests.values())) == 1, f"{task}: {digests}")
+        found = {n: evaluate(case, f"{task}-1", n) for n in counts}
+        check(all(value == found[1] for value in found.values()), f"{task}: {found}")
+    losses = [[row["loss"] for row in case.metrics(f"{task}-1", "step")] for task in ("classification", "mlm")]
+    check(losses[0][0] < 1.5 < losses[1][0], f"the first losses {losses} are not those of two labels and of a vocabulary")
+
+
+def a_pause_changes_nothing(case):
+    keys = keys_of(case, train__steps=6, train__eval_every=2, eval__best="f1")
+    case.train(1, "whole", **keys)
+    case.train(2, "pieces", code=75, train__stop_after=3, **keys)
+    case.train(1, "pieces", **keys)
+    check(case.digest("whole") == case.digest("pieces"), "a run in two pieces ends elsewhere")
+
+
+def patience_ends_a_run(case):
+    keys = keys_of(case, train__steps=40, train__eval_every=2, eval__best="accuracy", eval__patience=2, optim__lr=0, checkpoint__every=2, checkpoint__keep_best=True,
+                   checkpoint__export=True)
+    case.train(0, **keys)
+    check(case.last_step() == 6 and (case.folder / "run" / "done").exists(), f"with a rate of 0 the run should end at step 6, not {case.last_step()}")
+    job = case.train(0, **keys)
+    check(case.last_step() == 6, "a run that patience has ended goes on")
+    job.expect(OK, "eval.patience")
+
+
+def the_best_is_exported(case):
+    case.train(0, **keys_of(case, train__steps=8, train__eval_every=1, eval__best="loss", checkpoint__every=1, checkpoint__keep_last=1, checkpoint__keep_best=True,
+                            checkpoint__export=True, optim__lr=5e-2))
+    losses = {row["step"]: row["valid_loss"] for row in case.metrics("run", "eval")}
+    best = min(losses, key=lambda step: (losses[step], -step))
+    check(best < 8, f"the rate is so high that the last step should not be the best: {losses}")
+    check(set(case.checkpoints()) == {best, 8}, f"kept {sorted(case.checkpoints())}, the best step is {best}")
+    found = evaluate(case, "run/model", 0)["loss"]
+    check(math.isclose(found, losses[best], rel_tol=1e-6), f"model/ has a loss of {found}, step {best} had {losses[best]}")
+
+
+def labels_are_checked(case):
+    valid = case.folder / "valid.jsonl"
+    valid.write_text('{"text": "a", "label": "GLOUCESTER"}\n{"text": "b", "label": "HAMLET"}\n', encoding="utf-8")
+    keys = keys_of(case, data__valid_fraction=None)
+    case.start(0, **{**keys, "data__valid": [str(valid)]}).expect_failure(IN_DATA, "valid.jsonl:2", "HAMLET", "GLOUCESTER")
+    case.start(0, **keys_of(case, eval__positive="HAMLET")).expect_failure(USAGE, "eval.positive", "HAMLET", "GLOUCESTER")
+    case.train(0, "other", **keys_of(case, train__steps=1))
+    lm = case.config("lm", data__valid=[str(case.text)], data__tokenizer=str(DATA / "wordpiece2000"))
+    Job(case.folder, 0, "eval", lm, "--model", case.folder / "other").expect_failure(USAGE, "data.task", "BertForSequenceClassification")
+    shutil.rmtree(case.folder / "other")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main([scores_are_those_of_the_predictions, ranks_agree, a_pause_changes_nothing, patience_ends_a_run, the_best_is_exported, labels_are_checked]))

@@ -73,4 +73,24 @@ static inline void philox_numbers(const philox *p, uint64_t first, uint64_t stri
     }
 }
 
+typedef uint32_t philox_row __attribute__((vector_size(64), aligned(4), may_alias));
+
+/* Row i is laced with row i + 2, which moves one bit of a row's number to its column's. */
+static inline void philox_lace(const philox_row from[4], philox_row to[4]) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        to[2 * i] = __builtin_shufflevector(from[i], from[i + 2], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        to[2 * i + 1] = __builtin_shufflevector(from[i], from[i + 2], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+}
+
+/* Numbers 4 * block .. of PHILOX_BLOCKS blocks on end, in the stream's order. */
+static inline void philox_stretch(const philox *p, uint64_t block, uint32_t to[4 * PHILOX_BLOCKS]) {
+    uint32_t number[4][PHILOX_BLOCKS];
+    philox_row half_way[4];
+    philox_numbers(p, block, 1, number);
+    philox_lace((const philox_row *)number, half_way);
+    philox_lace(half_way, (philox_row *)to);
+}
+
 #endif

@@ -26,13 +26,11 @@ enum { NOISES = 8 * PHILOX_BLOCKS };
 
 /* noise[i] = espl_rng_u16 of element 8 * block + i. */
 static void fill_noise(const philox *stream, uint64_t block, uint16_t noise[NOISES]) {
-    uint32_t number[4][PHILOX_BLOCKS];
-    philox_numbers(stream, block, 1, number);
-    for (int l = 0; l < 4; l++)
-        for (int b = 0; b < PHILOX_BLOCKS; b++) {
-            noise[8 * b + 2 * l] = (uint16_t)number[l][b];
-            noise[8 * b + 2 * l + 1] = (uint16_t)(number[l][b] >> 16);
-        }
+    uint32_t number[NOISES / 2];
+    philox_stretch(stream, block, number);
+#pragma omp simd
+    for (int i = 0; i < NOISES; i++)
+        noise[i] = (uint16_t)(number[i / 2] >> i % 2 * 16);
 }
 
 static void adamw_alone(const espl_adamw *s, float decay, int64_t from, int64_t to) {

@@ -91,7 +91,7 @@ __device__ __forceinline__ void store_noisy(__nv_bfloat16 *to, const float (&x)[
     for (int i = 0; i < 4; i++)
         word[i] = espl_bf16_from_float_noisy(x[2 * i], number.v[i] & 0xFFFFu) |
                   (uint32_t)espl_bf16_from_float_noisy(x[2 * i + 1], number.v[i] >> 16) << 16;
-    *reinterpret_cast<uint4 *>(to) = make_uint4(word[0], word[1], word[2], word[3]);
+    __stwb(reinterpret_cast<uint4 *>(to), make_uint4(word[0], word[1], word[2], word[3]));
 }
 
 /* A warp's share, all of it in one range. */

@@ -242,11 +242,16 @@ static double copy_rate(void) {
     return 2.0 * BYTES / t[REPEATS / 2];
 }
 
-/* Without master weights. */
-static void bench_adamw(const espl_kernels *k, double copy) {
+static void report_bytes(const char *name, double seconds, double bytes, double copy) {
+    printf("%-16s %-8s %9.3f ms  %7.1f GB/s     %5.1f %% of copy\n", name, "", seconds * 1e3, bytes / seconds * 1e-9,
+           100 * bytes / seconds / copy);
+}
+
+static void bench_adamw(const espl_kernels *k, bool masters, double copy) {
     int64_t n = 1 << 25;
     espl_adamw_range all = {0, n, 0.01f};
     espl_adamw step = {.weight = filled(n, k->real),
+                       .master = masters ? filled(n, ESPL_F32) : NULL,
                        .m = filled(n, ESPL_F32),
                        .v = calloc((size_t)n, sizeof(float)),
                        .grad = filled(n, ESPL_F32),
@@ -259,7 +264,7 @@ static void bench_adamw(const espl_kernels *k, double copy) {
                        .eps = 1e-8f,
                        .c1 = 0.1f,
                        .c2 = 0.001f};
-    double t[REPEATS], s[REPEATS];
+    double t[REPEATS], s[REPEATS], size = (double)espl_dtype_size(k->real);
     for (int i = 0; i < REPEATS; i++) {
         espl_exact sum = {0};
         double start = now();
@@ -271,11 +276,9 @@ static void bench_adamw(const espl_kernels *k, double copy) {
     }
     qsort(t, REPEATS, sizeof *t, by_value);
     qsort(s, REPEATS, sizeof *s, by_value);
-    double adamw = (20.0 + 2.0 * (double)espl_dtype_size(k->real)) * (double)n / t[REPEATS / 2], squares = 4.0 * (double)n / s[REPEATS / 2];
-    printf("%-16s %-8s %9.3f ms  %7.1f GB/s     %5.1f %% of copy\n", "adamw 2^25", "", t[REPEATS / 2] * 1e3, adamw * 1e-9,
-           100 * adamw / copy);
-    printf("%-16s %-8s %9.3f ms  %7.1f GB/s     %5.1f %% of copy\n", "squares 2^25", "", s[REPEATS / 2] * 1e3, squares * 1e-9,
-           100 * squares / copy);
+    report_bytes(masters ? "adamw masters" : "adamw 2^25", t[REPEATS / 2], (20.0 + size + (masters ? 8 : size)) * (double)n, copy);
+    report_bytes("squares 2^25", s[REPEATS / 2], 4.0 * (double)n, copy);
+    free(step.weight), free(step.master), free(step.m), free(step.v), free((void *)(uintptr_t)step.grad);
 }
 
 int main(int argc, char **argv) {
@@ -295,7 +298,9 @@ int main(int argc, char **argv) {
         if (argc < 5 || strstr(rows[i].label, argv[4]))
             bench(k, &rows[i], &cache, peak, copy);
     if (argc < 5)
-        bench_adamw(k, copy);
+        bench_adamw(k, false, copy);
+    if (argc < 5 && k->real == ESPL_BF16)
+        bench_adamw(k, true, copy);
     free(cache.data);
     return 0;
 }

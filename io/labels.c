@@ -225,6 +225,9 @@ espl_status espl_labels_collect(espl_comm *comm, char *const *paths, int64_t n_p
     ESPL_TRY_DONE(espl_comm_agree(comm, find_own(comm, &inputs, &quiet, labels), "finding the labels"));
     ESPL_TRY_DONE(merge(comm, labels));
     sort_labels(labels);
+    quiet.skip_bad = quiet.silent = false;
+    if (labels->n == 0) /* the first bad record says why */
+        ESPL_TRY_DONE(espl_comm_agree(comm, find_own(comm, &inputs, &quiet, labels), "finding the labels"));
     if (labels->n == 0)
         ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s%s: no record with a label in it, at least one is expected", paths[0], n_paths > 1 ? " ..." : "");
 done:

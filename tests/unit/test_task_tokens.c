@@ -238,7 +238,7 @@ static void bad_labels_are_named(void **state) {
     espl_labels none;
     const espl_reader_options options = {.kind = ESPL_READ_LABELLED};
     assert_int_equal(espl_labels_collect(comm, &paths[1], 1, ESPL_READ_AUTO, &options, &none), ESPL_ERR_DATA);
-    assert_non_null(strstr(espl_status_message(), "no record with a label"));
+    assert_non_null(strstr(espl_status_message(), "no.jsonl:1: key 'label' missing"));
     espl_status_clear();
     espl_labels_free(&labels);
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)

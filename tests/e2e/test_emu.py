@@ -109,13 +109,16 @@ def llama_is_the_cpus(case):
 
 
 def ranks_and_sharding(case):
-    for model, keys in lighter([(GPT2, {**WINDOWS, "run__dtype": "bf16"}), (LLAMA, PACKED)]):
+    for model, keys in ((GPT2, {**WINDOWS, "run__dtype": "bf16", "optim__master": "none"}), (LLAMA, PACKED)):
         kind = model["model_type"]
         for ranks, sharding in ((0, "sharded"), (2, "sharded"), (2, "replicated")):
             train(case, ranks, f"{kind}-{ranks}-{sharding}", model=model, run__optimizer_sharding=sharding, **keys)
         first = trace(case, f"{kind}-0-sharded")
         for run in (f"{kind}-2-sharded", f"{kind}-2-replicated"):
             check(trace(case, run) == first, f"{run} differs from one rank:\n{trace(case, run)}\n{first}")
+        for ranks, code, more in ((2, STOPPED, {"train__stop_after": 2}), (0, OK, {})):
+            train(case, ranks, f"{kind}-pieces", code, model=model, **keys, **more)
+        check(trace(case, f"{kind}-pieces") == first, f"{kind}: stopped on 2 ranks and resumed on one, it differs")
 
 
 def fast_repeats_itself(case):

@@ -71,9 +71,6 @@ static espl_status open_source(espl_comm *comm, const espl_config *config, const
     ESPL_TRY_DONE(espl_tokens_prepare(comm, tokenizer, &recipe, store));
     ESPL_TRY_DONE(espl_comm_agree(comm, espl_tokens_open(*store, false, tokens), "opening the token store"));
     ESPL_TRY_DONE(check_labels(tokens, use, *path));
-    if (tokens->n_cut > 0)
-        ESPL_INFO("%s: %lld of %lld texts were longer than %lld tokens and cut; %lld tokens were left out", *path, (long long)tokens->n_cut,
-                  (long long)tokens->n_documents, (long long)use->length, (long long)tokens->n_lost);
 done:
     free(cache);
     return status;
@@ -220,11 +217,21 @@ static espl_status check_config(const espl_config *c, const espl_dataset_use *us
     return ESPL_OK;
 }
 
+static void report_cut(const espl_dataset *d) {
+    for (int64_t i = 0; i < d->n; i++) {
+        const espl_tokens *t = &d->stores[i];
+        if (t->n_cut > 0)
+            ESPL_INFO("%s: %lld of %lld texts were too long and cut; %lld tokens were left out", d->sources[i].name, (long long)t->n_cut,
+                      (long long)t->n_documents, (long long)t->n_lost);
+    }
+}
+
 espl_status espl_dataset_open(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, const espl_strings *paths,
                               const espl_dataset_use *use, espl_dataset *dataset) {
     *dataset = (espl_dataset){0};
     ESPL_TRY(check_config(config, use));
     ESPL_TRY(prepare_sources(comm, config, tokenizer, paths, use, dataset));
+    report_cut(dataset);
     return espl_comm_agree(comm, place(config, tokenizer, use, dataset), "placing the data");
 }
 
@@ -326,6 +333,9 @@ static void report_filling(const espl_dataset *train, const espl_room *room) {
 }
 
 static void report(const espl_config *config, const espl_dataset_use *use, const espl_dataset *train, const espl_dataset *valid) {
+    report_cut(train);
+    if (config->data_valid.n > 0)
+        report_cut(valid);
     report_repeats(config, train, valid);
     if (config->data_task == ESPL_TASK_CLASSIFICATION) {
         report_labels(use->labels, train, "training data");

@@ -174,20 +174,20 @@ class Comparison:
                 self.differ(f"ids and types {' '.join(options)}", text, line, theirs)
 
     def compare_pairs(self, texts):
-        """Each text with its predecessor, whole; and cut to lengths that leave little and much. Long texts would cost a minute a tokenizer."""
-        texts = [text for text in texts if len(text) < 20000]
-        if len(texts) < 2:
-            return
-        pairs = [(a.decode("utf-8", "replace"), b.decode("utf-8", "replace")) for a, b in zip(texts, texts[1:])]
-        payload = b"\0".join(part for pair in zip(texts, texts[1:]) for part in pair) + b"\0"
-        singles = [text.decode("utf-8", "replace") for text in texts]
-        self.compare_types(payload, self.reference.encode_batch(pairs), ["--pairs"], texts)
-        for length, keep in ((5, "head"), (6, "tail"), (17, "head"), (64, "tail"), (128, "head"), (512, "tail")):
+        """Each text with its predecessor, whole and cut. The reference also makes what it cuts off, for pairs a product of both sides: so
+        short lengths are tried on short texts alone."""
+        for length, keep in ((0, "head"), (5, "head"), (6, "tail"), (17, "head"), (64, "tail"), (128, "head"), (512, "tail")):
+            some = [text for text in texts if len(text) < (24 * length or 20000)]
+            pairs = list(zip(some, some[1:]))
+            if not pairs:
+                continue
             options = ["--length", str(length), "--keep", keep]
-            direction = "right" if keep == "head" else "left"
-            self.reference.enable_truncation(length, strategy="longest_first", direction=direction)
-            self.compare_types(payload, self.reference.encode_batch(pairs), ["--pairs"] + options, texts)
-            self.compare_types(b"\0".join(texts) + b"\0", self.reference.encode_batch(singles), options, texts)
+            if length:
+                self.reference.enable_truncation(length, strategy="longest_first", direction="right" if keep == "head" else "left")
+                singles = self.reference.encode_batch([text.decode("utf-8", "replace") for text in some])
+                self.compare_types(b"\0".join(some) + b"\0", singles, options, some)
+            theirs = self.reference.encode_batch([(a.decode("utf-8", "replace"), b.decode("utf-8", "replace")) for a, b in pairs])
+            self.compare_types(b"\0".join(part for pair in pairs for part in pair) + b"\0", theirs, ["--pairs"] + options, some)
             self.reference.no_truncation()
             self.pairs += len(pairs)
 

@@ -23,14 +23,22 @@ static place next_place(espl_run *run, place p) {
     return p;
 }
 
+/* All targets of a step, on all ranks, and what the sum of their losses is divided by: every rank counts the same in the same order. */
+typedef struct goal {
+    int64_t targets;
+    double weight;
+} goal;
+
 /* Walks the step's micro-batches: counts the targets of all, notes where this rank's begin, and returns where the next step begins. */
-static place survey(espl_run *run, int64_t first, place *mine, int64_t *n_targets) {
+static place survey(espl_run *run, int64_t first, place *mine, goal *all) {
     place p = {run->counters.epoch, run->counters.cursor};
-    *n_targets = 0;
+    *all = (goal){0};
     for (int64_t i = 0; i < run->blueprint.micro_batches; i++) {
         if (i == first)
             *mine = p;
-        *n_targets += espl_placement_targets(run->data.placement, p.epoch, p.k, NULL);
+        double weight;
+        all->targets += espl_placement_targets(run->data.placement, p.epoch, p.k, &weight);
+        all->weight += weight;
         p = next_place(run, p);
     }
     return p;
@@ -175,7 +183,7 @@ static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
 }
 
 /* One reduction of integers: loss and squared norm as exact sums, stop votes, tokens. All ranks see the same. */
-static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], int64_t n_targets, espl_step_result *result) {
+static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], const goal *all, espl_step_result *result) {
     espl_exact *loss = &sums[ESPL_SUM_LOSS], *squares = &sums[ESPL_SUM_SQUARES];
     int64_t words[N_VOTES];
     espl_exact_normalise(loss);
@@ -188,12 +196,12 @@ static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], int64_t n_
     ESPL_TRY(espl_comm_allreduce_i64(run->comm, words, N_VOTES, ESPL_SUM));
     memcpy(loss, &words[0], sizeof *loss);
     memcpy(squares, &words[ESPL_EXACT_WORDS], sizeof *squares);
-    result->loss = loss->n_nonfinite > 0 ? NAN : espl_exact_value(loss) / (double)n_targets;
+    result->loss = loss->n_nonfinite > 0 ? NAN : espl_exact_value(loss) / (all->weight > 0.0 ? all->weight : 1.0);
     result->grad_norm = squares->n_nonfinite > 0 ? NAN : sqrt(espl_exact_value(squares));
     result->skipped = !isfinite(result->loss) || !isfinite(result->grad_norm);
     result->stop = words[VOTE_STOP] > 0;
     result->tokens = words[VOTE_TOKENS];
-    result->targets = n_targets;
+    result->targets = all->targets > 0 ? all->targets : 1;
     return ESPL_OK;
 }
 
@@ -236,18 +244,19 @@ static espl_status skip(espl_run *run, const espl_step_result *result) {
 
 espl_status espl_run_step(espl_run *run, espl_step_result *result) {
     espl_exact sums[ESPL_N_SUMS];
-    int64_t first, count, n_targets;
+    int64_t first, count;
+    goal all;
     place mine = {0, 0};
     double start = espl_now(), waited = espl_comm_wait_seconds(run->comm);
     *result = (espl_step_result){.epoch = run->counters.epoch};
     espl_blueprint_share(&run->blueprint, &first, &count);
-    place next = survey(run, first, &mine, &n_targets);
+    place next = survey(run, first, &mine, &all);
     zero_gaps(run);
     run->engine.kernels->zero(run->memory.sums, sizeof sums);
-    float scale = n_targets > 0 ? (float)(1.0 / (double)n_targets) : 0.0f;
+    float scale = all.weight > 0.0 ? (float)(1.0 / all.weight) : 0.0f;
     ESPL_TRY(espl_run_device(run, micro_batches(run, mine, first, count, scale, result)));
     ESPL_TRY(espl_run_device(run, own_sums(run, sums)));
-    ESPL_TRY(agree(run, sums, n_targets > 0 ? n_targets : 1, result));
+    ESPL_TRY(agree(run, sums, &all, result));
     double before_update = espl_now();
     result->lr = espl_schedule_rate(run->config, run->counters.step + 1, run->total_steps);
     if (result->skipped) {

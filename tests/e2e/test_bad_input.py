@@ -146,6 +146,22 @@ def bad_record(case):
         check("39 documents" in text, f"39 documents are left, but it says: {text}")
 
 
+def bad_labels(case):
+    """A label that only the validation data have, a column that is not there, weights for another number of labels."""
+    def put(name, text):
+        path = case.folder / name
+        path.write_text(text, encoding="utf-8")
+        return [str(path)]
+
+    train = put("train.csv", "text,label\n" + "".join(f"to be or not to be {i},{'yes' if i % 2 else 'no'}\n" for i in range(20)))
+    keys = {"data__task": "classification", "data__train": train, "data__placement": "packed", "train__steps": 1, "train__micro_batches": 2}
+    valid = put("valid.jsonl", '{"text": "a", "label": "no"}\n{"text": "b", "label": "perhaps"}\n')
+    refused(case, IN_DATA, "valid.jsonl:2: label 'perhaps'", "no, yes", data__valid=valid, **keys)
+    refused(case, IN_DATA, "train.csv:1:", "'kind'", "text, label", **{**keys, "data__label_field": "kind"})
+    refused(case, USAGE, "data.class_weights", "2 labels", **{**keys, "data__class_weights": ["1", "2", "3"]})
+    refused(case, IN_DATA, "has no label", **{**keys, "data__train": put("notes.txt", "no label here")})
+
+
 def no_data(case):
     empty = case.folder / "empty.txt"
     empty.write_text("", encoding="utf-8")
@@ -206,5 +222,5 @@ def loss_that_is_not_finite(case):
 
 if __name__ == "__main__":
     sys.exit(main([sound_model_folder, weights_missing, weights_truncated, weights_of_another_shape, weight_missing, nan_in_weights, unknown_architecture,
-                   tokenizer_of_unknown_kind, tokenizer_larger_than_the_model, bad_record, no_data, data_shorter_than_a_step, bad_configs,
+                   tokenizer_of_unknown_kind, tokenizer_larger_than_the_model, bad_record, bad_labels, no_data, data_shorter_than_a_step, bad_configs,
                    a_base_model_is_never_written_to, ranks_with_different_configs, loss_that_is_not_finite]))

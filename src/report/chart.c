@@ -67,14 +67,17 @@ static double at_x(const axis *x, double value) { return LEFT + (value - x->low)
 static double at_y(const axis *y, double value) { return TOP + (y->high - value) / (y->high - y->low) * (HEIGHT - TOP - BOTTOM); }
 
 static void draw_axes(const espl_chart *c, const axis *x, const axis *y, espl_buffer *out) {
-    for (double v = y->low; v <= y->high + y->step / 2; v += y->step) {
-        double h = at_y(y, v);
+    int rows = (int)lround((y->high - y->low) / y->step);
+    for (int i = 0; i <= rows; i++) {
+        double v = y->low + i * y->step, h = at_y(y, v);
         espl_buffer_printf(out, "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text class=\"tick\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">",
                            LEFT, h, WIDTH - RIGHT, LEFT - 6, h + 4);
         espl_number_print(out, fabs(v) < y->step * 1e-9 ? 0.0 : v);
         espl_buffer_printf(out, "</text>");
     }
-    for (double v = ceil(x->low / x->step) * x->step; v <= x->high + x->step * 1e-9; v += x->step) {
+    int first = (int)ceil(x->low / x->step), last = (int)floor(x->high / x->step + 1e-9);
+    for (int i = first; i <= last; i++) {
+        double v = i * x->step;
         espl_buffer_printf(out, "<text class=\"tick\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">", at_x(x, v), HEIGHT - BOTTOM + 18);
         espl_number_print(out, v);
         espl_buffer_printf(out, "</text>");

@@ -32,19 +32,15 @@ typedef struct maker {
 
 /* Document number i of those that are used: its source, its place there, and its number among all documents. */
 static const espl_source *find_document(const espl_dataset *data, int64_t i, int64_t *place, int64_t *number) {
+    const espl_source *source = data->sources;
     int64_t before = 0;
-    for (int64_t s = 0; s < data->n; s++) {
-        const espl_source *source = &data->sources[s];
-        int64_t used = source->chosen != NULL ? source->n_chosen : source->n_documents;
-        if (i < used) {
-            *place = source->chosen != NULL ? source->chosen[i] : i;
-            *number = before + *place;
-            return source;
-        }
-        i -= used;
+    for (; i >= (source->chosen != NULL ? source->n_chosen : source->n_documents); source++) {
+        i -= source->chosen != NULL ? source->n_chosen : source->n_documents;
         before += source->n_documents;
     }
-    return NULL;
+    *place = source->chosen != NULL ? source->chosen[i] : i;
+    *number = before + *place;
+    return source;
 }
 
 static int64_t longest_source(const espl_dataset *data) {

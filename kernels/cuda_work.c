@@ -5,6 +5,9 @@
 #include "kernels/cuda_matmul_work.h"
 #include "kernels/cuda_rows_work.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 /* Ops without a function take none. */
 static espl__cuda_work_fn *const work_of[ESPL_N_OPS] = {
     [ESPL_OP_EMBED] = espl__embed_work,
@@ -19,7 +22,9 @@ static espl__cuda_work_fn *const work_of[ESPL_N_OPS] = {
 
 static size_t work(espl_op op, const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
     size_t own = work_of[op] != NULL ? work_of[op](attrs, real, n, backward) : 0;
-    size_t cudnn = op == ESPL_OP_ATTENTION ? espl__cudnn_work(attrs, real, n, backward) : 0;
+    const char *asked = getenv("ESPL_CUDA_ATTENTION");
+    bool has_cudnn = op == ESPL_OP_ATTENTION && (asked == NULL || strcmp(asked, "own") != 0);
+    size_t cudnn = has_cudnn ? espl__cudnn_work(attrs, real, n, backward) : 0;
     return own > cudnn ? own : cudnn;
 }
 

@@ -17,7 +17,7 @@
 #include "kernels/kernels.h"
 #include "src/core/status.h"
 
-enum { ESPL_DEVICE_VERSION = 2, ESPL_MAX_MARKS = 1024 };
+enum { ESPL_DEVICE_VERSION = 3, ESPL_MAX_MARKS = 1024 };
 
 typedef struct espl_device espl_device;
 typedef struct espl_graph espl_graph; /* a recorded list of kernels */
@@ -31,6 +31,7 @@ typedef struct espl_capacity {
 typedef struct espl_device_info {
     char name[96];       /* "NVIDIA H200", the host's CPU */
     char libraries[160]; /* versions in use, for logs and provenance */
+    char attention[256]; /* whose kernels of attention run, and why; "" while nothing was chosen */
     char address[32];    /* of a GPU: PCI domain:bus:device.function; "" for the host */
     int ordinal, n_devices;
     size_t bytes_total, bytes_free;

@@ -2,6 +2,8 @@
 # install_deps.sh [--tests]: installs what a build of Espalier needs (with --tests also what its tests need), as far as it is missing.
 # install_deps.sh --cuda FOLDER: NVIDIA's Python wheels of cuBLASLt and NCCL, and of the tools that read compiled kernels, into a Python environment
 #   in FOLDER (1 GB), for a machine that has nvcc but not these. CMake takes them from there: -DESPL_CUDA_WHEELS="$(install_deps.sh --cuda FOLDER)".
+# install_deps.sh --cudnn FOLDER: the four libraries of cuDNN 9.28 that attention takes (288 MB, of a wheel of 517 MB), and its headers, into FOLDER,
+#   whose name for a run is printed: ESPL_CUDNN_LIBRARY="$(install_deps.sh --cudnn FOLDER)". No build needs it.
 # Debian and Ubuntu, as root or through sudo. On a cluster load the site's modules instead; CMake names what it does not find.
 set -eu
 
@@ -21,6 +23,29 @@ install_cuda() {
     fi
     echo "$(cd "$folder" && pwd)"/lib/python3*/site-packages/nvidia
 }
+
+install_cudnn() {
+    local folder=$1
+    if [ ! -f "$folder/complete" ]; then
+        mkdir -p "$folder"
+        python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d "$folder" nvidia-cudnn-cu13==9.28.0.42 >&2
+        python3 - "$folder" << 'EOF'
+import glob, sys, zipfile
+wheel = glob.glob(sys.argv[1] + "/*.whl")[0]
+parts = ("include/", "lib/libcudnn.so", "lib/libcudnn_graph", "lib/libcudnn_heuristic", "lib/libcudnn_engines_runtime_compiled")
+with zipfile.ZipFile(wheel) as archive:
+    archive.extractall(sys.argv[1], [n for n in archive.namelist() if n.startswith(tuple("nvidia/cudnn/" + p for p in parts))])
+EOF
+        rm -f "$folder"/*.whl
+        : > "$folder/complete"
+    fi
+    echo "$(cd "$folder" && pwd)/nvidia/cudnn/lib/libcudnn.so.9"
+}
+
+if [ "${1:-}" = --cudnn ]; then
+    install_cudnn "${2:?install_deps.sh --cudnn FOLDER}"
+    exit 0
+fi
 
 if [ "${1:-}" = --cuda ]; then
     command -v nvcc > /dev/null || { echo "install_deps: no nvcc here" >&2 && exit 1; }

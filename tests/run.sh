@@ -136,6 +136,7 @@ test_cuda() {
     check cuda/no_gpu env ESPL_BACKEND_DIR="$root/build/cuda" python3 tests/e2e/test_no_gpu.py build/release/espalier
     check cuda/kernel_budget with_cuda_tools python3 tests/gpu/kernel_budget.py build/cuda/kernels/cuda/CMakeFiles/espalier_cuda.dir/*.cu.o
     check cuda/check_kernel_budget with_cuda_tools python3 tests/gpu/check_kernel_budget.py
+    check cuda/cudnn_plans python3 tests/gpu/test_cudnn_plans.py build/cudnn/nvidia/cudnn
 }
 
 make_reference_environment() {

@@ -307,6 +307,19 @@ void espl__cudnn_describe(char *text, size_t room) {
                  version < ESPL__CUDNN_LEAST ? " (too old for attention)" : "");
 }
 
+void espl__cudnn_tell(char *text, size_t room) {
+    text[0] = '\0';
+    for (int64_t i = 0; i < dnn.counts.shapes; i++)
+        if (dnn.choices[i].chosen) {
+            const espl__cudnn_plan *plan = dnn.choices[i].plan;
+            snprintf(text, room, "cuDNN's, by its engines %lld forward and %lld backward", (long long)plan[FORWARD].engine,
+                     (long long)plan[BACKWARD].engine);
+            return;
+        }
+    if (dnn.counts.why[0] != '\0')
+        snprintf(text, room, "our own kernels; cuDNN's not: %.200s", dnn.counts.why);
+}
+
 void espl__cudnn_close(void) {
     for (int64_t i = 0; i < dnn.counts.shapes; i++)
         drop(&dnn.choices[i], "");

@@ -24,6 +24,9 @@ bool espl__cudnn_backward(const espl_args *args, espl_kernel *own);
 /* Local. What was found, as ", cuDNN 9.28.0", for the line of libraries; "" where cuDNN is not asked for or not there. */
 void espl__cudnn_describe(char *text, size_t room);
 
+/* Local. Whose kernels run, and why; "" while no call was one to choose for. */
+void espl__cudnn_tell(char *text, size_t room);
+
 /* Local. Forgets plans and choices, for the device that closes. */
 void espl__cudnn_close(void);
 

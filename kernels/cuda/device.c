@@ -129,6 +129,7 @@ static void cuda_info(const espl_device *device, espl_device_info *info) {
     *info = (espl_device_info){.ordinal = device->ordinal};
     memcpy(info->name, device->own->name, sizeof info->name);
     describe_libraries(info->libraries, sizeof info->libraries);
+    espl__cudnn_tell(info->attention, sizeof info->attention);
     espl__cuda_note(cudaGetDeviceCount(&info->n_devices), "cudaGetDeviceCount");
     espl__cuda_note(cudaMemGetInfo(&info->bytes_free, &info->bytes_total), "cudaMemGetInfo");
     espl__cuda_note(cudaDeviceGetPCIBusId(info->address, sizeof info->address, device->ordinal), "cudaDeviceGetPCIBusId");

@@ -133,15 +133,22 @@ static void pack_views(char *block, const espl__layout *layout, const espl_batch
     }
 }
 
+static void check_lengths(const espl_batch *batch, int64_t longest) {
+    for (int32_t s = 0; s < batch->n_segments; s++)
+        ESPL_ASSERT(batch->segments[s + 1] - batch->segments[s] <= longest, "segment %d has %d tokens, where %lld are the most", s,
+                    batch->segments[s + 1] - batch->segments[s], (long long)longest);
+}
+
 /* How many rows of each stream kernels work on from now on. */
 static void set_rows(espl_device *device, const espl_batch *const batch[ESPL_N_STREAMS], bool cached) {
     for (int s = 0; s < ESPL_N_STREAMS; s++) {
         espl__rows *rows = &device->rows[s];
-        const espl_capacity *room = &device->own->room[s];
         ESPL_ASSERT(batch[s]->n <= rows->capacity, "%lld rows of stream %d in a micro-batch of at most %lld", (long long)batch[s]->n, s,
                     (long long)rows->capacity);
-        ESPL_ASSERT(s == ESPL_STREAM_POOLED || batch[s]->n_segments <= room->segments, "%d segments of stream %d where %lld were reserved",
-                    batch[s]->n_segments, s, (long long)room->segments);
+        ESPL_ASSERT(s == ESPL_STREAM_POOLED || batch[s]->n_segments <= rows->segment_capacity,
+                    "%d segments of stream %d where %lld were reserved", batch[s]->n_segments, s, (long long)rows->segment_capacity);
+        if (!cached && s != ESPL_STREAM_POOLED)
+            check_lengths(batch[s], rows->longest);
         rows->tokens = cached ? batch[s]->n : rows->capacity;
     }
 }

@@ -135,6 +135,14 @@ static espl_status stop(espl_run *run) {
     return ESPL_STOPPED;
 }
 
+/* Kernels of attention are chosen at their first calls. */
+static void tell_attention(espl_run *run) {
+    espl_engine *e = &run->engine;
+    e->calls->info(e->device, &e->info);
+    if (e->info.attention[0] != '\0')
+        ESPL_INFO("attention: %s", e->info.attention);
+}
+
 static espl_status loop(espl_run *run) {
     const espl_config *c = run->config;
     espl_counters *n = &run->counters;
@@ -142,6 +150,8 @@ static espl_status loop(espl_run *run) {
     while (n->step < run->total_steps && !out_of_patience(run)) {
         ESPL_TRY(espl_run_step(run, &r));
         ESPL_TRY(report_step(run, &r));
+        if (n->step == run->first_step + 1)
+            tell_attention(run);
         ESPL_TRY(espl_checkpoints_poll(run->saver));
         bool last = n->step == run->total_steps;
         if (!last && due(c->train_eval_every, n->step))

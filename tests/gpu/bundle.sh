@@ -16,14 +16,14 @@ while [ $# -gt 0 ]; do
 done
 bundle=$root/build/gpu-bundle
 limit=$((64 * 1024 * 1024))
-programs="espalier tests/gpu_bench tests/primitives tests/test_ops_emu libespalier_emu.so"
+programs="espalier tests/gpu_bench tests/primitives tests/test_ops_emu tests/test_cudnn_emu libespalier_emu.so"
 # Of the machine, never of the bundle.
 of_the_machine='^(linux-vdso|ld-linux-x86-64|libc|libm|libdl|libpthread|librt|libresolv|libutil|libcuda|libcublasLt|libnccl)\.so'
 
 build_all() {
     release=$root/build/release cuda=$root/build/cuda
     cmake --preset release > build/release.log
-    cmake --build --preset release --target espalier gpu_bench primitives test_ops_emu espalier_emu >> build/release.log
+    cmake --build --preset release --target espalier gpu_bench primitives test_ops_emu test_cudnn_emu espalier_emu >> build/release.log
     cmake --preset cuda -DESPL_CUDA_WHEELS="$(launch/install_deps.sh --cuda build/cuda-wheels)" > build/cuda.log
     cmake --build --preset cuda >> build/cuda.log
 }

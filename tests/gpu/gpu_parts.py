@@ -3,8 +3,10 @@
 JSON holds."""
 
 import argparse
+import contextlib
 import json
 import math
+import os
 import pathlib
 import shutil
 import statistics
@@ -52,8 +54,27 @@ def run_primitives(session):
 GROUPS = ("embed", "resnorm", "act", "linear", "qkv", "mlp", "attention", "xent")
 
 
+@contextlib.contextmanager
+def attention_by(whose, library=None):
+    """Whose kernels of attention the programs that are started here take: own, auto, cudnn."""
+    before = dict(os.environ)
+    os.environ["ESPL_CUDA_ATTENTION"] = whose
+    if library:
+        os.environ["ESPL_CUDNN_LIBRARY"] = str(library)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def run_kernels(session):
-    """Every case of every op against fp64 by the 2x rule."""
+    """Every case of every op against fp64 by the 2x rule; attention by our own kernels."""
+    with attention_by("own"):
+        compare_ops(session)
+
+
+def compare_ops(session):
     program = session.program("test_ops_emu")
     groups = ("short",) if session.small else GROUPS
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -65,6 +86,32 @@ def run_kernels(session):
             session.check(f"{group}: {name}", True)
         broken = [line for line in told if "allowed" in line or "FAILED" in line]
         session.check(f"{group}: all tests", code == 0, "" if code == 0 else f"exit {code}: " + "; ".join(broken[:8] or [errors.strip()[-600:]]))
+
+
+# ---- cudnn
+
+
+def attention_times(session):
+    return {(line["name"], line["pass"]): line for line in bench(session, "bf16", "attention")}
+
+
+def run_cudnn(session):
+    """cuDNN's attention where it is taken: against fp64 by the 2x rule, and its time beside that of our kernels."""
+    library = session.program("libespalier_emu.so") if session.backend == "emu" else os.environ.get("ESPL_CUDNN_LIBRARY")
+    with attention_by("auto", library):
+        code, out, errors = session.run(session.program("test_cudnn_emu"), "rule")
+    told = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    session.check("cudnn: the cases run", code == 0 and told, f"exit {code}: {errors.strip()[-300:]}" if code or not told else json.dumps(told[0]))
+    if not told or not told[0]["chosen"]:
+        raise Skip(f"cuDNN's attention is not taken: {told[0]['why'] if told else 'nothing was told'}")
+    session.check("cudnn: no result was refused", told[0]["refused"] == 0, told[0]["why"])
+    with attention_by("own"):
+        ours = attention_times(session)
+    with attention_by("auto", library):
+        theirs = attention_times(session)
+    for key, line in theirs.items():
+        if key in ours:
+            session.row(f"{key[0]} {key[1]}, {line['shape']}: cuDNN beside our kernels", line["ms"], "ms", ours[key]["ms"], ours[key]["ms"] / line["ms"])
 
 
 # ---- sanitizer
@@ -238,7 +285,7 @@ def run_bandwidth(session):
             session.row(what, computed / 1e12, "TFLOP/s", matrix and matrix / 1e12, matrix and computed / matrix)
 
 
-PARTS = {"primitives": (25, run_primitives), "kernels": (90, run_kernels), "train": (60, run_train), "gpt2": (60, run_gpt2), "bandwidth": (60, run_bandwidth),
+PARTS = {"primitives": (25, run_primitives), "kernels": (90, run_kernels), "cudnn": (40, run_cudnn), "train": (60, run_train), "gpt2": (60, run_gpt2), "bandwidth": (60, run_bandwidth),
          "peers": (175, peers), "sanitizer": (60, run_sanitizer)}
 
 

@@ -148,12 +148,12 @@ def mpi_of_the_bundle(folder):
 
 
 def gpu_library_folders():
-    """Folders that may hold cuBLASLt and NCCL besides the loader's own: Python's NVIDIA packages, the toolkit."""
+    """Folders that may hold cuBLASLt, NCCL and cuDNN besides the loader's own: Python's NVIDIA packages, the toolkit."""
     found = []
     for base in sys.path:
         found += glob.glob(os.path.join(base, "nvidia", "*", "lib"))
     found += [f for f in ("/usr/local/cuda/lib64", "/usr/local/cuda/targets/x86_64-linux/lib") if os.path.isdir(f)]
-    return [f for f in found if glob.glob(f + "/libcublasLt.so.*") or glob.glob(f + "/libnccl.so.*") or glob.glob(f + "/libcudart.so.*")]
+    return [f for f in found if glob.glob(f + "/libcublasLt.so.*") or glob.glob(f + "/libnccl.so.*") or glob.glob(f + "/libcudnn.so.*") or glob.glob(f + "/libcudart.so.*")]
 
 
 def output_of(*words):

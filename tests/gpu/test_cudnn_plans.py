@@ -97,7 +97,7 @@ def check(folder, cudnn):
 def main():
     cudnn = pathlib.Path(sys.argv[1]).resolve()
     if not (cudnn / "lib" / "libcudnn.so.9").exists() or not (TOOLKIT / "cuda.h").exists():
-        print(f"skipped: there is no {cudnn}/lib/libcudnn.so.9, or no {TOOLKIT}/cuda.h")
+        print(f"no {cudnn}/lib/libcudnn.so.9 (launch/install_deps.sh --cudnn build/cudnn brings it), or no {TOOLKIT}/cuda.h")
         return 77
     with tempfile.TemporaryDirectory() as folder:
         check(pathlib.Path(folder), cudnn)

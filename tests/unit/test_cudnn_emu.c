@@ -94,6 +94,13 @@ static void keep_the_rule(const op_case *c, int64_t more_rows) {
         fail_msg("%s, %lld rows of padding: more than twice the error", c->name, (long long)more_rows);
 }
 
+static void expect_told(const char *part) {
+    espl_device_info info;
+    calls->info(device, &info);
+    if (strstr(info.attention, part) == NULL)
+        fail_msg("'%s' is not in: %s", part, info.attention);
+}
+
 static void cases_keep_the_rule(void **state) {
     (void)state;
     open_with(NULL, library, NULL);
@@ -102,6 +109,7 @@ static void cases_keep_the_rule(void **state) {
             keep_the_rule(&cases[i], more_rows);
     assert_int_equal(count().shapes, 2 * N_CASES);
     assert_int_equal(count().chosen, 2 * N_CASES);
+    expect_told("cuDNN's, by its engines 13 forward and 13 backward");
     assert_int_equal(count().refused, 0);
 }
 
@@ -121,6 +129,7 @@ static void what_does_not_fit_is_ours(void **state) {
 static void expect_ours(const char *cudnn, const char *fault, int64_t refused, const char *why) {
     open_with(NULL, cudnn, fault);
     keep_the_rule(&cases[1], 0);
+    expect_told("our own kernels");
     assert_int_equal(count().chosen, 0);
     assert_int_equal(count().refused, refused);
     if (strstr(count().why, why) == NULL)

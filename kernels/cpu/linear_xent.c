@@ -64,7 +64,7 @@ static float finish_row(float *x, int64_t V, const real *bias, int32_t target, f
 }
 
 /* The tokens of a chunk: those that have targets, wherever they stand, so that others cost nothing. Products see them in a copy whose rows
- * are a multiple of UNIT, the last ones zeros: their path, and so a row's bits, do not depend on how many rows there are. */
+ * are a multiple of UNIT, the last ones zeros, so that few rows go the same way as many. */
 typedef struct pass {
     const espl_args *args;
     int64_t token[CHUNK], rows, padded;

@@ -30,6 +30,13 @@ typedef struct row {
 
 static const row rows[] = {
     {"embed", ESPL_OP_EMBED, {.n_out = D, .vocab = V, .positions = N, .scale = 1}, N, {0}, {N * D}, {(int64_t)V * D, N *D}},
+    {"embed types drop",
+     ESPL_OP_EMBED,
+     {.n_out = D, .vocab = V, .positions = N, .types = 2, .scale = 1, .dropout = 0.1f},
+     N,
+     {0},
+     {N * D},
+     {(int64_t)V * D, N *D, 2 * D}},
     {"resnorm", ESPL_OP_RESNORM, {.n_in = D, .eps = 1e-5f}, N, {N * D, N *D}, {N * D, N *D, 2 * N}, {D, D}},
     {"resnorm drop", ESPL_OP_RESNORM, {.n_in = D, .eps = 1e-5f, .dropout = 0.1f}, N, {N * D, N *D}, {N * D, N *D, 2 * N}, {D, D}},
     {"qkv",
@@ -63,6 +70,8 @@ static const row rows[] = {
     LINEAR_ROW("proj", N, D, D),
     LINEAR_ROW("fc", N, D, F),
     {"gelu", ESPL_OP_ACT, {.n_in = F, .kind = ESPL_ACT_GELU_TANH}, N, {N * F}, {N * F}, {0}},
+    {"relu drop", ESPL_OP_ACT, {.n_in = F, .kind = ESPL_ACT_RELU, .dropout = 0.1f}, N, {N * F}, {N * F}, {0}},
+    {"gelu glu drop", ESPL_OP_GLU, {.n_out = F, .kind = ESPL_ACT_GELU_TANH, .dropout = 0.1f}, N, {2 * N * F}, {N * F}, {0}},
     {"silu glu", ESPL_OP_GLU, {.n_out = F, .kind = ESPL_ACT_SILU}, N, {2 * N * F}, {N * F}, {0}},
     LINEAR_ROW("fc out", N, F, D),
     {"mlp",
@@ -73,6 +82,9 @@ static const row rows[] = {
      {N * D, N *F},
      {D * F, F, F *D, D}},
     {"xent", ESPL_OP_LINEAR_XENT, {.n_in = D, .vocab = V, .scale = 1}, N, {N * D}, {N}, {(int64_t)V * D}},
+    {"xent masked", ESPL_OP_LINEAR_XENT, {.n_in = D, .vocab = V, .scale = 1}, N, {N * D}, {N}, {(int64_t)V * D, V}},
+    {"xent 2 labels", ESPL_OP_LINEAR_XENT, {.n_in = D, .vocab = 2, .scale = 1}, 32, {32 * D}, {32}, {2 * D, 2}},
+    {"pool first", ESPL_OP_POOL, {.n_in = D, .kind = ESPL_POOL_FIRST}, N, {N * D}, {SEGMENTS * D}, {0}},
     LINEAR_ROW("fc 1 token", 1, D, F),
     LINEAR_ROW("fc 4 tokens", 4, D, F),
     LINEAR_ROW("fc 8 tokens", 8, D, F),
@@ -106,6 +118,9 @@ static void *filled(int64_t n, espl_dtype dtype) {
 
 static int32_t ids[N], positions[N], targets[N], whole[SEGMENTS + 1], single[SEGMENTS + 1], cache_row[SEGMENTS], cache_length[SEGMENTS];
 
+/* In a row of masked tokens one of seven has a target, as in a masked language model. */
+static bool has_target(const row *r, int token) { return strcmp(r->label, "xent masked") != 0 || token % 7 == 0; }
+
 static espl_batch batch_of(const row *r, const espl_cache *cache) {
     bool cached = r->op == ESPL_OP_ATTENTION_CACHED;
     for (int i = 0; i <= SEGMENTS; i++) {
@@ -114,7 +129,7 @@ static espl_batch batch_of(const row *r, const espl_cache *cache) {
     }
     for (int i = 0; i < N; i++) {
         ids[i] = (int32_t)((int64_t)i * 7919 % V);
-        targets[i] = (int32_t)((int64_t)i * 104729 % V);
+        targets[i] = has_target(r, i) ? (int32_t)((int64_t)i * 104729 % (r->attrs.vocab > 0 ? r->attrs.vocab : V)) : -1;
         positions[i] = i % (N / SEGMENTS);
     }
     for (int i = 0; i < SEGMENTS; i++) {

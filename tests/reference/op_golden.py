@@ -108,6 +108,31 @@ def linear_xent():
                 [torch.full((N,), LOSS_SCALE, dtype=torch.float64)], targets=targets)
 
 
+def classifier():
+    x, weight, bias, targets = numbers(N, 5), numbers(3, 5), numbers(3), [2, 0, -1, 1]
+    weights = [0.5, 2.0, 1.0, 0.25]
+    losses = F.cross_entropy(0.5 * x @ weight.T + bias, torch.tensor(targets), ignore_index=-1, reduction="none")
+    loss = losses * torch.tensor(weights, dtype=torch.float64)
+    row = case("classifier", "linear_xent", {"n_in": 5, "vocab": 3, "scale": 0.5, "loss_scale": LOSS_SCALE}, [x], [weight, bias], [loss],
+               [torch.full((N,), LOSS_SCALE, dtype=torch.float64)], targets=targets)
+    return {**row, "weights": weights}
+
+
+def embed():
+    words, places, kinds = numbers(5, 6), numbers(8, 6), numbers(2, 6)
+    ids, types = [3, 0, 3, 4], [0, 1, 1, 0]
+    out = 1.5 * F.embedding(torch.tensor(ids), words) + F.embedding(torch.tensor(POSITIONS) + 2, places) + F.embedding(torch.tensor(types), kinds)
+    attrs = {"n_out": 6, "vocab": 5, "positions": 8, "position_offset": 2, "types": 2, "scale": 1.5}
+    row = case("embed with types", "embed", attrs, [], [words, places, kinds], [out], [numbers(N, 6).detach()])
+    return {**row, "ids": ids, "token_types": types}
+
+
+def pool(kind):
+    x = numbers(N, 3)
+    out = x[torch.tensor([SEGMENTS[:-1], [end - 1 for end in SEGMENTS[1:]]][kind])]
+    return case(f"pool {kind}", "pool", {"n_in": 3, "kind": kind}, [x], [], [out], [numbers(len(SEGMENTS) - 1, 3).detach()])
+
+
 def mlp(kind, layout, biases):
     x, up, bias = numbers(N, 5), numbers(5, 8), numbers(8)
     down, bias2 = numbers(8, 3), numbers(3)
@@ -141,6 +166,7 @@ def main():
     cases = [resnorm(0), resnorm(1), *(act(k) for k in range(5)), glu(0), glu(3), qkv(), attention(0), attention(1), linear_xent()]
     optimizer = adamw()
     cases += [mlp(0, 1, True), mlp(1, 0, True), mlp(0, 0, False)]
+    cases += [classifier(), embed(), pool(0), pool(1)]
     rows = ",\n".join(json.dumps(c) for c in cases)
     with open(sys.argv[1], "w") as f:
         made_with = f"transformers {transformers.__version__}, torch {torch.__version__}"

@@ -191,6 +191,80 @@ static void room_grows(void **state) {
     assert_ints(main_rows->targets, targets, 20, 40, -1);
 }
 
+static void assert_floats(const float *from, const float *expected, int64_t n, int64_t end, float padding) {
+    float there[TOKENS];
+    assert_ok(calls->read(device, there, from, (size_t)end * sizeof *there));
+    for (int64_t i = 0; i < end; i++)
+        assert_true(there[i] == (i < n ? expected[i] : padding));
+}
+
+enum { SOURCES = 24, ROOM_OF_SOURCES = 40, ROOM_OF_POOLED = 6 };
+
+static const espl_capacity all_streams[ESPL_N_STREAMS] = {{TOKENS, SEGMENTS, 0}, {ROOM_OF_SOURCES, SEGMENTS, 0}, {ROOM_OF_POOLED, 0, 0}};
+
+/* The encoder's tokens, in three segments, and a label for each segment of the main stream. */
+static void assert_streams(const espl_batch *main) {
+    const espl__rows *own = &device->rows[ESPL_STREAM_MAIN], *source = &device->rows[ESPL_STREAM_SOURCE],
+                     *pooled = &device->rows[ESPL_STREAM_POOLED];
+    int32_t begin[TOKENS] = {0}, end[TOKENS] = {0};
+    for (int s = 0; s < main->n_segments; s++)
+        for (int i = main->segments[s]; i < main->segments[s + 1]; i++) {
+            begin[i] = main->source->segments[main->source_segment ? main->source_segment[s] : s];
+            end[i] = main->source->segments[(main->source_segment ? main->source_segment[s] : s) + 1];
+        }
+    assert_ints(own->cross_begin, begin, main->n, TOKENS, 0);
+    assert_ints(own->cross_end, end, main->n, TOKENS, 0);
+    assert_true(own->tokens == TOKENS && source->tokens == ROOM_OF_SOURCES && pooled->tokens == ROOM_OF_POOLED);
+    assert_ints(source->ids, main->source->ids, SOURCES, ROOM_OF_SOURCES, 0);
+    assert_rows(source->row_begin, source->row_end, main->source, ROOM_OF_SOURCES);
+    assert_ints(source->types, NULL, 0, ROOM_OF_SOURCES, 0);
+    assert_floats(source->weights, NULL, 0, ROOM_OF_SOURCES, 1.0f);
+    assert_ints(own->types, main->types, main->n, TOKENS, 0);
+    assert_floats(own->weights, main->weights, main->n, TOKENS, 1.0f);
+    assert_ints(pooled->targets, main->pooled->targets, 3, ROOM_OF_POOLED, -1);
+    assert_floats(pooled->weights, main->pooled->weights, 3, ROOM_OF_POOLED, 1.0f);
+}
+
+static void streams_lie_side_by_side(void **state) {
+    (void)state;
+    static const int32_t source_segments[] = {0, 7, 8, SOURCES}, which[] = {2, 0, 1}, labels[] = {1, 0, 4};
+    static const float label_weights[] = {0.5f, 2.0f, 0.25f};
+    int32_t types[TOKENS], source_ids[SOURCES], source_positions[SOURCES];
+    float weights[TOKENS];
+    for (int i = 0; i < TOKENS; i++)
+        types[i] = i % 3, weights[i] = 0.25f * (float)i;
+    for (int i = 0; i < SOURCES; i++)
+        source_ids[i] = 3 * i + 1, source_positions[i] = i % 5;
+    const espl_batch pooled = {.n = 3, .targets = labels, .weights = label_weights};
+    const espl_batch source = {
+        .n = SOURCES, .n_segments = 3, .segments = source_segments, .ids = source_ids, .positions = source_positions};
+    assert_ok(calls->reserve(device, all_streams));
+    for (int shuffled = 0; shuffled < 2; shuffled++) {
+        espl_batch batch = make_batch(70, 1);
+        batch.types = types, batch.weights = weights, batch.source = &source, batch.pooled = &pooled;
+        batch.source_segment = shuffled ? which : NULL;
+        assert_ok(calls->begin(device, &batch));
+        assert_streams(&batch);
+    }
+    espl_batch alone = make_batch(70, 2); /* nothing is left of the one before */
+    assert_ok(calls->begin(device, &alone));
+    assert_ints(device->rows[ESPL_STREAM_MAIN].cross_end, NULL, 0, TOKENS, 0);
+    assert_ints(device->rows[ESPL_STREAM_SOURCE].ids, NULL, 0, ROOM_OF_SOURCES, 0);
+    assert_ints(device->rows[ESPL_STREAM_POOLED].targets, NULL, 0, ROOM_OF_POOLED, -1);
+}
+
+/* What the plan says of a micro-batch grows with its streams, and those that are absent take nothing. */
+static void streams_take_what_they_need(void **state) {
+    (void)state;
+    const espl_capacity main_only[ESPL_N_STREAMS] = {{1024, 64, 0}};
+    const espl_capacity pooled[ESPL_N_STREAMS] = {{1024, 64, 0}, {0, 0, 0}, {64, 0, 0}};
+    const espl_capacity source[ESPL_N_STREAMS] = {{1024, 64, 0}, {4096, 64, 0}, {0, 0, 0}};
+    size_t bytes = espl_backend_batch_bytes(main_only);
+    assert_true(bytes >= 7 * 4096 && bytes < 7 * 4096 + 2048);
+    assert_int_equal(espl_backend_batch_bytes(pooled) - bytes, 3 * 256);
+    assert_int_equal(espl_backend_batch_bytes(source) - bytes, 256 + 7 * 4 * 4096 + 512 + 2 * 4096);
+}
+
 /* ---- Kernels: rows of a table by the ids of the micro-batch. */
 
 static float *table, *rows;
@@ -487,6 +561,8 @@ int main(void) {
         ON_DEVICE(short_batches_are_padded),
         ON_DEVICE(generation_takes_its_own_rows),
         ON_DEVICE(room_grows),
+        ON_DEVICE(streams_lie_side_by_side),
+        ON_DEVICE(streams_take_what_they_need),
         ON_DEVICE(micro_batches_wait_their_turn),
         ON_DEVICE(a_recording_works_on_each_micro_batch),
         ON_DEVICE(a_recording_runs_nothing),

@@ -50,6 +50,13 @@ static const op_case more_cases[] = {
     OP_XENT_ROW("xent prompts", OP_PROMPTS, OP_MANY_TOKENS, 72, 211, 1),
     OP_XENT_ROW("xent prompts add", OP_PROMPTS | OP_ADD, OP_MANY_TOKENS, 72, 211, 1),
     OP_XENT_ROW("xent prompts alone", OP_PROMPTS, OP_ONE_SEGMENT, 72, 211, 1),
+    OP_XENT_ROW("xent bias masked chunks", OP_BIAS | OP_WEIGHTS | OP_MASKED | OP_ADD, OP_MANY_TOKENS, 72, 211, 0.5f),
+    OP_XENT_ROW("xent thousand labels", OP_BIAS, OP_SIXTEEN_TOKENS, 72, 1000, 1),
+    OP_XENT_ROW("xent bias chunks", OP_BIAS | OP_WEIGHTS, OP_MANY_TOKENS, 72, 2, 1),
+    OP_EMBED_ROW("embed types many", OP_BIAS | OP_TYPES, OP_MANY_TOKENS, 130, 40, 300, 2, 2, 1, 0.1f),
+    OP_ACT_DROP_ROW("relu dropout many", OP_ADD, OP_MANY_TOKENS, 130, ESPL_ACT_RELU, 0.1f),
+    OP_GLU_DROP_ROW("glu gelu dropout wide", 0, OP_SIXTEEN_TOKENS, 1030, ESPL_ACT_GELU, 0.1f),
+    OP_POOL_ROW("pool last many", OP_ADD, OP_MANY_TOKENS, 130, ESPL_POOL_LAST),
     OP_XENT_ROW("xent chunks", OP_IGNORE, OP_MANY_TOKENS, 72, 2100, 1),
 };
 

@@ -49,6 +49,10 @@ static const op_case more_cases[] = {
     OP_RESNORM_ROW("resnorm 8200 rms", OP_SHARED, OP_LONE_TOKENS, 8200, ESPL_NORM_RMS, 0),
     OP_RESNORM_ROW("resnorm 301", OP_BIAS, OP_LONG_SEGMENTS, 301, ESPL_NORM_LAYER, 0.1f),
     /* runs of equal ids over several chunks, digits of two and three passes, wide rows */
+    OP_EMBED_ROW("embed types 768", OP_BIAS | OP_TYPES | OP_LARGE, OP_LONG_SEGMENTS, 768, 50, 256, 2, 2, 1, 0.1f),
+    OP_EMBED_ROW("embed absent types large", OP_LARGE, OP_LONG_SEGMENTS, 40, 50, 0, 0, 2, 1, 0),
+    OP_POOL_ROW("pool last 768 add", OP_ADD, OP_LONG_SEGMENTS, 768, ESPL_POOL_LAST),
+    OP_POOL_ROW("pool first 301", 0, OP_LONG_SEGMENTS, 301, ESPL_POOL_FIRST),
     {"embed few words", ESPL_OP_EMBED, OP_BIAS, OP_LONG_SEGMENTS, {.n_out = 40, .vocab = 3, .positions = 256, .scale = 1, .dropout = 0.1f}},
     {"embed add first", ESPL_OP_EMBED, OP_BIAS | OP_ADD_FIRST, OP_LONG_SEGMENTS, {.n_out = 24, .vocab = 17, .positions = 256, .scale = 1}},
     {"embed one word", ESPL_OP_EMBED, OP_ADD, OP_LONG_SEGMENTS, {.n_out = 24, .vocab = 1, .scale = 2}},
@@ -60,6 +64,8 @@ static const op_case more_cases[] = {
     OP_ACT_ROW("gelu tanh 3072", 0, OP_ONE_SEGMENT, 3072, ESPL_ACT_GELU_TANH),
     OP_ACT_ROW("silu 1001 add", OP_ADD, OP_ONE_SEGMENT, 1001, ESPL_ACT_SILU),
     OP_GLU_ROW("glu silu 4096", 0, OP_ONE_SEGMENT, 4096, ESPL_ACT_SILU),
+    OP_ACT_DROP_ROW("gelu dropout 3072", 0, OP_ONE_SEGMENT, 3072, ESPL_ACT_GELU, 0.1f),
+    OP_GLU_DROP_ROW("glu gelu tanh dropout 1024", 0, OP_ONE_SEGMENT, 1024, ESPL_ACT_GELU_TANH, 0.1f),
     OP_GLU_ROW("glu gelu 1001", OP_ADD, OP_ONE_SEGMENT, 1001, ESPL_ACT_GELU),
     /* every size of head that has its own kernels, and others; segments that lie over tiles, windows within one and over several */
     OP_ATTENTION_ROW("attention d64 tiles", OP_LARGE, OP_SEVERAL_TILES, 2, 1, 64, 1, 0, 0),
@@ -86,6 +92,8 @@ static const op_case more_cases[] = {
     OP_MLP_ROW("mlp gelu 768", OP_BIAS | OP_LARGE, OP_SHORT_SEGMENTS, 768, 1024, 768, ESPL_OUT_IN, ESPL_ACT_GELU),
     OP_XENT_ROW("xent 5003 words", OP_IGNORE | OP_LARGE, OP_LONG_SEGMENTS, 64, 5003, 1),
     OP_XENT_ROW("xent 997 words add", OP_IGNORE | OP_ADD, OP_ONE_SEGMENT, 24, 997, 0.5f),
+    OP_XENT_ROW("xent bias 5003 words", OP_BIAS | OP_WEIGHTS | OP_MASKED | OP_LARGE, OP_LONG_SEGMENTS, 64, 5003, 1),
+    OP_XENT_ROW("xent bias two chunks", OP_BIAS | OP_MASKED | OP_ADD | OP_LARGE, OP_THOUSANDS, 8, 29, 0.5f),
     OP_XENT_ROW("xent two chunks", OP_IGNORE | OP_LARGE, OP_THOUSANDS, 8, 29, 0.5f),
 };
 
@@ -206,6 +214,27 @@ static void check_replay(const op_backend *backend, const op_case *c) {
 static void recordings_give_the_same_bits(void **state) {
     (void)state;
     for_each_case(check_replay);
+}
+
+/* The same tokens as another stream's; pooled rows have neither ids nor segments. */
+static void check_streams(const op_backend *backend, const op_case *c) {
+    bool tokens = c->op == ESPL_OP_EMBED || c->op == ESPL_OP_QKV || c->op == ESPL_OP_ATTENTION;
+    bool rows = c->op == ESPL_OP_LINEAR || c->op == ESPL_OP_MLP || c->op == ESPL_OP_ACT || c->op == ESPL_OP_GLU ||
+                c->op == ESPL_OP_RESNORM || c->op == ESPL_OP_LINEAR_XENT;
+    op_backend other = *backend;
+    if (c->flags & OP_LARGE)
+        return;
+    other.stream = ESPL_STREAM_SOURCE;
+    if (tokens || rows)
+        check_same(backend, &other, c, "as the encoder's tokens");
+    other.stream = ESPL_STREAM_POOLED;
+    if (rows)
+        check_same(backend, &other, c, "as pooled rows");
+}
+
+static void streams_change_no_bits(void **state) {
+    (void)state;
+    for_each_case(check_streams);
 }
 
 static void check_renew(const op_backend *backend, const op_case *c) { assert_true(c->op != ESPL_OP_RESNORM || op_renews(backend, c)); }
@@ -355,6 +384,7 @@ static int run_the_tests(void) {
         cmocka_unit_test(keeps_the_rule),
         cmocka_unit_test(padding_is_harmless),
         cmocka_unit_test(recordings_give_the_same_bits),
+        cmocka_unit_test(streams_change_no_bits),
         cmocka_unit_test(resnorm_renews),
         cmocka_unit_test(what_is_asked_for_changes_no_bits),
         cmocka_unit_test(cached_attention_is_attention),

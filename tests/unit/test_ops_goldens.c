@@ -37,6 +37,8 @@ static espl_op op_of(const char *name) {
 static op_case case_of(json_t *row, json_t *segments) {
     op_case c = {.name = json_string_value(json_object_get(row, "name")), .op = op_of(json_string_value(json_object_get(row, "op")))};
     c.flags = json_object_get(json_object_get(row, "slots"), "param1") ? OP_BIAS : 0;
+    c.flags |= json_object_get(row, "token_types") ? OP_TYPES : 0;
+    c.flags |= json_object_get(row, "weights") ? OP_WEIGHTS : 0;
     for (size_t i = 0; i < json_array_size(segments); i++)
         c.segments[i] = (int32_t)json_integer_value(json_array_get(segments, i));
     c.attrs = (espl_attrs){
@@ -46,6 +48,8 @@ static op_case case_of(json_t *row, json_t *segments) {
         .layout = integer(row, "layout"),
         .vocab = integer(row, "vocab"),
         .positions = integer(row, "positions"),
+        .position_offset = integer(row, "position_offset"),
+        .types = integer(row, "types"),
         .heads = integer(row, "heads"),
         .kv_heads = integer(row, "kv_heads"),
         .head_dim = integer(row, "head_dim"),
@@ -66,9 +70,15 @@ static void read_slots(json_t *row, op_values *inputs, op_values *results) {
         for (int64_t e = 0; e < inputs->size[s]; e++)
             (op_slot_is_result(s) ? results : inputs)->slot[s][e] = json_number_value(json_array_get(list, (size_t)e));
     }
-    json_t *targets = json_object_get(row, "targets");
-    for (size_t t = 0; t < json_array_size(targets); t++)
-        inputs->tokens[2 * inputs->batch.n + (int64_t)t] = (int32_t)json_integer_value(json_array_get(targets, t));
+    static const char *const tokens[] = {"ids", "", "targets", "token_types"}; /* as they follow each other in `tokens` */
+    for (int i = 0; i < 4; i++) {
+        json_t *list = json_object_get(row, tokens[i]);
+        for (size_t t = 0; t < json_array_size(list); t++)
+            inputs->tokens[i * inputs->batch.n + (int64_t)t] = (int32_t)json_integer_value(json_array_get(list, t));
+    }
+    json_t *weights = json_object_get(row, "weights");
+    for (size_t t = 0; t < json_array_size(weights); t++)
+        inputs->weights[t] = (float)json_number_value(json_array_get(weights, t));
 }
 
 /* Both sides round as a chain of at most four sums of K terms does. */

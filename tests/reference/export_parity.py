@@ -15,7 +15,8 @@ import transformers as tf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from parity_tools import ROPE, TEXT, TOKENIZER, arguments, check, error, espalier, finish, gpt2, llama, make_model, tokenize
+from documents import kind_of, logits_of, pack
+from parity_tools import ROPE, TEXT, TOKENIZER, arguments, bert, check, distilbert, error, espalier, finish, gpt2, llama, make_model, roberta, t5, tokenize
 
 END = 0
 WIDE = dict(vocab_size=2048, num_hidden_layers=2, bos_token_id=END, eos_token_id=END)
@@ -25,6 +26,18 @@ MODELS = {
     "llama-gqa": llama(**WIDE),
     "llama3-rope-tied": llama(**{**WIDE, "tie_word_embeddings": True}, rope_parameters=ROPE, attention_bias=True, mlp_bias=True),
 }
+HEADS = {  # a model to start from, the config of which names it, and what training makes of it
+    "bert-model": (tf.BertModel, bert(vocab_size=2048), tf.BertForSequenceClassification),
+    "bert-mlm": (tf.BertForMaskedLM, bert(vocab_size=2048), tf.BertForMaskedLM),
+    "distilbert-mlm": (tf.DistilBertForMaskedLM, distilbert(vocab_size=2048), tf.DistilBertForSequenceClassification),
+    "roberta-mlm": (tf.RobertaForMaskedLM, roberta(vocab_size=2048), tf.RobertaForSequenceClassification),
+    "gpt2": (tf.GPT2LMHeadModel, gpt2(vocab_size=2048, n_layer=2), tf.GPT2ForSequenceClassification),
+    "llama": (tf.LlamaForCausalLM, llama(**WIDE), tf.LlamaForSequenceClassification),
+    "t5-v1.0": (tf.T5ForConditionalGeneration, t5(vocab_size=2048, eos_token_id=1), tf.T5ForConditionalGeneration),
+    "t5-v1.1": (tf.T5ForConditionalGeneration, t5(vocab_size=2048, eos_token_id=1, feed_forward_proj="gated-silu", tie_word_embeddings=False),
+                tf.T5ForConditionalGeneration),
+}
+TASKS = {"class": "classification", "mlm": "mlm", "pair": "seq2seq"}
 CONFIG = """
 run: {{threads: 1}}
 model: {{path: {base}, dropout: 0}}
@@ -123,6 +136,34 @@ def compare(name, args, folder, lines, ids):
     compare_use(name, args, folder)
 
 
+def compare_head(name, args, folder, start, kind, lines):
+    """Trains the kind of model from `start`, whose head it may lack; transformers loads the outcome, every tensor of it, labels and all."""
+    task, rows = TASKS[kind_of(kind.__new__(kind))], [dict(text=row, label=f"label {i % 3}", input=row, target=lines[0]) for i, row in enumerate(lines)]
+    with open(f"{folder}/rows.jsonl", "w") as out:
+        out.write("".join(json.dumps(row) + "\n" for row in rows))
+    with open(f"{folder}/config.yaml", "w") as out:
+        out.write(CONFIG.format(base=f"{folder}/base", text=f"{folder}/rows.jsonl", tokenizer=TOKENIZER))
+    done = subprocess.run([args.espalier, "train", f"{folder}/config.yaml", "--set", f"run.dir={folder}/run", "--set", f"data.task={task}",
+                           *(["--set", "data.mask_token=<|endoftext|>"] if task == "mlm" else [])], capture_output=True, text=True, timeout=120)
+    check(done.returncode == 0, f"{name}: {task} is trained{done.stderr[-300:] if done.returncode else ''}")
+    if done.returncode != 0:
+        return
+    check((kind is not start) == ("start anew" in done.stderr), f"{name}: a head that the files lack is told of")
+    model, info = kind.from_pretrained(f"{folder}/run/model", output_loading_info=True)
+    odd = [key for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[key]]
+    check(not odd and model.config.architectures == [kind.__name__], f"{name}: {kind.__name__} finds every tensor and no other")
+    if task == "classification":
+        check(model.config.id2label == {i: f"label {i}" for i in range(3)}, f"{name}: labels by name")
+    ids = torch.arange(3, 30)
+    document = dict(source_ids=ids, ids=ids[:9], targets=ids[:9]) if task == "seq2seq" else dict(ids=ids, targets=ids, labels=torch.tensor([1]))
+    truth = logits_of(model.double().eval(), document).detach()
+    with tempfile.TemporaryDirectory() as tmp:
+        save_file(pack([document]), f"{tmp}/in.safetensors")
+        subprocess.run([f"{args.build}/tests/probe", f"{folder}/run/model", f"{tmp}/in.safetensors", f"{tmp}/out"], check=True, timeout=120)
+        off = error(load_file(f"{tmp}/out/model.safetensors")["logits"], truth)
+    check(off <= 1e-5, f"{name}: logits of the program and of transformers, {off:.1e}")
+
+
 def main():
     args = arguments(__doc__)
     torch.manual_seed(5)
@@ -134,6 +175,10 @@ def main():
             with open(f"{folder}/text.txt", "w") as out:
                 out.write("\n".join(lines) + "\n")
             compare(name, args, folder, lines, ids)
+    for name, (start, config, kind) in HEADS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            make_model(config, f"{folder}/base", start)
+            compare_head(name, args, folder, start, kind, lines)
     return finish()
 
 

@@ -1,6 +1,6 @@
 """Writes tests/goldens/models/<name>/: tiny models of random weights, with what transformers makes of them in fp64.
 
-    python tests/reference/model_golden.py tests/goldens/models
+    python tests/reference/model_golden.py tests/goldens/models [NAME...]
 
 golden.safetensors: one packed batch (ids and segments; types, labels and their weights; an encoder's source_ids and source_segments; targets
 where they are not the next tokens), logits, and under "grad." + name every gradient of its mean loss, each document computed by itself.
@@ -102,6 +102,8 @@ def main():
     LlamaRMSNorm.forward = T5LayerNorm.forward = norm_in_full
     tf.logging.set_verbosity_error()
     for seed, (name, (dtype, kind, config)) in enumerate(MODELS.items()):
+        if sys.argv[2:] and name not in sys.argv[2:]:
+            continue
         torch.manual_seed(seed)
         folder = os.path.join(sys.argv[1], name)
         stored = make(kind, config, dtype)

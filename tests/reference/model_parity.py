@@ -44,8 +44,8 @@ HEADS = {
     "roberta-mlm": (tf.RobertaForMaskedLM, roberta()),
     "gpt2-2-classes": (tf.GPT2ForSequenceClassification, gpt2()),
     "llama-5-classes": (tf.LlamaForSequenceClassification, llama(**FIVE)),
-    # "t5-v1.0": (tf.T5ForConditionalGeneration, t5()),
-    # "t5-v1.1": (tf.T5ForConditionalGeneration, t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
+    "t5-v1.0": (tf.T5ForConditionalGeneration, t5()),
+    "t5-v1.1": (tf.T5ForConditionalGeneration, t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
 }
 LENGTHS = [37, 1, 20, 6]
 

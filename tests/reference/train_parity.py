@@ -3,7 +3,7 @@
 
     python train_parity.py --espalier PROGRAM --build FOLDER
 
-Six documents of real text, each a micro-batch of its own, two micro-batches a step. In which order they come is the program's affair: of
+Six documents of real text (or texts with labels, or pairs of texts), each a micro-batch of its own, two micro-batches a step. In which order they come is the program's affair: of
 all pairs that the epoch has left, the reference takes the one whose loss is the reported one.
 Bounds: fp32 within 1e-5 of the same steps in fp64; bf16 by the 2x rule, against plain bf16 with fp32 master weights."""
 import collections
@@ -17,7 +17,8 @@ import tempfile
 import torch
 import transformers as tf
 
-from parity_tools import ROPE, TEXT, TOKENIZER, arguments, check, error, espalier, finish, gpt2, llama, make_model, tokenize
+from documents import kind_of, logits_of, loss_of
+from parity_tools import ROPE, TEXT, TOKENIZER, arguments, bert, check, distilbert, error, espalier, finish, gpt2, llama, make_model, roberta, t5, tokenize
 
 STEPS, WARMUP, END = 20, 4, 0
 SMALL = dict(vocab_size=2048, num_hidden_layers=2, bos_token_id=END, eos_token_id=END)
@@ -28,11 +29,22 @@ MODELS = {
     "llama-gqa-tied": (llama(**{**SMALL, "tie_word_embeddings": True}), Recipe("cosine", math.inf)),
     "llama3-rope-tied": (llama(**{**SMALL, "tie_word_embeddings": True}, rope_parameters=ROPE, num_key_value_heads=3), Recipe("constant", 2.0)),
 }
+WIDE = dict(vocab_size=2048, num_labels=3)
+PAIRS = dict(vocab_size=2048, eos_token_id=END)
+HEADS = {
+    "bert-classes": (bert(**WIDE, num_hidden_layers=2), Recipe("linear", 2.0), tf.BertForSequenceClassification),
+    "distilbert-classes": (distilbert(**WIDE, n_layers=2), Recipe("cosine", 1.0), tf.DistilBertForSequenceClassification),
+    "roberta-classes": (roberta(**WIDE, num_hidden_layers=2), Recipe("constant", 2.0), tf.RobertaForSequenceClassification),
+    "gpt2-classes": (gpt2(**WIDE, n_layer=2), Recipe("linear", 2.0), tf.GPT2ForSequenceClassification),
+    "t5-v1.0": (t5(**PAIRS), Recipe("linear", 2.0), tf.T5ForConditionalGeneration),
+    "t5-v1.1": (t5(**PAIRS, feed_forward_proj="gated-gelu", tie_word_embeddings=False), Recipe("cosine", 1.0), tf.T5ForConditionalGeneration),
+}
+LABELS = ["bad", "fair", "good"]
 CONFIG = """
 run: {{seed: 5, threads: 1}}
 model: {{path: {model}, dropout: 0}}
-data: {{train: {text}, document: line, tokenizer: {tokenizer}, cache: {cache}, sequence_length: 32}}
-train: {{steps: 20, micro_batch_tokens: 32, micro_batches: 2, clip_norm: {clip}}}
+data: {{train: {text}, tokenizer: {tokenizer}, cache: {cache}, sequence_length: 32, {data}}}
+train: {{steps: 20, micro_batch_tokens: 32, micro_batches: 2, clip_norm: {clip}{train}}}
 optim: {{lr: 2e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, schedule: {schedule}, warmup_steps: 4}}
 log: {{tensorboard: false}}
 """
@@ -41,13 +53,17 @@ log: {{tensorboard: false}}
 class Work:
     """A folder with a model, a text and a config, and the runs made from them."""
 
-    def __init__(self, args, folder, config, recipe, lines):
+    def __init__(self, args, folder, config, recipe, lines, kind=None):
         self.args, self.folder = args, folder
-        self.model = make_model(config, f"{folder}/base")
-        with open(f"{folder}/text.txt", "w") as out:
-            out.write("".join(line + "\n" for line in lines))
+        self.model = make_model(config, f"{folder}/base", kind)
+        kind = kind_of(self.model)
+        text = f"{folder}/text.{'txt' if kind == 'lm' else 'jsonl'}"
+        data, train = {"lm": ("document: line", ""), "class": ("task: classification", ""),
+                       "pair": ("task: seq2seq", ", micro_batch_target_tokens: 32")}[kind]
+        with open(text, "w") as out:
+            out.write("".join(row + "\n" for row in rows_of(kind, lines)))
         with open(f"{folder}/config.yaml", "w") as out:
-            out.write(CONFIG.format(model=f"{folder}/base", text=f"{folder}/text.txt", tokenizer=TOKENIZER, cache=f"{folder}/cache",
+            out.write(CONFIG.format(model=f"{folder}/base", text=text, tokenizer=TOKENIZER, cache=f"{folder}/cache", data=data, train=train,
                                     schedule=recipe.schedule, clip=recipe.clip if recipe.clip < math.inf else 0))
 
     def train(self, name, *sets):
@@ -74,29 +90,51 @@ def read_documents(args):
         rows = [row.strip() for row in itertools.islice(text, 400) if len(row.split()) > 5]
     lines = [" ".join(pair) for pair in zip(rows[::2], rows[1::2])]
     both = [(line, ids) for line, ids in zip(lines, tokenize(args, lines)) if 20 <= len(ids) <= 31][:6]
-    return [line for line, _ in both], [torch.tensor(ids + [END]) for _, ids in both]
+    return [line for line, _ in both], [torch.tensor(ids) for _, ids in both]
+
+
+def rows_of(kind, lines):
+    """The lines of a file of data: text; text with a label; a text and the one before it."""
+    if kind == "class":
+        return [json.dumps({"text": line, "label": LABELS[i % 3]}) for i, line in enumerate(lines)]
+    return lines if kind == "lm" else [json.dumps({"input": line, "target": lines[i - 1]}) for i, line in enumerate(lines)]
+
+
+def documents_of(kind, texts):
+    """What the program makes of those lines."""
+    end = torch.tensor([END])
+    if kind == "class":
+        return [dict(ids=ids, labels=torch.tensor([i % 3]), weights=torch.ones(1)) for i, ids in enumerate(texts)]
+    if kind == "pair":
+        return [dict(source_ids=torch.cat([ids, end]), ids=torch.cat([torch.tensor([0]), texts[i - 1]]), targets=torch.cat([texts[i - 1], end]))
+                for i, ids in enumerate(texts)]
+    return [dict(ids=torch.cat([ids, end]), targets=torch.cat([ids[1:], end, torch.tensor([-1])])) for ids in texts]
 
 
 def optimizer_of(parameters, schedule):
-    groups = [{"params": [p for p in parameters if p.dim() > 1], "weight_decay": 0.1},
-              {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0}]
+    decays = lambda name, p: p.dim() > 1 and "relative_attention_bias" not in name
+    groups = [{"params": [p for name, p in parameters if decays(name, p)], "weight_decay": 0.1},
+              {"params": [p for name, p in parameters if not decays(name, p)], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95), eps=1e-8)
     name = {"constant": "constant_with_warmup"}.get(schedule, schedule)
     return optimizer, tf.get_scheduler(name, optimizer, num_warmup_steps=WARMUP, num_training_steps=STEPS)
 
 
-def sum_loss(model, ids):
-    logits = model(input_ids=ids[None]).logits[0, :-1]
-    return torch.nn.functional.cross_entropy(logits.float() if logits.dtype == torch.bfloat16 else logits, ids[1:], reduction="sum")
+def sum_loss(model, d):
+    return loss_of(logits_of(model, d), d)[0]
+
+
+def weight(d):
+    return len(d["labels"]) if "labels" in d else int((d["targets"] >= 0).sum())
 
 
 def step_loss(model, documents, chosen):
-    return sum(sum_loss(model, documents[i]) for i in chosen) / sum(len(documents[i]) - 1 for i in chosen)
+    return sum(sum_loss(model, documents[i]) for i in chosen) / sum(weight(documents[i]) for i in chosen)
 
 
 def find_pair(losses, documents, left, reported):
     """The pair of `left` whose mean loss is the nearest to the reported one."""
-    mean = {pair: float(losses[list(pair)].sum()) / sum(len(documents[i]) - 1 for i in pair) for pair in itertools.combinations(left, 2)}
+    mean = {pair: float(losses[list(pair)].sum()) / sum(weight(documents[i]) for i in pair) for pair in itertools.combinations(left, 2)}
     pair = min(mean, key=lambda p: abs(mean[p] - reported))
     if abs(mean[pair] - reported) > 1e-5 * reported:
         raise SystemExit(f"no two documents have the reported loss {reported}")
@@ -107,12 +145,12 @@ def truth(start, documents, recipe, reported):
     """The steps in fp64: (loss, norm, rate) of each, the order found, the final weights."""
     model = type(start)(start.config).double().eval()
     model.load_state_dict(start.state_dict())
-    optimizer, rate = optimizer_of(list(model.parameters()), recipe.schedule)
+    optimizer, rate = optimizer_of(list(model.named_parameters()), recipe.schedule)
     rows, order, left = [], [], []
     for row in reported:
         left = left or list(range(len(documents)))
         with torch.no_grad():
-            losses = torch.stack([sum_loss(model, ids) for ids in documents])
+            losses = torch.stack([sum_loss(model, d) for d in documents])
         pair = find_pair(losses, documents, left, row["loss"])
         left = [i for i in left if i not in pair]
         order.append(pair)
@@ -130,7 +168,7 @@ def plain_bf16(start, documents, recipe, order):
     """The usual recipe: forward and backward in bf16, master weights and AdamW in fp32."""
     model = type(start)(start.config).to(torch.bfloat16).eval()
     masters = {name: torch.nn.Parameter(p.detach().clone()) for name, p in start.named_parameters()}
-    optimizer, rate = optimizer_of(list(masters.values()), recipe.schedule)
+    optimizer, rate = optimizer_of(list(masters.items()), recipe.schedule)
     losses = []
     for chosen in order:
         with torch.no_grad():
@@ -151,7 +189,9 @@ def plain_bf16(start, documents, recipe, order):
 # ---- Comparing.
 
 def comparable(name, tensor):
-    """Without the biases of GPT-2's keys: softmax does not see them, their gradient is but rounding, and AdamW makes steps of that."""
+    """Without the biases of keys: softmax does not see them, their gradient is but rounding, and AdamW makes steps of that."""
+    if name.endswith(("key.bias", "k_lin.bias")):
+        return tensor[:0]
     width = tensor.numel() // 3
     return torch.cat([tensor[:width], tensor[2 * width:]]) if name.endswith("c_attn.bias") else tensor
 
@@ -232,12 +272,13 @@ def compare_store(name, work):
 def main():
     args = arguments(__doc__)
     torch.manual_seed(11)
-    lines, documents = read_documents(args)
-    for name, (config, recipe) in MODELS.items():
+    lines, texts = read_documents(args)
+    for name, (config, recipe, *kind) in {**MODELS, **HEADS}.items():
         with tempfile.TemporaryDirectory() as folder:
-            work = Work(args, folder, config, recipe, lines)
+            work = Work(args, folder, config, recipe, lines, *kind)
+            documents = documents_of(kind_of(work.model), texts)
             rows, order, weights = compare_fp32(name, work, documents, recipe)
-            if "tied" not in name:
+            if "tied" not in name and not kind:
                 compare_bf16(name, work, documents, recipe, rows, order, weights)
                 compare_recompute(name, work)
                 compare_cuts(name, work)

@@ -161,7 +161,7 @@ static void goldens_notice_faults(void **state) {
             tiny t;
             open_or_fail(tiny_names[m], espl_kernels_ref(ESPL_F64), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &t);
             if (fault == 0)
-                ((double *)t.weights)[tiny_start(&t, first_of(t.model, ESPL_ROLE_OUT))] *= 1.01;
+                ((double *)t.weights)[tiny_start(&t, first_of(t.model, ESPL_ROLE_NORM1))] *= 1.01;
             else if (fault == 1)
                 ++(t.model->dims.rel_buckets > 0 ? t.sample.ids : t.sample.positions)[3];
             else

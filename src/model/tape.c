@@ -280,10 +280,6 @@ static void make_forward(maker *k) {
 
 /* ---- The whole. */
 
-static espl_op op_of(const espl_tape *t, const espl_row *r) {
-    return t->use == ESPL_USE_GENERATE && r->op == ESPL_OP_ATTENTION ? ESPL_OP_ATTENTION_CACHED : r->op;
-}
-
 static size_t largest_work(const espl_tape *t, int threads) {
     size_t most = 0;
     for (int i = 0; i < t->n_calls; i++) {
@@ -291,7 +287,7 @@ static size_t largest_work(const espl_tape *t, int threads) {
         if (c->kind == ESPL_CALL_BUCKET)
             continue;
         const espl_row *r = &t->model->rows[c->row];
-        size_t bytes = t->kernels->work_bytes(op_of(t, r), &r->attrs, t->n_rows[r->attrs.stream], threads, c->kind == ESPL_CALL_BACKWARD);
+        size_t bytes = t->kernels->work_bytes(espl_tape_op(t, r), &r->attrs, t->n_rows[r->attrs.stream], threads, c->kind == ESPL_CALL_BACKWARD);
         most = bytes > most ? bytes : most;
     }
     return most;

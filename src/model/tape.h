@@ -75,6 +75,9 @@ typedef struct espl_hooks {
 /* Local. A stream's rows of a micro-batch, given by its main stream; NULL where it has none. */
 const espl_batch *espl_tape_stream(const espl_batch *batch, espl_stream stream);
 
+/* Local. The op that runs for a row: in generation the main stream attends over the cache. */
+espl_op espl_tape_op(const espl_tape *tape, const espl_row *row);
+
 /* Local. Runs the list on one micro-batch, given by its main stream. `fresh`: gradients are overwritten; else added to what is there. */
 espl_status espl_tape_run(const espl_tape *tape, const espl_batch *batch, bool fresh, const espl_hooks *hooks);
 

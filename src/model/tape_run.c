@@ -47,6 +47,11 @@ const espl_batch *espl_tape_stream(const espl_batch *batch, espl_stream stream) 
     return stream == ESPL_STREAM_MAIN ? batch : stream == ESPL_STREAM_SOURCE ? batch->source : batch->pooled;
 }
 
+espl_op espl_tape_op(const espl_tape *t, const espl_row *r) {
+    bool cached = t->use == ESPL_USE_GENERATE && r->op == ESPL_OP_ATTENTION && r->attrs.stream == ESPL_STREAM_MAIN;
+    return cached ? ESPL_OP_ATTENTION_CACHED : r->op;
+}
+
 static void run_call(const espl_tape *t, int index, const espl_batch *batch, bool fresh) {
     const espl_call *c = &t->calls[index];
     const espl_row *r = &t->model->rows[c->row];
@@ -56,10 +61,8 @@ static void run_call(const espl_tape *t, int index, const espl_batch *batch, boo
         for (int i = 0; i < ESPL_MAX_PARAM; i++)
             a->dparam_add[i] = !(fresh && c->first_write[i]);
         t->kernels->backward[r->op](a);
-    } else if (t->use == ESPL_USE_GENERATE && r->op == ESPL_OP_ATTENTION) {
-        t->kernels->forward[ESPL_OP_ATTENTION_CACHED](a);
     } else {
-        t->kernels->forward[r->op](a);
+        t->kernels->forward[espl_tape_op(t, r)](a);
     }
 }
 

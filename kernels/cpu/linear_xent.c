@@ -63,8 +63,9 @@ static float finish_row(float *x, int64_t V, const real *bias, int32_t target, f
     return weight * (float)(log(sum) + ((double)top - (double)logit));
 }
 
-/* The tokens of a chunk: those that have targets, wherever they stand, so that others cost nothing. Products see them in a copy whose rows
- * are a multiple of UNIT, the last ones zeros, so that few rows go the same way as many. */
+/* The tokens of a chunk: those that have targets, wherever they stand, so that others cost nothing. Products see them in a copy of
+ * as many rows as a whole chunk has, the last ones zeros: libraries sum in another order for other shapes, so a row's bits do not depend on
+ * how many rows have targets. */
 typedef struct pass {
     const espl_args *args;
     int64_t token[CHUNK], rows, padded;
@@ -208,7 +209,7 @@ static int64_t collect(pass *p, int64_t token, bool backward) {
             p->token[p->rows++] = token;
         else
             skip(p->args, token, backward);
-    p->padded = round_up(p->rows, UNIT);
+    p->padded = p->rows > 0 ? round_up(min64(CHUNK, batch->n), UNIT) : 0;
     return token;
 }
 

@@ -131,6 +131,46 @@ static void threads_change_no_bits(void **state) {
                     check_threads(espl_kernels_cpu_isa(sets[i], bf16 ? ESPL_BF16 : ESPL_F32), case_of(c));
 }
 
+/* A token's loss and din0 have the same bits whether others have targets or not; returns the tokens compared. */
+static int compare_targets(const espl_kernels *kernels, const op_case *c) {
+    op_backend backend = op_backend_of(kernels, 2);
+    op_values some = op_values_make(c, kernels->real), more = op_values_make(c, kernels->real);
+    int64_t n = some.batch.n, width = some.attrs.n_in;
+    int32_t *targets = some.tokens + 2 * n;
+    int compared = 0;
+    for (int64_t t = 0; t < n; t++)
+        targets[t] = t % 11 == 3 ? targets[t] : -1;
+    op_run(&backend, c, &some);
+    op_run(&backend, c, &more);
+    for (int64_t t = 0; t < n; t++) {
+        compared += targets[t] >= 0;
+        if (targets[t] >= 0 &&
+            (some.slot[OP_OUT0][t] != more.slot[OP_OUT0][t] ||
+             memcmp(some.slot[OP_DIN0] + t * width, more.slot[OP_DIN0] + t * width, (size_t)width * sizeof(double)) != 0))
+            fail_msg("%s: %s: token %lld has other bits where fewer tokens have targets", kernels->name, c->name, (long long)t);
+    }
+    op_values_free(&some);
+    op_values_free(&more);
+    return compared;
+}
+
+static void absent_targets_change_no_bits(void **state) {
+    (void)state;
+    static const op_case cases[] = {
+        OP_XENT_ROW("xent all or few", OP_BIAS | OP_WEIGHTS, OP_MANY_TOKENS, 72, 2100, 1),
+        OP_XENT_ROW("xent all or few by 800", OP_BIAS, OP_MANY_TOKENS, 800, 700, 1),
+        OP_XENT_ROW("xent all or few labels", OP_BIAS | OP_ADD, OP_MANY_TOKENS, 96, 3, 0.5f),
+    };
+    espl_kernels_set_threads(2);
+    for (int i = 0; i < N_SETS; i++)
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+            for (int bf16 = 0; bf16 < 2; bf16++) {
+                const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i], bf16 ? ESPL_BF16 : ESPL_F32);
+                if (kernels)
+                    assert_int_equal(compare_targets(kernels, &cases[c]), 30);
+            }
+}
+
 /* A cached run against the fp64 reference of plain attention; allowed: twice the error of the reference in fp32 and one rounding. */
 static void check_cached(const espl_kernels *kernels, const op_case *c) {
     op_backend fast = op_backend_of(kernels, 2), truth = op_backend_of(espl_kernels_ref(ESPL_F64), 1);
@@ -274,6 +314,7 @@ int main(void) {
         cmocka_unit_test(bf16_keeps_the_rule),
         cmocka_unit_test(bf16_by_conversion_keeps_the_rule),
         cmocka_unit_test(threads_change_no_bits),
+        cmocka_unit_test(absent_targets_change_no_bits),
         cmocka_unit_test(cached_attention_is_attention),
         cmocka_unit_test(what_is_asked_for_changes_no_bits),
         cmocka_unit_test(planted_error_is_found),

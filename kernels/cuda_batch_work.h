@@ -17,11 +17,11 @@ static inline size_t espl__layout_part(size_t *at, int64_t n) {
 }
 
 /* Local. The parts of a stream from byte `at` on, where the parts of the next stream begin. Pooled rows are no tokens: they have targets
- * and weights alone. Only tokens of the main stream look into a source or a cache. */
+ * and weights alone. Only tokens of the main stream look into a cache; they and the source's know of each other. */
 static inline espl__layout espl__layout_of(espl_stream stream, const espl_capacity capacity[ESPL_N_STREAMS], size_t *at) {
     int64_t rows = capacity[stream].rows, segments = capacity[stream].segments, tokens = stream == ESPL_STREAM_POOLED ? 0 : rows;
     bool main = stream == ESPL_STREAM_MAIN;
-    int64_t cross = main && capacity[ESPL_STREAM_SOURCE].rows > 0 ? tokens : 0;
+    int64_t cross = capacity[ESPL_STREAM_SOURCE].rows > 0 ? tokens : 0;
     espl__layout layout;
     layout.header = espl__layout_part(at, rows > 0 ? 64 : 0);
     layout.ids = espl__layout_part(at, tokens);

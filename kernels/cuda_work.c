@@ -18,6 +18,7 @@ static espl__cuda_work_fn *const work_of[ESPL_N_OPS] = {
     [ESPL_OP_LINEAR_XENT] = espl__xent_work,
     [ESPL_OP_MLP] = espl__mlp_work,
     [ESPL_OP_ATTENTION_CACHED] = espl__attention_work,
+    [ESPL_OP_CROSS_ATTENTION] = espl__attention_work,
 };
 
 static size_t work(espl_op op, const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {

@@ -20,6 +20,7 @@ double espl_op_flops(espl_op op, const espl_attrs *attrs, double n, double pairs
     case ESPL_OP_MLP: return 2.0 * n * (double)attrs->ffn * ((double)attrs->n_in + (double)attrs->n_out);
     case ESPL_OP_LINEAR_XENT: return 2.0 * n * (double)attrs->n_in * (double)attrs->vocab;
     case ESPL_OP_ATTENTION:
+    case ESPL_OP_CROSS_ATTENTION:
     case ESPL_OP_ATTENTION_CACHED: return 4.0 * pairs * attrs->heads * attrs->head_dim;
     default: return 0.0;
     }

@@ -46,6 +46,11 @@
  * ATTENTION_CACHED  generation: in0 qkv of the new tokens; segment s appends its k, v at cache->length[s].. of row cache->row[s] and its
  *              queries see everything there, always causal, with window and P0. cache of the layer: [rows, capacity, 2 G d] real, a
  *              token's k (G d) then its v (G d); token t of the segment is number cache->length[s] + t of the row. No dropout. out0 [N,H d].
+ * CROSS_ATTENTION  in0 q [N,H d]; in1 kv [M,2 G d] of the M tokens of batch->source, a row k (G d) then v (G d); out0, out1 as ATTENTION.
+ *              A token of segment s sees all tokens of the source's segment source_segment[s] (NULL: s), at least one; otherwise as ATTENTION
+ *              that is not causal, without window and P0. Dropout's element: ((h N + i) << 20) + (j - start of that segment of the source).
+ *              In generation the same op, with kv as the encoder's pass left them.
+ *     bwd: din0 [N,H d], din1 [M,2 G d]. source_segment is NULL, and both streams have as many segments.
  * ACT          out0 = drop(f(in0)) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh, none (f(x) = x: a dropout by itself).
  *     bwd: din0 = drop'(dout0) f'(in0); may alias dout0.
  * GLU          in0 [N,2F], a row is gate (F) then up (F); out0 [N,F] = drop(f(gate) * up) (Shazeer 2020); kinds of ACT.

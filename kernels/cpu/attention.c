@@ -16,6 +16,8 @@ typedef struct state {
     float top[BLOCK], sum[BLOCK];
 } state;
 
+enum { FEW_QUERIES = 4 };
+
 static int64_t floats_of(int64_t d) { return 3 * d * BLOCK + 2 * BLOCK * BLOCK; }
 
 /* What products are added to. */
@@ -180,20 +182,46 @@ static void forward_block(const attention *a, const block_unit *unit, float *wor
     put_block(&s);
 }
 
-void CPU(attend_blocks)(const attention *a) {
+/* Whether queries go row by row over the keys as they lie: so few of them would leave most lanes of a block empty. */
+static bool goes_by_rows(const attention *a, int64_t queries) {
+    return queries <= FEW_QUERIES && !a->causal && !a->drop.on && a->entries == 0;
+}
+
+static void forward_rows(const attention *a, const block_unit *unit, float *work) {
+    span segment = span_of(a->args->batch, unit->segment), keyed = keys_of(a, unit->segment);
+    int64_t place = key_place(a, keyed.start, unit->head / a->group);
+    key_rows rows = {.key = a->key + place, .value = a->value + place, .ld = a->key_ld, .d = a->d};
+    float *q = work, *o = work + a->d;
+    for (int64_t i = segment.start; i < segment.start + segment.tokens; i++) {
+        const real *query = query_at(a, i, unit->head);
+        int64_t row = i * a->heads + unit->head;
+        for (int64_t c = 0; c < a->d; c++)
+            q[c] = a->args->attrs->scale * load(query + c);
+        ((float *)a->args->out[1])[row] = CPU(attend_rows)(q, &rows, 0, keyed.tokens, o);
+        put_row((real *)a->args->out[0] + row * a->d, o, a->d, false);
+    }
+}
+
+static void attend_blocks(const attention *a) {
     int64_t units = CPU(attention_blocks)(a->args->batch) * a->heads;
     float *work = (float *)a->args->work + CPU(bias_floats)(a->args->attrs);
     CPU(fill_bias)(a->args, a->causal, -1, a->bias);
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t i = 0; i < units; i++) {
         block_unit unit = CPU(attention_unit)(a->args->batch, i, a->heads);
-        forward_block(a, &unit, work + omp_get_thread_num() * floats_of(a->d));
+        bool by_rows = goes_by_rows(a, span_of(a->args->batch, unit.segment).tokens);
+        (by_rows ? forward_rows : forward_block)(a, &unit, work + omp_get_thread_num() * floats_of(a->d));
     }
 }
 
 void CPU(attention_forward)(const espl_args *args) {
     attention a = CPU(self_attention)(args, args->work);
-    CPU(attend_blocks)(&a);
+    attend_blocks(&a);
+}
+
+void CPU(cross_attention_forward)(const espl_args *args) {
+    attention a = CPU(cross_attention)(args);
+    attend_blocks(&a);
 }
 
 size_t CPU(attention_work)(const espl_attrs *attrs, int64_t n, int threads, int backward) {

@@ -79,6 +79,9 @@ static inline int64_t bias_place(const attention *a, int64_t offset) {
 /* Local. The call as ATTENTION has it: queries, keys and values in one row of qkv. Its table of biases lies at `bias`. */
 attention CPU(self_attention)(const espl_args *args, float *bias);
 
+/* Local. The call as CROSS_ATTENTION has it: queries of one batch, keys and values in one row of its source. */
+attention CPU(cross_attention)(const espl_args *args);
+
 /* Local. Floats of the tables of biases; 0: the row has none. */
 int64_t CPU(bias_floats)(const espl_attrs *attrs);
 
@@ -95,10 +98,6 @@ typedef struct key_rows {
 
 /* Local. One query, times the scale, over keys from .. to - 1; fills o[d] and returns the log-sum-exp. */
 float CPU(attend_rows)(const float *q, const key_rows *rows, int64_t from, int64_t to, float *o);
-
-/* Local. As ATTENTION's kernels, for any call; its table of biases stands at the beginning of args->work. */
-void CPU(attend_blocks)(const attention *a);
-void CPU(attend_blocks_backward)(const attention *a);
 
 /* Local. Blocks of BLOCK tokens in all segments. */
 int64_t CPU(attention_blocks)(const espl_batch *batch);

@@ -275,14 +275,20 @@ static void put_keys(const state *s) {
     }
 }
 
-/* Diagonals to the buckets of this block of keys. */
+/* Diagonals to the buckets of this block of keys: those of a bucket lie side by side. */
 static void put_slopes(const state *s) {
-    int64_t buckets = s->a->args->attrs->rel_buckets, heads = s->a->heads;
+    int64_t buckets = s->a->args->attrs->rel_buckets, heads = s->a->heads, entries = s->a->entries;
+    const int32_t *bucket = s->shared->bucket;
     float *to = s->shared->dbias + s->block * buckets * heads + s->head;
     for (int64_t i = 0; i < buckets; i++)
         to[i * heads] = 0.0f;
-    for (int64_t x = 0; x < s->a->entries; x++)
-        to[s->shared->bucket[x] * heads] += s->slopes[x];
+    for (int64_t x = 0; x < entries;) {
+        double sum = 0.0;
+        int64_t first = x;
+        for (; x < entries && bucket[x] == bucket[first]; x++)
+            sum += s->slopes[x];
+        to[bucket[first] * heads] = (float)sum;
+    }
 }
 
 static void backward_keys(state *s) {
@@ -319,7 +325,7 @@ static void put_dbias(const attention *a, const shared *sh, int64_t blocks) {
     }
 }
 
-void CPU(attend_blocks_backward)(const attention *a) {
+static void attend_blocks_backward(const attention *a) {
     shared sh = share(a->args);
     int64_t blocks = CPU(attention_blocks)(a->keyed);
     prepare(a, &sh);
@@ -343,5 +349,10 @@ void CPU(attend_blocks_backward)(const attention *a) {
 
 void CPU(attention_backward)(const espl_args *args) {
     attention a = CPU(self_attention)(args, args->work);
-    CPU(attend_blocks_backward)(&a);
+    attend_blocks_backward(&a);
+}
+
+void CPU(cross_attention_backward)(const espl_args *args) {
+    attention a = CPU(cross_attention)(args);
+    attend_blocks_backward(&a);
 }

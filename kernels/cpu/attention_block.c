@@ -54,6 +54,31 @@ attention CPU(self_attention)(const espl_args *args, float *bias) {
     return a;
 }
 
+attention CPU(cross_attention)(const espl_args *args) {
+    const espl_attrs *attrs = args->attrs;
+    int64_t d = attrs->head_dim, value = attrs->kv_heads * d;
+    attention a = {.args = args,
+                   .keyed = args->batch->source,
+                   .key_segment = args->batch->source_segment,
+                   .query = args->in[0],
+                   .key = args->in[1],
+                   .value = (const real *)args->in[1] + value,
+                   .dquery = args->din[0],
+                   .dkey = args->din[1],
+                   .dvalue = args->din[1] ? (real *)args->din[1] + value : NULL,
+                   .query_add = args->din_add[0],
+                   .key_add = args->din_add[1],
+                   .query_ld = attrs->heads * d,
+                   .key_ld = 2 * value,
+                   .d = d,
+                   .width = round_up(d, BLOCK_LANES),
+                   .heads = attrs->heads,
+                   .kv_heads = attrs->kv_heads,
+                   .group = attrs->heads / attrs->kv_heads,
+                   .drop = CPU(dropout_of)(args)};
+    return a;
+}
+
 int64_t CPU(bias_floats)(const espl_attrs *attrs) { return round_up(attrs->heads * espl__rel_entries(attrs), LANES16); }
 
 void CPU(fill_bias)(const espl_args *args, bool causal, int direction, float *table) {

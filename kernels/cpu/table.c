@@ -11,6 +11,7 @@ static work_fn *const work_of[ESPL_N_OPS] = {
     [ESPL_OP_QKV] = CPU(linear_work),
     [ESPL_OP_MLP] = CPU(mlp_work),
     [ESPL_OP_ATTENTION] = CPU(attention_work),
+    [ESPL_OP_CROSS_ATTENTION] = CPU(attention_work),
     [ESPL_OP_ATTENTION_CACHED] = CPU(attention_cached_work),
     [ESPL_OP_LINEAR_XENT] = CPU(linear_xent_work),
 };

@@ -86,6 +86,36 @@ template <class real> static inline attention_tensors<real> self_tensors_of(cons
     return t;
 }
 
+/* CROSS_ATTENTION: queries of the main stream; keys and values side by side in a row of the source. */
+static inline attention cross_attention_of(const espl_args *args) {
+    const espl_attrs *attrs = args->attrs;
+    const espl__rows *queries = &espl__cuda->rows[ESPL_STREAM_MAIN], *keys = &espl__cuda->rows[ESPL_STREAM_SOURCE];
+    attention a = attention_of(args, queries, keys);
+    a.key_begin = queries->cross_begin;
+    a.key_end = queries->cross_end;
+    a.query_begin = keys->cross_begin;
+    a.query_end = keys->cross_end;
+    a.query_ld = attrs->heads * attrs->head_dim;
+    a.key_ld = 2 * attrs->kv_heads * attrs->head_dim;
+    return a;
+}
+
+template <class real> static inline attention_tensors<real> cross_tensors_of(const espl_args *args) {
+    int value = args->attrs->kv_heads * args->attrs->head_dim;
+    const real *kv = (const real *)args->in[1];
+    real *dkv = (real *)args->din[1];
+    attention_tensors<real> t = {(const real *)args->in[0],
+                                 kv,
+                                 kv + value,
+                                 (const real *)args->dout[0],
+                                 (real *)args->din[0],
+                                 dkv,
+                                 dkv != NULL ? dkv + value : NULL,
+                                 args->din_add[0],
+                                 args->din_add[1]};
+    return t;
+}
+
 template <class real> constexpr espl_dtype dtype_of = sizeof(real) == sizeof(float) ? ESPL_F32 : ESPL_BF16;
 
 /* Fills the tables of biases where the call has them; they lie in args->work. */

@@ -351,3 +351,10 @@ extern "C" void espl__cuda_bf16_attention_backward(const espl_args *args) {
 }
 
 extern "C" void espl__cuda_fp32_attention_backward(const espl_args *args) { attention_backward<float>(args); }
+
+template <class real> static void cross_attention_backward(const espl_args *args) {
+    attend_backward(cross_attention_of(args), cross_tensors_of<real>(args), args);
+}
+
+extern "C" void espl__cuda_bf16_cross_attention_backward(const espl_args *args) { cross_attention_backward<bf16>(args); }
+extern "C" void espl__cuda_fp32_cross_attention_backward(const espl_args *args) { cross_attention_backward<float>(args); }

@@ -1,3 +1,4 @@
+#include "kernels/cuda/attention_row.h"
 #include "kernels/cuda/attention_simt.cuh"
 #include "kernels/cuda/attention_tile.cuh"
 #include "kernels/cuda/cudnn_attention.h"
@@ -182,3 +183,14 @@ extern "C" void espl__cuda_bf16_attention_forward(const espl_args *args) {
 }
 
 extern "C" void espl__cuda_fp32_attention_forward(const espl_args *args) { attention_forward<float>(args); }
+
+/* In generation there are few queries, and their segments choose among those of the source. */
+template <class real> static void cross_attention_forward(const espl_args *args) {
+    if (args->batch->cache != NULL || args->batch->source_segment != NULL)
+        espl__cuda_cross_by_rows(args, dtype_of<real>);
+    else
+        attend(cross_attention_of(args), cross_tensors_of<real>(args), args);
+}
+
+extern "C" void espl__cuda_bf16_cross_attention_forward(const espl_args *args) { cross_attention_forward<bf16>(args); }
+extern "C" void espl__cuda_fp32_cross_attention_forward(const espl_args *args) { cross_attention_forward<float>(args); }

@@ -88,13 +88,14 @@ static void put_weights(float *to, const float *from, int64_t n, int64_t end) {
         to[i] = 1.0f;
 }
 
-/* Each token gets the range of a segment of `seen`: its own one, or the source's that goes with it; none where nothing is seen. */
+/* Each token gets the range of a segment of `seen`: its own one, or the other stream's that goes with it; none where nothing is seen. */
 static void put_ranges(int32_t *begin, int32_t *end, const espl_batch *batch, const espl_batch *seen, const int32_t *which, int64_t rows) {
     for (int32_t s = 0; seen != NULL && s < batch->n_segments; s++) {
         int32_t segment = which != NULL ? which[s] : s;
+        bool there = segment < seen->n_segments;
         for (int32_t i = batch->segments[s]; i < batch->segments[s + 1]; i++) {
-            begin[i] = seen->segments[segment];
-            end[i] = seen->segments[segment + 1];
+            begin[i] = there ? seen->segments[segment] : 0;
+            end[i] = there ? seen->segments[segment + 1] : 0;
         }
     }
     fill(begin, seen != NULL ? batch->n : 0, rows, 0);
@@ -123,14 +124,19 @@ static void pack(char *block, const espl__layout *layout, const espl_batch *batc
         pack_tokens(block, layout, batch, tokens, segment_room);
 }
 
-/* What only the main stream has: the source that its tokens see, and a cache. */
-static void pack_views(char *block, const espl__layout *layout, const espl_batch *batch, int64_t tokens, int64_t segment_room) {
-    if (layout->cross_end > layout->cross_begin)
-        put_ranges(at(block, layout->cross_begin), at(block, layout->cross_end), batch, batch->source, batch->source_segment, tokens);
-    if (batch->cache != NULL) {
-        put(at(block, layout->cache_row), batch->cache->row, batch->n_segments, segment_room, 0);
-        put(at(block, layout->cache_length), batch->cache->length, batch->n_segments, segment_room, 0);
-    }
+/* The ranges of rows of main stream and source that belong together. A source that segments choose from has no ranges: who chooses it
+ * need not stand side by side. */
+static void pack_cross(const espl_device *device, char *block, const espl_batch *batch, const espl_batch *source) {
+    const espl__layout *main = &device->own->layout[ESPL_STREAM_MAIN], *other = &device->own->layout[ESPL_STREAM_SOURCE];
+    put_ranges(at(block, main->cross_begin), at(block, main->cross_end), batch, batch->source, batch->source_segment,
+               device->rows[ESPL_STREAM_MAIN].tokens);
+    put_ranges(at(block, other->cross_begin), at(block, other->cross_end), source, batch->source_segment != NULL ? NULL : batch, NULL,
+               device->rows[ESPL_STREAM_SOURCE].tokens);
+}
+
+static void pack_cache(char *block, const espl__layout *layout, const espl_batch *batch, int64_t segment_room) {
+    put(at(block, layout->cache_row), batch->cache->row, batch->n_segments, segment_room, 0);
+    put(at(block, layout->cache_length), batch->cache->length, batch->n_segments, segment_room, 0);
 }
 
 static void check_lengths(const espl_batch *batch, int64_t longest) {
@@ -168,8 +174,10 @@ espl_status espl__cuda_begin(espl_device *device, const espl_batch *batch) {
     for (int s = 0; s < ESPL_N_STREAMS; s++)
         if (device->rows[s].capacity > 0)
             pack(slot->pinned, &own->layout[s], of[s], (espl_stream)s, device->rows[s].tokens, own->room[s].segments);
-    pack_views(slot->pinned, &own->layout[ESPL_STREAM_MAIN], batch, device->rows[ESPL_STREAM_MAIN].tokens,
-               own->room[ESPL_STREAM_MAIN].segments);
+    if (device->rows[ESPL_STREAM_MAIN].capacity > 0 && device->rows[ESPL_STREAM_SOURCE].capacity > 0)
+        pack_cross(device, slot->pinned, batch, of[ESPL_STREAM_SOURCE]);
+    if (batch->cache != NULL)
+        pack_cache(slot->pinned, &own->layout[ESPL_STREAM_MAIN], batch, own->room[ESPL_STREAM_MAIN].segments);
     ESPL__CUDA(cudaMemcpyAsync(own->block, slot->pinned, own->block_bytes, cudaMemcpyHostToDevice, device->compute));
     ESPL__CUDA(cudaEventRecord(slot->free, device->compute));
     return ESPL_OK;

@@ -29,7 +29,7 @@ typedef struct espl__rows {
     float *weights;                   /* [tokens] */
     int32_t *row_begin, *row_end; /* [tokens] the segment a token belongs to, as token offsets; both 0 for padding; not of pooled rows */
     int32_t *segments;            /* [n_segments + 1]; not of pooled rows */
-    int32_t *cross_begin, *cross_end;  /* [tokens] of the main stream: the source rows that a token sees; both 0 for padding */
+    int32_t *cross_begin, *cross_end;  /* [tokens] source rows that a main one sees, main rows that see a source one; both 0: none */
     int32_t *cache_row, *cache_length; /* [n_segments] of the main stream of a batch with a cache */
 } espl__rows;
 

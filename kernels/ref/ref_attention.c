@@ -3,6 +3,8 @@
 /* A call: where queries, keys and values lie, and who may see whom. */
 typedef struct call {
     const espl_args *args;
+    const espl_batch *keyed;         /* whose tokens are keys */
+    const int32_t *key_segment;      /* of a segment of queries; NULL: it has the same number */
     const real *query, *key, *value; /* of token 0, head 0 */
     real *dquery, *dkey, *dvalue;
     int64_t query_ld, key_ld; /* elements from token to token */
@@ -18,15 +20,17 @@ typedef struct place {
 /* Calls f for each head and token. */
 static void each(const call *c, void (*f)(const call *c, const place *p)) {
     const espl_batch *batch = c->args->batch;
-    for (int32_t s = 0; s < batch->n_segments; s++)
+    for (int32_t s = 0; s < batch->n_segments; s++) {
+        const int32_t *seen = c->keyed->segments + (c->key_segment ? c->key_segment[s] : s);
         for (int64_t i = batch->segments[s]; i < batch->segments[s + 1]; i++)
             for (int64_t h = 0; h < c->args->attrs->heads; h++) {
-                place p = {.h = h, .i = i, .first = batch->segments[s], .segment_start = batch->segments[s]};
+                place p = {.h = h, .i = i, .first = seen[0], .segment_start = seen[0]};
                 if (c->window > 0 && i - c->window + 1 > p.first)
                     p.first = i - c->window + 1;
-                p.count = (c->causal ? i + 1 : batch->segments[s + 1]) - p.first;
+                p.count = (c->causal ? i + 1 : seen[1]) - p.first;
                 f(c, &p);
             }
+    }
 }
 
 /* The place of key j, or of its value, from that of token 0. */
@@ -96,7 +100,13 @@ static call self_call(const espl_args *args, espl__rel_buckets *buckets) {
     int64_t key = attrs->heads * attrs->head_dim, value = key + attrs->kv_heads * attrs->head_dim;
     const real *qkv = args->in[0];
     real *din = args->din[0];
-    call c = {.args = args, .query = qkv, .key = qkv + key, .value = qkv + value, .causal = attrs->causal, .window = attrs->window};
+    call c = {.args = args,
+              .keyed = args->batch,
+              .query = qkv,
+              .key = qkv + key,
+              .value = qkv + value,
+              .causal = attrs->causal,
+              .window = attrs->window};
     c.query_ld = c.key_ld = value + attrs->kv_heads * attrs->head_dim;
     if (din) {
         c.dquery = din;
@@ -124,5 +134,37 @@ void REF(attention_backward)(const espl_args *args) {
     ref_clear(args->din[0], args->batch->n * c.query_ld, args->din_add[0]);
     if (args->dparam[0])
         ref_clear(args->dparam[0], (int64_t)attrs->rel_buckets * attrs->heads, args->dparam_add[0]);
+    each(&c, backward_row);
+}
+
+/* Queries of the decoder; keys and values side by side in a row of the encoder. */
+static call cross_call(const espl_args *args) {
+    const espl_attrs *attrs = args->attrs;
+    int64_t value = attrs->kv_heads * attrs->head_dim;
+    call c = {.args = args,
+              .keyed = args->batch->source,
+              .key_segment = args->batch->source_segment,
+              .query = args->in[0],
+              .key = args->in[1],
+              .value = (const real *)args->in[1] + value,
+              .query_ld = attrs->heads * attrs->head_dim,
+              .key_ld = 2 * value};
+    if (args->din[1]) {
+        c.dquery = args->din[0];
+        c.dkey = args->din[1];
+        c.dvalue = (real *)args->din[1] + value;
+    }
+    return c;
+}
+
+void REF(cross_attention_forward)(const espl_args *args) {
+    call c = cross_call(args);
+    each(&c, forward_row);
+}
+
+void REF(cross_attention_backward)(const espl_args *args) {
+    call c = cross_call(args);
+    ref_clear(args->din[0], args->batch->n * c.query_ld, args->din_add[0]);
+    ref_clear(args->din[1], c.keyed->n * c.key_ld, args->din_add[1]);
     each(&c, backward_row);
 }

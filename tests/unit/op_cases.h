@@ -55,13 +55,14 @@ enum {
     OP_WEIGHTS = 16384,  /* LINEAR_XENT: batch->weights is there */
     OP_MASKED = 32768,   /* LINEAR_XENT: 3 of 20 tokens have targets, one here, one there */
     OP_NO_TARGETS = 65536,
+    OP_CHOSEN = 131072, /* CROSS_ATTENTION: batch->source_segment is there, in descending order; forward alone */
 };
 
 typedef struct op_case {
     const char *name;
     espl_op op;
     unsigned flags;
-    int32_t segments[12]; /* offsets; the last one is followed by 0 */
+    int32_t segments[16]; /* offsets; the last one is followed by 0, which is the first of those of the source where there is one */
     espl_attrs attrs;
 } op_case;
 
@@ -85,6 +86,9 @@ typedef struct op_case {
 #define OP_BIASED_ROW(name, flags, segments, h, g, d, causality, w, p, s, buckets, distance) \
     {name, ESPL_OP_ATTENTION, flags, segments, {.heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w, \
      .scale = s, .dropout = p, .rng_op = 3, .rel_buckets = buckets, .rel_distance = distance}}
+#define OP_CROSS_ROW(name, flags, h, g, d, s, p, ...) \
+    {name, ESPL_OP_CROSS_ATTENTION, flags, {__VA_ARGS__}, \
+     {.heads = h, .kv_heads = g, .head_dim = d, .scale = s, .dropout = p, .rng_op = 3}}
 #define OP_ACT_ROW(name, flags, segments, width, f) {name, ESPL_OP_ACT, flags, segments, {.n_in = width, .kind = f}}
 #define OP_GLU_ROW(name, flags, segments, width, f) \
     {name, ESPL_OP_GLU, flags, segments, {.n_in = 2 * width, .n_out = width, .kind = f}}
@@ -189,9 +193,21 @@ static const op_case op_cases[] = {
     OP_BIASED_ROW("attention bias window", 0, OP_ONE_SEGMENT, 2, 2, 8, 1, 9, 0, 0.5f, 8, 12),
     OP_BIASED_ROW("attention bias frozen", OP_FROZEN, OP_SHORT_SEGMENTS, 2, 2, 8, 0, 0, 0, 0.5f, 8, 16),
     OP_BIASED_ROW("attention bias lone tokens", 0, OP_LONE_TOKENS, 2, 2, 8, 0, 0, 0, 0.5f, 8, 16),
-    OP_BIASED_ROW("attention bias full large", OP_LARGE, OP_LONG_SEGMENTS, 6, 2, 64, 0, 0, 0, 0.125f, 32, 128),
+    OP_BIASED_ROW("attention bias full large", OP_LARGE, OP_LONG_SEGMENTS, 8, 4, 64, 0, 0, 0, 0.125f, 32, 128),
     OP_BIASED_ROW("attention bias causal large", OP_LARGE, OP_LONG_SEGMENTS, 2, 2, 24, 1, 0, 0.1f, 0.25f, 32, 60),
     OP_BIASED_ROW("attention bias window large", OP_LARGE | OP_ADD, OP_LONG_SEGMENTS, 6, 3, 16, 1, 70, 0, 0.25f, 16, 9),
+
+    OP_CROSS_ROW("cross", 0, 2, 2, 8, 0.5f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 5, 6, 9, 21, 22, 30),
+    OP_CROSS_ROW("cross gqa4", 0, 4, 1, 16, 0.25f, 0, 0, 37, 0, 11),
+    OP_CROSS_ROW("cross d5 dropout", 0, 4, 2, 5, 0.5f, 0.3f, 0, 3, 8, 9, 16, 17, 29, 0, 5, 6, 9, 21, 22, 30),
+    OP_CROSS_ROW("cross dropout eval", OP_EVAL, 2, 2, 8, 0.5f, 0.3f, 0, 37, 0, 40),
+    OP_CROSS_ROW("cross add", OP_ADD, 2, 1, 8, 0.5f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 5, 6, 9, 21, 22, 30),
+    OP_CROSS_ROW("cross lone tokens", 0, 2, 2, 8, 0.5f, 0, 0, 1, 2, 3, 4, 5, 0, 3, 4, 13, 14, 20),
+    OP_CROSS_ROW("cross one key each", 0, 2, 2, 8, 0.5f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 1, 2, 3, 4, 5, 6),
+    OP_CROSS_ROW("cross chosen", OP_CHOSEN, 4, 2, 24, 0.25f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 17, 18, 30),
+    OP_CROSS_ROW("cross chosen by lone tokens", OP_CHOSEN, 2, 2, 8, 0.5f, 0, 0, 1, 2, 3, 4, 5, 0, 70, 71),
+    OP_CROSS_ROW("cross large", OP_LARGE, 4, 2, 64, 0.125f, 0, 0, 131, 132, 199, 203, 0, 3, 130, 131, 195),
+    OP_CROSS_ROW("cross large dropout add", OP_LARGE | OP_ADD, 2, 2, 24, 0.25f, 0.1f, 0, 131, 132, 199, 203, 0, 70, 200, 201, 281),
 
     OP_ACT_ROW("gelu tanh", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_GELU_TANH),
     OP_ACT_ROW("gelu", 0, OP_ONE_SEGMENT, 23, ESPL_ACT_GELU),
@@ -276,19 +292,27 @@ typedef struct op_values {
     float *rope;
     int32_t *tokens; /* ids, positions, targets, types */
     float *weights;
+    espl_batch *source;      /* CROSS_ATTENTION */
+    int32_t *source_segment; /* OP_CHOSEN */
     int64_t out_rows; /* of out0: tokens, or segments where they are pooled */
     double *slot[OP_SLOTS];
     int64_t size[OP_SLOTS];
 } op_values;
 
-static inline int64_t op_case_segments(const op_case *c) {
+static inline int op_count_segments(const int32_t *offsets, int most) {
     int s = 0;
-    while (s < 11 && c->segments[s + 1] > c->segments[s])
+    while (s < most && offsets[s + 1] > offsets[s])
         s++;
     return s;
 }
 
+static inline int64_t op_case_segments(const op_case *c) { return op_count_segments(c->segments, 15); }
 static inline int64_t op_case_tokens(const op_case *c) { return c->segments[op_case_segments(c)]; }
+
+/* The same of the source; no segments where the case has none. */
+static inline const int32_t *op_source(const op_case *c) { return c->segments + op_case_segments(c) + 1; }
+static inline int op_source_segments(const op_case *c) { return op_count_segments(op_source(c), 14 - (int)op_case_segments(c)); }
+static inline int64_t op_source_tokens(const op_case *c) { return op_source(c)[op_source_segments(c)]; }
 
 /* Elements of inputs, outputs and parameters; 0: absent. */
 static inline int64_t op_forward_size(const op_case *c, int slot) {
@@ -300,6 +324,8 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
         [ESPL_OP_LINEAR] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
         [ESPL_OP_QKV] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
         [ESPL_OP_ATTENTION] = {n * heads * a->head_dim, 0, n * a->heads * a->head_dim, n * a->heads, 0, a->rel_buckets * a->heads, 0},
+        [ESPL_OP_CROSS_ATTENTION] = {n * a->heads * a->head_dim, op_source_tokens(c) * 2 * a->kv_heads * a->head_dim,
+                                     n * a->heads * a->head_dim, n * a->heads},
         [ESPL_OP_ACT] = {n * a->n_in, 0, n * a->n_in, 0, 0, 0, 0},
         [ESPL_OP_GLU] = {n * a->n_in, 0, n * a->n_out, 0, 0, 0, 0},
         [ESPL_OP_MLP] = {n * a->n_in, 0, n * a->n_out, n * a->ffn, 0, a->n_in * a->ffn, bias * a->ffn, a->ffn * a->n_out, bias * a->n_out},
@@ -312,12 +338,15 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
 /* Statistics and gradients of parameters have the format `stat`, the rest is `real`. */
 static inline bool op_slot_is_stat(espl_op op, int slot) {
     return (op == ESPL_OP_RESNORM && slot == OP_OUT2) || (op == ESPL_OP_ATTENTION && slot == OP_OUT1) ||
+           (op == ESPL_OP_CROSS_ATTENTION && slot == OP_OUT1) ||
            (op == ESPL_OP_LINEAR_XENT && slot == OP_OUT0) || slot >= OP_DPARAM0;
 }
 
 static inline int64_t op_slot_size(const op_case *c, int slot) {
     if (slot < OP_DIN0)
         return op_forward_size(c, slot);
+    if (c->flags & OP_CHOSEN)
+        return 0;
     if (slot < OP_DOUT0) {
         bool absent = c->flags & OP_NO_DIN || (slot == OP_DIN1 && c->flags & OP_SHARED);
         return absent ? 0 : op_forward_size(c, slot - OP_DIN0 + OP_IN0);
@@ -407,6 +436,22 @@ static inline bool op_slot_is_added(const op_case *c, int slot) {
     return slot >= OP_DIN0 && (c->flags & OP_ADD || (first && c->flags & OP_ADD_FIRST));
 }
 
+/* The source of a case that has one. */
+static inline void op_fill_source(const op_case *c, op_values *v) {
+    int32_t n = op_source_segments(c);
+    if (n == 0)
+        return;
+    v->source = malloc(sizeof *v->source);
+    *v->source = (espl_batch){.n = op_source_tokens(c), .n_segments = n, .segments = op_source(c), .training = v->batch.training};
+    v->batch.source = v->source;
+    if (!(c->flags & OP_CHOSEN))
+        return;
+    v->source_segment = malloc((size_t)v->batch.n_segments * sizeof *v->source_segment);
+    for (int32_t s = 0; s < v->batch.n_segments; s++)
+        v->source_segment[s] = n - 1 - s % n;
+    v->batch.source_segment = v->source_segment;
+}
+
 /* The inputs of a case, and what gradients are added to, on the grid of `format`; results are NaN. Free with op_values_free. */
 static inline op_values op_values_make(const op_case *c, espl_dtype format) {
     op_values v = {.attrs = c->attrs};
@@ -420,6 +465,7 @@ static inline op_values op_values_make(const op_case *c, espl_dtype format) {
     v.weights = malloc((size_t)n * sizeof *v.weights);
     op_fill_tokens(c, &v);
     op_fill_rope(&v);
+    op_fill_source(c, &v);
     for (int s = 0; s < OP_SLOTS; s++) {
         v.size[s] = op_slot_size(c, s);
         v.slot[s] = v.size[s] ? malloc((size_t)v.size[s] * sizeof(double)) : NULL;
@@ -435,6 +481,8 @@ static inline void op_values_free(op_values *v) {
         free(v->slot[s]);
     free(v->tokens);
     free(v->weights);
+    free(v->source);
+    free(v->source_segment);
     free(v->rope);
     memset(v, 0, sizeof *v);
 }

@@ -140,6 +140,32 @@ static inline void naive_attention(const op_values *v, double *const out[3]) {
     free(row);
 }
 
+/* Of all pairs of a token and one of its source: softmax over those whose segments go together. */
+static inline void naive_cross_attention(const op_values *v, double *const out[3]) {
+    const espl_batch *batch = &v->batch, *source = batch->source;
+    int64_t heads = v->attrs.heads, groups = v->attrs.kv_heads, d = v->attrs.head_dim;
+    for (int32_t s = 0; s < batch->n_segments; s++)
+        for (int64_t row = batch->segments[s] * heads; row < batch->segments[s + 1] * heads; row++) {
+            int32_t seen = batch->source_segment ? batch->source_segment[s] : s;
+            int64_t h = row % heads, first = source->segments[seen];
+            naive_real sum = 0, mix[512] = {0};
+            for (int64_t j = first; j < source->segments[seen + 1]; j++) {
+                const double *key = v->slot[OP_IN1] + j * 2 * groups * d + h * groups / heads * d, *value = key + groups * d;
+                naive_real score = 0;
+                for (int64_t c = 0; c < d; c++)
+                    score += (naive_real)v->slot[OP_IN0][row * d + c] * key[c];
+                naive_real weight = expl(score * v->attrs.scale);
+                naive_real keep = naive_keep(v, (uint64_t)(h * batch->n + row / heads) * 1048576 + (uint64_t)(j - first));
+                sum += weight;
+                for (int64_t c = 0; c < d; c++)
+                    mix[c] += weight * keep * value[c];
+            }
+            out[1][row] = (double)logl(sum);
+            for (int64_t c = 0; c < d; c++)
+                out[0][row * d + c] = (double)(mix[c] / sum);
+        }
+}
+
 static inline naive_real naive_activation(int32_t kind, naive_real x) {
     naive_real pi = 3.14159265358979323846264338327950288L;
     switch (kind) {
@@ -217,6 +243,7 @@ static naive_forward *const op_naive[ESPL_N_OPS] = {
     [ESPL_OP_LINEAR] = naive_linear,
     [ESPL_OP_QKV] = naive_qkv,
     [ESPL_OP_ATTENTION] = naive_attention,
+    [ESPL_OP_CROSS_ATTENTION] = naive_cross_attention,
     [ESPL_OP_ACT] = naive_act,
     [ESPL_OP_MLP] = naive_mlp,
     [ESPL_OP_GLU] = naive_glu,

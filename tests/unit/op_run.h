@@ -115,6 +115,8 @@ enum { OP_ROPE = OP_SLOTS, OP_BUFFERS };
 static inline int64_t op_buffer_size(const op_backend *backend, const op_values *v, int slot) {
     bool parameter = (slot >= OP_PARAM0 && slot < OP_DIN0) || slot >= OP_DPARAM0;
     int64_t rows = slot == OP_OUT0 || slot == OP_DOUT0 ? v->out_rows : v->batch.n;
+    if (v->source && (slot == OP_IN1 || slot == OP_DIN1))
+        rows = v->source->n;
     return parameter ? v->size[slot] : v->size[slot] / rows * (rows + backend->more_rows);
 }
 
@@ -218,7 +220,8 @@ static inline void op_start(const op_backend *backend, const espl_batch *batch) 
     espl_batch main = {.n = 1, .n_segments = 1, .segments = segments, .ids = &zero, .positions = &zero, .targets = &none};
     if (backend->stream == ESPL_STREAM_MAIN)
         main = *batch;
-    main.source = backend->stream == ESPL_STREAM_SOURCE ? batch : NULL;
+    if (backend->stream == ESPL_STREAM_SOURCE)
+        main.source = batch;
     main.pooled = backend->stream == ESPL_STREAM_POOLED ? batch : backend->stream == ESPL_STREAM_MAIN ? &pooled : NULL;
     op_must(backend->calls->begin(backend->device, &main));
 }
@@ -305,6 +308,9 @@ static inline void op_begin(const op_backend *backend, const espl_batch *batch, 
     capacity[backend->stream] = (espl_capacity){rows, batch->n_segments, op_longest_segment(batch)};
     if (backend->stream == ESPL_STREAM_POOLED)
         capacity[backend->stream] = (espl_capacity){.rows = rows};
+    if (batch->source)
+        capacity[ESPL_STREAM_SOURCE] =
+            (espl_capacity){batch->source->n + rows - batch->n, batch->source->n_segments, op_longest_segment(batch->source)};
     op_must(backend->calls->reserve(backend->device, capacity));
     op_start(backend, batch);
 }
@@ -318,7 +324,7 @@ static inline void op_run_to(const op_backend *backend, const op_case *c, op_val
     espl_args args = op_args(c, v, buffer);
     op_call(backend, c->op, &args, 0);
     op_round_slots(backend, c, v, buffer, OP_OUT0, OP_OUT2);
-    if (last > OP_OUT2) {
+    if (last > OP_OUT2 && !(c->flags & OP_CHOSEN)) {
         op_call(backend, c->op, &args, 1);
         op_round_slots(backend, c, v, buffer, OP_DIN0, OP_DIN1);
     }
@@ -478,8 +484,8 @@ static inline double op_error(const double *x, const double *y, int64_t n) {
 /* The longest sum of a case: what multiplies one rounding in a bound. */
 static inline double op_longest_sum(const op_case *c) {
     const espl_attrs *a = &c->attrs;
-    int64_t lengths[] = {a->n_in, a->n_out, a->ffn, a->vocab, a->head_dim, op_case_tokens(c)}, longest = 16;
-    for (int i = 0; i < 6; i++)
+    int64_t lengths[] = {a->n_in, a->n_out, a->ffn, a->vocab, a->head_dim, op_case_tokens(c), op_source_tokens(c)}, longest = 16;
+    for (int i = 0; i < 7; i++)
         longest = lengths[i] > longest ? lengths[i] : longest;
     return (double)longest;
 }

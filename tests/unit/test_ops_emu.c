@@ -6,6 +6,7 @@
 // test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=qkv
 // test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=mlp
 // test: libs=kernels,core ranks=1 tier=default timeout=900 arguments=attention
+// test: libs=kernels,core ranks=1 tier=default timeout=600 arguments=cross
 // test: libs=kernels,core ranks=1 tier=default timeout=300 arguments=xent
 /* The kernels of the GPU backend over the emulator, a group of ops by name: every case and format by the 2x rule; padding, recordings and
  * the order in which threads and streams run change no bits.
@@ -86,6 +87,14 @@ static const op_case more_cases[] = {
     OP_BIASED_ROW("attention bias d72 full dropout", OP_LARGE, OP_LONG_SEGMENTS, 2, 1, 72, 0, 0, 0.2f, 0.125f, 24, 64),
     OP_BIASED_ROW("attention bias d160", OP_LARGE, OP_SHORT_SEGMENTS, 2, 2, 160, 0, 0, 0, 0.0625f, 32, 128),
     OP_BIASED_ROW("attention bias far", OP_LARGE, OP_SHORT_SEGMENTS, 2, 2, 8, 0, 0, 0, 0.25f, 32, 1000),
+    OP_CROSS_ROW("cross d64 tiles", OP_LARGE, 2, 1, 64, 0.125f, 0, 0, 1, 206, 207, 290, 0, 300, 301, 365, 430),
+    OP_CROSS_ROW("cross d64 dropout tiles", OP_LARGE, 2, 2, 64, 0.125f, 0.2f, 0, 1, 206, 207, 290, 0, 150, 153, 153 + 64, 300),
+    OP_CROSS_ROW("cross d80 add", OP_LARGE | OP_ADD, 2, 1, 80, 0.1f, 0, 0, 131, 132, 199, 203, 0, 1, 90, 222, 290),
+    OP_CROSS_ROW("cross d96 dropout", OP_LARGE, 2, 1, 96, 0.1f, 0.2f, 0, 131, 132, 199, 203, 0, 1, 90, 222, 290),
+    OP_CROSS_ROW("cross d128", OP_LARGE, 2, 2, 128, 0.09f, 0, 0, 131, 132, 199, 203, 0, 80, 90, 91, 200),
+    OP_CROSS_ROW("cross d256", OP_LARGE, 2, 1, 256, 0.0625f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 40, 90, 91, 97, 98, 140),
+    OP_CROSS_ROW("cross d320", OP_LARGE, 2, 1, 320, 0.0625f, 0.2f, 0, 3, 8, 9, 16, 17, 29, 0, 40, 90, 91, 97, 98, 140),
+    OP_CROSS_ROW("cross chosen d128", OP_LARGE | OP_CHOSEN, 4, 2, 128, 0.09f, 0, 0, 1, 2, 3, 4, 5, 0, 80, 390),
     OP_LINEAR_ROW("linear out-in 768", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 768, 256, ESPL_OUT_IN),
     OP_LINEAR_ROW("linear in-out 768", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 768, 256, ESPL_IN_OUT),
     OP_MLP_ROW("mlp gelu tanh 768", OP_BIAS | OP_LARGE, OP_SHORT_SEGMENTS, 768, 1024, 768, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
@@ -107,11 +116,17 @@ static op_work work;
 static const char *group, *program;
 
 static const char *group_of(const op_case *c) {
-    static const char *const groups[ESPL_N_OPS] = {
-        [ESPL_OP_EMBED] = "embed", [ESPL_OP_RESNORM] = "resnorm",     [ESPL_OP_LINEAR] = "linear",
-        [ESPL_OP_QKV] = "qkv",     [ESPL_OP_ATTENTION] = "attention", [ESPL_OP_ACT] = "act",
-        [ESPL_OP_GLU] = "act",     [ESPL_OP_LINEAR_XENT] = "xent",    [ESPL_OP_MLP] = "mlp",
-        [ESPL_OP_POOL] = "embed"};
+    static const char *const groups[ESPL_N_OPS] = {[ESPL_OP_EMBED] = "embed",
+                                                   [ESPL_OP_RESNORM] = "resnorm",
+                                                   [ESPL_OP_LINEAR] = "linear",
+                                                   [ESPL_OP_QKV] = "qkv",
+                                                   [ESPL_OP_ATTENTION] = "attention",
+                                                   [ESPL_OP_CROSS_ATTENTION] = "cross",
+                                                   [ESPL_OP_ACT] = "act",
+                                                   [ESPL_OP_GLU] = "act",
+                                                   [ESPL_OP_LINEAR_XENT] = "xent",
+                                                   [ESPL_OP_MLP] = "mlp",
+                                                   [ESPL_OP_POOL] = "embed"};
     return groups[c->op];
 }
 
@@ -201,9 +216,10 @@ static void padding_is_harmless(void **state) {
     for_each_case(check_padding);
 }
 
+/* Segments choose in generation alone, which is not recorded. */
 static void check_replay(const op_backend *backend, const op_case *c) {
     op_backend plain = *backend, replayed;
-    if (c->flags & OP_LARGE)
+    if (c->flags & (OP_LARGE | OP_CHOSEN))
         return;
     plain.more_rows = 3;
     replayed = plain;

@@ -14,7 +14,7 @@ import tempfile
 import torch
 import transformers as tf
 
-from parity_tools import ROOT, ROPE, TEXT, TOKENIZER, arguments, check, espalier, finish, gpt2, llama, make_model, tokenize
+from parity_tools import ROOT, ROPE, TEXT, TOKENIZER, arguments, check, espalier, finish, gpt2, llama, make_model, t5, tokenize
 
 END = 0
 WIDE = dict(vocab_size=2048, bos_token_id=END, eos_token_id=END, initializer_range=0.3, max_position_embeddings=256)
@@ -22,6 +22,8 @@ MODELS = {
     "gpt2": gpt2(vocab_size=2048, n_positions=256, bos_token_id=END, eos_token_id=END, initializer_range=0.3),
     "llama-gqa": llama(**WIDE),
     "llama3-rope-tied": llama(**{**WIDE, "tie_word_embeddings": True}, rope_parameters=ROPE),
+    "t5-v1.0": t5(vocab_size=2048, eos_token_id=END, initializer_factor=4.0),
+    "t5-v1.1": t5(vocab_size=2048, eos_token_id=END, initializer_factor=4.0, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
 }
 NAMES = {"beams": "num_beams", "length_penalty": "length_penalty", "repetition_penalty": "repetition_penalty",
          "no_repeat_ngram": "no_repeat_ngram_size", "min_new_tokens": "min_new_tokens", "max_new_tokens": "max_new_tokens"}
@@ -52,17 +54,23 @@ def ours(args, folder, tokenizer, case, prompts):
     return [[int(word) for word in line.split()] for line in out.splitlines()]
 
 
+def generate(model, ids, **keys):
+    """New tokens; those of an encoder-decoder follow its start token, of which repetition is counted, too."""
+    if model.config.is_encoder_decoder:
+        return model.generate(torch.tensor([ids]), do_sample=False, decoder_start_token_id=model.config.decoder_start_token_id, **keys)[0, 1:].tolist()
+    return model.generate(torch.tensor([ids]), do_sample=False, **keys)[0, len(ids):].tolist()
+
+
 def reference(model, case, ids):
     keys = {NAMES[key]: value for key, value in case.items()}
     eos = model.config.eos_token_id
-    out = model.generate(torch.tensor([ids]), do_sample=False, eos_token_id=eos, pad_token_id=eos, **keys)[0, len(ids):].tolist()
+    out = generate(model, ids, eos_token_id=eos, pad_token_id=eos, **keys)
     return out[: out.index(eos) + 1] if eos in out else out
 
 
 def likely_end(model, prompts):
     """A token that greedy decoding comes upon, so that an end is within reach."""
-    out = model.generate(torch.tensor([prompts[0]]), do_sample=False, max_new_tokens=24, eos_token_id=None, pad_token_id=0)
-    return out[0, len(prompts[0]) + 12].item()
+    return generate(model, prompts[0], max_new_tokens=24, eos_token_id=None, pad_token_id=0)[12]
 
 
 def set_end(folder, model, token):

@@ -117,7 +117,8 @@ static float rate_of(const espl_dims *d, const espl_op_row *row) {
         switch (row->op) {
         case ESPL_OP_EMBED: rate = ESPL_RATE_EMBED; break;
         case ESPL_OP_RESNORM: rate = ESPL_RATE_RESIDUAL; break;
-        case ESPL_OP_ATTENTION: return d->drop_attention;
+        case ESPL_OP_ATTENTION:
+        case ESPL_OP_CROSS_ATTENTION: return d->drop_attention;
         default: rate = ESPL_RATE_NONE; break;
         }
     return rate == ESPL_RATE_EMBED      ? d->drop_embed
@@ -152,7 +153,8 @@ static espl_attrs make_attrs(const espl_model *m, const espl_op_row *row, int nu
     case ESPL_OP_RESNORM: a.kind = m->family->norm_kind; break;
     case ESPL_OP_QKV: a.positions = d->positions; break;
     case ESPL_OP_MLP: a.ffn = size_of(d, row->width[1]); break;
-    case ESPL_OP_ATTENTION: a.scale = d->attention_scale; break;
+    case ESPL_OP_ATTENTION:
+    case ESPL_OP_CROSS_ATTENTION: a.scale = d->attention_scale; break;
     case ESPL_OP_LINEAR_XENT:
         a.scale = d->logits_scale;
         a.layout = ESPL_OUT_IN;

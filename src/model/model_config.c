@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const espl_family *const families[] = {&espl_family_gpt2, &espl_family_llama,      &espl_family_mistral,
-                                              &espl_family_bert, &espl_family_distilbert, &espl_family_roberta};
+static const espl_family *const families[] = {&espl_family_gpt2,       &espl_family_llama,   &espl_family_mistral, &espl_family_bert,
+                                              &espl_family_distilbert, &espl_family_roberta, &espl_family_t5};
 enum { N_FAMILIES = sizeof families / sizeof families[0] };
 
 static espl_status find_family(const json_t *config, const char *path, const espl_family **family) {

@@ -8,6 +8,7 @@ espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capac
     a.pairs[ESPL_STREAM_MAIN] = a.rows[ESPL_STREAM_MAIN] * (model->family->bidirectional ? main : (main + 1.0) / 2.0);
     a.pairs[ESPL_STREAM_SOURCE] = source * length;
     a.pairs[ESPL_STREAM_POOLED] = 0.0;
+    a.cross = source > 0.0 ? a.rows[ESPL_STREAM_MAIN] * length : 0.0;
     return a;
 }
 
@@ -15,8 +16,9 @@ double espl_costs_train_flops(const espl_model *model, const espl_amount *amount
     double forward = 0.0;
     for (int i = 0; i < model->n_rows; i++) {
         const espl_row *r = &model->rows[i];
+        double pairs = r->op == ESPL_OP_CROSS_ATTENTION ? amount->cross : amount->pairs[r->attrs.stream];
         if (!r->scored)
-            forward += espl_op_flops(r->op, &r->attrs, amount->rows[r->attrs.stream], amount->pairs[r->attrs.stream]);
+            forward += espl_op_flops(r->op, &r->attrs, amount->rows[r->attrs.stream], pairs);
     }
     return 3.0 * forward;
 }

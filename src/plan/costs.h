@@ -8,6 +8,7 @@
 /* How much a micro-batch is: rows of each stream, and (query, key) pairs of attention within a stream. */
 typedef struct espl_amount {
     double rows[ESPL_N_STREAMS], pairs[ESPL_N_STREAMS];
+    double cross; /* pairs of the main stream's rows with the source's */
 } espl_amount;
 
 /* Local. A full micro-batch of segments of `length` tokens (of an encoder's, where there is one; those of the decoder are shorter as the

@@ -17,9 +17,9 @@
 enum { TINY_MOST_TOKENS = 256, TINY_POSITIONS = 40 };
 
 /* Those of this tree: decoders first, which can generate. */
-static const char *const tiny_names[] = {"tiny-gpt2",          "tiny-llama",     "tiny-llama3",
-                                         "tiny-bert-class",    "tiny-bert-mlm",  "tiny-distilbert-class",
-                                         "tiny-roberta-class", "tiny-gpt2-class"};
+static const char *const tiny_names[] = {
+    "tiny-gpt2",          "tiny-llama",      "tiny-llama3", "tiny-bert-class", "tiny-bert-mlm", "tiny-distilbert-class",
+    "tiny-roberta-class", "tiny-gpt2-class", "tiny-t5",     "tiny-t5-gated"};
 enum { N_TINY = sizeof tiny_names / sizeof tiny_names[0], N_TINY_DECODERS = 3 };
 
 typedef struct tiny {

@@ -287,7 +287,8 @@ static size_t largest_work(const espl_tape *t, int threads) {
         if (c->kind == ESPL_CALL_BUCKET)
             continue;
         const espl_row *r = &t->model->rows[c->row];
-        size_t bytes = t->kernels->work_bytes(espl_tape_op(t, r), &r->attrs, t->n_rows[r->attrs.stream], threads, c->kind == ESPL_CALL_BACKWARD);
+        size_t bytes =
+            t->kernels->work_bytes(espl_tape_op(t, r), &r->attrs, t->n_rows[r->attrs.stream], threads, c->kind == ESPL_CALL_BACKWARD);
         most = bytes > most ? bytes : most;
     }
     return most;

@@ -1,5 +1,5 @@
 # test: tier=default timeout=240
-"""Classification and masked LM as a user runs them: what an evaluation says is what its predictions say, on any number of ranks; the best
+"""Classification, masked LM and text to text as a user runs them: what an evaluation says is what its predictions say, on any number of ranks; the best
 checkpoint, patience, and mistakes in labels."""
 
 import json
@@ -71,6 +71,25 @@ def ranks_agree(case):
     check(losses[0][0] < 1.5 < losses[1][0], f"the first losses {losses} are not those of two labels and of a vocabulary")
 
 
+def text_to_text(case):
+    """A T5 on two ranks and on one; what it writes does not depend on them either, and its scores are those of what it has written."""
+    case.model.write_text((ROOT / "configs/models/t5-quickstart/config.json").read_text(encoding="utf-8"), encoding="utf-8")
+    keys = {"data__task": "seq2seq", "data__train": [str(SPEECHES)], "data__source_field": "text", "data__target_field": "label", "data__placement": "packed",
+            "data__prefix": "who: ", "data__valid_fraction": 0.2, "data__sequence_length": 64, "train__micro_batch_tokens": 512, "train__micro_batches": 2,
+            "train__steps": 12, "optim__lr": 3e-3, "generate__temperature": 0, "generate__max_new_tokens": 12}
+    for n in (1, 2):
+        case.train(n, f"run-{n}", **keys)
+    check(case.digest("run-1") == case.digest("run-2"), "another number of ranks, other weights")
+    found = {n: evaluate(case, "run-1", n, "--output", case.folder / f"out-{n}") for n in (1, 2)}
+    lines = [(case.folder / f"out-{n}" / "predictions.jsonl").read_text(encoding="utf-8").splitlines() for n in (1, 2)]
+    check(found[1] == found[2] and lines[0] == lines[1], f"{found}")
+    rows = [json.loads(line) for line in lines[0]]
+    texts = {row["text"]: row["label"] for row in map(json.loads, SPEECHES.read_text(encoding="utf-8").splitlines())}
+    check(len(rows) > 40 and all(texts[row["input"]] == row["reference"] for row in rows), "inputs or references are not those of the file")
+    check(near(found[1]["exact_match"], sum(row["prediction"] == row["reference"] for row in rows) / len(rows)), f"{found[1]}")
+    check(near(found[1]["rougeL"], sum(row["rougeL"] for row in rows) / len(rows)), f"{found[1]}")
+
+
 def a_pause_changes_nothing(case):
     keys = keys_of(case, train__steps=6, train__eval_every=2, eval__best="f1")
     case.train(1, "whole", **keys)
@@ -113,4 +132,4 @@ def labels_are_checked(case):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main([scores_are_those_of_the_predictions, ranks_agree, a_pause_changes_nothing, patience_ends_a_run, the_best_is_exported, labels_are_checked]))
+    raise SystemExit(main([scores_are_those_of_the_predictions, ranks_agree, text_to_text, a_pause_changes_nothing, patience_ends_a_run, the_best_is_exported, labels_are_checked]))

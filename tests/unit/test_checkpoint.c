@@ -286,7 +286,7 @@ static void do_harm(const char *step, harm h) {
     case SHARD_SHORT: assert_int_equal(truncate(shard, bytes - 1), 0); break;
     case SHARD_FLIPPED: flip_byte(shard, bytes * 2 / 3); break;
     case MANIFEST_TORN: assert_int_equal(truncate(manifest, bytes / 2), 0); break;
-    case MANIFEST_FOREIGN: replace_text(manifest, "\"version\": 2", "\"version\": 7"); break;
+    case MANIFEST_FOREIGN: replace_text(manifest, "\"version\": 3", "\"version\": 7"); break;
     default: assert_int_equal(unlink(index), 0);
     }
     free(shard);

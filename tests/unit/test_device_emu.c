@@ -262,7 +262,7 @@ static void streams_take_what_they_need(void **state) {
     size_t bytes = espl_backend_batch_bytes(main_only);
     assert_true(bytes >= 7 * 4096 && bytes < 7 * 4096 + 2048);
     assert_int_equal(espl_backend_batch_bytes(pooled) - bytes, 3 * 256);
-    assert_int_equal(espl_backend_batch_bytes(source) - bytes, 256 + 7 * 4 * 4096 + 512 + 2 * 4096);
+    assert_int_equal(espl_backend_batch_bytes(source) - bytes, 256 + 7 * 4 * 4096 + 512 + 2 * 4 * 4096 + 2 * 4096);
 }
 
 /* ---- Kernels: rows of a table by the ids of the micro-batch. */

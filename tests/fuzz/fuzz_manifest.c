@@ -25,8 +25,8 @@ static void check(const espl_manifest *m) {
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     espl_buffer text = {0};
     espl_manifest *m = NULL;
-    espl_buffer_printf(&text, "{\"format\": \"espalier checkpoint\", \"version\": 2, \"xxh3\": \"%016" PRIx64 "\",\n",
-                       (uint64_t)XXH3_64bits(bytes, size));
+    espl_buffer_printf(&text, "{\"format\": \"espalier checkpoint\", \"version\": %d, \"xxh3\": \"%016" PRIx64 "\",\n",
+                       ESPL_MANIFEST_VERSION, (uint64_t)XXH3_64bits(bytes, size));
     espl_buffer_append(&text, bytes, size);
     if (espl_manifest_parse(text.data, text.size, "input", &m) == ESPL_OK)
         check(m);

@@ -523,12 +523,13 @@ static inline bool op_planted_is_noticed(const op_case *c, op_values *got, const
 static inline double op_unit(espl_dtype format) { return format == ESPL_F64 ? 0x1p-53 : format == ESPL_F32 ? 0x1p-24 : 0x1p-8; }
 
 /* The format that limits a result, where a plain implementation rounds on the way to it: LINEAR_XENT multiplies probabilities, QKV
- * gradients that were rotated back in place, MLP what is between its matrices, all held in `real`; RESNORM's statistics are those of out0
- * as it is stored (RENEW). */
+ * gradients that were rotated back in place, MLP what is between its matrices, ATTENTION's gradient of biases differences from out0 (of
+ * probabilities that kernels may hold in `real`), all held in `real`; RESNORM's statistics are those of out0 as it is stored (RENEW). */
 static inline espl_dtype op_result_format(const op_backend *fast, const op_case *c, int slot) {
     bool gradient = slot >= OP_DPARAM0;
     bool through_real = (c->op == ESPL_OP_LINEAR_XENT && gradient) || (c->op == ESPL_OP_QKV && c->attrs.rope_dim > 0 && gradient) ||
-                        (c->op == ESPL_OP_MLP && gradient && slot != OP_DPARAM3) || (c->op == ESPL_OP_RESNORM && slot == OP_OUT2);
+                        (c->op == ESPL_OP_MLP && gradient && slot != OP_DPARAM3) || (c->op == ESPL_OP_RESNORM && slot == OP_OUT2) ||
+                        (c->op == ESPL_OP_ATTENTION && slot == OP_DPARAM0);
     return through_real ? fast->kernels->real : op_slot_format(fast, c->op, slot);
 }
 

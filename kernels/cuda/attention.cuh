@@ -35,10 +35,10 @@ struct attention {
     int entries;
 };
 
-/* Where head 0 of row 0 stands. */
+/* Where head 0 of row 0 stands. The values of a row stand behind its keys. */
 template <class real> struct attention_tensors {
-    const real *query, *key, *value, *dout;
-    real *dquery, *dkey, *dvalue;
+    const real *query, *key, *dout;
+    real *dquery, *dkey;
     int query_add, key_add; /* gradients are added to what is there */
 };
 
@@ -73,17 +73,10 @@ static inline attention self_attention_of(const espl_args *args) {
 }
 
 template <class real> static inline attention_tensors<real> self_tensors_of(const espl_args *args) {
-    const espl_attrs *attrs = args->attrs;
-    int key = attrs->heads * attrs->head_dim, value = key + attrs->kv_heads * attrs->head_dim;
+    int key = args->attrs->heads * args->attrs->head_dim;
     const real *qkv = (const real *)args->in[0];
     real *din = (real *)args->din[0];
-    attention_tensors<real> t = {qkv,  qkv + key,        qkv + value,     (const real *)args->dout[0], din, NULL,
-                                 NULL, args->din_add[0], args->din_add[0]};
-    if (din != NULL) {
-        t.dkey = din + key;
-        t.dvalue = din + value;
-    }
-    return t;
+    return {qkv, qkv + key, (const real *)args->dout[0], din, din != NULL ? din + key : NULL, args->din_add[0], args->din_add[0]};
 }
 
 /* CROSS_ATTENTION: queries of the main stream; keys and values side by side in a row of the source. */
@@ -101,19 +94,8 @@ static inline attention cross_attention_of(const espl_args *args) {
 }
 
 template <class real> static inline attention_tensors<real> cross_tensors_of(const espl_args *args) {
-    int value = args->attrs->kv_heads * args->attrs->head_dim;
-    const real *kv = (const real *)args->in[1];
-    real *dkv = (real *)args->din[1];
-    attention_tensors<real> t = {(const real *)args->in[0],
-                                 kv,
-                                 kv + value,
-                                 (const real *)args->dout[0],
-                                 (real *)args->din[0],
-                                 dkv,
-                                 dkv != NULL ? dkv + value : NULL,
-                                 args->din_add[0],
-                                 args->din_add[1]};
-    return t;
+    return {(const real *)args->in[0], (const real *)args->in[1], (const real *)args->dout[0], (real *)args->din[0], (real *)args->din[1],
+            args->din_add[0],          args->din_add[1]};
 }
 
 template <class real> constexpr espl_dtype dtype_of = sizeof(real) == sizeof(float) ? ESPL_F32 : ESPL_BF16;
@@ -127,6 +109,10 @@ template <class real> static inline void put_bias_tables(attention &a, const esp
     a.bias = tables;
     a.entries = (int)espl__rel_entries(args->attrs);
 }
+
+/* Where keys and values of a head stand in a row, from t.key on. */
+static __device__ __forceinline__ int key_column(const attention &a, int kv_head) { return kv_head * a.d; }
+static __device__ __forceinline__ int value_column(const attention &a, int kv_head) { return (a.kv_heads + kv_head) * a.d; }
 
 /* Rows [first, last). */
 struct stretch {

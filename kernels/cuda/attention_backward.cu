@@ -100,8 +100,8 @@ __global__ void __launch_bounds__(keys_shape<D>::threads) attention_backward_key
     float dk[mt][nt][4], dv[mt][nt][4];
     clear(dk);
     clear(dv);
-    load_tile<D, shape::keys, shape::threads>(keys, t.key + kv_head * a.d, a.key_ld, first, a.keyed->n, a.d);
-    load_tile<D, shape::keys, shape::threads>(values, t.value + kv_head * a.d, a.key_ld, first, a.keyed->n, a.d);
+    load_tile<D, shape::keys, shape::threads>(keys, t.key + key_column(a, kv_head), a.key_ld, first, a.keyed->n, a.d);
+    load_tile<D, shape::keys, shape::threads>(values, t.key + value_column(a, kv_head), a.key_ld, first, a.keyed->n, a.d);
     load_stage<D>(a, t, r, query_stage_at<D>(stages), head, from, n);
     for (int now = 0, next_q, next_head; head < last_head; now = 1 - now, q = next_q, head = next_head) {
         query_stage<D> stage = query_stage_at<D>(stages + now * shape::stage_bytes);
@@ -117,10 +117,11 @@ __global__ void __launch_bounds__(keys_shape<D>::threads) attention_backward_key
         if (!meets(seen.all, q, shape::queries))
             continue;
         float s[mt][qt][4], dp[mt][qt][4];
-        clear(s);
-        multiply_rows<D>(s, keys + warp_key * stride, stage.queries);
         if (BIAS)
-            add_bias<-1>(s, a.bias + (size_t)head * a.entries + bias_place(a, first + warp_key - q));
+            put_bias<-1>(s, a.bias + (size_t)head * a.entries + bias_place(a, first + warp_key - q));
+        else
+            clear(s);
+        multiply_rows<D>(s, keys + warp_key * stride, stage.queries);
         if (!covers(seen.every, q, shape::queries))
             mask_scores(s, a, queries_of, first + warp_key, q);
         clear(dp);
@@ -136,9 +137,9 @@ __global__ void __launch_bounds__(keys_shape<D>::threads) attention_backward_key
         ones[m / 2][m % 2] = 1.0f;
         scale[m / 2][m % 2] = a.scale;
     }
-    size_t place = (size_t)row * a.key_ld + kv_head * a.d + column;
-    put_rows(t.dkey + place, a.key_ld, a.keyed_tokens - row, a.d - column, dk, scale, t.key_add);
-    put_rows(t.dvalue + place, a.key_ld, a.keyed_tokens - row, a.d - column, dv, ones, t.key_add);
+    bf16 *to = t.dkey + (size_t)row * a.key_ld + column;
+    put_rows(to + key_column(a, kv_head), a.key_ld, a.keyed_tokens - row, a.d - column, dk, scale, t.key_add);
+    put_rows(to + value_column(a, kv_head), a.key_ld, a.keyed_tokens - row, a.d - column, dv, ones, t.key_add);
 }
 
 /* Pass 2: scores as in forward, [query][key]. */
@@ -153,8 +154,9 @@ template <int D>
 static __device__ __forceinline__ void load_keys(const attention &a, const attention_tensors<bf16> &t, bf16 *keys, int kv_head, int k,
                                                  int n) {
     typedef queries_shape<D> shape;
-    load_tile<D, shape::keys, shape::threads>(keys, t.key + kv_head * a.d, a.key_ld, k, n, a.d);
-    load_tile<D, shape::keys, shape::threads>(keys + shape::keys * tile_of<D>::stride, t.value + kv_head * a.d, a.key_ld, k, n, a.d);
+    load_tile<D, shape::keys, shape::threads>(keys, t.key + key_column(a, kv_head), a.key_ld, k, n, a.d);
+    load_tile<D, shape::keys, shape::threads>(keys + shape::keys * tile_of<D>::stride, t.key + value_column(a, kv_head), a.key_ld, k, n,
+                                              a.d);
     cp_async_commit();
 }
 
@@ -246,7 +248,6 @@ __global__ void __launch_bounds__(queries_shape<D>::threads)
     int first = (int)(gridDim.x - 1 - blockIdx.x) * shape::queries, warp_row = (int)(threadIdx.x >> 5) * 16 * mt; /* longest rows first */
     float *all_slopes = reinterpret_cast<float *>(stages + 2 * shape::stage_bytes);
     float *slopes = all_slopes + (threadIdx.x >> 5) * (slopes_shape<D>::diagonals * slopes_shape<D>::stride + a.entries);
-    const float *bias = BIAS ? a.bias + (size_t)head * a.entries : NULL;
     stretch all = stretch_of_rows(a, keys_of, first, shape::queries, a.batch->n);
     warp_stretches seen = warp_stretches_of<mt>(a, keys_of, first + warp_row);
     dropout drop = {};
@@ -280,10 +281,11 @@ __global__ void __launch_bounds__(queries_shape<D>::threads)
         if (!meets(seen.all, k, shape::keys))
             continue;
         float s[mt][kt][4], dp[mt][kt][4];
-        clear(s);
-        multiply_rows<D>(s, queries + warp_row * stride, keys);
         if (BIAS)
-            add_bias<1>(s, bias + bias_place(a, k - first - warp_row));
+            put_bias<1>(s, a.bias + (size_t)head * a.entries + bias_place(a, k - first - warp_row));
+        else
+            clear(s);
+        multiply_rows<D>(s, queries + warp_row * stride, keys);
         if (!covers(seen.every, k, shape::keys))
             mask_scores(s, a, keys_of, first + warp_row, k);
         clear(dp);

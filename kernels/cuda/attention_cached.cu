@@ -96,8 +96,8 @@ template <class part> struct cached_state {
 };
 
 /* Keys `key`, `key` + step, ... of one group, as far as `last`; keys and values are d wide and `width` apart. `bias`: of the last key, as
- * far back as `reach`; NULL: none. */
-template <class part, class real>
+ * far back as `reach`. */
+template <bool BIAS, class part, class real>
 static __device__ __forceinline__ void add_keys(cached_state<part> &state, const part &query, const real *keys, const real *values,
                                                 size_t width, int key, int step, int last, int d, float scale, const float *bias,
                                                 int reach) {
@@ -108,7 +108,7 @@ static __device__ __forceinline__ void add_keys(cached_state<part> &state, const
         bool seen = key + u * step <= last;
         one.load(keys + (size_t)(key + u * step) * width, d, seen);
         s[u] = query.dot(one);
-        if (bias != NULL && seen)
+        if (BIAS && seen)
             s[u] += bias[max(key + u * step - last, -reach)];
         s[u] *= scale;
         s[u] = seen ? s[u] : -INFINITY;
@@ -167,7 +167,7 @@ static __device__ __forceinline__ void merge_groups(float *memory, const cached_
     }
 }
 
-template <class real, int VECTOR, int ELEMENTS, int LANES>
+template <class real, int VECTOR, int ELEMENTS, int LANES, bool BIAS>
 __global__ void __launch_bounds__(CACHED_THREADS)
     attention_over_cache(cached_call c, const real *queries, const real *cache, real *out, float *lse) {
     typedef head_part<real, VECTOR, ELEMENTS, LANES> part;
@@ -181,16 +181,17 @@ __global__ void __launch_bounds__(CACHED_THREADS)
     part query;
     query.load(queries + (size_t)token * a.query_ld + head * a.d, a.d, true);
     cached_state<part> state = {-INFINITY, 0.0f, {}};
-    const float *bias = a.bias != NULL ? a.bias + (size_t)head * a.entries + a.entries / 2 : NULL;
+    const float *bias = BIAS ? a.bias + (size_t)head * a.entries + a.entries / 2 : NULL;
     for (int key = seen.first; key <= seen.last; key += groups * CACHED_UNROLL)
-        add_keys(state, query, keys, values, width, key + group, groups, seen.last, a.d, a.scale, bias, a.entries / 2);
+        add_keys<BIAS>(state, query, keys, values, width, key + group, groups, seen.last, a.d, a.scale, bias, a.entries / 2);
     merge_groups(memory, state, a.d, out + row * a.d, lse != NULL ? lse + row : NULL);
 }
 
 template <class real, int VECTOR, int ELEMENTS, int LANES>
 static void launch_over_cache(const cached_call &c, const espl_args *args, const real *cache) {
     constexpr size_t groups = CACHED_THREADS / LANES;
-    auto attention_cached = attention_over_cache<real, VECTOR, ELEMENTS, LANES>;
+    auto attention_cached = c.a.bias != NULL ? attention_over_cache<real, VECTOR, ELEMENTS, LANES, true>
+                                             : attention_over_cache<real, VECTOR, ELEMENTS, LANES, false>;
     ESPL_LAUNCH(attention_cached, dim3((unsigned)c.a.tokens, (unsigned)c.a.heads), dim3(CACHED_THREADS),
                 groups * (size_t)(c.a.d + 2) * sizeof(float), espl__cuda->compute, c, (const real *)args->in[0], cache,
                 (real *)args->out[0], (float *)args->out[1]);

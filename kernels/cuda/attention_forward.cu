@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(forward_shape<D>::threads, 2)
     uint32_t *kept = reinterpret_cast<uint32_t *>(values + shape::keys * stride);
     int head = blockIdx.y, kv_head = head / a.group, n = a.keyed->n;
     int first = (int)(gridDim.x - 1 - blockIdx.x) * shape::queries, warp_row = (int)(threadIdx.x >> 5) * 16 * mt; /* longest rows first */
-    const bf16 *key_at = t.key + kv_head * a.d, *value_at = t.value + kv_head * a.d;
+    const bf16 *key_at = t.key + key_column(a, kv_head), *value_at = t.key + value_column(a, kv_head);
     const float *bias = BIAS ? a.bias + (size_t)head * a.entries : NULL;
     stretch all = stretch_of_rows(a, keys_of, first, shape::queries, a.batch->n);
     warp_stretches seen = warp_stretches_of<mt>(a, keys_of, first + warp_row);
@@ -119,7 +119,10 @@ __global__ void __launch_bounds__(forward_shape<D>::threads, 2)
         load_tile<D, shape::keys, shape::threads>(values, value_at, a.key_ld, k, n, a.d);
         cp_async_commit();
         if (meeting) {
-            clear(s);
+            if (BIAS)
+                put_bias<1>(s, bias + bias_place(a, k - first - warp_row));
+            else
+                clear(s);
             multiply_rows<D>(s, queries + warp_row * stride, keys);
         }
         if (DROP)
@@ -132,8 +135,6 @@ __global__ void __launch_bounds__(forward_shape<D>::threads, 2)
         cp_async_commit();
         if (!meeting)
             continue;
-        if (BIAS)
-            add_bias<1>(s, bias + bias_place(a, k - first - warp_row));
         if (!covers(seen.every, k, shape::keys))
             mask_scores(s, a, keys_of, first + warp_row, k);
         online_softmax(state, s, a.scale_log2);

@@ -125,6 +125,7 @@ static __device__ __forceinline__ float simt_keep(const attention &a, const drop
     return dropout_factor(drop, (row << 20) + (uint64_t)(k - a.key_begin[i]));
 }
 
+/* To the products, not before them: the sums stay smaller. */
 static __device__ __forceinline__ void simt_add_bias(simt_sums &s, const attention &a, int head, int q, int k) {
     if (a.bias == NULL)
         return;
@@ -153,7 +154,8 @@ __global__ void __launch_bounds__(SIMT_THREADS)
         sum[i] = 0.0f;
     }
     for (int k = all.first; k < all.last; k += SIMT_TILE) {
-        simt_multiply_rows(s, memory[0], t.query + head * a.d, a.query_ld, first, n, t.key + kv_head * a.d, a.key_ld, k, keys, a.d);
+        simt_multiply_rows(s, memory[0], t.query + head * a.d, a.query_ld, first, n, t.key + key_column(a, kv_head), a.key_ld, k, keys,
+                           a.d);
         simt_add_bias(s, a, head, first, k);
 #pragma unroll
         for (int i = 0; i < SIMT_MICRO; i++) {
@@ -177,7 +179,7 @@ __global__ void __launch_bounds__(SIMT_THREADS)
             sum[i] = fmaf(sum[i], shrink, total);
             top[i] = higher;
         }
-        simt_multiply_scores<false>(o, memory[0], s, t.value + kv_head * a.d, a.key_ld, k, keys, column, a.d);
+        simt_multiply_scores<false>(o, memory[0], s, t.key + value_column(a, kv_head), a.key_ld, k, keys, column, a.d);
     }
 #pragma unroll
     for (int i = 0; i < SIMT_MICRO; i++) {
@@ -205,9 +207,9 @@ static __device__ __forceinline__ void simt_score_gradients(const attention &a, 
                                                             simt_memory &memory, const dropout &drop, int head, int q, int k, simt_sums &p,
                                                             simt_sums &ds) {
     int kv_head = head / a.group, n = a.batch->n, keys = a.keyed->n;
-    simt_multiply_rows(p, memory, t.query + head * a.d, a.query_ld, q, n, t.key + kv_head * a.d, a.key_ld, k, keys, a.d);
+    simt_multiply_rows(p, memory, t.query + head * a.d, a.query_ld, q, n, t.key + key_column(a, kv_head), a.key_ld, k, keys, a.d);
     simt_add_bias(p, a, head, q, k);
-    simt_multiply_rows(ds, memory, t.dout + head * a.d, a.heads * a.d, q, n, t.value + kv_head * a.d, a.key_ld, k, keys, a.d);
+    simt_multiply_rows(ds, memory, t.dout + head * a.d, a.heads * a.d, q, n, t.key + value_column(a, kv_head), a.key_ld, k, keys, a.d);
 #pragma unroll
     for (int i = 0; i < SIMT_MICRO; i++) {
         int row = q + simt_row(i);
@@ -241,8 +243,8 @@ __global__ void __launch_bounds__(SIMT_THREADS) attention_keys_simt(attention a,
             simt_multiply_scores<true>(dv, memory[0], p, t.dout + head * a.d, a.heads * a.d, q, n, column, a.d);
             simt_multiply_scores<true>(dk, memory[0], ds, t.query + head * a.d, a.query_ld, q, n, column, a.d);
         }
-    simt_put(t.dkey + kv_head * a.d, a.key_ld, first, a.keyed_tokens, column, a.d, dk, a.scale, t.key_add);
-    simt_put(t.dvalue + kv_head * a.d, a.key_ld, first, a.keyed_tokens, column, a.d, dv, 1.0f, t.key_add);
+    simt_put(t.dkey + key_column(a, kv_head), a.key_ld, first, a.keyed_tokens, column, a.d, dk, a.scale, t.key_add);
+    simt_put(t.dkey + value_column(a, kv_head), a.key_ld, first, a.keyed_tokens, column, a.d, dv, 1.0f, t.key_add);
 }
 
 /* Adds the diagonals of memory.scores; a thread has one. */
@@ -269,7 +271,7 @@ __global__ void __launch_bounds__(SIMT_THREADS) attention_queries_simt(attention
         slopes[x] = 0.0f;
     for (int k = all.first; k < all.last; k += SIMT_TILE) {
         simt_score_gradients(a, t, back, memory[0], drop, head, first, k, p, ds);
-        simt_multiply_scores<false>(dq, memory[0], ds, t.key + head / a.group * a.d, a.key_ld, k, a.keyed->n, column, a.d);
+        simt_multiply_scores<false>(dq, memory[0], ds, t.key + key_column(a, head / a.group), a.key_ld, k, a.keyed->n, column, a.d);
         if (slopes != NULL)
             simt_add_slopes(memory[0], slopes + bias_place(a, k - first));
     }

@@ -97,8 +97,8 @@ static __device__ __forceinline__ void multiply_columns(float (&sums)[MT][NT][4]
     }
 }
 
-/* Adds biases to the scores of a warp. `table`: the bias of its first row and column; SIGN 1: rows are queries, -1: keys. */
-template <int SIGN, int MT, int NT> static __device__ __forceinline__ void add_bias(float (&s)[MT][NT][4], const float *table) {
+/* What the products of a warp are added to: biases. `table`: that of its first row and column; SIGN 1: rows are queries, -1: keys. */
+template <int SIGN, int MT, int NT> static __device__ __forceinline__ void put_bias(float (&s)[MT][NT][4], const float *table) {
     table += SIGN * (lane_column() - lane_row());
 #pragma unroll
     for (int m = 0; m < MT; m++)
@@ -106,7 +106,7 @@ template <int SIGN, int MT, int NT> static __device__ __forceinline__ void add_b
         for (int i = 0; i < NT; i++)
 #pragma unroll
             for (int c = 0; c < 4; c++)
-                s[m][i][c] += table[SIGN * (8 * i + c % 2 - 16 * m - 8 * (c / 2))];
+                s[m][i][c] = table[SIGN * (8 * i + c % 2 - 16 * m - 8 * (c / 2))];
 }
 
 /* What the rows of a warp see, or are seen by. */

@@ -1,5 +1,5 @@
 """Writes tests/goldens/ops.json: ops of the tape, forward and gradients, by torch in fp64 (rotary embedding by transformers'
-Llama), and AdamW by torch.optim in fp32.
+Llama, relative positions by its T5), and AdamW by torch.optim in fp32.
 
     python tests/reference/op_golden.py tests/goldens/ops.json
 """
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.models.t5.modeling_t5 import T5Attention
 
 EPS = torch.tensor(1e-5, dtype=torch.float32).item()
 SEGMENTS = [0, 3, 4]
@@ -101,6 +102,48 @@ def attention(causal):
                 {"out1": torch.cat(lse)})
 
 
+def relative_buckets(first, last, causal, buckets, distance):
+    return T5Attention._relative_position_bucket(torch.arange(first, last + 1), not causal, buckets, distance)
+
+
+def biased_attention(causal):
+    heads, d, buckets, distance = 2, 4, 8, 5
+    x, bias = numbers(N, 3 * heads * d), numbers(buckets, heads)
+    parts, lse = [], []
+    for a, b in zip(SEGMENTS, SEGMENTS[1:]):
+        q, k, v = (t.reshape(b - a, heads, d).transpose(0, 1) for t in x[a:b].chunk(3, -1))
+        bucket = torch.stack([relative_buckets(-i, b - a - 1 - i, causal, buckets, distance) for i in range(b - a)])
+        scores = q @ k.transpose(-1, -2) + bias[bucket].permute(2, 0, 1)
+        if causal:
+            scores = scores.masked_fill(torch.ones(b - a, b - a, dtype=torch.bool).triu(1), -torch.inf)
+        parts.append((scores.softmax(-1) @ v).transpose(0, 1).reshape(b - a, heads * d))
+        lse.append(scores.logsumexp(-1).transpose(0, 1))
+    attrs = {"heads": heads, "kv_heads": heads, "head_dim": d, "causal": causal, "scale": 1, "rel_buckets": buckets, "rel_distance": distance}
+    return case(f"relative attention causal {causal}", "attention", attrs, [x], [bias], [torch.cat(parts)],
+                [numbers(N, heads * d).detach()], {"out1": torch.cat(lse)})
+
+
+def cross_attention():
+    heads, groups, d, source = 4, 2, 4, [0, 2, 5]
+    q_all, kv_all = numbers(N, heads * d), numbers(source[-1], 2 * groups * d)
+    parts, lse = [], []
+    for a, b, c, e in zip(SEGMENTS, SEGMENTS[1:], source, source[1:]):
+        q = q_all[a:b].reshape(b - a, heads, d).transpose(0, 1)[None]
+        k, v = (t.reshape(e - c, groups, d).transpose(0, 1)[None] for t in kv_all[c:e].chunk(2, -1))
+        o = F.scaled_dot_product_attention(q, k, v, scale=0.5, enable_gqa=True)
+        parts.append(o[0].transpose(0, 1).reshape(b - a, heads * d))
+        lse.append((0.5 * q @ k.repeat_interleave(heads // groups, 1).transpose(-1, -2)).logsumexp(-1)[0].transpose(0, 1))
+    attrs = {"heads": heads, "kv_heads": groups, "head_dim": d, "scale": 0.5, "source": source}
+    return case("cross attention", "cross_attention", attrs, [q_all, kv_all], [], [torch.cat(parts)], [numbers(N, heads * d).detach()],
+                {"out1": torch.cat(lse)})
+
+
+def bucket_lists():
+    """Of offsets -200 .. 200, for the sizes of T5 and for odd ones."""
+    shapes = [(0, 32, 128), (1, 32, 128), (0, 20, 50), (1, 7, 100)]
+    return [{"causal": c, "rel_buckets": n, "rel_distance": d, "of": relative_buckets(-200, 200, c, n, d).tolist()} for c, n, d in shapes]
+
+
 def linear_xent():
     x, weight, targets = numbers(N, 5), numbers(7, 5), [3, -1, 0, 6]
     loss = F.cross_entropy(0.5 * x @ weight.T, torch.tensor(targets), ignore_index=-1, reduction="none")
@@ -167,10 +210,11 @@ def main():
     optimizer = adamw()
     cases += [mlp(0, 1, True), mlp(1, 0, True), mlp(0, 0, False)]
     cases += [classifier(), embed(), pool(0), pool(1)]
+    cases += [biased_attention(0), biased_attention(1), cross_attention()]
     rows = ",\n".join(json.dumps(c) for c in cases)
     with open(sys.argv[1], "w") as f:
         made_with = f"transformers {transformers.__version__}, torch {torch.__version__}"
-        f.write(f'{{"made_with": "{made_with}", "segments": {SEGMENTS}, "adamw": {json.dumps(optimizer)}, "cases": [\n{rows}\n]}}\n')
+        f.write(f'{{"made_with": "{made_with}", "segments": {SEGMENTS}, "adamw": {json.dumps(optimizer)}, "buckets": {json.dumps(bucket_lists())}, "cases": [\n{rows}\n]}}\n')
 
 
 main()

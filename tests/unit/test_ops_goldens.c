@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "kernels/relative_bias.h"
 #include "tests/unit/op_run.h"
 
 #include <jansson.h>
@@ -39,8 +40,11 @@ static op_case case_of(json_t *row, json_t *segments) {
     c.flags = json_object_get(json_object_get(row, "slots"), "param1") ? OP_BIAS : 0;
     c.flags |= json_object_get(row, "token_types") ? OP_TYPES : 0;
     c.flags |= json_object_get(row, "weights") ? OP_WEIGHTS : 0;
+    json_t *source = json_object_get(row, "source");
     for (size_t i = 0; i < json_array_size(segments); i++)
         c.segments[i] = (int32_t)json_integer_value(json_array_get(segments, i));
+    for (size_t i = 0; i < json_array_size(source); i++)
+        c.segments[json_array_size(segments) + i] = (int32_t)json_integer_value(json_array_get(source, i));
     c.attrs = (espl_attrs){
         .n_in = integer(row, "n_in"),
         .n_out = integer(row, "n_out"),
@@ -58,6 +62,8 @@ static op_case case_of(json_t *row, json_t *segments) {
         .scale = (float)number(row, "scale"),
         .eps = (float)number(row, "eps"),
         .rope_dim = integer(row, "rope_dim"),
+        .rel_buckets = integer(row, "rel_buckets"),
+        .rel_distance = integer(row, "rel_distance"),
     };
     return c;
 }
@@ -97,6 +103,28 @@ static void ops_equal_torch(void **state) {
         assert_true(op_planted_is_noticed(&c, &got, &want, OP_SLOTS - 1, roundings, 1e-9));
         op_values_free(&got);
         op_values_free(&want);
+    }
+}
+
+/* How many offsets, from -200 on, have another bucket than transformers' T5 gives them, with `shift` added to the distances. */
+static int wrong_buckets(json_t *list, int32_t shift) {
+    espl_attrs attrs = {.rel_buckets = integer(list, "rel_buckets"), .rel_distance = integer(list, "rel_distance") + shift};
+    espl__rel_buckets buckets = espl__rel_buckets_of(&attrs, integer(list, "causal"));
+    json_t *of = json_object_get(list, "of");
+    int wrong = 0;
+    assert_int_equal(json_array_size(of), 401);
+    for (int32_t i = 0; i < 401; i++)
+        wrong += espl__rel_bucket(&buckets, i - 200) != json_integer_value(json_array_get(of, (size_t)i));
+    return wrong;
+}
+
+static void buckets_equal_transformers(void **state) {
+    json_t *lists = json_object_get(*state, "buckets"), *list;
+    size_t i;
+    assert_int_equal(json_array_size(lists), 4);
+    json_array_foreach(lists, i, list) {
+        assert_int_equal(wrong_buckets(list, 0), 0);
+        assert_true(wrong_buckets(list, 9) > 0);
     }
 }
 
@@ -154,6 +182,7 @@ static void adamw_equals_torch(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(ops_equal_torch), cmocka_unit_test(adamw_equals_torch)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(ops_equal_torch), cmocka_unit_test(buckets_equal_transformers),
+                                       cmocka_unit_test(adamw_equals_torch)};
     return cmocka_run_group_tests(tests, read_goldens, free_goldens);
 }

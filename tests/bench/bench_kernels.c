@@ -67,6 +67,28 @@ static const row rows[] = {
      {N * 3 * D},
      {N * D, N *H},
      {0}},
+    {"attention full", ESPL_OP_ATTENTION, {.heads = H, .kv_heads = H, .head_dim = 64, .scale = 0.125f}, N, {N * 3 * D}, {N * D, N *H}, {0}},
+    {"attention d32",
+     ESPL_OP_ATTENTION,
+     {.heads = H, .kv_heads = H, .head_dim = 32, .scale = 0.177f},
+     N,
+     {N * 3 * D / 2},
+     {N * D / 2, N *H},
+     {0}},
+    {"attention bias",
+     ESPL_OP_ATTENTION,
+     {.heads = H, .kv_heads = H, .head_dim = 64, .scale = 1, .rel_buckets = 32, .rel_distance = 128},
+     N,
+     {N * 3 * D},
+     {N * D, N *H},
+     {32 * H}},
+    {"cross",
+     ESPL_OP_CROSS_ATTENTION,
+     {.heads = H, .kv_heads = H, .head_dim = 64, .scale = 0.125f},
+     N,
+     {N * D, N * 2 * D},
+     {N * D, N *H},
+     {0}},
     LINEAR_ROW("proj", N, D, D),
     LINEAR_ROW("fc", N, D, F),
     {"gelu", ESPL_OP_ACT, {.n_in = F, .kind = ESPL_ACT_GELU_TANH}, N, {N * F}, {N * F}, {0}},
@@ -122,6 +144,7 @@ static int32_t ids[N], positions[N], targets[N], whole[SEGMENTS + 1], single[SEG
 static bool has_target(const row *r, int token) { return strcmp(r->label, "xent masked") != 0 || token % 7 == 0; }
 
 static espl_batch batch_of(const row *r, const espl_cache *cache) {
+    static const espl_batch source = {.n = N, .n_segments = SEGMENTS, .segments = whole};
     bool cached = r->op == ESPL_OP_ATTENTION_CACHED;
     for (int i = 0; i <= SEGMENTS; i++) {
         whole[i] = i * N / SEGMENTS;
@@ -145,7 +168,8 @@ static espl_batch batch_of(const row *r, const espl_cache *cache) {
                         .loss_scale = 1.0f / N,
                         .rng = {.seed = 1, .purpose = ESPL_RNG_DROPOUT},
                         .training = 1,
-                        .cache = cache};
+                        .cache = cache,
+                        .source = &source};
 }
 
 static double now(void) {
@@ -178,7 +202,7 @@ static void bench(const espl_kernels *k, const row *r, const espl_cache *cache, 
     espl_args args = {.attrs = &r->attrs, .batch = &batch};
     for (int i = 0; i < 3; i++) {
         espl_dtype dtype = (r->op == ESPL_OP_RESNORM && i == 2) || r->op == ESPL_OP_LINEAR_XENT ? ESPL_F32 : k->real;
-        dtype = r->op == ESPL_OP_ATTENTION && i == 1 ? ESPL_F32 : dtype;
+        dtype = (r->op == ESPL_OP_ATTENTION || r->op == ESPL_OP_CROSS_ATTENTION) && i == 1 ? ESPL_F32 : dtype;
         args.out[i] = r->out[i] ? filled(r->out[i], dtype) : NULL;
         args.dout[i] = r->out[i] ? filled(r->out[i], k->real) : NULL;
     }
@@ -194,7 +218,7 @@ static void bench(const espl_kernels *k, const row *r, const espl_cache *cache, 
     for (int i = 0; i < 4; i++)
         elements += (i < 2 ? r->in[i] + r->out[i] : 0) + (r->op == ESPL_OP_EMBED ? 0 : r->param[i]);
     elements += r->op == ESPL_OP_ATTENTION_CACHED ? (int64_t)SEGMENTS * CACHE * 2 * D : 0;
-    double pairs = (double)SEGMENTS * (N / SEGMENTS) * (N / SEGMENTS + 1) / 2;
+    double length = (double)N / SEGMENTS, pairs = SEGMENTS * length * (r->attrs.causal ? (length + 1) / 2 : length);
     double flops = espl_op_flops(r->op, &r->attrs, (double)r->n, pairs), bytes = (double)elements * (double)espl_dtype_size(k->real);
     for (int backward = 0; backward < 2; backward++) {
         espl_kernel *kernel = backward ? k->backward[r->op] : k->forward[r->op];

@@ -165,7 +165,7 @@ template <int D> struct slopes_shape {
     typedef queries_shape<D> shape;
     static constexpr int rows = 16 * shape::mt, diagonals = 2 * shape::mt - 1 + shape::keys / 8; /* of fragments of 8 x 8 */
     static constexpr int stride = 72;                                                            /* of one: lanes read different banks */
-    static int bytes(int entries) { return shape::warps * (diagonals * stride + entries) * 4; }
+    static constexpr int bytes(int entries) { return shape::warps * (diagonals * stride + entries) * 4; }
 };
 
 /* Adds a warp's dS, `offset` being that of its first row and column. Fragments on one diagonal are summed first, by each lane for the

@@ -294,7 +294,7 @@ typedef struct op_values {
     float *weights;
     espl_batch *source;      /* CROSS_ATTENTION */
     int32_t *source_segment; /* OP_CHOSEN */
-    int64_t out_rows; /* of out0: tokens, or segments where they are pooled */
+    int64_t out_rows;        /* of out0: tokens, or segments where they are pooled */
     double *slot[OP_SLOTS];
     int64_t size[OP_SLOTS];
 } op_values;
@@ -338,8 +338,7 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
 /* Statistics and gradients of parameters have the format `stat`, the rest is `real`. */
 static inline bool op_slot_is_stat(espl_op op, int slot) {
     return (op == ESPL_OP_RESNORM && slot == OP_OUT2) || (op == ESPL_OP_ATTENTION && slot == OP_OUT1) ||
-           (op == ESPL_OP_CROSS_ATTENTION && slot == OP_OUT1) ||
-           (op == ESPL_OP_LINEAR_XENT && slot == OP_OUT0) || slot >= OP_DPARAM0;
+           (op == ESPL_OP_CROSS_ATTENTION && slot == OP_OUT1) || (op == ESPL_OP_LINEAR_XENT && slot == OP_OUT0) || slot >= OP_DPARAM0;
 }
 
 static inline int64_t op_slot_size(const op_case *c, int slot) {

@@ -51,7 +51,7 @@ static void make_folder(const char *name) {
 
 static int set_up(void **state) {
     (void)state;
-    if (espl_comm_open(&comm, 1) != ESPL_OK)
+    if (espl_comm_open(&comm, 0) != ESPL_OK)
         return -1;
     espl_log_set(espl_comm_ranks(comm)->rank, ESPL_LOG_ERROR, NULL);
     if (first_rank() && mkdtemp(folder) == NULL)

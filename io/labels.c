@@ -117,6 +117,7 @@ static void sort_labels(espl_labels *labels) {
 /* Sorted by bytes while they are few thousand words that come a million times. */
 static espl_status note(espl_labels *labels, const espl_document *document) {
     int64_t low = 0, high = labels->n;
+    ESPL_ASSERT(document->label != NULL, "%s: a labelled record without its label", document->path);
     while (low < high) {
         int64_t middle = (low + high) / 2;
         int order = strncmp(labels->names[middle], document->label, document->label_size);

@@ -178,14 +178,16 @@ static const espl_head_table *head_of_architecture(const json_t *config, const e
 
 espl_status espl__model_config_head(const json_t *config, const char *path, const espl_family *family, espl_head wanted,
                                     const espl_head_table **head) {
-    *head = wanted == ESPL_HEAD_AUTO ? head_of_architecture(config, family) : NULL;
-    if (wanted == ESPL_HEAD_AUTO && *head == NULL)
-        *head = &family->heads[0];
-    for (size_t h = 0; h < family->n_heads && *head == NULL; h++)
-        if (family->heads[h].head == wanted)
-            *head = &family->heads[h];
-    if (*head != NULL)
+    const espl_head_table *named = head_of_architecture(config, family);
+    if (wanted == ESPL_HEAD_AUTO) {
+        *head = named != NULL ? named : family->heads;
         return ESPL_OK;
+    }
+    for (size_t h = 0; h < family->n_heads; h++)
+        if (family->heads[h].head == wanted) {
+            *head = &family->heads[h];
+            return ESPL_OK;
+        }
     espl_buffer known = {0};
     for (size_t h = 0; h < family->n_heads; h++)
         espl_buffer_printf(&known, "%s%s", h > 0 ? ", " : "", head_names[family->heads[h].head]);
@@ -213,7 +215,8 @@ static json_t *label_numbers(const espl_model_options *options) {
 }
 
 static void settle_head(json_t *config, espl_model *model) {
-    model->new_head = head_of_architecture(config, model->family) != model->head;
+    const espl_head_table *named = head_of_architecture(config, model->family);
+    model->new_head = named == NULL || named != model->head;
     if (model->new_head)
         json_object_set_new(config, "architectures", json_pack("[s]", model->head->architecture));
     if (model->head->head == ESPL_HEAD_CLASSIFICATION && json_object_get(config, "problem_type") == NULL)

@@ -14,7 +14,7 @@ root=$PWD
 jobs=${JOBS:-$(nproc)}
 tier=${1:-default}
 tally=$root/build/tally-${tier#--}.txt
-script_seconds=420
+script_seconds=900
 # Tests of code that starts threads of its own, mostly on one rank: Open MPI itself is not clean under TSan.
 threaded='^test_(checkpoint|comm|core|metrics|progress|tokens|watchdog)$'
 

@@ -127,9 +127,9 @@ def compare_stories(args, texts):
 
 def main():
     args = arguments(__doc__)
-    torch.manual_seed(3)
     texts = read_prompts()
     for name, config in MODELS.items():
+        torch.manual_seed(3)
         with tempfile.TemporaryDirectory() as folder:
             model = make_model(config, folder).double()
             compare(name, args, folder, TOKENIZER, model, texts, CASES)

@@ -113,21 +113,21 @@ static espl_status prepare_sources(espl_comm *comm, const espl_config *config, c
 
 /* ---- Placing. */
 
-static int64_t used(const espl_source *source) { return source->chosen != NULL ? source->n_chosen : source->n_documents; }
+int64_t espl_source_used(const espl_source *source) { return source->chosen != NULL ? source->n_chosen : source->n_documents; }
 
-static int64_t used_document(const espl_source *source, int64_t i) { return source->chosen != NULL ? source->chosen[i] : i; }
+int64_t espl_source_document(const espl_source *source, int64_t i) { return source->chosen != NULL ? source->chosen[i] : i; }
 
 static void count_used(espl_dataset *d) {
     d->n_tokens = d->n_bytes = d->n_documents = 0;
     for (int64_t s = 0; s < d->n; s++) {
         const espl_source *source = &d->sources[s];
         int64_t tokens = 0;
-        for (int64_t i = 0; i < used(source) && source->chosen != NULL; i++)
+        for (int64_t i = 0; i < espl_source_used(source) && source->chosen != NULL; i++)
             tokens += source->documents[source->chosen[i] + 1] - source->documents[source->chosen[i]];
         if (source->chosen == NULL)
             tokens = source->n_tokens;
         d->n_tokens += tokens;
-        d->n_documents += used(source);
+        d->n_documents += espl_source_used(source);
         d->n_bytes += (int64_t)((double)d->stores[s].n_bytes * ((double)tokens / (double)source->n_tokens));
     }
 }
@@ -161,8 +161,8 @@ static espl_status parse_weight(const char *text, float *weight) {
 static void balance(const espl_dataset *d, int64_t n_labels, float *weights) {
     int64_t *counts = espl_calloc((size_t)n_labels, sizeof *counts);
     for (int64_t s = 0; s < d->n; s++)
-        for (int64_t i = 0; i < used(&d->sources[s]); i++)
-            counts[d->sources[s].labels[used_document(&d->sources[s], i)]]++;
+        for (int64_t i = 0; i < espl_source_used(&d->sources[s]); i++)
+            counts[d->sources[s].labels[espl_source_document(&d->sources[s], i)]]++;
     for (int64_t l = 0; l < n_labels; l++)
         weights[l] = counts[l] > 0 ? (float)((double)d->n_documents / ((double)n_labels * (double)counts[l])) : 0.0f;
     free(counts);
@@ -240,8 +240,10 @@ espl_status espl_dataset_open(espl_comm *comm, const espl_config *config, const 
 static espl_texts *texts_of(const espl_dataset *d) {
     espl_texts *texts = espl_calloc((size_t)d->n + 1, sizeof *texts);
     for (int64_t s = 0; s < d->n; s++)
-        texts[s] = (espl_texts){
-            .hashes = d->stores[s].hashes, .labels = d->sources[s].labels, .chosen = d->sources[s].chosen, .n = used(&d->sources[s])};
+        texts[s] = (espl_texts){.hashes = d->stores[s].hashes,
+                                .labels = d->sources[s].labels,
+                                .chosen = d->sources[s].chosen,
+                                .n = espl_source_used(&d->sources[s])};
     return texts;
 }
 
@@ -312,8 +314,8 @@ static void report_labels(const espl_labels *labels, const espl_dataset *d, cons
     espl_buffer text = {0};
     int64_t *counts = espl_calloc((size_t)labels->n, sizeof *counts);
     for (int64_t s = 0; s < d->n; s++)
-        for (int64_t i = 0; i < used(&d->sources[s]); i++)
-            counts[d->sources[s].labels[used_document(&d->sources[s], i)]]++;
+        for (int64_t i = 0; i < espl_source_used(&d->sources[s]); i++)
+            counts[d->sources[s].labels[espl_source_document(&d->sources[s], i)]]++;
     for (int64_t l = 0; l < labels->n && l < 20; l++)
         espl_buffer_printf(&text, "%s%s %lld", l > 0 ? ", " : "", labels->names[l], (long long)counts[l]);
     ESPL_INFO("%s: %lld texts of %lld labels: %s%s", what, (long long)d->n_documents, (long long)labels->n, text.data,

@@ -42,6 +42,10 @@ espl_status espl_dataset_open(espl_comm *comm, const espl_config *config, const 
 espl_status espl_dataset_open_run(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, const espl_dataset_use *use,
                                   espl_dataset *train, espl_dataset *valid);
 
+/* Local. How many documents of a source are used, and which of all the i-th of them is. */
+int64_t espl_source_used(const espl_source *source);
+int64_t espl_source_document(const espl_source *source, int64_t i);
+
 /* Local. How the config has records read. */
 espl_reader_options espl_dataset_reading(const espl_config *config);
 

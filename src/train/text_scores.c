@@ -34,11 +34,11 @@ typedef struct maker {
 static const espl_source *find_document(const espl_dataset *data, int64_t i, int64_t *place, int64_t *number) {
     const espl_source *source = data->sources;
     int64_t before = 0;
-    for (; i >= (source->chosen != NULL ? source->n_chosen : source->n_documents); source++) {
-        i -= source->chosen != NULL ? source->n_chosen : source->n_documents;
+    for (; i >= espl_source_used(source); source++) {
+        i -= espl_source_used(source);
         before += source->n_documents;
     }
-    *place = source->chosen != NULL ? source->chosen[i] : i;
+    *place = espl_source_document(source, i);
     *number = before + *place;
     return source;
 }

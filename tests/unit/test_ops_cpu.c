@@ -136,7 +136,10 @@ static void threads_change_no_bits(void **state) {
                     check_threads(espl_kernels_cpu_isa(sets[i], bf16 ? ESPL_BF16 : ESPL_F32), case_of(c));
 }
 
-/* A token's loss and din0 have the same bits whether others have targets or not; returns the tokens compared. */
+enum { FEW_TARGETS = 30 };
+
+/* The first tokens' losses and din0 have the same bits whether later ones have targets or not; returns the tokens compared. (A token that
+ * others come before stands in another row of the product, and libraries may sum rows of one product in different orders.) */
 static int compare_targets(const espl_kernels *kernels, const op_case *c) {
     op_backend backend = op_backend_of(kernels, 2);
     op_values some = op_values_make(c, kernels->real), more = op_values_make(c, kernels->real);
@@ -144,7 +147,7 @@ static int compare_targets(const espl_kernels *kernels, const op_case *c) {
     int32_t *targets = some.tokens + 2 * n;
     int compared = 0;
     for (int64_t t = 0; t < n; t++)
-        targets[t] = t % 11 == 3 ? targets[t] : -1;
+        targets[t] = t < FEW_TARGETS ? targets[t] : -1;
     op_run(&backend, c, &some);
     op_run(&backend, c, &more);
     for (int64_t t = 0; t < n; t++) {
@@ -172,7 +175,7 @@ static void absent_targets_change_no_bits(void **state) {
             for (int bf16 = 0; bf16 < 2; bf16++) {
                 const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i], bf16 ? ESPL_BF16 : ESPL_F32);
                 if (kernels)
-                    assert_int_equal(compare_targets(kernels, &cases[c]), 30);
+                    assert_int_equal(compare_targets(kernels, &cases[c]), FEW_TARGETS);
             }
 }
 

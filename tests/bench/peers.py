@@ -6,7 +6,8 @@ peak, peak memory, and their ratios.
 
 Both do full steps on the same shapes: forward, backward, global norm and clipping, AdamW; dropout 0. PyTorch runs its scaled-dot-product
 attention and fused AdamW, bf16 by autocast. In imdb-lengths both train on documents of the lengths that film reviews have, cut at 512 tokens:
-Espalier packs them, PyTorch pads batches of 8 to the longest; tokens a second count real tokens only (needs ESPL_SHARED_DATA). Each round runs one after the other; the first two steps of a process are not counted; figures are
+Espalier packs them, PyTorch pads batches of 8 to the longest; tokens a second count real tokens only (needs ESPL_SHARED_DATA). In minilm-128
+and minilm-512 both train a classifier of MiniLM-L6's shape on the same reviews, cut at 128 and 512 tokens, again packed and padded. Each round runs one after the other; the first two steps of a process are not counted; figures are
 medians over all counted steps, memory is the largest resident size of the process. OPENBLAS_* variables are
 unset for both, so that OpenBLAS chooses its kernels by the CPU. Needs torch and transformers in this Python."""
 import argparse, json, os, resource, statistics, subprocess, sys, tempfile, time
@@ -15,13 +16,25 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 TINYLLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632,
              "num_hidden_layers": 4, "num_attention_heads": 32, "num_key_value_heads": 4, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5,
              "tie_word_embeddings": False, "hidden_act": "silu", "initializer_range": 0.02, "bos_token_id": 1, "eos_token_id": 2}
+MINILM = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 30522, "hidden_size": 384, "intermediate_size": 1536,
+          "num_hidden_layers": 6, "num_attention_heads": 12, "max_position_embeddings": 512, "type_vocab_size": 2, "hidden_act": "gelu",
+          "layer_norm_eps": 1e-12, "initializer_range": 0.02, "pad_token_id": 0}
 CASES = {  # name: config.json, rows, tokens a row
     "gpt2-124m": ("configs/models/gpt2-124m/config.json", 4, 256),
     "llama-15m": ("configs/models/llama-15m/config.json", 8, 256),
     "tinyllama-4-layers": (TINYLLAMA, 2, 256),
     "imdb-lengths": ("configs/models/llama-15m/config.json", 8, 512),
+    "minilm-128": (MINILM, 16, 128),
+    "minilm-512": (MINILM, 8, 512),
 }
-REVIEWS = os.path.join(os.environ.get("ESPL_SHARED_DATA") or os.path.join(ROOT, "..", "shared", "data"), "imdb", "q2000_train.jsonl")
+DATA_KEYS = {None: ("tokenizer", "sequence_length", "cache", "append_eos"), "classification": ("sequence_length", "cache")}
+DATA = os.environ.get("ESPL_SHARED_DATA") or os.path.join(ROOT, "..", "shared", "data")
+REVIEWS = os.path.join(DATA, "imdb", "q2000_train.jsonl")
+ON_REVIEWS = {  # case: what its recipe adds about the data
+    "imdb-lengths": {"train": REVIEWS, "placement": "packed", "text_field": "text"},
+    "minilm-128": {"train": REVIEWS, "task": "classification", "tokenizer": f"{DATA}/tokenizers/bert-base-uncased"},
+    "minilm-512": {"train": REVIEWS, "task": "classification", "tokenizer": f"{DATA}/tokenizers/bert-base-uncased"},
+}
 WARM = 2
 
 
@@ -39,8 +52,8 @@ def espalier(args, case, dtype, folder):
                        "cache": f"{folder}/cache", "append_eos": False},
               "train": {"steps": args.steps + WARM, "micro_batch_tokens": rows * tokens, "micro_batches": 1}, "optim": {"lr": 1e-4, "schedule": "constant"},
               "checkpoint": {"export": False}, "log": {"tensorboard": False, "progress": "none"}}
-    if case == "imdb-lengths":
-        recipe["data"].update({"train": REVIEWS, "placement": "packed", "text_field": "text"})
+    if case in ON_REVIEWS:
+        recipe["data"] = {**{k: recipe["data"][k] for k in DATA_KEYS[ON_REVIEWS[case].get("task")]}, **ON_REVIEWS[case]}
     with open(f"{folder}/recipe.yaml", "w") as f:
         json.dump(recipe, f)  # JSON is YAML
     out = subprocess.run([args.espalier, "train", f"{folder}/recipe.yaml", "--resume", "never"], capture_output=True, text=True, timeout=900)
@@ -57,19 +70,23 @@ def lines_of_steps(lines):
     return [x for x in lines if x["event"] == "step"]
 
 
-def padded_reviews(steps, rows, longest):
-    """Batches of `rows` reviews, padded to the longest of each; labels -100 on the padding."""
+def padded_reviews(case, steps, rows, longest):
+    """Batches of `rows` reviews, padded to the longest of each; their classes, or, for language models, labels -100 on the padding."""
     import torch, tokenizers
-    tokenizer = tokenizers.Tokenizer.from_file(f"{ROOT}/configs/data/bpe2048/tokenizer.json")
-    texts = [json.loads(line)["text"] for line in open(REVIEWS)][: steps * rows]
+    tokenizer = tokenizers.Tokenizer.from_file(f"{ON_REVIEWS[case].get('tokenizer', f'{ROOT}/configs/data/bpe2048')}/tokenizer.json")
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(longest)
+    reviews = [json.loads(line) for line in open(REVIEWS)]
     for k in range(steps):
-        ids = [torch.tensor(tokenizer.encode(t).ids[:longest]) for t in texts[k * rows : (k + 1) * rows]]
+        some = [reviews[i % len(reviews)] for i in range(k * rows, (k + 1) * rows)]
+        ids = [torch.tensor(tokenizer.encode(x["text"]).ids) for x in some]
         pad = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(x) for x in ids], batch_first=True)
-        yield {"input_ids": pad, "attention_mask": mask, "labels": pad.masked_fill(mask == 0, -100)}, int(mask.sum())
+        labels = torch.tensor([int(x["label"]) for x in some]) if "task" in ON_REVIEWS[case] else pad.masked_fill(mask == 0, -100)
+        yield {"input_ids": pad, "attention_mask": mask, "labels": labels}, int(mask.sum())
 
 
-def fixed_batches(steps, rows, tokens):
+def fixed_batches(case, steps, rows, tokens):
     import torch
     ids = torch.randint(0, 2048, (rows, tokens))
     for _ in range(steps):
@@ -82,18 +99,19 @@ def torch_child(args, case, dtype):
     torch.manual_seed(0)
     raw = load_config(case)
     _, rows, tokens = CASES[case]
-    for key in ("attn_pdrop", "embd_pdrop", "resid_pdrop"):
-        if key in raw:
+    for key in ("attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if key in raw or raw["model_type"] == "bert":
             raw[key] = 0.0
     config = transformers.AutoConfig.for_model(raw.pop("model_type"), **{k: v for k, v in raw.items() if k != "architectures"})
     config.use_cache = False
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    classifies = "task" in ON_REVIEWS.get(case, {})
+    model = (transformers.AutoModelForSequenceClassification if classifies else transformers.AutoModelForCausalLM).from_config(config)
     model.train()
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0.01, fused=True)
     seconds, counts = [], []
-    batches = padded_reviews if case == "imdb-lengths" else fixed_batches
-    for batch, real in batches(args.steps + WARM, rows, tokens):
+    batches = padded_reviews if case in ON_REVIEWS else fixed_batches
+    for batch, real in batches(case, args.steps + WARM, rows, tokens):
         start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"):
             loss = model(**batch).loss

@@ -27,6 +27,8 @@ static void file_line(espl_run_files *run, json_t *line) {
         json_array_append(run->steps, line);
     else if (strcmp(event, "eval") == 0)
         json_array_append(run->evals, line);
+    else if (strcmp(event, "probe") == 0)
+        json_array_append(run->probes, line);
     else if (strcmp(event, "start") == 0)
         newest = &run->start;
     else if (strcmp(event, "summary") == 0)
@@ -110,6 +112,7 @@ espl_status espl_run_files_read(const char *folder, espl_run_files *run) {
                             .name = last_part(folder),
                             .steps = json_array(),
                             .evals = json_array(),
+                            .probes = json_array(),
                             .evaluations = json_array()};
     ESPL_TRY_DONE(read_text(folder, "metrics.jsonl", &metrics));
     ESPL_TRY_DONE(read_text(folder, "config.yaml", &config));
@@ -136,6 +139,7 @@ void espl_run_files_free(espl_run_files *run) {
     json_decref(run->summary);
     json_decref(run->steps);
     json_decref(run->evals);
+    json_decref(run->probes);
     json_decref(run->evaluations);
     *run = (espl_run_files){0};
 }

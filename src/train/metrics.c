@@ -214,6 +214,23 @@ espl_status espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *rep
     return write_row(metrics, "eval", report->step, eval_columns, (const double *)&row, N_EVAL);
 }
 
+espl_status espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *report) {
+    if (metrics == NULL)
+        return ESPL_OK;
+    ESPL_INFO("step %lld: probe %s: loss %.4f, perplexity %.4g, %+.4f since before the first step, %lld tokens in %.1f s",
+              (long long)report->step, report->name, report->loss, exp(report->loss), report->rise, (long long)report->tokens,
+              report->seconds);
+    json_t *loss = isfinite(report->loss) ? json_real(report->loss) : json_null(),
+           *rise = isfinite(report->rise) ? json_real(report->rise) : json_null();
+    json_t *line = json_pack("{s:s, s:o, s:o, s:I, s:f}", "name", report->name, "probe_loss", loss, "rise", rise, "probe_tokens",
+                             (json_int_t)report->tokens, "eval_seconds", report->seconds);
+    espl_status status = espl__lines_write_object(&metrics->lines, "probe", report->step, line);
+    json_decref(line);
+    ESPL_TRY(status);
+    const espl_scalar scalar = {report->tag, "Mean negative log-likelihood of a base-domain set's targets, in nats", report->loss};
+    return metrics->board != NULL ? espl_tensorboard_write(metrics->board, report->step, &scalar, 1) : ESPL_OK;
+}
+
 void espl_metrics_note(espl_metrics *metrics, const char *text) {
     if (metrics != NULL)
         espl_progress_note(text);

@@ -2,7 +2,7 @@
  *
  * Rank 0 opens it; on the other ranks the handle is NULL and every function does nothing. The loop reports every step;
  * a line is written for multiples of log.every and for the last step. metrics.jsonl holds one JSON object a line with
- * "event" (start, step, eval, summary), "step" and "time" (seconds since 1970), then the columns of metrics.def; what is
+ * "event" (start, step, eval, probe, summary), "step" and "time" (seconds since 1970), then the columns of metrics.def; what is
  * unknown or not finite is null. After a resume the file goes on where the checkpoint was: lines of later steps are
  * removed first, so it holds each step once. Reporting a step takes no memory. One thread reports. */
 #ifndef ESPL_TRAIN_METRICS_H
@@ -47,6 +47,15 @@ typedef struct espl_eval_report {
     double accuracy, precision, recall, f1, matthews, roc_auc;
 } espl_eval_report;
 
+typedef struct espl_probe_report {
+    int64_t step;      /* steps done when it was made */
+    const char *name;  /* of the set */
+    const char *tag;   /* of its loss in TensorBoard; the address tells tags apart, and it must last as long as the metrics */
+    double loss, rise; /* nats a target; rise: since before the first step */
+    int64_t tokens;    /* target tokens */
+    double seconds;
+} espl_probe_report;
+
 /* Local. Opens metrics.jsonl in `run_dir` and, by log.tensorboard and log.progress, the rest. Errors: io. */
 espl_status espl_metrics_open(espl_metrics **metrics, const espl_config *config, const char *run_dir, const espl_metrics_start *start);
 
@@ -55,6 +64,9 @@ espl_status espl_metrics_step(espl_metrics *metrics, const espl_step_report *rep
 
 /* Local. Reports an evaluation. Errors: io. */
 espl_status espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *report);
+
+/* Local. Reports the evaluation of one set of data.probe, as a line "probe". Errors: io. */
+espl_status espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *report);
 
 /* Local. Shows on the bar what the run is at ("evaluating 3/20"); NULL: steps again. Free to call often. */
 void espl_metrics_note(espl_metrics *metrics, const char *text);

@@ -25,7 +25,8 @@ typedef struct espl_outcome_about {
     const espl_labels *labels;
     const espl_strings *paths; /* the data's, as the config names them */
     const char *model;
-    int64_t step; /* -1: unknown */
+    json_t *probes; /* as espl_probes_report has it; NULL or empty: none */
+    int64_t step;   /* -1: unknown */
 } espl_outcome_about;
 
 /* Local. Writes evaluation.json and, of a classifier, predictions.jsonl (a line a document: document, text, label, predicted, probability

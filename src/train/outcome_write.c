@@ -115,6 +115,8 @@ static espl_status write_report(const writer *w, const char *folder) {
     json_object_set_new(report, "data", data);
     if (w->outcome->predictions.n > 0)
         json_object_set(report, "mistakes", mistakes);
+    if (json_array_size(w->about->probes) > 0)
+        json_object_set(report, "probes", w->about->probes);
     json_decref(mistakes);
     char *text = json_dumps(report, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     espl_status status = write_text(folder, "evaluation.json", text, strlen(text));

@@ -12,6 +12,7 @@
 #include "src/train/evaluate.h"
 #include "src/train/memory.h"
 #include "src/train/metrics.h"
+#include "src/train/probe.h"
 #include "src/train/runinfo.h"
 #include "src/train/tape_log.h"
 
@@ -38,6 +39,7 @@ typedef struct espl_run {
     espl_tokenizer *tokenizer;
     espl_labels labels;       /* classification */
     espl_dataset data, valid; /* valid.n == 0: none */
+    espl_probes probes;       /* data.probe */
     espl_blueprint blueprint;
     espl_memory memory;
     espl_graph *graphs[2][2]; /* the recorded tape, by fresh and last (step.c); NULL: not yet */

@@ -41,6 +41,7 @@ static espl_status check_config(const espl_run *run) {
     const espl_config *c = run->config;
     int ranks = run->ranks->size;
     ESPL_TRY(espl_blueprint_check(c));
+    ESPL_TRY(espl_probes_check(c));
     if (c->run_dir[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is not set: the folder that gets checkpoints, metrics and logs");
     if (c->model_path[0] != '\0' && same_folder(c->run_dir, c->model_path))
@@ -158,6 +159,7 @@ static espl_status open_data(espl_run *run) {
                             .start = dims->start,
                             .labels = &run->labels};
     ESPL_TRY(espl_dataset_open_run(run->comm, c, run->tokenizer, &use, &run->data, &run->valid));
+    ESPL_TRY(espl_probes_open(run->comm, c, run->tokenizer, &use, &run->probes));
     int64_t count = espl_placement_count(run->data.placement, 0);
     if (count < c->train_micro_batches)
         ESPL_FAIL(ESPL_ERR_DATA,
@@ -384,6 +386,7 @@ void espl_run_close(espl_run *run) {
     espl_blueprint_free(&run->blueprint);
     espl_dataset_close(&run->data);
     espl_dataset_close(&run->valid);
+    espl_probes_close(&run->probes);
     espl_labels_free(&run->labels);
     espl_tokenizer_close(&run->tokenizer);
     espl_model_free(&run->model);

@@ -140,6 +140,7 @@ static json_t *make_record(const espl_run *run) {
     espl_config_print(run->config, memory);
     fclose(memory);
     json_object_set_new(record, "counters", counters_to_json(&run->counters));
+    json_object_set_new(record, "probes", espl_probes_to_json(&run->probes));
     json_object_set_new(record, "total_steps", json_integer(run->total_steps));
     json_object_set_new(record, "config", json_string(text));
     set_hash(record, "config_hash", espl_config_hash(run->config));
@@ -214,6 +215,7 @@ static espl_status load(espl_run *run, const char *path) {
     espl_status status = counters_from_json(json_object_get(record, "counters"), path, &run->counters);
     if (status == ESPL_OK && run->ranks->rank == 0)
         warn_of_changes(run, record);
+    espl_probes_from_json(json_object_get(record, "probes"), &run->probes);
     json_decref(record);
     return espl_comm_agree(run->comm, status, "reading the checkpoint's counters");
 }

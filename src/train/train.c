@@ -65,14 +65,59 @@ static espl_status report_evaluation(espl_run *run, const espl_outcome *o) {
 static espl_status write_evaluation(const espl_run *run, const espl_outcome *o) {
     const espl_config *c = run->config;
     char *folder = espl_format("%s/evaluations/step-%08lld", c->run_dir, (long long)run->counters.step);
+    json_t *probes = espl_probes_report(&run->probes);
     const espl_outcome_about about = {.config = c,
                                       .labels = &run->labels,
+                                      .probes = probes,
                                       .paths = c->data_valid.n > 0 ? &c->data_valid : &c->data_train,
                                       .model = c->run_dir,
                                       .step = run->counters.step};
     espl_status status = espl_outcome_write(o, &about, folder);
+    json_decref(probes);
     free(folder);
     return status;
+}
+
+/* The run's evaluation on one of its sets. */
+static espl_evaluation evaluation_of(espl_run *run, const espl_dataset *data, espl_predictions *predictions) {
+    return (espl_evaluation){.comm = run->comm,
+                             .engine = &run->engine,
+                             .data = data,
+                             .tape = &run->blueprint.eval,
+                             .sample = &run->memory.sample,
+                             .sum = run->memory.sums,
+                             .predictions = predictions,
+                             .most = run->config->train_eval_batches,
+                             .step = run->counters.step};
+}
+
+static espl_status report_probe(const espl_run *run, const espl_probe *p) {
+    const espl_probe_report report = {.step = run->counters.step,
+                                      .name = p->name,
+                                      .tag = p->tag,
+                                      .loss = p->now,
+                                      .rise = espl_probe_rise(p),
+                                      .tokens = p->targets,
+                                      .seconds = p->seconds};
+    ESPL_TRY(espl_metrics_probe(run->metrics, &report));
+    if (espl_probe_forgets(run->config, p))
+        ESPL_WARN("probe %s: its loss is %.4f above that before the first step, more than train.max_forgetting %g allows", p->name,
+                  espl_probe_rise(p), run->config->train_max_forgetting);
+    return ESPL_OK;
+}
+
+/* The loss on the base's own domain, unless it was looked at at this step. */
+static espl_status probe(espl_run *run) {
+    if (run->probes.n == 0 || run->probes.step == run->counters.step)
+        return ESPL_OK;
+    espl_metrics_note(run->metrics, "probing");
+    const espl_evaluation how = evaluation_of(run, NULL, NULL);
+    ESPL_TRY(espl_probes_evaluate(&run->probes, &how));
+    espl_metrics_note(run->metrics, NULL);
+    espl_status status = ESPL_OK;
+    for (int64_t i = 0; i < run->probes.n && status == ESPL_OK; i++)
+        status = report_probe(run, &run->probes.items[i]);
+    return espl_comm_agree(run->comm, status, "reporting the probes");
 }
 
 /* Evaluates, unless that has been done at this step; what the run ends with is also written into its folder. */
@@ -80,21 +125,14 @@ static espl_status evaluate(espl_run *run, bool final) {
     bool again = run->rated == run->counters.step;
     espl_outcome o = {0};
     espl_status status = ESPL_OK;
+    ESPL_TRY(probe(run));
     if (run->valid.n == 0 || (again && !final))
         return ESPL_OK;
     espl_metrics_note(run->metrics, "evaluating");
     bool classifier = run->blueprint.eval.logits >= 0;
     if (classifier)
         o.predictions = espl_predictions_make((int)run->labels.n);
-    const espl_evaluation evaluation = {.comm = run->comm,
-                                        .engine = &run->engine,
-                                        .data = &run->valid,
-                                        .tape = &run->blueprint.eval,
-                                        .sample = &run->memory.sample,
-                                        .sum = run->memory.sums,
-                                        .predictions = classifier ? &o.predictions : NULL,
-                                        .most = run->config->train_eval_batches,
-                                        .step = run->counters.step};
+    const espl_evaluation evaluation = evaluation_of(run, &run->valid, classifier ? &o.predictions : NULL);
     ESPL_TRY_DONE(espl_evaluate(&evaluation, &o.result));
     espl_metrics_note(run->metrics, NULL);
     ESPL_TRY_DONE(espl_comm_agree(run->comm, espl_outcome_make(run->config, &run->labels, &o), "scoring"));
@@ -112,6 +150,11 @@ done:
 static bool out_of_patience(const espl_run *run) {
     int64_t patience = run->config->eval_patience;
     return patience > 0 && run->counters.worse >= patience;
+}
+
+/* Also after a resume: a checkpoint carries what its probes were. */
+static bool forgets_too_much(const espl_run *run) {
+    return run->config->train_on_forgetting == ESPL_FORGETTING_STOP && espl_probes_forgetting(run->config, &run->probes) != NULL;
 }
 
 static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
@@ -147,7 +190,9 @@ static espl_status loop(espl_run *run) {
     const espl_config *c = run->config;
     espl_counters *n = &run->counters;
     espl_step_result r;
-    while (n->step < run->total_steps && !out_of_patience(run)) {
+    if (espl_probes_new(&run->probes))
+        ESPL_TRY(probe(run));
+    while (n->step < run->total_steps && !out_of_patience(run) && !forgets_too_much(run)) {
         ESPL_TRY(espl_run_step(run, &r));
         ESPL_TRY(report_step(run, &r));
         if (n->step == run->first_step + 1)
@@ -161,7 +206,10 @@ static espl_status loop(espl_run *run) {
         if (!last && due(c->checkpoint_every, n->step))
             ESPL_TRY(espl_run_save(run));
     }
-    if (n->step < run->total_steps)
+    if (n->step < run->total_steps && forgets_too_much(run))
+        ESPL_INFO("training ends at step %lld of %lld: probe %s is above train.max_forgetting (train.on_forgetting: stop)",
+                  (long long)n->step, (long long)run->total_steps, espl_probes_forgetting(c, &run->probes)->name);
+    else if (n->step < run->total_steps)
         ESPL_INFO("training ends at step %lld of %lld: the last %lld evaluations were no better than the best (eval.patience)",
                   (long long)n->step, (long long)run->total_steps, (long long)n->worse);
     return ESPL_OK;

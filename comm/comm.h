@@ -26,6 +26,9 @@ typedef enum espl_reduce { ESPL_SUM, ESPL_MAX, ESPL_MIN } espl_reduce;
  * Errors: usage, when a multi-task Slurm step left this process a singleton (says which --mpi to use). */
 espl_status espl_comm_open(espl_comm **comm, int use_mpi);
 
+/* Local. The MPI that the program runs with: "Open MPI v4.1.4". */
+const char *espl_comm_library(void);
+
 /* Local. Where this rank stands; borrowed. */
 const espl_ranks *espl_comm_ranks(const espl_comm *comm);
 

@@ -16,6 +16,14 @@ espl_status espl__mpi_check(int code, const char *call) {
               call);
 }
 
+const char *espl_comm_library(void) {
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length = 0;
+    MPI_Get_library_version(text, &length);
+    text[strcspn(text, ",\n")] = '\0';
+    return text;
+}
+
 static void mpi_abort(int code) { MPI_Abort(MPI_COMM_WORLD, code); }
 
 static void mpi_close(espl_comm *comm) {

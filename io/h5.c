@@ -56,6 +56,16 @@ static hid_t file_access(bool memory) {
     return access;
 }
 
+const char *espl_h5_version(void) {
+    static char text[48];
+    unsigned major, minor, release;
+    espl_h5_lock();
+    H5get_libversion(&major, &minor, &release);
+    espl_h5_unlock();
+    snprintf(text, sizeof text, "%u.%u.%u", major, minor, release);
+    return text;
+}
+
 espl_status espl_h5_create(const char *path, espl_h5_id *file) {
     hid_t access = file_access(path == NULL);
     *file = noted(H5Fcreate(path != NULL ? path : "memory", H5F_ACC_TRUNC, H5P_DEFAULT, access));

@@ -21,6 +21,9 @@ typedef struct espl_h5_box {
     int64_t at[ESPL_MAX_DIMS], size[ESPL_MAX_DIMS];
 } espl_h5_box;
 
+/* Local. "1.14.3". */
+const char *espl_h5_version(void);
+
 /* Local. One thread at a time uses HDF5. Starts the library on first use: quiet, and with no code of its own at exit. */
 void espl_h5_lock(void);
 void espl_h5_unlock(void);

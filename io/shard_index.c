@@ -88,6 +88,22 @@ done:
     return status;
 }
 
+/* The record as attributes, for people with h5dump: texts as they are, the rest as JSON. What no attribute can hold is in the manifest. */
+static espl_status add_record(espl_h5_id file, json_t *record) {
+    const size_t most = 60000;
+    const char *key;
+    json_t *value;
+    json_object_foreach(record, key, value) {
+        char *name = espl_format("record.%s", key);
+        char *text = json_is_string(value) ? espl_strdup(json_string_value(value)) : json_dumps(value, JSON_ENCODE_ANY | JSON_INDENT(1));
+        espl_status status = text != NULL && strlen(text) < most ? espl_h5_set_text(file, name, text) : ESPL_OK;
+        free(name);
+        free(text);
+        ESPL_TRY(status);
+    }
+    return ESPL_OK;
+}
+
 static espl_status make_image(const espl_manifest *manifest, espl_buffer *image) {
     espl_status status = ESPL_OK;
     espl_h5_id file = -1;
@@ -95,6 +111,7 @@ static espl_status make_image(const espl_manifest *manifest, espl_buffer *image)
     ESPL_TRY_DONE(espl_h5_create(NULL, &file));
     ESPL_TRY_DONE(espl_h5_set_text(file, "format", "espalier index"));
     ESPL_TRY_DONE(espl_h5_set_number(file, "step", manifest->step));
+    ESPL_TRY_DONE(add_record(file, manifest->record));
     for (int64_t i = 0; i < manifest->n_tensors; i++)
         ESPL_TRY_DONE(add_tensor(file, manifest, &manifest->tensors[i]));
     ESPL_TRY_DONE(espl_h5_image(file, image));

@@ -20,6 +20,7 @@
 #include "io/tokenizer/tokenizer.h"
 #include "src/core/status.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -66,6 +67,8 @@ typedef struct espl_tokens_recipe {
     espl_truncation truncation; /* what is kept; of a target always its head */
 
     const char *cache; /* folder, made when absent */
+    json_t *files;     /* an array that gets {"path", "bytes", "xxh3"} of every file (above 8 MiB: the XXH3 of the XXH3s of its blocks of
+                        * 8 MiB); of a store its "key" instead. NULL: not wanted */
     int threads;       /* a rank; 0: shares the node's cores among its ranks */
 } espl_tokens_recipe;
 

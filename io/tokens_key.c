@@ -99,6 +99,18 @@ static espl_status check_same(espl_comm *comm, const espl_buffer *facts) {
     return ESPL_OK;
 }
 
+/* What the files are, from the hashes of their blocks. */
+static void list_files(const espl_inputs *inputs, const int64_t *hashes, json_t *files) {
+    for (int64_t i = 0; i < inputs->n; i++) {
+        const espl_input *input = &inputs->items[i];
+        size_t n = (size_t)((input->bytes + BLOCK_BYTES - 1) / BLOCK_BYTES);
+        uint64_t hash = n == 1 ? (uint64_t)*hashes : XXH3_64bits(hashes, n * sizeof *hashes);
+        json_array_append_new(files, json_pack("{s:s, s:I, s:o}", "path", input->path, "bytes", (json_int_t)input->bytes, "xxh3",
+                                               json_sprintf("%016llx", (unsigned long long)hash)));
+        hashes += n;
+    }
+}
+
 espl_status espl__store_key(espl_comm *comm, const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe, const espl_inputs *inputs,
                             uint64_t *key) {
     espl_status status = ESPL_OK;
@@ -110,6 +122,8 @@ espl_status espl__store_key(espl_comm *comm, const espl_tokenizer *tokenizer, co
     ESPL_TRY_DONE(check_same(comm, &facts));
     hashes = espl_calloc((size_t)n + 1, sizeof *hashes);
     ESPL_TRY_DONE(hash_blocks(comm, inputs, blocks, n, hashes));
+    if (recipe->files != NULL)
+        list_files(inputs, hashes, recipe->files);
     espl_buffer_append(&facts, hashes, (size_t)n * sizeof *hashes);
     *key = XXH3_64bits(facts.data, facts.size);
 done:

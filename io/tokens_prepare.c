@@ -170,10 +170,14 @@ done:
 
 /* ---- Stores that the user brings. */
 
-static espl_status check_store(const espl_tokenizer *tokenizer, const char *path) {
+static espl_status check_store(const espl_tokenizer *tokenizer, const espl_input *input, json_t *files) {
+    const char *path = input->path;
     espl_tokens tokens;
     ESPL_TRY(espl_tokens_open(path, true, &tokens));
     int64_t vocabulary = tokens.vocabulary;
+    if (files != NULL)
+        json_array_append_new(files, json_pack("{s:s, s:I, s:o}", "path", path, "bytes", (json_int_t)input->bytes, "key",
+                                               json_sprintf("%016llx", (unsigned long long)tokens.key)));
     espl_tokens_close(&tokens);
     if (tokenizer != NULL && vocabulary > espl_tokenizer_size(tokenizer))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: made with a vocabulary of %lld, expected at most the tokenizer's %lld", path, (long long)vocabulary,
@@ -181,12 +185,13 @@ static espl_status check_store(const espl_tokenizer *tokenizer, const char *path
     return ESPL_OK;
 }
 
-static espl_status prepare_store(espl_comm *comm, const espl_tokenizer *tokenizer, const espl_inputs *inputs, char **path) {
+static espl_status prepare_store(espl_comm *comm, const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe,
+                                 const espl_inputs *inputs, char **path) {
     espl_status status = ESPL_OK;
     if (inputs->n != 1)
         ESPL_FAIL(ESPL_ERR_DATA, "%s and %lld other files, expected one token store", inputs->items[0].path, (long long)inputs->n - 1);
     if (espl_comm_ranks(comm)->rank == 0)
-        status = check_store(tokenizer, inputs->items[0].path);
+        status = check_store(tokenizer, &inputs->items[0], recipe->files);
     ESPL_TRY(espl_comm_agree(comm, status, "opening the token store"));
     *path = espl_strdup(inputs->items[0].path);
     return ESPL_OK;
@@ -222,7 +227,7 @@ espl_status espl_tokens_prepare(espl_comm *comm, const espl_tokenizer *tokenizer
     *path = NULL;
     espl_status status = espl_comm_agree(comm, find_inputs(recipe, &inputs, &stores), "finding the data");
     if (status == ESPL_OK)
-        status = stores ? prepare_store(comm, tokenizer, &inputs, path) : prepare_text(comm, tokenizer, recipe, &inputs, path);
+        status = stores ? prepare_store(comm, tokenizer, recipe, &inputs, path) : prepare_text(comm, tokenizer, recipe, &inputs, path);
     espl_inputs_free(&inputs);
     return status;
 }

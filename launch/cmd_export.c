@@ -10,8 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char text[] = "Writes the weights of a checkpoint (or of the newest good one of a run folder) as a Hugging Face folder:\n"
-                           "safetensors, config.json, the tokenizer's files, and espalier.json with where it all came from.\n";
+static const char text[] =
+    "Writes the weights of a checkpoint (or of the newest good one of a run folder) as a Hugging Face folder:\n"
+    "safetensors, config.json, the tokenizer's files, and where it all came from: espalier.json, and README.md as a model card.\n";
 
 static espl_status find_checkpoint(const char *path, char **checkpoint) {
     espl_comm *self = NULL;

@@ -3,6 +3,7 @@
 #include "launch/session.h"
 #include "launch/signals.h"
 
+#include "io/h5.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/train/run.h"
@@ -12,6 +13,12 @@
 static const char text[] =
     "Trains by a config, on as many ranks as the launcher started (mpirun, srun), or on one without a launcher.\n"
     "SIGTERM, SIGUSR1 or SIGINT: a checkpoint is saved and the exit code is 75; the same command goes on from there.\n";
+
+#ifdef __clang__
+#define COMPILER __VERSION__
+#else
+#define COMPILER "GCC " __VERSION__
+#endif
 
 typedef struct job {
     espl_words operands, sets;
@@ -26,7 +33,11 @@ static espl_status body(espl_comm *comm, void *context) {
     espl_config_make(&config);
     ESPL_TRY_DONE(espl_session_agree(comm, espl_recipe_read(job->operands.items[0], &job->sets, &config), "reading the config"));
     espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
-    const espl_library libraries[] = {{"espalier", ESPL_VERSION}, {"kernels", espl_kernels_describe()}};
+    const espl_library libraries[] = {{"espalier", ESPL_VERSION},
+                                      {"kernels", espl_kernels_describe()},
+                                      {"MPI", espl_comm_library()},
+                                      {"HDF5", espl_h5_version()},
+                                      {"compiler", COMPILER}};
     espl_run_options options = {.resume = job->resume,
                                 .stop_requested = espl_signals_pending,
                                 .command_line = job->command_line,

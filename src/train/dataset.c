@@ -62,12 +62,13 @@ static espl_status check_labels(const espl_tokens *store, const espl_dataset_use
 }
 
 static espl_status open_source(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, const espl_dataset_use *use,
-                               char *const *path, char **store, espl_tokens *tokens) {
+                               char *const *path, json_t *files, char **store, espl_tokens *tokens) {
     char *cache = config->data_cache[0] != '\0' ? espl_strdup(config->data_cache) : espl_format("%s/cache", config->run_dir);
     espl_tokens_recipe recipe = recipe_of(config, use);
     espl_status status = ESPL_OK;
     recipe.paths = path;
     recipe.cache = cache;
+    recipe.files = files;
     ESPL_TRY_DONE(espl_tokens_prepare(comm, tokenizer, &recipe, store));
     ESPL_TRY_DONE(espl_comm_agree(comm, espl_tokens_open(*store, false, tokens), "opening the token store"));
     ESPL_TRY_DONE(check_labels(tokens, use, *path));
@@ -100,12 +101,13 @@ static espl_status prepare_sources(espl_comm *comm, const espl_config *config, c
                         .sources = espl_calloc(n, sizeof *d->sources),
                         .paths = espl_calloc(n, sizeof *d->paths),
                         .chosen = espl_calloc(n, sizeof *d->chosen),
+                        .files = json_array(),
                         .n = paths->n};
     if (use->training && config->data_weights.n > 0 && config->data_weights.n != paths->n)
         ESPL_FAIL(ESPL_ERR_USAGE, "data.weights has %lld entries, data.train %lld: one weight an entry is expected",
                   (long long)config->data_weights.n, (long long)paths->n);
     for (int64_t i = 0; i < paths->n; i++) {
-        ESPL_TRY(open_source(comm, config, tokenizer, use, &paths->items[i], &d->paths[i], &d->stores[i]));
+        ESPL_TRY(open_source(comm, config, tokenizer, use, &paths->items[i], d->files, &d->paths[i], &d->stores[i]));
         describe_source(config, use, i, d, paths->items[i]);
     }
     return ESPL_OK;
@@ -422,5 +424,6 @@ void espl_dataset_close(espl_dataset *dataset) {
     free(dataset->paths);
     free(dataset->chosen);
     free(dataset->class_weights);
+    json_decref(dataset->files);
     *dataset = (espl_dataset){0};
 }

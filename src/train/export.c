@@ -4,6 +4,7 @@
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/train/companions.h"
+#include "src/train/model_card.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -98,6 +99,7 @@ espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const 
     ESPL_TRY_DONE(write_provenance(record, checkpoint, folder));
     ESPL_TRY_DONE(espl_safetensors_write(folder, all.items, all.n, shard_bytes));
     ESPL_TRY_DONE(write_config(record, dtype, folder));
+    ESPL_TRY_DONE(espl_model_card_write(record, folder));
     if (companions != NULL)
         ESPL_TRY_DONE(espl_companions_copy(companions, "", folder));
     else

@@ -12,7 +12,7 @@
 #include "src/train/evaluate.h"
 #include "src/train/memory.h"
 #include "src/train/metrics.h"
-#include "src/train/probe.h"
+#include "src/train/probes.h"
 #include "src/train/runinfo.h"
 #include "src/train/tape_log.h"
 

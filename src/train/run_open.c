@@ -7,7 +7,7 @@
 #include "src/plan/peak.h"
 #include "src/train/choose_device.h"
 #include "src/train/companions.h"
-#include "src/train/runinfo.h"
+#include "src/train/provenance.h"
 #include "src/train/threads.h"
 #include "src/train/weights.h"
 
@@ -355,11 +355,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(espl_comm_watch(comm, config->run_watchdog)); /* not before: tokenising may take long, and ranks wait for the slowest */
     ESPL_TRY(espl_comm_agree(comm, open_memory(run), "taking memory"));
     ESPL_TRY(open_saver(run));
-    run->provenance = espl_runinfo_make(options->libraries, options->n_libraries);
-    json_object_set_new(run->provenance, "command_line", json_string(options->command_line));
-    json_object_set_new(
-        run->provenance, "device",
-        json_pack("{s:s, s:s, s:s}", "backend", run->engine.name, "name", run->engine.info.name, "libraries", run->engine.info.libraries));
+    ESPL_TRY(espl_provenance_make(run, options));
     ESPL_TRY(espl_run_resume(run, options->resume, &loaded));
     if (!loaded)
         ESPL_TRY(espl_comm_agree(comm, start_weights(run), "reading the weights"));

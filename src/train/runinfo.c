@@ -85,12 +85,16 @@ static void add_system(json_t *about) {
     json_object_set_new(about, "arch", json_string(name.machine));
 }
 
-static void add_time(json_t *about) {
+void espl_runinfo_time(char text[32]) {
     time_t now = time(NULL);
     struct tm utc;
-    char text[32];
     gmtime_r(&now, &utc);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &utc);
+}
+
+static void add_time(json_t *about) {
+    char text[32];
+    espl_runinfo_time(text);
     json_object_set_new(about, "started", json_string(text));
 }
 

@@ -14,6 +14,9 @@ typedef struct espl_library {
  * this is (Slurm, PBS, LSF, Flux). The caller owns it (json_decref). */
 json_t *espl_runinfo_make(const espl_library *libraries, size_t n);
 
+/* Local. Now, in UTC: "2026-01-31T23:59:59Z". */
+void espl_runinfo_time(char text[32]);
+
 /* Local. Resident memory of this process in bytes, now and at its highest; 0 when /proc does not tell. Takes no memory. */
 size_t espl_runinfo_rss(void);
 size_t espl_runinfo_peak_rss(void);

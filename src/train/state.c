@@ -134,7 +134,7 @@ static void set_hash(json_t *object, const char *name, uint64_t hash) {
 
 static json_t *make_record(const espl_run *run) {
     json_t *record = json_object();
-    char *text = NULL;
+    char *text = NULL, saved[32];
     size_t size = 0;
     FILE *memory = open_memstream(&text, &size);
     espl_config_print(run->config, memory);
@@ -149,6 +149,8 @@ static json_t *make_record(const espl_run *run) {
     json_object_set_new(record, "weights", json_string(espl_dtype_name(espl_blueprint_truth(&run->blueprint))));
     json_object_set_new(record, "ranks", json_integer(run->ranks->size));
     json_object_set(record, "provenance", run->provenance);
+    espl_runinfo_time(saved);
+    json_object_set_new(record, "saved", json_string(saved));
     free(text);
     return record;
 }

@@ -1,6 +1,6 @@
 /* Forgetting: the loss on sets of what the base model knew, before the first step, while it trains, and after. */
-#ifndef ESPL_TRAIN_PROBE_H
-#define ESPL_TRAIN_PROBE_H
+#ifndef ESPL_TRAIN_PROBES_H
+#define ESPL_TRAIN_PROBES_H
 
 #include "src/train/evaluate.h"
 

@@ -1,4 +1,4 @@
-#include "src/train/probe.h"
+#include "src/train/probes.h"
 
 #include "src/core/buffer.h"
 #include "src/core/log.h"

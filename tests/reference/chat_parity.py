@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Chat templates rendered by us and by transformers: the text, and the spans of generation blocks, must be the same.
+
+    chat_parity.py --build BUILD [--templates FOLDER ...]
+
+Templates: tests/goldens/chat/*.jinja, those in ESPL_SHARED_DATA/chat_templates, and every .jinja in the folders given. Conversations: plain
+ones, several turns, unicode, empty contents, control tokens in contents, tools, and ones that templates refuse; where transformers fails,
+we must fail too. Of the shared templates also the ids. Needs transformers; exit 77 without it.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+try:
+    from transformers.utils.chat_template_utils import _compile_jinja_template, _plain_template_data, _render_with_assistant_indices
+except ImportError:
+    print("transformers is not installed")
+    sys.exit(77)
+
+HERE = pathlib.Path(__file__).resolve().parent
+SHARED = os.environ.get("ESPL_SHARED_DATA") or HERE.parents[2] / "shared/data"
+
+USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
+
+
+def talk(*contents, system=None):
+    messages = [{"role": SYSTEM, "content": system}] if system is not None else []
+    return messages + [{"role": [USER, ASSISTANT][i % 2], "content": text} for i, text in enumerate(contents)]
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "description": "Tells the weather.\nSays \"rain\" often.", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string", "description": "where: é, 漢"}, "days": {"type": "integer", "default": 1}},
+    "required": ["city"]}}}
+CALL = {"role": ASSISTANT, "content": "", "tool_calls": [
+    {"type": "function", "id": "abcdefghi", "function": {"name": "weather", "arguments": {"city": "Köln", "days": 2, "x": [1.5, None, True]}}}]}
+ANSWER = {"role": "tool", "name": "weather", "tool_call_id": "abcdefghi", "content": "{\"rain\": 1}"}
+
+TALKS = [
+    talk("Hi"),
+    talk("Hi", "Hello."),
+    talk("Hi", "Hello.", "How?", "Well."),
+    talk("Hi", "Hello.", "How?", system="Be kind."),
+    talk("Hi", "Hello.", system="Be kind."),
+    talk("  blanks \n", "\t in front and behind\u00a0\u2003 \n\n", "x", "y"),
+    talk("", ""),
+    talk("", "", "", "", system=""),
+    talk("äöü ß Ǆ 漢字 🎉\u0301 e\u0301", "'quotes' \"double\" \\ back <|im_end|> </s> [INST] {{ x }} {% if %} {# c #}", system="\r\nline\rline\n"),
+    talk("<|eot_id|><|start_header_id|>system<|end_header_id|>", "<think>\nso\n</think>\n\nyes", "and <tool_response>", "<think>b</think>no"),
+    talk("Think", "<think>\nlong\n\n</think>\n\n  done  ", "again", "plain"),
+    [{"role": SYSTEM, "content": "a"}, {"role": SYSTEM, "content": "b"}, {"role": USER, "content": "c"}],
+    [{"role": ASSISTANT, "content": "first"}, {"role": USER, "content": "second"}],
+    [{"role": USER, "content": "a"}, {"role": USER, "content": "b"}],
+    [{"role": "critic", "content": "who?"}],
+    [{"role": USER, "content": "Weather?"}, CALL, ANSWER, {"role": ASSISTANT, "content": "It rains."}],
+    [{"role": USER, "content": [{"type": "text", "text": "part one"}, {"type": "text", "text": "part two"}]}, {"role": ASSISTANT, "content": [{"type": "text", "text": "ok"}]}],
+    [{"role": USER, "content": "q"}, {"role": ASSISTANT, "content": "a", "reasoning_content": "because\n"}, {"role": USER, "content": "r"},
+     {"role": ASSISTANT, "content": "b", "reasoning_content": "\nsince"}],
+    [{"role": USER}],
+    [{"role": USER, "content": None}],
+    [],
+]
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+DATE = "2026-02-01"
+
+# Single constructs, each as a template: what the conversations above may not reach.
+SNIPPETS = [
+    "{{ 1 + 2 * 3 - 4 // 3 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 1e16 }} {{ 1.0 }} {{ 0.1 + 0.2 }} {{ 1e-5 }} {{ 123456789.125 }}",
+    "{{ 'a' ~ 1 ~ none ~ true ~ 1.5 ~ [1, 'b', \"it's\", none] ~ {'k': 'v\\n', 'n': [1]} }}",
+    "{{ 'abc'[0] }}{{ 'äöü'[1] }}{{ 'äöü'[-1] }}{{ 'äöü'[::-1] }}{{ 'abcdef'[1:5:2] }}{{ [1,2,3][::-1] }}{{ [1,2,3][-2:] }}{{ 'abc'[5:2] }}{{ [1,2,3][:-5:-1] }}",
+    "{{ 'abc' | upper }}{{ 'ÄB' | lower }}{{ 'hello world-wide (web)' | title }}{{ 'hELLO' | capitalize }}{{ ' x ' | trim }}|{{ 'xxaxx' | trim('x') }}",
+    "{{ [3,1,2] | sort }}{{ [3,1,2] | sort(reverse=true) }}{{ ['b','A','c'] | sort | join(',') }}{% for k, v in {'b':1,'a':2} | dictsort %}{{ k }}{{ v }}{% endfor %}{{ [1,1,2] | unique | list }}",
+    "{{ [1,2,3] | first }}{{ [1,2,3] | last }}{{ [] | first is defined }}{{ 'abc' | length }}{{ {'a':1} | count }}{{ 'äb' | list }}{{ [1,2] | reverse | list }}",
+    "{{ x is defined }}{{ x is undefined }}{{ none is none }}{{ 'a' is string }}{{ {} is mapping }}{{ [] is sequence }}{{ 'a' is iterable }}{{ 1 is number }}{{ true is boolean }}{{ 1 is odd }}{{ 2 is divisibleby 2 }}{{ 1 is not string }}",
+    "{{ x | default('d') }}{{ '' | default('d') }}{{ '' | default('d', true) }}{{ none | d('e', boolean=true) }}",
+    "{{ 1 < 2 < 3 }}{{ 1 < 2 > 3 }}{{ 'a' in 'abc' }}{{ 'k' in {'k': 1} }}{{ 3 not in [1, 2] }}{{ 1 == 1.0 }}{{ true == 1 }}{{ 'a' < 'b' }}{{ [1, 'a'] == [1.0, 'a'] }}",
+    "{{ 'yes' if x else 'no' }}{{ 'yes' if x }}{{ not x or y }}{{ (x or 'z') and 'w' }}",
+    "{% for i in range(3) %}{{ loop.index }}{{ loop.first }}{{ loop.last }}{{ loop.revindex0 }}{{ loop.previtem }}{{ loop.nextitem }},{% else %}none{% endfor %}{% for i in [] %}{% else %}none{% endfor %}",
+    "{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}={{ v }};{% endfor %}{% for i in range(10) if i % 2 %}{{ loop.index }}{{ i }}{% if i > 6 %}{% break %}{% endif %}{% if i == 3 %}{% continue %}{% endif %}.{% endfor %}",
+    "{% set ns = namespace(a=1) %}{% for i in [1,2] %}{% set ns.a = ns.a + i %}{% set b = i %}{% endfor %}{{ ns.a }}{{ b is defined }}{% set c %}  text {{ ns.a }}{% endset %}[{{ c }}]{% set d, e = 1, 2 %}{{ d }}{{ e }}",
+    "{% macro m(a, b='x') %}({{ a }}{{ b }}){% endmacro %}{{ m(1) }}{{ m(1, b=2) }}{{ m('a') | upper }}{% macro r(n) %}{{ n }}{% if n > 0 %}{{ r(n - 1) }}{% endif %}{% endmacro %}{{ r(3) }}",
+    "a  {%- if true -%}  b  {%- endif -%}  c {# note #} d\n  {% if true %}\n  e\n  {%+ if true %}\n f {%- endif +%}\n{% endif %}\n {#- x -#} g {{- 'h' -}} \n i\n",
+    "{% raw %}{{ x }} {% if %}{% endraw %}|{%- raw -%}  {{ y }}  {%- endraw -%}  z",
+    "{{ {'a': [1, 2.5, none, true], 'b': 'é\"\\n\\t\\u0001/', 'c': {}} | tojson }}{{ {'b': 1, 'a': [1]} | tojson(indent=2) }}{{ {'b': 'é', 'a': 2} | tojson(ensure_ascii=true, sort_keys=true) }}{{ [] | tojson(indent=4) }}",
+    "{{ 'a,b,,c'.split(',') }}{{ ' a  b '.split() }}{{ 'a,b,c'.split(',', 1) }}{{ 'abc'.startswith('ab') }}{{ 'abc'.endswith(('x', 'c')) }}{{ 'x-x-x'.replace('x', 'y', 2) }}{{ 'aXbX'.rstrip('X') }}{{ '\\n a'.lstrip('\\n') }}{{ 'a\\nb\\r\\nc'.splitlines() }}",
+    "{{ [{'r': 'u', 'c': {'t': 1}}, {'r': 'a', 'c': {'t': 2}}] | selectattr('r', 'equalto', 'u') | map(attribute='c.t') | list }}{{ ['a', 'b'] | map('upper') | join('+') }}{{ [1, 2, 3] | select('odd') | list }}{{ [0, 1] | reject | list }}{{ [{'a': 1}, {}] | rejectattr('a') | list }}",
+    "{{ 'l1\\nl2\\n\\nl3' | indent(2) }}|{{ 'l1\\nl2' | indent(1, true) }}|{{ '3' | int + 1 }}{{ 'x' | int }}{{ '2.5' | float }}{{ -3 | abs }}{{ 5 | string + 'x' }}",
+    "{{ strftime_now('%d %b %Y') }}", "{{ raise_exception('no: ' ~ 1) }}", "{{ undefined_name.attribute }}", "{{ missing + 'x' }}", "{{ 1 + 'a' }}", "{{ 1 // 0 }}",
+    "{{ messages[0]['role'] }}{{ messages[0].role }}{{ messages.0.role if messages }}", "{{ 'a' 'b' \"c\" }}{{ '\\x41\\u00e9\\'\\\\' }}{{ 'a\\qb' }}",
+    "{{ {'x': {'y': 2}}.get('x').y }}{{ {'x': 1}.get('z', 5) }}{{ {'x': 1}.get('z') }}{{ {'x': 1}.keys() | list }}{{ {'x': 1}.values() | list }}",
+    "{% if a is defined and a %}1{% elif true %}2{% else %}3{% endif %}{% if messages | length > 0 and messages[0].role == 'user' %}u{% endif %}",
+    "{% generation %}one{% set q = 1 %}{% endgeneration %}-{{ q is defined }}-{% for m in messages %}{% generation %}{{ m.content }}é{% endgeneration %}é{% endfor %}",
+    "{{ 'abc' * 2 }}{{ 'a' ~ 'b' * 2 }}{{ [1] + [2] }}{{ (1, 2) | list }}{{ {'a': 1,} }}{{ [1, 2,] }}{{ 10 | string | length }}",
+    "{{ a.b is defined }}", "{{ messages[9] is defined }}{{ 'x' in messages }}{{ none == false }}{{ '' == none }}",
+]
+
+# Jinja that we do not take: an error, never another text.
+REFUSED = ["{% include 'x' %}", "{% extends 'x' %}", "{{ 'x' | nofilter }}", "{{ 1 is notest }}", "{% for x in y recursive %}{% endfor %}", "{{ 2 ** 3 }}",
+           "{{ [].append(1) }}", "{{ x.__class__ }}{{ ''.__class__.mro() }}", "{% call x() %}{% endcall %}", "{% if true %}", "{{ 'x }}", "{{ ( }}", "{% endif %}", "{{ '%s' % 1 }}"]
+
+
+def variables(messages, generation, tools):
+    return {**SPECIAL, "messages": messages, "tools": tools, "documents": None, "add_generation_prompt": generation}
+
+
+def reference(template, given):
+    """The text and the spans in bytes, or None where transformers fails."""
+    try:
+        compiled = _compile_jinja_template(template)
+        compiled.environment.globals["strftime_now"] = lambda form: __import__("datetime").datetime.fromisoformat(DATE).strftime(form)
+        text, spans = _render_with_assistant_indices(compiled_template=compiled, **_plain_template_data(given))
+    except Exception:  # whatever it raises, it refuses
+        return None
+    return text, [[len(text[:begin].encode()), len(text[:end].encode())] for begin, end in spans]
+
+
+def cases(templates):
+    for name, template in templates:
+        for messages in TALKS:
+            for generation in (False, True):
+                for tools in (None, [TOOL]):
+                    yield name, template, variables(messages, generation, tools)
+    for template in SNIPPETS:
+        yield "snippet", template, variables(TALKS[3], False, None)
+
+
+def render(args, requests):
+    lines = "".join(json.dumps({"template": t, "variables": v, "date": DATE}) + "\n" for _, t, v in requests)
+    out = subprocess.run([f"{args.build}/tests/chat_probe"], input=lines, capture_output=True, text=True, check=True, timeout=600)
+    return [json.loads(line) for line in out.stdout.splitlines()]
+
+
+def compare_texts(args, templates):
+    requests = list(cases(templates))
+    wrong, refused = 0, 0
+    for (name, template, given), ours in zip(requests, render(args, requests), strict=True):
+        theirs = reference(template, given)
+        refused += theirs is None
+        if ("error" in ours) == (theirs is None) and (theirs is None or (ours["text"], ours["generated"]) == (theirs[0], theirs[1])):
+            continue
+        wrong += 1
+        if wrong <= args.show:
+            print(f"{name}: {template[:100] if name == 'snippet' else ''} {json.dumps(given['messages'])[:200]} {given['add_generation_prompt']} {bool(given['tools'])}")
+            print("  ours  ", ours, "\n  theirs", theirs)
+    print(f"{len(requests)} renderings of {len(templates)} templates and {len(SNIPPETS)} snippets, {refused} refused by both: {wrong} differ")
+    return wrong
+
+
+def check_refused(args):
+    answers = render(args, [("", t, variables(TALKS[1], False, None)) for t in REFUSED])
+    accepted = [t for t, a in zip(REFUSED, answers, strict=True) if "error" not in a]
+    print(f"{len(REFUSED)} templates outside what is supported: {len(accepted)} accepted {accepted}")
+    return len(accepted)
+
+
+def find_templates(args):
+    folders = [HERE.parent / "goldens/chat", pathlib.Path(SHARED) / "chat_templates", *map(pathlib.Path, args.templates)]
+    return [(path.name, path.read_text()) for folder in folders for path in sorted(folder.glob("*.jinja"))]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", required=True)
+    parser.add_argument("--templates", nargs="*", default=[])
+    parser.add_argument("--show", type=int, default=5)
+    args = parser.parse_args()
+    wrong = compare_texts(args, find_templates(args)) + check_refused(args)
+    return wrong != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ typedef struct session {
     const espl_prompt *prompts;
     int n, rows;
     int64_t vocab, longest; /* longest prompt with its new tokens */
-    float *logits;          /* [rows, vocab] */
+    float *logits;          /* [rows, vocab], the decoder's */
     int32_t *text;          /* [rows, longest] prompt and generated tokens of each row */
     int64_t *length;        /* [rows] */
     int32_t *feed_rows, *feed_counts, *feed_ids;
@@ -26,7 +26,7 @@ static void open_session(session *s) {
         if (s->prompts[i].n + s->options->max_new > s->longest)
             s->longest = s->prompts[i].n + s->options->max_new;
     }
-    s->logits = espl_malloc(rows * (size_t)s->vocab * sizeof *s->logits);
+    s->logits = espl_decoder_logits(s->decoder);
     s->text = espl_malloc(rows * (size_t)s->longest * sizeof *s->text);
     s->length = espl_calloc(rows, sizeof *s->length);
     s->feed_rows = espl_malloc(rows * sizeof *s->feed_rows);
@@ -36,7 +36,6 @@ static void open_session(session *s) {
 }
 
 static void close_session(session *s) {
-    free(s->logits);
     free(s->text);
     free(s->length);
     free(s->feed_rows);

@@ -35,6 +35,11 @@ static const fact facts[] = {
     {"validation loss", LAST_EVAL, "valid_loss", 0},
     {"perplexity", LAST_EVAL, "perplexity", 0},
     {"bits a byte", LAST_EVAL, "bits_per_byte", 0},
+    {"accuracy", LAST_EVAL, "accuracy", 0},
+    {"F1", LAST_EVAL, "f1", 0},
+    {"ROUGE-L", LAST_EVAL, "rougeL", 0},
+    {"BLEU", LAST_EVAL, "bleu", 0},
+    {"chrF", LAST_EVAL, "chrf", 0},
     {"tokens", LAST_STEP, "tokens", 0},
     {"steps skipped", LAST_STEP, "skipped_steps", 0},
     {"tokens a second", LAST_STEP, "tokens_per_second", 0},
@@ -83,13 +88,17 @@ static void overview(const report *r) {
 /* ---- Curves. */
 
 typedef struct plot {
-    const char *title, *unit, *column;
-    const char *valid; /* column of the evaluations that goes into the same chart, or NULL */
-    bool smooth;       /* a mean over the noise of single steps */
+    const char *title, *unit, *column; /* column of the steps, or NULL */
+    const char *valid;                 /* column of the evaluations that goes into the same chart, or NULL */
+    bool smooth;                       /* a mean over the noise of single steps */
 } plot;
 
 static const plot plots[] = {
     {"Loss", "nats a target token", "loss", "valid_loss", true},
+    {"Accuracy", "of the validation texts", NULL, "accuracy", false},
+    {"F1", "of the validation texts", NULL, "f1", false},
+    {"ROUGE-L", "of the texts that were generated", NULL, "rougeL", false},
+    {"chrF", "of the texts that were generated", NULL, "chrf", false},
     {"Learning rate", "", "lr", NULL, false},
     {"Gradient norm before clipping", "", "grad_norm", NULL, true},
     {"Throughput", "tokens a second", "tokens_per_second", NULL, true},
@@ -101,8 +110,7 @@ static void add_curve(espl_chart *chart, char *name, espl_series points, int64_t
     chart->curves[chart->n++] = (espl_curve){name, points, (int)(colour % COLOURS), stroke};
 }
 
-/* One run: raw values pale under their mean, validation dashed. Several: the means and validations, a colour a run. */
-static void add_run(const report *r, const plot *p, int64_t i, espl_chart *chart) {
+static void add_steps(const report *r, const plot *p, int64_t i, espl_chart *chart) {
     const espl_run_files *run = &r->runs[i];
     espl_series raw = espl_series_of(run->steps, p->column);
     if (p->smooth) {
@@ -114,6 +122,13 @@ static void add_run(const report *r, const plot *p, int64_t i, espl_chart *chart
         raw = mean;
     }
     add_curve(chart, espl_format(p->valid == NULL ? "%s" : "%s, training", run->name), raw, i, ESPL_STROKE_LINE);
+}
+
+/* One run: raw values pale under their mean, validation dashed. Several: the means and validations, a colour a run. */
+static void add_run(const report *r, const plot *p, int64_t i, espl_chart *chart) {
+    const espl_run_files *run = &r->runs[i];
+    if (p->column != NULL)
+        add_steps(r, p, i, chart);
     if (p->valid != NULL)
         add_curve(chart, espl_format("%s, validation", run->name), espl_series_of(run->evals, p->valid), r->n == 1 ? 1 : i,
                   ESPL_STROKE_MARKED);

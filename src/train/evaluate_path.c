@@ -3,6 +3,7 @@
 #include "src/core/buffer.h"
 #include "src/train/choose_device.h"
 #include "src/train/inference.h"
+#include "src/train/memory.h"
 #include "src/train/streams.h"
 #include "src/train/text_scores.h"
 #include "src/train/threads.h"
@@ -50,11 +51,6 @@ static void free_memory(own_memory *m) {
     espl_engine_give_back(m->engine, &m->work);
 }
 
-static int64_t length_of(const espl_config *config, int64_t positions) {
-    int64_t length = config->data_sequence_length > 0 ? config->data_sequence_length : positions;
-    return length < config->train_micro_batch_tokens ? length : config->train_micro_batch_tokens;
-}
-
 /* A classifier brings its labels along, unless the config names them. */
 static espl_status find_labels(espl_comm *comm, const espl_config *config, const espl_model *model, espl_labels *labels) {
     const json_t *names = json_object_get(model->config, "id2label");
@@ -90,6 +86,7 @@ typedef struct opened {
     espl_dataset data;
     espl_tape tape;
     own_memory memory;
+    espl_decoder *decoder; /* NULL: nothing is generated */
     int threads;
 } opened;
 
@@ -118,7 +115,7 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const ch
     ESPL_TRY(find_labels(comm, config, model, &o->labels));
     ESPL_TRY(check_head(config, model, &o->labels));
     espl_dataset_use use = {.room = espl_room_of(config, model->dims.positions),
-                            .length = length_of(config, model->dims.positions),
+                            .length = espl_blueprint_length(config, model->dims.positions),
                             .eos = model->dims.eos,
                             .start = model->dims.start,
                             .labels = &o->labels};
@@ -143,12 +140,28 @@ static espl_status evaluate(const espl_config *config, espl_comm *comm, opened *
     return espl_comm_agree(comm, espl_outcome_make(config, &o->labels, outcome), "scoring");
 }
 
-static espl_status add_texts_and_files(const espl_config *config, espl_comm *comm, const opened *o, const char *path, const char *folder,
+static espl_status add_texts(const espl_config *config, espl_comm *comm, opened *o, const espl_outcome_about *about, const char *folder,
+                             espl_outcome *outcome) {
+    const espl_inference *in = &o->model;
+    const espl_decoder_size size = espl_text_scores_size(config, espl_text_scores_longest(&o->data));
+    const espl_decoder_use use = {.engine = in->engine,
+                                  .model = in->model,
+                                  .weights = in->weights,
+                                  .rope = in->rope,
+                                  .threads = in->threads,
+                                  .source_tokens = size.source_tokens};
+    ESPL_TRY(espl_comm_agree(comm, espl_decoder_make(&use, size.rows, size.capacity, size.tokens, &o->decoder), "taking memory"));
+    const espl_text_scores_use texts = {
+        .comm = comm, .model = in->model, .tokenizer = in->tokenizer, .data = &o->data, .decoder = o->decoder, .step = about->step};
+    return espl_text_scores_add(&texts, about, folder, outcome);
+}
+
+static espl_status add_texts_and_files(const espl_config *config, espl_comm *comm, opened *o, const char *path, const char *folder,
                                        espl_outcome *outcome) {
     const espl_outcome_about about = {
         .config = config, .labels = &o->labels, .paths = paths_of(config), .model = path, .step = o->model.step};
     if (config->data_task == ESPL_TASK_SEQ2SEQ && config->eval_generate)
-        ESPL_TRY(espl_text_scores_add(comm, &o->model, &o->data, &about, folder, outcome));
+        ESPL_TRY(add_texts(config, comm, o, &about, folder, outcome));
     if (folder == NULL)
         return ESPL_OK;
     espl_status status = espl_comm_ranks(comm)->rank == 0 ? espl_outcome_write(outcome, &about, folder) : ESPL_OK;
@@ -165,6 +178,7 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
     ESPL_TRY_DONE(evaluate(config, comm, &o, outcome));
     ESPL_TRY_DONE(add_texts_and_files(config, comm, &o, path, folder, outcome));
 done:
+    espl_decoder_free(&o.decoder);
     free_memory(&o.memory);
     espl_tape_free(&o.tape);
     espl_dataset_close(&o.data);

@@ -2,17 +2,63 @@
 
 #include "src/core/buffer.h"
 #include "src/train/streams.h"
+#include "src/train/text_scores.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const char *const names[ESPL_N_ARENAS] = {"PARAM", "GRAD", "OPT", "ACT", "WORK", "STAGE"};
 
 const char *espl_arena_name(espl_arena_id id) { return names[id]; }
 
+/* A score that the task does not have would leave every evaluation without a rating. */
+static espl_status check_best(const espl_config *config) {
+    const char *best = espl_config_choice("eval", "best", config->eval_best), *task = espl_config_choice("data", "task", config->data_task);
+    bool texts = espl_text_scores_rate(config);
+    if (config->eval_best == ESPL_BEST_LOSS)
+        return ESPL_OK;
+    if (texts && config->data_task != ESPL_TASK_SEQ2SEQ)
+        ESPL_FAIL(ESPL_ERR_USAGE, "eval.best is %s, a score of texts that only data.task: seq2seq writes, but data.task is %s", best, task);
+    if (texts && !config->eval_generate)
+        ESPL_FAIL(ESPL_ERR_USAGE, "eval.best is %s, a score of texts, but eval.generate is false: none would be written", best);
+    if (!texts && config->data_task != ESPL_TASK_CLASSIFICATION)
+        ESPL_FAIL(ESPL_ERR_USAGE, "eval.best is %s, a score of classifiers, but data.task is %s; expected loss%s", best, task,
+                  config->data_task == ESPL_TASK_SEQ2SEQ ? " or a score of texts, such as rougeL" : "");
+    return ESPL_OK;
+}
+
 espl_status espl_blueprint_check(const espl_config *config) {
     if (config->optim_master == ESPL_MASTER_NONE && config->run_dtype != ESPL_RUN_BF16)
         ESPL_FAIL(ESPL_ERR_USAGE, "optim.master is none, but run.dtype is fp32, whose weights are their own masters; set run.dtype: bf16");
-    return ESPL_OK;
+    return check_best(config);
+}
+
+int64_t espl_blueprint_length(const espl_config *config, int64_t positions) {
+    int64_t length = config->data_sequence_length > 0 ? config->data_sequence_length : positions;
+    return length < config->train_micro_batch_tokens ? length : config->train_micro_batch_tokens;
+}
+
+static int64_t more(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* The decoder that writes texts for evaluations: a part of the plan, like a tape. */
+static void plan_texts(const espl_config *config, espl_blueprint *b) {
+    espl_arena act = espl_arena_measure("ACT"), work = espl_arena_measure("WORK"), host = espl_arena_measure("STAGE");
+    memcpy(b->reserved, b->capacity, sizeof b->reserved);
+    if (!espl_text_scores_rate(config))
+        return;
+    espl_decoder_size size = espl_text_scores_size(config, espl_blueprint_length(config, b->model->dims.positions));
+    size.model = b->model;
+    size.kernels = b->kernels;
+    size.remote = b->remote;
+    size.threads = b->threads;
+    b->texts = espl_decoder_plan(&size);
+    espl_decoder_take(b->texts, &act, &work, &host);
+    b->texts_act = act.used;
+    b->texts_work = work.used;
+    b->texts_host = host.used;
+    const espl_capacity *own = espl_decoder_capacity(b->texts);
+    for (int s = 0; s < ESPL_N_STREAMS; s++)
+        b->reserved[s] = (espl_capacity){more(b->capacity[s].rows, own[s].rows), more(b->capacity[s].segments, own[s].segments), 0};
 }
 
 void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
@@ -30,11 +76,13 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
     espl_streams_capacity(model, &b->room, b->capacity);
     espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, b->capacity, threads, &b->train);
     espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, b->capacity, threads, &b->eval);
+    plan_texts(config, b);
 }
 
 void espl_blueprint_free(espl_blueprint *blueprint) {
     espl_tape_free(&blueprint->train);
     espl_tape_free(&blueprint->eval);
+    espl_decoder_free(&blueprint->texts);
 }
 
 espl_dtype espl_blueprint_truth(const espl_blueprint *b) { return b->master ? ESPL_F32 : b->kernels->real; }
@@ -71,6 +119,19 @@ static espl_status take_reducer(const espl_blueprint *b, espl_comm *comm, espl_m
     return espl_reducer_make(&plan, comm, m->gradients, &m->arenas[ESPL_ARENA_GRAD], &m->reducer);
 }
 
+/* Texts are generated where the tapes have their values and scratch; without red zones, which would stand in the tapes' way. The decoder
+ * itself is laid out only when there is memory: a plan of a run that is under way is measured, too. */
+static void take_texts(const espl_blueprint *b, espl_memory *m) {
+    void *lists = espl_arena_take(&m->arenas[ESPL_ARENA_STAGE], b->texts_host);
+    espl_arena act, work, host;
+    if (b->texts == NULL || lists == NULL)
+        return;
+    espl_arena_adopt(&act, names[ESPL_ARENA_ACT], m->act, b->texts_act, false);
+    espl_arena_adopt(&work, names[ESPL_ARENA_WORK], m->work, b->texts_work, false);
+    espl_arena_adopt(&host, names[ESPL_ARENA_STAGE], lists, b->texts_host, true);
+    espl_decoder_take(b->texts, &act, &work, &host);
+}
+
 /* The layout: every tensor of the run, in order. */
 static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
     size_t flat = (size_t)espl_model_flat_size(b->model, b->owner.ranks),
@@ -83,10 +144,11 @@ static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory 
     m->m = espl_arena_take(&a[ESPL_ARENA_OPT], state);
     m->v = espl_arena_take(&a[ESPL_ARENA_OPT], state);
     m->master = b->master ? espl_arena_take(&a[ESPL_ARENA_OPT], state) : NULL;
-    m->act = espl_arena_take(&a[ESPL_ARENA_ACT], larger(b->train.act_bytes, b->eval.act_bytes));
-    m->work = espl_arena_take(&a[ESPL_ARENA_WORK], larger(b->train.work_bytes, b->eval.work_bytes));
+    m->act = espl_arena_take(&a[ESPL_ARENA_ACT], larger(larger(b->train.act_bytes, b->eval.act_bytes), b->texts_act));
+    m->work = espl_arena_take(&a[ESPL_ARENA_WORK], larger(larger(b->train.work_bytes, b->eval.work_bytes), b->texts_work));
     m->sums = espl_arena_take(&a[ESPL_ARENA_WORK], ESPL_N_SUMS * sizeof *m->sums);
     espl_sample_take(&a[ESPL_ARENA_STAGE], &b->room, &m->sample);
+    take_texts(b, m);
     return take_reducer(b, comm, m);
 }
 
@@ -103,7 +165,7 @@ static espl_status measure(const espl_blueprint *b, size_t bytes[ESPL_N_ARENAS])
 }
 
 /* What the device takes for micro-batches itself; counted under WORK, but no part of that arena. */
-static size_t batch_bytes(const espl_blueprint *b) { return b->remote ? espl_backend_batch_bytes(b->capacity) : 0; }
+static size_t batch_bytes(const espl_blueprint *b) { return b->remote ? espl_backend_batch_bytes(b->reserved) : 0; }
 
 espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ESPL_N_ARENAS]) {
     ESPL_TRY(measure(blueprint, bytes));
@@ -140,6 +202,7 @@ static espl_status take_arenas(const espl_blueprint *b, const espl_engine *engin
     for (int i = 0; i < ESPL_ARENA_STAGE; i++)
         ESPL_TRY(espl_engine_take(engine, &memory->arenas[i], names[i], bytes[i]));
     ESPL_TRY(espl_arena_bind(&memory->arenas[ESPL_ARENA_STAGE], names[ESPL_ARENA_STAGE], bytes[ESPL_ARENA_STAGE]));
+    ESPL_TRY(engine->calls->reserve(engine->device, b->reserved));
     return engine->calls->reserve(engine->device, b->capacity);
 }
 
@@ -161,7 +224,18 @@ espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engin
     espl_tape_bind(&blueprint->train, &places);
     places.gradients = NULL;
     espl_tape_bind(&blueprint->eval, &places);
+    if (blueprint->texts != NULL)
+        espl_decoder_bind(blueprint->texts, engine, &places);
     return ESPL_OK;
+}
+
+espl_status espl_memory_begin_texts(const espl_blueprint *b, const espl_memory *m) {
+    m->engine->kernels->zero(m->act, b->texts_act);
+    return m->engine->calls->reserve(m->engine->device, espl_decoder_capacity(b->texts));
+}
+
+espl_status espl_memory_end_texts(const espl_blueprint *b, const espl_memory *m) {
+    return m->engine->calls->reserve(m->engine->device, b->capacity);
 }
 
 void espl_memory_free(espl_memory *memory) {

@@ -6,7 +6,9 @@
  *
  *   PARAM  compute weights, the flat space            GRAD  gradients in fp32, the flat space; partial sums and stages of the reducer
  *   OPT    moments, master weights (optim.master)     ACT   values and their gradients, shared by lifetime
- *   WORK   scratch of kernels, sums of a step         STAGE micro-batches and the snapshot of a checkpoint */
+ *   WORK   scratch of kernels, sums of a step         STAGE micro-batches and the snapshot of a checkpoint
+ *
+ * Training, evaluation and generation never run at once, so they share ACT and WORK: caches and beams lie where gradients were. */
 #ifndef ESPL_TRAIN_MEMORY_H
 #define ESPL_TRAIN_MEMORY_H
 
@@ -15,6 +17,7 @@
 #include "src/config/config.h"
 #include "src/core/arena.h"
 #include "src/data/placement.h"
+#include "src/eval/kv_decoder.h"
 #include "src/model/tape.h"
 #include "src/plan/ownership.h"
 
@@ -41,6 +44,10 @@ typedef struct espl_blueprint {
     bool master; /* fp32 master weights */
     espl_tape train, eval;
     espl_capacity capacity[ESPL_N_STREAMS]; /* of a micro-batch on the device */
+    espl_decoder *texts;                    /* generates for evaluations, where eval.best asks for it; else NULL. It shares ACT and WORK */
+    size_t texts_act, texts_work;           /* what it takes of them */
+    size_t texts_host;                      /* and of STAGE */
+    espl_capacity reserved[ESPL_N_STREAMS]; /* of micro-batches of either kind: what the device makes room for */
     size_t snapshot_bytes;                  /* of a checkpoint in the background, held by the saver; counted under STAGE */
 } espl_blueprint;
 
@@ -62,13 +69,16 @@ typedef struct espl_memory {
     espl_gather *gather;
 } espl_memory;
 
-/* Local. Whether the settings that memory depends on go together. Errors: usage. */
+/* Local. Whether the settings that memory depends on go together, eval.best and data.task among them. Errors: usage. */
 espl_status espl_blueprint_check(const espl_config *config);
 
 /* Local. Fills a blueprint: tapes made, ownership from (rank, ranks). `snapshot_bytes` is set by the caller afterwards. */
 void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
                          int threads, espl_blueprint *blueprint);
 void espl_blueprint_free(espl_blueprint *blueprint);
+
+/* Local. Tokens of the longest piece of text that a model of so many positions is trained on by the config. */
+int64_t espl_blueprint_length(const espl_config *config, int64_t positions);
 
 /* Local. Format of the weights that a checkpoint holds: that of the masters, or of the compute weights where those are the only ones. */
 espl_dtype espl_blueprint_truth(const espl_blueprint *blueprint);
@@ -81,6 +91,11 @@ espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ES
 
 /* Local. Takes the memory on the engine's device and binds the tapes to it. Errors: usage, when it does not fit; says by how much. */
 espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engine, espl_comm *comm, espl_memory *memory);
+
+/* Local. Hands ACT and the device's micro-batches over to blueprint->texts, and back to training and evaluation. Between the two nothing
+ * else runs. Errors: what the device says. */
+espl_status espl_memory_begin_texts(const espl_blueprint *blueprint, const espl_memory *memory);
+espl_status espl_memory_end_texts(const espl_blueprint *blueprint, const espl_memory *memory);
 
 /* Local. Gives it all back; accepts a zeroed struct. */
 void espl_memory_free(espl_memory *memory);

@@ -37,7 +37,9 @@ typedef struct eval_row {
 
 enum { N_STEP = sizeof step_columns / sizeof *step_columns, N_EVAL = sizeof eval_columns / sizeof *eval_columns };
 
-_Static_assert((int)N_STEP <= (int)ESPL_TENSORBOARD_SCALARS && sizeof(step_row) == N_STEP * sizeof(double), "one double a column");
+_Static_assert((int)N_STEP <= (int)ESPL_TENSORBOARD_SCALARS && (int)N_EVAL <= (int)ESPL_TENSORBOARD_SCALARS &&
+                   sizeof(step_row) == N_STEP * sizeof(double),
+               "one double a column");
 
 /* Sums over the steps since the last line. */
 typedef struct window {
@@ -185,7 +187,7 @@ espl_status espl_metrics_step(espl_metrics *metrics, const espl_step_report *rep
 
 static eval_row make_eval_row(const espl_eval_report *report) {
     const double none = NAN;
-    bool classifier = report->classifier;
+    bool classifier = report->classifier, texts = report->texts;
     return (eval_row){
         .valid_loss = report->loss,
         .perplexity = classifier ? none : exp(report->loss),
@@ -196,6 +198,13 @@ static eval_row make_eval_row(const espl_eval_report *report) {
         .f1 = classifier ? report->f1 : none,
         .matthews = classifier ? report->matthews : none,
         .roc_auc = classifier ? report->roc_auc : none,
+        .rouge1 = texts ? report->rouge1 : none,
+        .rouge2 = texts ? report->rouge2 : none,
+        .rougeL = texts ? report->rougeL : none,
+        .rougeLsum = texts ? report->rougeLsum : none,
+        .bleu = texts ? report->bleu : none,
+        .chrf = texts ? report->chrf : none,
+        .exact_match = texts ? report->exact_match : none,
         .valid_tokens = (double)report->tokens,
         .eval_seconds = report->seconds,
     };
@@ -208,6 +217,9 @@ espl_status espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *rep
     if (report->classifier)
         ESPL_INFO("step %lld: validation loss %.4f, accuracy %.4f, F1 %.4f, %lld texts in %.1f s", (long long)report->step, row.valid_loss,
                   row.accuracy, row.f1, (long long)report->tokens, report->seconds);
+    else if (report->texts)
+        ESPL_INFO("step %lld: validation loss %.4f, ROUGE-L %.4f, BLEU %.2f, chrF %.2f, %lld tokens in %.1f s", (long long)report->step,
+                  row.valid_loss, row.rougeL, row.bleu, row.chrf, (long long)report->tokens, report->seconds);
     else
         ESPL_INFO("step %lld: validation loss %.4f, perplexity %.4g, %lld tokens in %.1f s", (long long)report->step, row.valid_loss,
                   row.perplexity, (long long)report->tokens, report->seconds);

@@ -45,6 +45,8 @@ typedef struct espl_eval_report {
     double seconds;
     bool classifier; /* targets are texts, and these scores are there */
     double accuracy, precision, recall, f1, matthews, roc_auc;
+    bool texts; /* texts were generated, and these scores are there */
+    double rouge1, rouge2, rougeL, rougeLsum, bleu, chrf, exact_match;
 } espl_eval_report;
 
 typedef struct espl_probe_report {

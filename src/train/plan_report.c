@@ -121,8 +121,7 @@ static espl_status gather_facts(facts *f) {
     ESPL_TRY(espl_blueprint_check(c));
     const espl_model_options options = espl_model_options_of(c);
     ESPL_TRY(espl_weights_model(source, &options, &f->model));
-    f->length = c->data_sequence_length > 0 ? c->data_sequence_length : f->model->dims.positions;
-    f->length = f->length < c->train_micro_batch_tokens ? f->length : c->train_micro_batch_tokens;
+    f->length = espl_blueprint_length(c, f->model->dims.positions);
     ESPL_TRY(espl_model_reach(f->model, f->length));
     ESPL_TRY(choose_kernels(f));
     f->ranks_per_node = f->request->ranks_per_node > 0 ? f->request->ranks_per_node : f->request->ranks;
@@ -142,6 +141,13 @@ static void print_arenas(const facts *f, espl_arena_id first, espl_arena_id last
         fprintf(out, "  %-22s %12.1f  %s\n", espl_arena_name(i), mib(f->bytes[i]), arena_help[i]);
 }
 
+/* A part of ACT, not beside it. */
+static void print_texts(const facts *f, FILE *out) {
+    if (f->blueprint.texts != NULL)
+        fprintf(out, "  %-22s %12.1f  of ACT, lent to evaluations: caches and values of %d sequences that are generated at once\n", "texts",
+                mib(f->blueprint.texts_act), espl_decoder_rows(f->blueprint.texts));
+}
+
 /* What of it the number of parameters decides. */
 static void print_state(const facts *f, FILE *out) {
     size_t weight = espl_dtype_size(f->kernels->real), master = f->blueprint.master ? sizeof(float) : 0;
@@ -153,6 +159,7 @@ static void print_state(const facts *f, FILE *out) {
 static void print_memory(const facts *f, FILE *out) {
     fprintf(out, f->remote ? "memory of a rank's GPU           MiB\n" : "memory of a rank                 MiB\n");
     print_arenas(f, ESPL_ARENA_PARAM, ESPL_ARENA_WORK, out);
+    print_texts(f, out);
     print_state(f, out);
     if (f->remote) {
         fprintf(out, "  %-22s %12.1f  and what the driver, cuBLASLt and NCCL take for themselves, which no plan knows\n", "total",
@@ -201,11 +208,12 @@ static void print_json(const facts *f, FILE *out) {
     json_t *arenas = json_object();
     for (int i = 0; i < ESPL_N_ARENAS; i++)
         json_object_set_new(arenas, espl_arena_name(i), json_integer((json_int_t)f->bytes[i]));
-    json_t *plan = json_pack("{s:s, s:I, s:i, s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "device", f->device, "device_bytes",
-                             (json_int_t)(f->remote ? f->device_bytes : 0), "ranks", f->request->ranks, "arenas", arenas, "process_bytes",
-                             (json_int_t)f->process, "total_bytes", (json_int_t)f->total, "parameters",
-                             (json_int_t)espl_model_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank", f->wire,
-                             "peak_flops", f->peak, "compute_seconds", f->compute_seconds, "wire_seconds", f->wire_seconds);
+    json_t *plan =
+        json_pack("{s:s, s:I, s:i, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "device", f->device, "device_bytes",
+                  (json_int_t)(f->remote ? f->device_bytes : 0), "ranks", f->request->ranks, "arenas", arenas, "texts_bytes",
+                  (json_int_t)f->blueprint.texts_act, "process_bytes", (json_int_t)f->process, "total_bytes", (json_int_t)f->total,
+                  "parameters", (json_int_t)espl_model_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank", f->wire,
+                  "peak_flops", f->peak, "compute_seconds", f->compute_seconds, "wire_seconds", f->wire_seconds);
     json_dumpf(plan, out, JSON_INDENT(2));
     fputc('\n', out);
     json_decref(plan);

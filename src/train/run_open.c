@@ -115,11 +115,7 @@ done:
 
 static const char *model_source(const espl_config *c) { return c->model_config[0] != '\0' ? c->model_config : c->model_path; }
 
-static int64_t sequence_length(const espl_run *run) {
-    const espl_config *c = run->config;
-    int64_t length = c->data_sequence_length > 0 ? c->data_sequence_length : run->model->dims.positions;
-    return length < c->train_micro_batch_tokens ? length : c->train_micro_batch_tokens;
-}
+static int64_t sequence_length(const espl_run *run) { return espl_blueprint_length(run->config, run->model->dims.positions); }
 
 static espl_status open_model(espl_run *run) {
     const espl_config *c = run->config;

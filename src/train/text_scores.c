@@ -2,6 +2,7 @@
 
 #include "io/fsio.h"
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 #include "src/eval/bleu.h"
 #include "src/eval/generate.h"
 #include "src/eval/rouge.h"
@@ -11,7 +12,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GROUP = 8, SAMPLES = 10 }; /* sources generated from together; what the report shows */
+enum { GROUP = 8, SAMPLES = 10, SCORES = 7 }; /* sources generated from together; what the report shows; the scores */
+
+static const char *const score_names[SCORES] = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "exact_match"};
+
+bool espl_text_scores_rate(const espl_config *config) {
+    const char *best = espl_config_choice("eval", "best", config->eval_best);
+    for (int i = 0; i < SCORES; i++)
+        if (strcmp(best, score_names[i]) == 0)
+            return true;
+    return false;
+}
+
+espl_decoder_size espl_text_scores_size(const espl_config *config, int64_t longest_source) {
+    int rows = GROUP * (int)config->generate_beams;
+    return (espl_decoder_size){
+        .rows = rows, .capacity = 1 + config->generate_max_new_tokens, .tokens = rows, .source_tokens = GROUP * longest_source};
+}
 
 /* A text that was generated; in a buffer the bytes follow it, without alignment. */
 typedef struct written {
@@ -21,10 +38,8 @@ typedef struct written {
 /* ---- Generating this rank's share. */
 
 typedef struct maker {
-    const espl_inference *model;
-    const espl_dataset *data;
+    const espl_text_scores_use *use;
     espl_generate_options options;
-    espl_decoder *decoder;
     int32_t *ids;    /* [GROUP, longest] sources */
     int64_t longest; /* tokens of a source */
     espl_buffer out; /* written, bytes, written, bytes ... */
@@ -43,7 +58,7 @@ static const espl_source *find_document(const espl_dataset *data, int64_t i, int
     return source;
 }
 
-static int64_t longest_source(const espl_dataset *data) {
+int64_t espl_text_scores_longest(const espl_dataset *data) {
     int64_t longest = 1;
     for (int64_t s = 0; s < data->n; s++)
         for (int64_t d = 0; d < data->sources[s].n_documents; d++)
@@ -61,7 +76,7 @@ static void take_source(const espl_source *source, int64_t place, int32_t *ids, 
 
 static espl_status keep_text(maker *m, int64_t number, const espl_generated *g) {
     espl_buffer text = {0};
-    ESPL_TRY(espl_tokenizer_decode(m->model->tokenizer, g->ids, g->n, true, &text));
+    ESPL_TRY(espl_tokenizer_decode(m->use->tokenizer, g->ids, g->n, true, &text));
     written head = {number, (int64_t)text.size};
     espl_buffer_append(&m->out, &head, sizeof head);
     espl_buffer_append(&m->out, text.data, text.size);
@@ -70,19 +85,20 @@ static espl_status keep_text(maker *m, int64_t number, const espl_generated *g) 
 }
 
 static espl_status make_group(maker *m, int64_t first, int n) {
-    const int32_t start = m->model->model->dims.start;
+    const espl_text_scores_use *u = m->use;
+    const int32_t start = u->model->dims.start;
     espl_prompt prompts[GROUP];
     espl_generated results[GROUP] = {{0}};
     int64_t number[GROUP], place;
     espl_status status = ESPL_OK;
     for (int i = 0; i < n; i++) {
-        const espl_source *source = find_document(m->data, first + i, &place, &number[i]);
+        const espl_source *source = find_document(u->data, first + i, &place, &number[i]);
         prompts[i] = (espl_prompt){.ids = &start, .n = 1};
         take_source(source, place, m->ids + i * m->longest, &prompts[i]);
     }
     for (int row = 0; row < GROUP * m->options.beams; row++)
-        espl_decoder_clear(m->decoder, row);
-    ESPL_TRY_DONE(espl_generate(m->decoder, &m->options, n, prompts, m->model->model->dims.vocab, NULL, NULL, results));
+        espl_decoder_clear(u->decoder, row);
+    ESPL_TRY_DONE(espl_generate(u->decoder, &m->options, n, prompts, u->model->dims.vocab, NULL, NULL, results));
     for (int i = 0; i < n; i++)
         ESPL_TRY_DONE(keep_text(m, number[i], &results[i]));
 done:
@@ -91,20 +107,12 @@ done:
     return status;
 }
 
-static espl_status make_texts(espl_comm *comm, maker *m) {
+static espl_status make_texts(maker *m, int64_t n) {
+    espl_comm *comm = m->use->comm;
     const espl_ranks *ranks = espl_comm_ranks(comm);
-    const espl_decoder_use use = {.engine = m->model->engine,
-                                  .model = m->model->model,
-                                  .weights = m->model->weights,
-                                  .rope = m->model->rope,
-                                  .threads = m->model->threads,
-                                  .source_tokens = GROUP * m->longest};
-    int rows = GROUP * m->options.beams;
-    ESPL_TRY(espl_decoder_make(&use, rows, 1 + m->options.max_new, rows, &m->decoder));
-    for (int64_t first = ranks->rank * GROUP; first < m->data->n_documents; first += ranks->size * GROUP) {
-        int64_t left = m->data->n_documents - first;
-        espl_comm_beat(comm, first, "generating");
-        ESPL_TRY(make_group(m, first, (int)(left < GROUP ? left : GROUP)));
+    for (int64_t first = ranks->rank * GROUP; first < n; first += ranks->size * GROUP) {
+        espl_comm_beat(comm, m->use->step, "generating");
+        ESPL_TRY(make_group(m, first, (int)(n - first < GROUP ? n - first : GROUP)));
     }
     return ESPL_OK;
 }
@@ -114,20 +122,21 @@ static espl_status make_texts(espl_comm *comm, maker *m) {
 static espl_status gather(espl_comm *comm, const espl_buffer *mine, espl_buffer *all) {
     const espl_ranks *ranks = espl_comm_ranks(comm);
     enum { TAG = 77 };
-    int64_t size = (int64_t)mine->size;
-    if (ranks->rank > 0) {
-        ESPL_TRY(espl_comm_send(comm, &size, sizeof size, 0, TAG));
-        return size > 0 ? espl_comm_send(comm, mine->data, mine->size, 0, TAG) : ESPL_OK;
+    const int64_t size = (int64_t)mine->size;
+    int64_t *sizes = espl_calloc((size_t)ranks->size, sizeof *sizes);
+    espl_status status = espl_comm_allgather(comm, &size, sizeof size, sizes);
+    if (status == ESPL_OK && ranks->rank > 0 && size > 0)
+        status = espl_comm_send(comm, mine->data, mine->size, 0, TAG);
+    if (ranks->rank == 0)
+        espl_buffer_append(all, mine->data, mine->size);
+    for (int r = 1; r < ranks->size && ranks->rank == 0 && status == ESPL_OK; r++) {
+        espl_buffer_reserve(all, (size_t)sizes[r]);
+        if (sizes[r] > 0)
+            status = espl_comm_recv(comm, all->data + all->size, (size_t)sizes[r], r, TAG);
+        all->size += (size_t)sizes[r];
     }
-    espl_buffer_append(all, mine->data, mine->size);
-    for (int r = 1; r < ranks->size; r++) {
-        ESPL_TRY(espl_comm_recv(comm, &size, sizeof size, r, TAG));
-        espl_buffer_reserve(all, (size_t)size);
-        if (size > 0)
-            ESPL_TRY(espl_comm_recv(comm, all->data + all->size, (size_t)size, r, TAG));
-        all->size += (size_t)size;
-    }
-    return ESPL_OK;
+    free(sizes);
+    return status;
 }
 
 /* ---- Scoring, on rank 0. */
@@ -198,14 +207,13 @@ static void score_document(void *context, int64_t number, const espl_document *d
     free(reference);
 }
 
-static void set_scores(const scorer *s, json_t *scores) {
-    static const char *const names[4] = {"rouge1", "rouge2", "rougeL", "rougeLsum"};
+static void find_scores(const scorer *s, double scores[SCORES]) {
     double n = s->next > 0 ? (double)s->next : 1.0;
     for (int i = 0; i < 4; i++)
-        json_object_set_new(scores, names[i], json_real(s->rouge[i] / n));
-    json_object_set_new(scores, "bleu", json_real(espl_bleu_score(&s->bleu)));
-    json_object_set_new(scores, "chrf", json_real(espl_chrf_score(&s->chrf)));
-    json_object_set_new(scores, "exact_match", json_real((double)s->exact / n));
+        scores[i] = s->rouge[i] / n;
+    scores[4] = espl_bleu_score(&s->bleu);
+    scores[5] = espl_chrf_score(&s->chrf);
+    scores[6] = (double)s->exact / n;
 }
 
 static espl_status write_lines(const scorer *s, const char *folder) {
@@ -217,7 +225,8 @@ static espl_status write_lines(const scorer *s, const char *folder) {
     return status;
 }
 
-static espl_status score(const espl_buffer *all, int64_t n, const espl_outcome_about *about, const char *folder, espl_outcome *outcome) {
+static espl_status score(const espl_buffer *all, int64_t n, const espl_outcome_about *about, const char *folder, espl_outcome *outcome,
+                         double scores[SCORES]) {
     scorer s = {.stem = about->config->eval_stemmer, .samples = json_array()};
     espl_status status = ESPL_OK;
     split_texts(all, n, &s);
@@ -225,7 +234,7 @@ static espl_status score(const espl_buffer *all, int64_t n, const espl_outcome_a
     if (s.next < s.n)
         ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: %lld of %lld texts are not there to compare with; token stores hold none",
                        about->paths->items[0], (long long)(s.n - s.next), (long long)s.n);
-    set_scores(&s, json_object_get(outcome->report, "scores"));
+    find_scores(&s, scores);
     json_object_set(outcome->report, "samples", s.samples);
     if (folder != NULL)
         ESPL_TRY_DONE(write_lines(&s, folder));
@@ -238,21 +247,34 @@ done:
     return status;
 }
 
-espl_status espl_text_scores_add(espl_comm *comm, const espl_inference *model, const espl_dataset *data, const espl_outcome_about *about,
-                                 const char *folder, espl_outcome *outcome) {
-    maker m = {.model = model,
-               .data = data,
-               .options = espl_generate_options_of(about->config, &model->model->dims.eos),
-               .longest = longest_source(data)};
+/* Rank 0's scores become those of all. */
+static espl_status share_scores(espl_comm *comm, double scores[SCORES], espl_outcome *outcome) {
+    json_t *report = json_object_get(outcome->report, "scores");
+    ESPL_TRY(espl_comm_bcast(comm, scores, SCORES * sizeof *scores, 0));
+    for (int i = 0; i < SCORES; i++)
+        json_object_set_new(report, score_names[i], json_real(scores[i]));
+    return ESPL_OK;
+}
+
+espl_status espl_text_scores_add(const espl_text_scores_use *use, const espl_outcome_about *about, const char *folder,
+                                 espl_outcome *outcome) {
+    const int64_t most = about->config->eval_generate_texts;
+    const int64_t n = most > 0 && most < use->data->n_documents ? most : use->data->n_documents;
+    const bool first = espl_comm_ranks(use->comm)->rank == 0;
+    const double start = espl_now();
+    double scores[SCORES] = {0};
+    maker m = {.use = use,
+               .options = espl_generate_options_of(about->config, &use->model->dims.eos),
+               .longest = espl_text_scores_longest(use->data)};
     espl_buffer all = {0};
     espl_status status = ESPL_OK;
     m.ids = espl_malloc((size_t)(GROUP * m.longest) * sizeof *m.ids);
-    ESPL_TRY_DONE(espl_comm_agree(comm, make_texts(comm, &m), "generating"));
-    ESPL_TRY_DONE(gather(comm, &m.out, &all));
-    bool first = espl_comm_ranks(comm)->rank == 0;
-    ESPL_TRY_DONE(espl_comm_agree(comm, first ? score(&all, data->n_documents, about, folder, outcome) : ESPL_OK, "scoring texts"));
+    ESPL_TRY_DONE(espl_comm_agree(use->comm, make_texts(&m, n), "generating"));
+    ESPL_TRY_DONE(espl_comm_agree(use->comm, gather(use->comm, &m.out, &all), "gathering the texts"));
+    ESPL_TRY_DONE(espl_comm_agree(use->comm, first ? score(&all, n, about, folder, outcome, scores) : ESPL_OK, "scoring texts"));
+    ESPL_TRY_DONE(share_scores(use->comm, scores, outcome));
+    outcome->result.seconds += espl_now() - start;
 done:
-    espl_decoder_free(&m.decoder);
     espl_buffer_free(&m.out);
     espl_buffer_free(&all);
     free(m.ids);

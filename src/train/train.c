@@ -3,6 +3,7 @@
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/train/outcome.h"
+#include "src/train/text_scores.h"
 #include "src/train/weights.h"
 
 #include <errno.h>
@@ -58,20 +59,57 @@ static espl_status report_evaluation(espl_run *run, const espl_outcome *o) {
                                      .recall = espl_outcome_score(o, "recall"),
                                      .f1 = espl_outcome_score(o, "f1"),
                                      .matthews = espl_outcome_score(o, "matthews"),
-                                     .roc_auc = espl_outcome_score(o, "roc_auc")};
+                                     .roc_auc = espl_outcome_score(o, "roc_auc"),
+                                     .texts = run->blueprint.texts != NULL,
+                                     .rouge1 = espl_outcome_score(o, "rouge1"),
+                                     .rouge2 = espl_outcome_score(o, "rouge2"),
+                                     .rougeL = espl_outcome_score(o, "rougeL"),
+                                     .rougeLsum = espl_outcome_score(o, "rougeLsum"),
+                                     .bleu = espl_outcome_score(o, "bleu"),
+                                     .chrf = espl_outcome_score(o, "chrf"),
+                                     .exact_match = espl_outcome_score(o, "exact_match")};
     return espl_metrics_eval(run->metrics, &report);
 }
 
-static espl_status write_evaluation(const espl_run *run, const espl_outcome *o) {
+static char *evaluation_folder(const espl_run *run) {
+    return espl_format("%s/evaluations/step-%08lld", run->config->run_dir, (long long)run->counters.step);
+}
+
+static espl_outcome_about about_of(const espl_run *run) {
     const espl_config *c = run->config;
-    char *folder = espl_format("%s/evaluations/step-%08lld", c->run_dir, (long long)run->counters.step);
-    json_t *probes = espl_probes_report(&run->probes);
-    const espl_outcome_about about = {.config = c,
-                                      .labels = &run->labels,
-                                      .probes = probes,
-                                      .paths = c->data_valid.n > 0 ? &c->data_valid : &c->data_train,
-                                      .model = c->run_dir,
+    return (espl_outcome_about){.config = c,
+                                .labels = &run->labels,
+                                .paths = c->data_valid.n > 0 ? &c->data_valid : &c->data_train,
+                                .model = c->run_dir,
+                                .step = run->counters.step};
+}
+
+/* Scores of what the model writes, where eval.best asks for them; in the memory that training and evaluation leave alone meanwhile. */
+static espl_status add_texts(espl_run *run, bool final, espl_outcome *o) {
+    const espl_text_scores_use use = {.comm = run->comm,
+                                      .model = run->model,
+                                      .tokenizer = run->tokenizer,
+                                      .data = &run->valid,
+                                      .decoder = run->blueprint.texts,
                                       .step = run->counters.step};
+    const espl_outcome_about about = about_of(run);
+    if (use.decoder == NULL)
+        return ESPL_OK;
+    char *folder = final ? evaluation_folder(run) : NULL;
+    espl_metrics_note(run->metrics, "generating");
+    espl_status status = espl_comm_agree(run->comm, espl_memory_begin_texts(&run->blueprint, &run->memory), "generating");
+    if (status == ESPL_OK)
+        status = espl_text_scores_add(&use, &about, folder, o);
+    free(folder);
+    ESPL_TRY(status);
+    return espl_comm_agree(run->comm, espl_memory_end_texts(&run->blueprint, &run->memory), "generating");
+}
+
+static espl_status write_evaluation(const espl_run *run, const espl_outcome *o) {
+    char *folder = evaluation_folder(run);
+    json_t *probes = espl_probes_report(&run->probes);
+    espl_outcome_about about = about_of(run);
+    about.probes = probes;
     espl_status status = espl_outcome_write(o, &about, folder);
     json_decref(probes);
     free(folder);
@@ -134,8 +172,9 @@ static espl_status evaluate(espl_run *run, bool final) {
         o.predictions = espl_predictions_make((int)run->labels.n);
     const espl_evaluation evaluation = evaluation_of(run, &run->valid, classifier ? &o.predictions : NULL);
     ESPL_TRY_DONE(espl_evaluate(&evaluation, &o.result));
-    espl_metrics_note(run->metrics, NULL);
     ESPL_TRY_DONE(espl_comm_agree(run->comm, espl_outcome_make(run->config, &run->labels, &o), "scoring"));
+    ESPL_TRY_DONE(add_texts(run, final, &o));
+    espl_metrics_note(run->metrics, NULL);
     if (!again) {
         rate(run, &o);
         ESPL_TRY_DONE(report_evaluation(run, &o));

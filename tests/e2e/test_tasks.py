@@ -71,12 +71,16 @@ def ranks_agree(case):
     check(losses[0][0] < 1.5 < losses[1][0], f"the first losses {losses} are not those of two labels and of a vocabulary")
 
 
+def pairs_of(case, **keys):
+    case.model.write_text((ROOT / "configs/models/t5-quickstart/config.json").read_text(encoding="utf-8"), encoding="utf-8")
+    return {"data__task": "seq2seq", "data__train": [str(SPEECHES)], "data__source_field": "text", "data__target_field": "label", "data__placement": "packed",
+            "data__prefix": "who: ", "data__valid_fraction": 0.2, "data__sequence_length": 64, "train__micro_batch_tokens": 512, "train__micro_batches": 2,
+            "train__steps": 12, "optim__lr": 3e-3, "generate__temperature": 0, "generate__max_new_tokens": 12, **keys}
+
+
 def text_to_text(case):
     """A T5 on two ranks and on one; what it writes does not depend on them either, and its scores are those of what it has written."""
-    case.model.write_text((ROOT / "configs/models/t5-quickstart/config.json").read_text(encoding="utf-8"), encoding="utf-8")
-    keys = {"data__task": "seq2seq", "data__train": [str(SPEECHES)], "data__source_field": "text", "data__target_field": "label", "data__placement": "packed",
-            "data__prefix": "who: ", "data__valid_fraction": 0.2, "data__sequence_length": 64, "train__micro_batch_tokens": 512, "train__micro_batches": 2,
-            "train__steps": 12, "optim__lr": 3e-3, "generate__temperature": 0, "generate__max_new_tokens": 12}
+    keys = pairs_of(case)
     for n in (1, 2):
         case.train(n, f"run-{n}", **keys)
     check(case.digest("run-1") == case.digest("run-2"), "another number of ranks, other weights")
@@ -88,6 +92,39 @@ def text_to_text(case):
     check(len(rows) > 40 and all(texts[row["input"]] == row["reference"] for row in rows), "inputs or references are not those of the file")
     check(near(found[1]["exact_match"], sum(row["prediction"] == row["reference"] for row in rows) / len(rows)), f"{found[1]}")
     check(near(found[1]["rougeL"], sum(row["rougeL"] for row in rows) / len(rows)), f"{found[1]}")
+
+
+def scores_of_texts_choose(case):
+    """A T5 is rated by what it writes: alike on any number of ranks, with the weights of a run that never generates, and as `espalier eval` has it."""
+    keys = {"data__tokenizer": str(DATA / "wordpiece2000"), "data__sequence_length": 32, "train__micro_batch_tokens": 256, "train__micro_batches": 4, "optim__lr": 5e-3,
+            "train__steps": 12, "train__eval_every": 4, "checkpoint__export": True, "checkpoint__every": 4, "checkpoint__keep_last": 1, "checkpoint__keep_best": True,
+            "eval__generate_texts": 20, "generate__beams": 2, "generate__max_new_tokens": 6}
+    counts = (1, 2) if LIGHT else (1, 2, 4)
+    for n in counts:
+        case.train(n, f"run-{n}", **pairs_of(case, eval__best="rougeL", **keys))
+    case.train(1, "plain", **pairs_of(case, **keys))
+    rows = {n: [{key: value for key, value in row.items() if key not in ("time", "eval_seconds")} for row in case.metrics(f"run-{n}", "eval")] for n in counts}
+    check(all(found == rows[1] for found in rows.values()), f"{rows}")
+    check(all(case.digest(f"run-{n}") == case.digest("plain") for n in counts), "generating changes the weights")
+    scores = {row["step"]: row["rougeL"] for row in rows[1]}
+    best = max(scores, key=lambda step: (scores[step], step))
+    check(0 < scores[best] > scores[4] and case.metrics("plain", "eval")[0]["rougeL"] is None, f"training should make texts better: {scores}")
+    check(all(set(case.checkpoints(f"run-{n}")) == {best, 12} for n in counts), f"kept {sorted(case.checkpoints('run-1'))}, the best step is {best}")
+    manifest = json.loads((case.folder / "run-1" / "checkpoints" / f"step-{best:08d}" / "manifest.json").read_text(encoding="utf-8"))
+    check(near(manifest["rating"], -scores[best]), f"the manifest rates {manifest['rating']}")
+    check(near(evaluate(case, "run-1/model", 0)["rougeL"], scores[best]), "espalier eval finds another score")
+    evaluation, lines = last_evaluation(case, "run-2", 12)
+    check(len(lines) == 20 and len(evaluation["samples"]) == 10 and near(evaluation["scores"]["rougeL"], scores[12]), f"{evaluation['scores']}")
+    Job(case.folder, 0, "report", case.folder / "run-1", "--format", "md", "--output", case.folder / "report.md").expect(OK)
+    report = (case.folder / "report.md").read_text(encoding="utf-8")
+    check(f"{scores[12]:.4g}"[:5] in report and "ROUGE-L" in report, report)
+
+
+def a_score_of_texts_needs_texts(case):
+    case.start(0, **keys_of(case, eval__best="rougeL")).expect_failure(USAGE, "eval.best", "rougeL", "seq2seq", "classification")
+    case.start(0, **keys_of(case, data__task="mlm", eval__best="f1")).expect_failure(USAGE, "eval.best", "f1", "mlm")
+    case.start(0, **pairs_of(case, eval__best="accuracy")).expect_failure(USAGE, "eval.best", "accuracy", "seq2seq", "rougeL")
+    case.start(0, **pairs_of(case, eval__best="chrf", eval__generate=False)).expect_failure(USAGE, "chrf", "eval.generate")
 
 
 def a_pause_changes_nothing(case):
@@ -132,4 +169,4 @@ def labels_are_checked(case):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main([scores_are_those_of_the_predictions, ranks_agree, text_to_text, a_pause_changes_nothing, patience_ends_a_run, the_best_is_exported, labels_are_checked]))
+    raise SystemExit(main([scores_are_those_of_the_predictions, ranks_agree, text_to_text, scores_of_texts_choose, a_score_of_texts_needs_texts, a_pause_changes_nothing, patience_ends_a_run, the_best_is_exported, labels_are_checked]))

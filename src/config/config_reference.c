@@ -99,6 +99,10 @@ void espl_config_print_schema(FILE *out) {
         }
         json_object_set_new(keys, espl__keys[i].name, key_schema(&espl__keys[i]));
     }
+    json_object_set_new(sections, "sweep",
+                        json_pack("{s: s, s: s, s: {s: s, s: i}}", "type", "object", "description",
+                                  "Values that `espalier sweep` goes over, as section.key: [values]; every combination is a run",
+                                  "additionalProperties", "type", "array", "minItems", 1));
     json_t *schema = json_pack("{s: s, s: s, s: o, s: b, s: o}", "$schema", "https://json-schema.org/draft/2020-12/schema", "title",
                                "Espalier config", "type", type_or_null("object"), "additionalProperties", 0, "properties", sections);
     json_dumpf(schema, out, JSON_INDENT(2));

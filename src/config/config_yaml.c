@@ -1,4 +1,5 @@
 #include "src/config/keys.h"
+#include "src/config/sweep.h"
 
 #include "src/core/buffer.h"
 
@@ -10,6 +11,7 @@
 /* A document under way into a config. Statuses made below say what is wrong; `line` says where. */
 typedef struct reader {
     espl_config *config;
+    espl_sweep *sweep; /* NULL: a config of one run */
     yaml_document_t *document;
     int line;
 } reader;
@@ -85,12 +87,87 @@ static espl_status store_pair(reader *r, const yaml_node_t *mapping, const yaml_
     return store_node(r, key, node_at(r, pair->value));
 }
 
+/* ---- The section `sweep`. */
+
+static espl_status apply_override(espl_config *config, char *text);
+
+/* The text that an override has for a value or a list of values. */
+static espl_status print_override(reader *r, const yaml_node_t *node, espl_buffer *text) {
+    bool list = node->type == YAML_SEQUENCE_NODE;
+    int64_t n = list ? node->data.sequence.items.top - node->data.sequence.items.start : 1;
+    espl_buffer_printf(text, "%s", list ? "[" : "");
+    for (int64_t i = 0; i < n; i++) {
+        const yaml_node_t *item = list ? node_at(r, node->data.sequence.items.start[i]) : node;
+        r->line = line_of(item);
+        if (item->type != YAML_SCALAR_NODE)
+            ESPL_FAIL(ESPL_ERR_USAGE, "a value of a sweep is a plain value or a list of such");
+        bool quoted = list && item->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
+        espl_buffer_printf(text, quoted ? "%s\"%s\"" : "%s%s", i > 0 ? ", " : "", (const char *)item->data.scalar.value);
+    }
+    espl_buffer_printf(text, "%s", list ? "]" : "");
+    return ESPL_OK;
+}
+
+/* A value is checked by setting it in a config that is thrown away. */
+static espl_status add_value(reader *r, espl_axis *axis, const yaml_node_t *node) {
+    espl_buffer text = {0};
+    espl_config trial;
+    espl_config_make(&trial);
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(print_override(r, node, &text));
+    char *override = espl_format("%s=%s", axis->key, text.data != NULL ? text.data : "");
+    status = apply_override(&trial, override);
+    free(override);
+    ESPL_TRY_DONE(status);
+    axis->values[axis->n++] = espl_strdup(text.data != NULL ? text.data : "");
+done:
+    espl_config_free(&trial);
+    espl_buffer_free(&text);
+    return status;
+}
+
+static espl_status add_axis(reader *r, const yaml_node_pair_t *pair) {
+    const yaml_node_t *name = node_at(r, pair->key), *list = node_at(r, pair->value);
+    espl_sweep *sweep = r->sweep;
+    r->line = line_of(name);
+    if (key_text(name) == NULL || strcmp(key_text(name), "run.dir") == 0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "a sweep goes over keys as 'section.key: [values]', other than run.dir, which is its folder");
+    for (int64_t a = 0; a < sweep->n; a++)
+        if (strcmp(sweep->axes[a].key, key_text(name)) == 0)
+            ESPL_FAIL(ESPL_ERR_USAGE, "sweep: '%s' is there twice", key_text(name));
+    if (list->type != YAML_SEQUENCE_NODE || list->data.sequence.items.top == list->data.sequence.items.start)
+        ESPL_FAIL(ESPL_ERR_USAGE, "sweep: '%s' wants a list of values, as [1e-5, 2e-5]", key_text(name));
+    int64_t n = list->data.sequence.items.top - list->data.sequence.items.start;
+    sweep->axes = espl_realloc(sweep->axes, (size_t)(sweep->n + 1) * sizeof *sweep->axes);
+    espl_axis *axis = &sweep->axes[sweep->n++];
+    *axis = (espl_axis){.key = espl_strdup(key_text(name)), .values = espl_calloc((size_t)n, sizeof *axis->values)};
+    for (int64_t i = 0; i < n; i++)
+        ESPL_TRY(add_value(r, axis, node_at(r, list->data.sequence.items.start[i])));
+    return ESPL_OK;
+}
+
+static espl_status store_sweep(reader *r, const yaml_node_t *body) {
+    if (r->sweep == NULL)
+        ESPL_FAIL(ESPL_ERR_USAGE, "section 'sweep' makes several runs of this config: `espalier sweep` takes it");
+    if (body->type != YAML_MAPPING_NODE)
+        ESPL_FAIL(ESPL_ERR_USAGE, "section 'sweep' wants lines 'section.key: [values]', indented");
+    for (yaml_node_pair_t *p = body->data.mapping.pairs.start; p < body->data.mapping.pairs.top; p++)
+        ESPL_TRY(add_axis(r, p));
+    return ESPL_OK;
+}
+
+/* ---- */
+
 static espl_status store_section(reader *r, const yaml_node_t *root, const yaml_node_pair_t *pair) {
     const yaml_node_t *name = node_at(r, pair->key), *body = node_at(r, pair->value);
     r->line = line_of(name);
     if (key_text(name) == NULL)
         ESPL_FAIL(ESPL_ERR_USAGE, "a section's name must be a word");
     const char *section = key_text(name);
+    if (strcmp(section, "sweep") == 0) {
+        ESPL_TRY(check_repeated(r, root, pair, NULL));
+        return store_sweep(r, body);
+    }
     if (!espl__section_exists(section))
         return espl__key_unknown(section, NULL);
     ESPL_TRY(check_repeated(r, root, pair, NULL));
@@ -143,14 +220,14 @@ static espl_status refuse_second_document(yaml_parser_t *parser, const char *tex
     return ESPL_OK;
 }
 
-static espl_status read_document(espl_config *config, const char *text, size_t size, int *line) {
+static espl_status read_document(espl_config *config, espl_sweep *sweep, const char *text, size_t size, int *line) {
     yaml_parser_t parser;
     yaml_document_t document;
     ESPL_ASSERT(yaml_parser_initialize(&parser), "libyaml is out of memory");
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
     espl_status status = load(&parser, &document, text, size, line);
     if (status == ESPL_OK) {
-        reader r = {.config = config, .document = &document};
+        reader r = {.config = config, .sweep = sweep, .document = &document};
         bool empty = yaml_document_get_root_node(&document) == NULL;
         status = store_root(&r);
         *line = r.line;
@@ -162,15 +239,19 @@ static espl_status read_document(espl_config *config, const char *text, size_t s
     return status;
 }
 
-espl_status espl_config_read_text(espl_config *config, const char *text, size_t size, const char *name) {
+static espl_status read_text(espl_config *config, espl_sweep *sweep, const char *text, size_t size, const char *name) {
     int line = 0;
-    espl_status status = read_document(config, text, size, &line);
+    espl_status status = read_document(config, sweep, text, size, &line);
     if (status != ESPL_OK)
         espl_status_set_message("%s:%d: %s", name, line, espl_status_message());
     return status;
 }
 
-espl_status espl_config_read(espl_config *config, const char *path) {
+espl_status espl_config_read_text(espl_config *config, const char *text, size_t size, const char *name) {
+    return read_text(config, NULL, text, size, name);
+}
+
+static espl_status read_file(espl_config *config, espl_sweep *sweep, const char *path) {
     espl_status status = ESPL_OK;
     espl_buffer text = {0};
     FILE *file = fopen(path, "rb");
@@ -185,11 +266,21 @@ espl_status espl_config_read(espl_config *config, const char *path) {
     }
     if (ferror(file))
         ESPL_FAIL_DONE(ESPL_ERR_USAGE, "%s: cannot be read: %s", path, strerror(errno));
-    ESPL_TRY_DONE(espl_config_read_text(config, text.data, text.size, path));
+    ESPL_TRY_DONE(read_text(config, sweep, text.data, text.size, path));
 done:
     espl_buffer_free(&text);
     fclose(file);
     return status;
+}
+
+espl_status espl_config_read(espl_config *config, const char *path) { return read_file(config, NULL, path); }
+
+espl_status espl_sweep_read(espl_config *config, espl_sweep *sweep, const char *path) {
+    *sweep = (espl_sweep){0};
+    ESPL_TRY(read_file(config, sweep, path));
+    if (sweep->n == 0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "%s: no section 'sweep' with lines 'section.key: [values]'; one run is `espalier train`", path);
+    return ESPL_OK;
 }
 
 /* The value of an override: a list when it begins with a bracket, else its text taken literally, without YAML's quoting. */

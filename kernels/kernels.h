@@ -72,6 +72,7 @@
 #ifndef ESPL_KERNELS_KERNELS_H
 #define ESPL_KERNELS_KERNELS_H
 
+#include "kernels/rules.h"
 #include "src/core/dtype.h"
 #include "src/core/exact_sum.h"
 #include "src/core/rng.h"
@@ -176,31 +177,6 @@ extern const espl_op_desc espl_ops[ESPL_N_OPS];
  * `pairs` (query, key) pairs in all segments; backward of a matrix op is twice that. */
 double espl_op_flops(espl_op op, const espl_attrs *attrs, double n, double pairs);
 
-/* Elements [begin, end) of a call of adamw, and their weight decay. */
-typedef struct espl_adamw_range {
-    int64_t begin, end;
-    float decay;
-} espl_adamw_range;
-
-/* One AdamW step (Loshchilov & Hutter 2019) over ranges that ascend and are apart; elements in none of them stay. Elementwise, in float:
- *   g = grad * grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
- *   w -= lr * ((m / c1) / (sqrt(v / c2) + eps) + decay * w)      with c = 1 - b^t
- * b is (float)beta and 1-b is (float)(1 - beta), so that 1 - 0.999 keeps its digits; c comes from the double beta too.
- * w is master[i], and weight[i] becomes w rounded to nearest. Without master (always so in fp32) w is weight[i]; in bf16 it is then stored
- * as espl_bf16_from_float_noisy(w, espl_rng_u16(&rng, first + i)), so that small updates count on average.
- * The same bits wherever a stretch is cut, and on every backend. Equal to torch.optim.AdamW within rounding. */
-typedef struct espl_adamw {
-    void *weight; /* real */
-    float *master, *m, *v;
-    const float *grad;
-    const espl_adamw_range *ranges; /* [n_ranges] in memory of the host; read before adamw returns */
-    int n_ranges;
-    double beta1, beta2;
-    float grad_scale, lr, eps, c1, c2;
-    espl_rng_key rng;
-    uint64_t first; /* element 0's place in the stream */
-} espl_adamw;
-
 typedef struct espl_kernels {
     const char *name; /* "cpu avx512 fp32" */
     espl_dtype real;  /* weights and activations */
@@ -209,7 +185,7 @@ typedef struct espl_kernels {
     espl_kernel *backward[ESPL_N_OPS]; /* NULL for FORWARD ops */
     /* Bytes of work for forward (backward = 0) or backward, n tokens, `threads` threads. */
     size_t (*work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward);
-    void (*adamw)(const espl_adamw *step);
+    espl_rule_kernel *update[ESPL_N_RULES]; /* rules.h */
     /* Adds the squares of n floats to the sum. Each 256 elements: squares in double (exact), lane l of 8 sums elements l, l + 8, ... in
      * order, ((l0 + l1) + (l2 + l3)) + ((l4 + l5) + (l6 + l7)) goes to the exact sum; where that is not finite, each square by itself, so
      * that non-finite values are counted. `x` must start at a multiple of 256 in the caller's numbering: then cuts do not change bits,

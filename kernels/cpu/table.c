@@ -28,8 +28,10 @@ const espl_kernels CPU(table) = {
     .forward[ESPL_OP_##ID] = CPU(name##_forward), .backward[ESPL_OP_##ID] = (flags)&ESPL_OP_FORWARD ? NULL : CPU(name##_backward),
 #include "kernels/ops.def"
 #undef OP
+#define RULE(ID, name, states) .update[ESPL_RULE_##ID] = CPU(name),
+#include "kernels/rules.def"
+#undef RULE
     .work_bytes = work_bytes,
-    .adamw = CPU(adamw),
     .sum_squares = CPU(sum_squares),
     .sum = CPU(sum),
     .add = CPU(add),

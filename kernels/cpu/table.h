@@ -10,8 +10,11 @@
 #include "kernels/ops.def"
 #undef OP
 
+#define RULE(ID, name, states) espl_rule_kernel CPU(name);
+#include "kernels/rules.def"
+#undef RULE
+
 /* Local. As espl_kernels in kernels.h. */
-void CPU(adamw)(const espl_adamw *step);
 void CPU(sum_squares)(const float *x, int64_t n, espl_exact *sum);
 void CPU(add)(float *to, const float *from, int64_t n);
 void CPU(zero)(void *to, size_t bytes);

@@ -1,15 +1,18 @@
 #include "kernels/cpu/philox.h"
 #include "kernels/cpu/table.h"
+#include "kernels/dynamic_map.h"
 
 #include <math.h>
 
 enum { SQUARES = 256, SQUARE_PIECES = 4096 /* blocks whose sums one parallel stretch holds */ };
 
-/* n elements from `from` on; `weight` points to the first of them. */
-static void adamw_floats(const espl_adamw *s, float decay, float *restrict weight, int64_t from, int64_t n) {
+/* A rule over n elements from `from` on; `weight` points to the first of them. */
+typedef void floats_fn(const espl_rule_step *s, float decay, float *restrict weight, int64_t from, int64_t n);
+
+static void adamw_floats(const espl_rule_step *s, float decay, float *restrict weight, int64_t from, int64_t n) {
     float b1 = (float)s->beta1, b2 = (float)s->beta2, a1 = (float)(1.0 - s->beta1), a2 = (float)(1.0 - s->beta2);
     float lr = s->lr, eps = s->eps, c1 = s->c1, c2 = s->c2, grad_scale = s->grad_scale;
-    float *restrict m = s->m + from, *restrict v = s->v + from;
+    float *restrict m = (float *)s->state[0] + from, *restrict v = (float *)s->state[1] + from;
     const float *restrict grad = s->grad + from;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
@@ -18,6 +21,32 @@ static void adamw_floats(const espl_adamw *s, float decay, float *restrict weigh
         m[i] = mi;
         v[i] = vi;
         weight[i] -= lr * ((mi / c1) / (__builtin_sqrtf(vi / c2) + eps) + decay * weight[i]);
+    }
+}
+
+static void lion_floats(const espl_rule_step *s, float decay, float *restrict weight, int64_t from, int64_t n) {
+    float b1 = (float)s->beta1, b2 = (float)s->beta2, a1 = (float)(1.0 - s->beta1), a2 = (float)(1.0 - s->beta2);
+    float lr = s->lr, grad_scale = s->grad_scale;
+    float *restrict m = (float *)s->state[0] + from;
+    const float *restrict grad = s->grad + from;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float g = grad[i] * grad_scale, ahead = b1 * m[i] + a1 * g;
+        m[i] = b2 * m[i] + a2 * g;
+        weight[i] -= lr * ((float)((ahead > 0) - (ahead < 0)) + decay * weight[i]);
+    }
+}
+
+static void sgd_floats(const espl_rule_step *s, float decay, float *restrict weight, int64_t from, int64_t n) {
+    float lr = s->lr, momentum = s->momentum, grad_scale = s->grad_scale;
+    bool nesterov = s->nesterov;
+    float *restrict m = (float *)s->state[0] + from;
+    const float *restrict grad = s->grad + from;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float g = grad[i] * grad_scale + decay * weight[i], mi = momentum * m[i] + g;
+        m[i] = mi;
+        weight[i] -= lr * (nesterov ? g + momentum * mi : mi);
     }
 }
 
@@ -33,7 +62,7 @@ static void fill_noise(const philox *stream, uint64_t block, uint16_t noise[NOIS
         noise[i] = (uint16_t)(number[i / 2] >> i % 2 * 16);
 }
 
-static void adamw_alone(const espl_adamw *s, float decay, int64_t from, int64_t to) {
+static void update_alone(const espl_rule_step *s, floats_fn *floats, float decay, int64_t from, int64_t to) {
     philox stream = philox_of(&s->rng);
     uint16_t noise[NOISES];
     float w[NOISES];
@@ -46,38 +75,115 @@ static void adamw_alone(const espl_adamw *s, float decay, int64_t from, int64_t 
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
             w[i] = load(weight + i);
-        adamw_floats(s, decay, w, from, n);
+        floats(s, decay, w, from, n);
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
             weight[i] = espl_bf16_from_float_noisy(w[i], noise[lead + i]);
     }
 }
 #else
-static void adamw_alone(const espl_adamw *s, float decay, int64_t from, int64_t to) {
-    adamw_floats(s, decay, (real *)s->weight + from, from, to - from);
+static void update_alone(const espl_rule_step *s, floats_fn *floats, float decay, int64_t from, int64_t to) {
+    floats(s, decay, (real *)s->weight + from, from, to - from);
 }
 #endif
 
-static void adamw_stretch(const espl_adamw *s, float decay, int64_t from, int64_t to) {
+static void update_stretch(const espl_rule_step *s, floats_fn *floats, float decay, int64_t from, int64_t to) {
     real *weight = s->weight;
     if (s->master == NULL) {
-        adamw_alone(s, decay, from, to);
+        update_alone(s, floats, decay, from, to);
         return;
     }
-    adamw_floats(s, decay, s->master + from, from, to - from);
+    floats(s, decay, s->master + from, from, to - from);
     for (int64_t i = from; i < to; i++)
         store(weight + i, s->master[i]);
 }
 
-void CPU(adamw)(const espl_adamw *s) {
-    int64_t end = s->n_ranges > 0 ? s->ranges[s->n_ranges - 1].end : 0;
+static int64_t end_of(const espl_rule_step *s) { return s->n_ranges > 0 ? s->ranges[s->n_ranges - 1].end : 0; }
+
+static void update(const espl_rule_step *s, floats_fn *floats) {
+    int64_t end = end_of(s);
 #pragma omp parallel for
     for (int64_t c = 0; c < end; c += CPU_CHUNK)
-        for (const espl_adamw_range *r = s->ranges; r < s->ranges + s->n_ranges; r++) {
+        for (const espl_rule_range *r = s->ranges; r < s->ranges + s->n_ranges; r++) {
             int64_t from = max64(c, r->begin), to = min64(c + CPU_CHUNK, r->end);
             if (from < to)
-                adamw_stretch(s, r->decay, from, to);
+                update_stretch(s, floats, r->decay, from, to);
         }
+}
+
+void CPU(adamw)(const espl_rule_step *s) { update(s, adamw_floats); }
+void CPU(lion)(const espl_rule_step *s) { update(s, lion_floats); }
+void CPU(sgd)(const espl_rule_step *s) { update(s, sgd_floats); }
+
+/* ---- States of a byte. */
+
+enum { BLOCK = ESPL_STATE_BLOCK };
+
+static void widen(const float *map, const uint8_t *code, float scale, float *x) {
+    for (int i = 0; i < BLOCK; i++)
+        x[i] = map[code[i]] * scale;
+}
+
+static float narrow(const float *map, const float *x, uint8_t *code) {
+    float scale = 0;
+#pragma omp simd reduction(max : scale)
+    for (int i = 0; i < BLOCK; i++)
+        scale = fmaxf(scale, fabsf(x[i]));
+    for (int i = 0; i < BLOCK; i++)
+        code[i] = (uint8_t)espl_map_nearest(map, scale > 0 ? x[i] / scale : 0);
+    return scale;
+}
+
+typedef struct maps {
+    float with_sign[ESPL_MAP_SIZE], without[ESPL_MAP_SIZE];
+} maps;
+
+/* AdamW of what lies in a range of the block at element `at`, with its moments as floats; whether that is anything. */
+static bool update_block(const espl_rule_step *s, int64_t at, float *m, float *v) {
+    espl_rule_step block = {.weight = (real *)s->weight + at,
+                            .master = s->master ? s->master + at : NULL,
+                            .state = {m, v},
+                            .grad = s->grad + at,
+                            .beta1 = s->beta1,
+                            .beta2 = s->beta2,
+                            .grad_scale = s->grad_scale,
+                            .lr = s->lr,
+                            .eps = s->eps,
+                            .c1 = s->c1,
+                            .c2 = s->c2,
+                            .rng = s->rng,
+                            .first = s->first + (uint64_t)at};
+    bool any = false;
+    for (const espl_rule_range *r = s->ranges; r < s->ranges + s->n_ranges; r++) {
+        int64_t from = max64(at, r->begin) - at, to = min64(at + BLOCK, r->end) - at;
+        if (from >= to)
+            continue;
+        update_stretch(&block, adamw_floats, r->decay, from, to);
+        any = true;
+    }
+    return any;
+}
+
+static void adamw8bit_block(const espl_rule_step *s, const maps *maps, int64_t at) {
+    float m[BLOCK], v[BLOCK];
+    uint8_t *m_code = (uint8_t *)s->state[0] + at, *v_code = (uint8_t *)s->state[1] + at;
+    float *m_scale = (float *)s->state[2] + at / BLOCK, *v_scale = (float *)s->state[3] + at / BLOCK;
+    widen(maps->with_sign, m_code, *m_scale, m);
+    widen(maps->without, v_code, *v_scale, v);
+    if (!update_block(s, at, m, v))
+        return;
+    *m_scale = narrow(maps->with_sign, m, m_code);
+    *v_scale = narrow(maps->without, v, v_code);
+}
+
+void CPU(adamw8bit)(const espl_rule_step *s) {
+    maps maps;
+    int64_t end = end_of(s);
+    espl_map_fill(maps.with_sign, true);
+    espl_map_fill(maps.without, false);
+#pragma omp parallel for
+    for (int64_t at = 0; at < end; at += BLOCK)
+        adamw8bit_block(s, &maps, at);
 }
 
 /* Lane l of 8 sums the squares of elements l, l + 8, ... in order. */

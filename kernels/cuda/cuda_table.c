@@ -10,7 +10,9 @@ const espl_kernels espl__cuda_fp32 = {
     .stat = ESPL_F32,
 #include "kernels/ops.def"
     .work_bytes = espl__cuda_fp32_work,
-    .adamw = espl__cuda_fp32_adamw,
+#define RULE(ID, name, states) .update[ESPL_RULE_##ID] = espl__cuda_fp32_##name,
+#include "kernels/rules.def"
+#undef RULE
     .sum_squares = espl__cuda_sum_squares,
     .sum = espl__cuda_sum,
     .add = espl__cuda_add,
@@ -28,7 +30,9 @@ const espl_kernels espl__cuda_bf16 = {
     .stat = ESPL_F32,
 #include "kernels/ops.def"
     .work_bytes = espl__cuda_bf16_work,
-    .adamw = espl__cuda_bf16_adamw,
+#define RULE(ID, name, states) .update[ESPL_RULE_##ID] = espl__cuda_bf16_##name,
+#include "kernels/rules.def"
+#undef RULE
     .sum_squares = espl__cuda_sum_squares,
     .sum = espl__cuda_sum,
     .add = espl__cuda_add,

@@ -16,8 +16,10 @@ extern "C" {
 #include "kernels/ops.def"
 #undef OP
 
-void espl__cuda_fp32_adamw(const espl_adamw *step);
-void espl__cuda_bf16_adamw(const espl_adamw *step);
+#define RULE(ID, name, states) espl_rule_kernel espl__cuda_fp32_##name, espl__cuda_bf16_##name;
+#include "kernels/rules.def"
+#undef RULE
+
 void espl__cuda_sum_squares(const float *x, int64_t n, espl_exact *sum);
 void espl__cuda_sum(const float *x, int64_t n, espl_exact *sum);
 void espl__cuda_add(float *to, const float *from, int64_t n);

@@ -1,7 +1,8 @@
-/* What runs over parameters: AdamW, sums that are exact, and plain moves. */
+/* What runs over parameters: the update rules, sums that are exact, and plain moves. */
 #include "kernels/cuda/dialect.cuh"
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/rows.cuh"
+#include "kernels/dynamic_map.h"
 
 enum {
     UPDATE_THREADS = 256,
@@ -10,48 +11,91 @@ enum {
     MOST_RANGES = 32, /* of one launch; an argument of the kernel, so that all threads read them from the constant cache */
 };
 
-struct adamw_call {
+/* An espl_rule_step, with what all elements share worked out. */
+struct update_call {
     void *weight;
-    float *master, *m, *v;
+    float *master;
+    void *state[ESPL_MAX_STATES];
     const float *grad;
     int64_t start; /* of the first block */
     int n_ranges;
-    bool aligned;
-    float b1, b2, a1, a2, grad_scale, lr, eps, c1, c2;
+    bool aligned, nesterov;
+    float b1, b2, a1, a2, grad_scale, lr, eps, c1, c2, momentum;
     espl_rng_key rng;
     uint64_t first;
-    espl_adamw_range range[MOST_RANGES];
+    espl_rule_range range[MOST_RANGES];
 };
 
-/* The operations of kernels/cpu/update.c one by one (no contraction, exact division and root), so the bits are the CPU's. */
-__device__ __forceinline__ void adamw_element(const adamw_call &s, float decay, float grad, float &weight, float &m, float &v) {
-    float g = grad * s.grad_scale;
-    m = s.b1 * m + s.a1 * g;
-    v = s.b2 * v + s.a2 * g * g;
-    weight -= s.lr * ((m / s.c1) / (sqrtf(v / s.c2) + s.eps) + decay * weight);
-}
+/* The operations of kernels/cpu/update.c one by one (no contraction, exact division and root), so the bits are the CPU's. A rule's states
+ * that are floats, one an element, are x[0] and on. */
+struct adamw_rule {
+    static constexpr int states = 2;
+    static __device__ __forceinline__ void element(const update_call &s, float decay, float grad, float &weight, float (&x)[states]) {
+        float g = grad * s.grad_scale;
+        x[0] = s.b1 * x[0] + s.a1 * g;
+        x[1] = s.b2 * x[1] + s.a2 * g * g;
+        weight -= s.lr * ((x[0] / s.c1) / (sqrtf(x[1] / s.c2) + s.eps) + decay * weight);
+    }
+};
+
+struct lion_rule {
+    static constexpr int states = 1;
+    static __device__ __forceinline__ void element(const update_call &s, float decay, float grad, float &weight, float (&x)[states]) {
+        float g = grad * s.grad_scale, ahead = s.b1 * x[0] + s.a1 * g;
+        x[0] = s.b2 * x[0] + s.a2 * g;
+        weight -= s.lr * ((float)((ahead > 0) - (ahead < 0)) + decay * weight);
+    }
+};
+
+struct sgd_rule {
+    static constexpr int states = 1;
+    static __device__ __forceinline__ void element(const update_call &s, float decay, float grad, float &weight, float (&x)[states]) {
+        float g = grad * s.grad_scale + decay * weight;
+        x[0] = s.momentum * x[0] + g;
+        weight -= s.lr * (s.nesterov ? g + s.momentum * x[0] : x[0]);
+    }
+};
 
 /* The range that element `at` lies in, or in front of; n_ranges behind all of them. */
-__device__ __forceinline__ int range_at(const adamw_call &s, int64_t at) {
+__device__ __forceinline__ int range_at(const update_call &s, int64_t at) {
     int r = 0;
     while (r < s.n_ranges && s.range[r].end <= at)
         r++;
     return r;
 }
 
-template <class T, bool MASTER> __device__ __forceinline__ void adamw_one(const adamw_call &s, int64_t at) {
-    int r = range_at(s, at);
-    if (r == s.n_ranges || at < s.range[r].begin)
-        return;
+template <class T, bool MASTER> __device__ __forceinline__ float load_weight(const update_call &s, int64_t at) {
+    if constexpr (MASTER)
+        return s.master[at];
+    else
+        return reals<T>::load(static_cast<const T *>(s.weight) + at);
+}
+
+template <class T, bool MASTER> __device__ __forceinline__ void store_weight(const update_call &s, int64_t at, float w) {
     T *weight = static_cast<T *>(s.weight) + at;
-    float w = MASTER ? s.master[at] : reals<T>::load(weight);
-    adamw_element(s, s.range[r].decay, s.grad[at], w, s.m[at], s.v[at]);
-    if (MASTER)
+    if constexpr (MASTER)
         s.master[at] = w;
     if constexpr (MASTER || sizeof(T) == sizeof(float))
         reals<T>::store(weight, w);
     else
         *weight = __ushort_as_bfloat16(espl_bf16_from_float_noisy(w, espl_rng_u16(&s.rng, s.first + (uint64_t)at)));
+}
+
+__device__ __forceinline__ float *state_of(const update_call &s, int i) { return static_cast<float *>(s.state[i]); }
+
+template <class RULE, class T, bool MASTER> __device__ __forceinline__ void update_one(const update_call &s, int64_t at) {
+    int r = range_at(s, at);
+    if (r == s.n_ranges || at < s.range[r].begin)
+        return;
+    float w = load_weight<T, MASTER>(s, at), x[RULE::states];
+#pragma unroll
+    for (int k = 0; k < RULE::states; k++)
+        x[k] = state_of(s, k)[at];
+    RULE::element(s, s.range[r].decay, s.grad[at], w, x);
+#pragma unroll
+    for (int k = 0; k < RULE::states; k++)
+        state_of(s, k)[at] = x[k];
+    store_weight<T, MASTER>(s, at, w);
 }
 
 __device__ __forceinline__ void load_halves(const float *from, float (&x)[8]) {
@@ -95,12 +139,12 @@ __device__ __forceinline__ void store_noisy(__nv_bfloat16 *to, const float (&x)[
 }
 
 /* A warp's share, all of it in one range. */
-template <class T, bool MASTER> __device__ __forceinline__ void adamw_share(const adamw_call &s, float decay, int64_t share) {
+template <class RULE, class T, bool MASTER> __device__ __forceinline__ void update_share(const update_call &s, float decay, int64_t share) {
     constexpr bool narrow = sizeof(T) < sizeof(float);
     int lane = (int)threadIdx.x % 32;
     int64_t at = share + 4 * lane, packed = share + lane % 2 * HALF + lane / 2 * 8;
     T *weight = static_cast<T *>(s.weight);
-    float w[8], m[8], v[8], grad[8];
+    float w[8], x[RULE::states][8], grad[8];
     if constexpr (MASTER) {
         load_halves(s.master + at, w);
     } else if constexpr (narrow) {
@@ -108,16 +152,26 @@ template <class T, bool MASTER> __device__ __forceinline__ void adamw_share(cons
     } else {
         load_halves(weight + at, w);
     }
-    load_halves(s.m + at, m);
-    load_halves(s.v + at, v);
+#pragma unroll
+    for (int k = 0; k < RULE::states; k++)
+        load_halves(state_of(s, k) + at, x[k]);
     load_halves(s.grad + at, grad);
     if constexpr (narrow && !MASTER)
         trade(w); /* behind all loads: it waits */
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        adamw_element(s, decay, grad[i], w[i], m[i], v[i]);
-    store_halves(s.m + at, m);
-    store_halves(s.v + at, v);
+    for (int i = 0; i < 8; i++) {
+        float own[RULE::states];
+#pragma unroll
+        for (int k = 0; k < RULE::states; k++)
+            own[k] = x[k][i];
+        RULE::element(s, decay, grad[i], w[i], own);
+#pragma unroll
+        for (int k = 0; k < RULE::states; k++)
+            x[k][i] = own[k];
+    }
+#pragma unroll
+    for (int k = 0; k < RULE::states; k++)
+        store_halves(state_of(s, k) + at, x[k]);
     if constexpr (MASTER)
         store_halves(s.master + at, w);
     if constexpr (!narrow) {
@@ -131,51 +185,176 @@ template <class T, bool MASTER> __device__ __forceinline__ void adamw_share(cons
     }
 }
 
-template <class T, bool MASTER> __global__ void __launch_bounds__(UPDATE_THREADS) adamw_all(const adamw_call s) {
+template <class RULE, class T, bool MASTER> __global__ void __launch_bounds__(UPDATE_THREADS) update_all(const update_call s) {
     int64_t share = s.start + ((int64_t)blockIdx.x * (UPDATE_THREADS / 32) + threadIdx.x / 32) * SHARE;
     int r = range_at(s, share);
     if (s.aligned && r < s.n_ranges && s.range[r].begin <= share && share + SHARE <= s.range[r].end)
-        adamw_share<T, MASTER>(s, s.range[r].decay, share);
+        update_share<RULE, T, MASTER>(s, s.range[r].decay, share);
     else
         for (int i = (int)threadIdx.x % 32; i < SHARE; i += 32)
-            adamw_one<T, MASTER>(s, share + i);
+            update_one<RULE, T, MASTER>(s, share + i);
 }
 
-template <class T, bool MASTER> static void adamw(const espl_adamw *step) {
-    adamw_call s = {step->weight,
-                    step->master,
-                    step->m,
-                    step->v,
-                    step->grad,
-                    0,
-                    0,
-                    aligned16(step->m, step->v, step->grad, step->master) && (uintptr_t)step->weight % 16 == 0 && step->first % 8 == 0,
-                    (float)step->beta1,
-                    (float)step->beta2,
-                    (float)(1.0 - step->beta1),
-                    (float)(1.0 - step->beta2),
-                    step->grad_scale,
-                    step->lr,
-                    step->eps,
-                    step->c1,
-                    step->c2,
-                    step->rng,
-                    step->first,
-                    {}};
-    for (int done = 0; done < step->n_ranges; done += s.n_ranges) {
-        int left = step->n_ranges - done;
-        s.n_ranges = left < MOST_RANGES ? left : (int)MOST_RANGES;
-        for (int r = 0; r < s.n_ranges; r++)
-            s.range[r] = step->ranges[done + r];
-        s.start = s.range[0].begin / SHARE * SHARE;
-        unsigned blocks = (unsigned)pieces_of(s.range[s.n_ranges - 1].end - s.start, UPDATE_THREADS / 32 * SHARE);
-        ESPL_LAUNCH((adamw_all<T, MASTER>), dim3(blocks), dim3(UPDATE_THREADS), 0, espl__cuda->compute, s);
+static update_call call_of(const espl_rule_step *step) {
+    update_call s = {};
+    s.weight = step->weight;
+    s.master = step->master;
+    s.grad = step->grad;
+    s.aligned = aligned16(step->grad, step->master) && (uintptr_t)step->weight % 16 == 0 && step->first % 8 == 0;
+    for (int i = 0; i < ESPL_MAX_STATES; i++) {
+        s.state[i] = step->state[i];
+        s.aligned = s.aligned && (uintptr_t)step->state[i] % 16 == 0;
     }
-    espl__cuda_note(cudaGetLastError(), "adamw");
+    s.nesterov = step->nesterov;
+    s.b1 = (float)step->beta1;
+    s.b2 = (float)step->beta2;
+    s.a1 = (float)(1.0 - step->beta1);
+    s.a2 = (float)(1.0 - step->beta2);
+    s.grad_scale = step->grad_scale;
+    s.lr = step->lr;
+    s.eps = step->eps;
+    s.c1 = step->c1;
+    s.c2 = step->c2;
+    s.momentum = step->momentum;
+    s.rng = step->rng;
+    s.first = step->first;
+    return s;
 }
 
-void espl__cuda_fp32_adamw(const espl_adamw *step) { adamw<float, false>(step); }
-void espl__cuda_bf16_adamw(const espl_adamw *step) { step->master ? adamw<__nv_bfloat16, true>(step) : adamw<__nv_bfloat16, false>(step); }
+/* The next ranges from element *from on that a launch takes; returns how many blocks it has, 0 behind the last range. Where there are more
+ * than it can take it ends with a share, so that no share is updated twice, unless it would be empty. */
+static unsigned next_ranges(const espl_rule_step *step, int64_t *from, update_call *s) {
+    int r = 0;
+    while (r < step->n_ranges && step->ranges[r].end <= *from)
+        r++;
+    s->n_ranges = 0;
+    for (; r < step->n_ranges && s->n_ranges < MOST_RANGES; r++) {
+        s->range[s->n_ranges] = step->ranges[r];
+        if (s->range[s->n_ranges].begin < *from)
+            s->range[s->n_ranges].begin = *from;
+        s->n_ranges++;
+    }
+    if (s->n_ranges == 0)
+        return 0;
+    int64_t end = s->range[s->n_ranges - 1].end, whole = end / SHARE * SHARE;
+    *from = r < step->n_ranges && whole > s->range[0].begin ? whole : end;
+    while (s->range[s->n_ranges - 1].begin >= *from)
+        s->n_ranges--;
+    if (s->range[s->n_ranges - 1].end > *from)
+        s->range[s->n_ranges - 1].end = *from;
+    s->start = s->range[0].begin / SHARE * SHARE;
+    return (unsigned)pieces_of(s->range[s->n_ranges - 1].end - s->start, UPDATE_THREADS / 32 * SHARE);
+}
+
+template <class RULE, class T, bool MASTER> static void update(const espl_rule_step *step) {
+    update_call s = call_of(step);
+    int64_t from = 0;
+    for (unsigned blocks; (blocks = next_ranges(step, &from, &s)) > 0;)
+        ESPL_LAUNCH((update_all<RULE, T, MASTER>), dim3(blocks), dim3(UPDATE_THREADS), 0, espl__cuda->compute, s);
+    espl__cuda_note(cudaGetLastError(), "update");
+}
+
+template <class RULE> static void update_bf16(const espl_rule_step *step) {
+    step->master ? update<RULE, __nv_bfloat16, true>(step) : update<RULE, __nv_bfloat16, false>(step);
+}
+
+void espl__cuda_fp32_adamw(const espl_rule_step *step) { update<adamw_rule, float, false>(step); }
+void espl__cuda_bf16_adamw(const espl_rule_step *step) { update_bf16<adamw_rule>(step); }
+void espl__cuda_fp32_lion(const espl_rule_step *step) { update<lion_rule, float, false>(step); }
+void espl__cuda_bf16_lion(const espl_rule_step *step) { update_bf16<lion_rule>(step); }
+void espl__cuda_fp32_sgd(const espl_rule_step *step) { update<sgd_rule, float, false>(step); }
+void espl__cuda_bf16_sgd(const espl_rule_step *step) { update_bf16<sgd_rule>(step); }
+
+/* ---- AdamW with moments of a byte: a warp a block of them. */
+
+static_assert((int)SHARE == (int)ESPL_STATE_BLOCK, "a warp's share is a block of the states");
+
+struct byte_maps {
+    float with_sign[ESPL_MAP_SIZE], without[ESPL_MAP_SIZE];
+};
+
+/* The moments of a lane's elements 32 apart, from their bytes. */
+__device__ __forceinline__ void widen(const float *map, const uint8_t *code, float scale, float (&x)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        x[i] = map[code[32 * i]] * scale;
+}
+
+/* And back; returns the largest magnitude of the warp. */
+__device__ __forceinline__ float narrow(const float *map, const float (&x)[8], uint8_t *code) {
+    float scale = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        scale = fmaxf(scale, fabsf(x[i]));
+    scale = warp_max(scale);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        code[32 * i] = (uint8_t)espl_map_nearest(map, scale > 0 ? x[i] / scale : 0.0f);
+    return scale;
+}
+
+/* Elements of the block at `at`, which m and v are of. Whether any of the warp's was in a range. */
+template <class T, bool MASTER>
+__device__ __forceinline__ bool update_block(const update_call &s, int64_t at, float (&m)[8], float (&v)[8]) {
+    bool any = false;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        int64_t place = at + 32 * i;
+        int r = range_at(s, place);
+        if (r == s.n_ranges || place < s.range[r].begin)
+            continue;
+        float w = load_weight<T, MASTER>(s, place), x[2] = {m[i], v[i]};
+        adamw_rule::element(s, s.range[r].decay, s.grad[place], w, x);
+        m[i] = x[0];
+        v[i] = x[1];
+        store_weight<T, MASTER>(s, place, w);
+        any = true;
+    }
+    return __any_sync(ALL_LANES, any);
+}
+
+template <class T, bool MASTER> __global__ void __launch_bounds__(UPDATE_THREADS) adamw8bit_all(const update_call s, const byte_maps maps) {
+    ESPL_SHARED(float, with_sign, [ESPL_MAP_SIZE]);
+    ESPL_SHARED(float, without, [ESPL_MAP_SIZE]);
+    for (int i = (int)threadIdx.x; i < ESPL_MAP_SIZE; i += UPDATE_THREADS) {
+        with_sign[i] = maps.with_sign[i];
+        without[i] = maps.without[i];
+    }
+    __syncthreads();
+    int64_t share = s.start + ((int64_t)blockIdx.x * (UPDATE_THREADS / 32) + threadIdx.x / 32) * SHARE;
+    int lane = (int)threadIdx.x % 32;
+    if (share >= s.range[s.n_ranges - 1].end)
+        return;
+    int64_t at = share + lane;
+    uint8_t *m_code = static_cast<uint8_t *>(s.state[0]) + at, *v_code = static_cast<uint8_t *>(s.state[1]) + at;
+    float *m_scale = state_of(s, 2) + share / SHARE, *v_scale = state_of(s, 3) + share / SHARE;
+    float m[8], v[8];
+    widen(with_sign, m_code, *m_scale, m);
+    widen(without, v_code, *v_scale, v);
+    if (!update_block<T, MASTER>(s, at, m, v))
+        return;
+    float most_m = narrow(with_sign, m, m_code), most_v = narrow(without, v, v_code);
+    if (lane == 0) {
+        *m_scale = most_m;
+        *v_scale = most_v;
+    }
+}
+
+template <class T, bool MASTER> static void adamw8bit(const espl_rule_step *step) {
+    update_call s = call_of(step);
+    byte_maps maps;
+    int64_t from = 0;
+    espl_map_fill(maps.with_sign, true);
+    espl_map_fill(maps.without, false);
+    for (unsigned blocks; (blocks = next_ranges(step, &from, &s)) > 0;)
+        ESPL_LAUNCH((adamw8bit_all<T, MASTER>), dim3(blocks), dim3(UPDATE_THREADS), 0, espl__cuda->compute, s, maps);
+    espl__cuda_note(cudaGetLastError(), "update of bytes");
+}
+
+void espl__cuda_fp32_adamw8bit(const espl_rule_step *step) { adamw8bit<float, false>(step); }
+void espl__cuda_bf16_adamw8bit(const espl_rule_step *step) {
+    step->master ? adamw8bit<__nv_bfloat16, true>(step) : adamw8bit<__nv_bfloat16, false>(step);
+}
 
 /* Exact sums: each warp adds into an accumulator of its own in shared memory; a block adds the limbs of its warps to the one in device
  * memory, as integers, so that no order shows. */

@@ -25,13 +25,16 @@ typedef float real;
 #include "kernels/ops.def"
 #undef OP
 
+#define RULE(ID, name, states) espl_rule_kernel REF(name);
+#include "kernels/rules.def"
+#undef RULE
+
 extern const espl_kernels REF(table);
 
 /* Local. Bytes of work of an op; see espl_kernels. */
 size_t REF(work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward);
 
 /* Local. The rows of the table that are not ops; see espl_kernels. */
-void REF(adamw)(const espl_adamw *step);
 void REF(sum_squares)(const float *x, int64_t n, espl_exact *sum);
 void REF(sum)(const float *x, int64_t n, espl_exact *sum);
 void REF(add)(float *to, const float *from, int64_t n);

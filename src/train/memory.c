@@ -1,6 +1,7 @@
 #include "src/train/memory.h"
 
 #include "src/core/buffer.h"
+#include "src/optim/optimizer.h"
 #include "src/train/streams.h"
 #include "src/train/text_scores.h"
 
@@ -72,6 +73,7 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .micro_batch_tokens = config->train_micro_batch_tokens,
                           .micro_batches = config->train_micro_batches,
                           .tree = config->run_reduction == ESPL_REDUCTION_TREE,
+                          .rule = espl_optimizer_rule(config),
                           .master = kernels->real != ESPL_F32 && config->optim_master == ESPL_MASTER_FP32};
     espl_streams_capacity(model, &b->room, b->capacity);
     espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, b->capacity, threads, &b->train);
@@ -95,6 +97,7 @@ void espl_blueprint_share(const espl_blueprint *b, int64_t *first, int64_t *coun
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 _Static_assert((int)ESPL_PIECE == (int)ESPL_SHARD_UNIT, "a model pads its buckets to what ranks are cut into");
+_Static_assert((int)ESPL_PIECE % (int)ESPL_STATE_BLOCK == 0, "ranks are cut at blocks of the optimizer");
 
 static void list_buckets(const espl_blueprint *b, espl_memory *m) {
     int ranks = b->owner.ranks;
@@ -132,18 +135,23 @@ static void take_texts(const espl_blueprint *b, espl_memory *m) {
     espl_decoder_take(b->texts, &act, &work, &host);
 }
 
+static void take_states(const espl_blueprint *b, espl_memory *m) {
+    const espl_rule_desc *rule = &espl_rules[b->rule];
+    int64_t n = espl_owner_state_size(b->model, &b->owner);
+    for (int i = 0; i < rule->n_states; i++)
+        m->states[i] = espl_arena_take(&m->arenas[ESPL_ARENA_OPT], espl_rule_state_bytes(&rule->states[i], n));
+    m->master = b->master ? espl_arena_take(&m->arenas[ESPL_ARENA_OPT], (size_t)n * sizeof *m->master) : NULL;
+}
+
 /* The layout: every tensor of the run, in order. */
 static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
-    size_t flat = (size_t)espl_model_flat_size(b->model, b->owner.ranks),
-           state = (size_t)espl_owner_state_size(b->model, &b->owner) * sizeof(float);
+    size_t flat = (size_t)espl_model_flat_size(b->model, b->owner.ranks);
     espl_arena *a = m->arenas;
     m->weights = espl_arena_take(&a[ESPL_ARENA_PARAM], flat * espl_dtype_size(b->kernels->real));
     if (b->remote && b->model->rope != NULL)
         m->rope = espl_arena_take(&a[ESPL_ARENA_PARAM], (size_t)b->model->rope_numel * sizeof(float));
     m->gradients = espl_arena_take(&a[ESPL_ARENA_GRAD], flat * sizeof(float));
-    m->m = espl_arena_take(&a[ESPL_ARENA_OPT], state);
-    m->v = espl_arena_take(&a[ESPL_ARENA_OPT], state);
-    m->master = b->master ? espl_arena_take(&a[ESPL_ARENA_OPT], state) : NULL;
+    take_states(b, m);
     m->act = espl_arena_take(&a[ESPL_ARENA_ACT], larger(larger(b->train.act_bytes, b->eval.act_bytes), b->texts_act));
     m->work = espl_arena_take(&a[ESPL_ARENA_WORK], larger(larger(b->train.work_bytes, b->eval.work_bytes), b->texts_work));
     m->sums = espl_arena_take(&a[ESPL_ARENA_WORK], ESPL_N_SUMS * sizeof *m->sums);

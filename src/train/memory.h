@@ -5,7 +5,7 @@
  * host keeps.
  *
  *   PARAM  compute weights, the flat space            GRAD  gradients in fp32, the flat space; partial sums and stages of the reducer
- *   OPT    moments, master weights (optim.master)     ACT   values and their gradients, shared by lifetime
+ *   OPT    what the optimizer keeps, master weights   ACT   values and their gradients, shared by lifetime
  *   WORK   scratch of kernels, sums of a step         STAGE micro-batches and the snapshot of a checkpoint
  *
  * Training, evaluation and generation never run at once, so they share ACT and WORK: caches and beams lie where gradients were. */
@@ -41,6 +41,7 @@ typedef struct espl_blueprint {
     espl_room room;                            /* of a micro-batch */
     int64_t micro_batch_tokens, micro_batches; /* of the step over all ranks */
     bool tree;
+    espl_rule rule;
     bool master; /* fp32 master weights */
     espl_tape train, eval;
     espl_capacity capacity[ESPL_N_STREAMS]; /* of a micro-batch on the device */
@@ -59,7 +60,8 @@ typedef struct espl_memory {
     espl_arena arenas[ESPL_N_ARENAS];
     void *weights;
     float *gradients;
-    float *m, *v, *master; /* master NULL in fp32, and in bf16 without masters */
+    void *states[ESPL_MAX_STATES]; /* as the optimizer's rule keeps them */
+    float *master;                 /* NULL in fp32, and in bf16 without masters */
     void *act, *work;
     espl_exact *sums; /* [ESPL_N_SUMS] */
     float *rope;      /* the model's table on a remote device; else NULL */

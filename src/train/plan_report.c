@@ -4,6 +4,7 @@
 #include "src/plan/costs.h"
 #include "src/plan/peak.h"
 #include "src/train/run.h"
+#include "src/train/state_list.h"
 #include "src/train/weights.h"
 
 #include <stdlib.h>
@@ -30,27 +31,15 @@ typedef struct facts {
 
 static const char *const arena_help[ESPL_N_ARENAS] = {"compute weights",
                                                       "gradients in fp32, partial sums",
-                                                      "moments, master weights (optim.master)",
+                                                      "what the optimizer keeps, master weights (optim.master)",
                                                       "activations and their gradients, shared by lifetime",
                                                       "scratch of kernels, sums",
                                                       "micro-batch, checkpoint snapshot"};
 
-/* The snapshot that a background save holds: the owned part of weights (of the masters, where there are some) and moments. */
+/* The snapshot that a background save holds. */
 static size_t snapshot_of(const facts *f) {
-    espl_segment *segments;
-    size_t bytes = 0;
-    int n = espl_owner_segments(f->model, &f->blueprint.owner, &segments);
-    espl_state_tensor *state = espl_calloc((size_t)n * 3, sizeof *state);
-    for (int i = 0; i < 3 * n; i++) {
-        const espl_param *p = &f->model->params[i / 3];
-        state[i] = (espl_state_tensor){.group = "model",
-                                       .name = p->name,
-                                       .dtype = i % 3 == 0 ? espl_blueprint_truth(&f->blueprint) : ESPL_F32,
-                                       .n_dims = p->n_dims,
-                                       .begin = segments[i / 3].begin,
-                                       .end = segments[i / 3].end};
-        memcpy(state[i].shape, p->shape, sizeof p->shape);
-    }
+    espl_state_tensor *state;
+    int64_t n = espl_state_list(&f->blueprint, NULL, &state);
     espl_ranks ranks = {.size = f->request->ranks,
                         .node_size = f->ranks_per_node,
                         .n_nodes = (f->request->ranks + f->ranks_per_node - 1) / f->ranks_per_node};
@@ -60,9 +49,8 @@ static size_t snapshot_of(const facts *f) {
                                        .keep_last = 1,
                                        .background = f->config->checkpoint_background && f->config->checkpoint_every > 0,
                                        .memory = f->remote ? &far : NULL};
-    bytes = espl_checkpoint_snapshot_bytes(&ranks, &options, state, 3 * n);
+    size_t bytes = espl_checkpoint_snapshot_bytes(&ranks, &options, state, n);
     free(state);
-    free(segments);
     return bytes;
 }
 
@@ -150,9 +138,10 @@ static void print_texts(const facts *f, FILE *out) {
 
 /* What of it the number of parameters decides. */
 static void print_state(const facts *f, FILE *out) {
+    double rule = espl_rule_bytes(f->blueprint.rule);
     size_t weight = espl_dtype_size(f->kernels->real), master = f->blueprint.master ? sizeof(float) : 0;
-    fprintf(out, "  %-22s %6zu bytes  weight %zu, gradient 4, moments 8%s%s\n", "for each parameter", weight + 12 + master, weight,
-            f->blueprint.master ? ", master weight 4" : "",
+    fprintf(out, "  %-22s %6.4g bytes  weight %zu, gradient 4, %s %.4g%s%s\n", "for each parameter", (double)(weight + master) + 4.0 + rule,
+            weight, espl_rules[f->blueprint.rule].name, rule, f->blueprint.master ? ", master weight 4" : "",
             f->blueprint.owner.replicated || f->request->ranks == 1 ? "" : "; what follows the gradient is cut over the ranks");
 }
 

@@ -45,9 +45,9 @@ typedef struct espl_run {
     espl_graph *graphs[2][2]; /* the recorded tape, by fresh and last (step.c); NULL: not yet */
     bool tried;               /* the tape has run call by call, as it does before it is recorded */
     espl_optimizer optimizer;
-    espl_update *updates;     /* [n_buckets] */
-    espl_adamw_range *ranges; /* of all updates */
-    espl_segment *owned;      /* [n_params] */
+    espl_update *updates;    /* [n_buckets] */
+    espl_rule_range *ranges; /* of all updates */
+    espl_segment *owned;     /* [n_params] */
     espl_state_tensor *state;
     int64_t n_state;
     espl_state_memory state_memory; /* reaches tensors on a remote device; zeroed for the host */

@@ -184,7 +184,7 @@ static espl_status open_device(espl_run *run) {
 /* ---- Memory, optimizer, saver. */
 
 /* Puts a range behind the others of a bucket, or makes the last one longer. */
-static void add_range(espl_adamw_range *ranges, int *n, const espl_adamw_range *range) {
+static void add_range(espl_rule_range *ranges, int *n, const espl_rule_range *range) {
     if (*n > 0 && ranges[*n - 1].end == range->begin && ranges[*n - 1].decay == range->decay)
         ranges[*n - 1].end = range->end;
     else
@@ -194,7 +194,7 @@ static void add_range(espl_adamw_range *ranges, int *n, const espl_adamw_range *
 /* One update a bucket: its parameters lie in it in order. */
 static void list_updates(espl_run *run) {
     const espl_model *model = run->model;
-    espl_adamw_range *ranges = run->ranges = espl_malloc((size_t)model->n_params * sizeof *ranges);
+    espl_rule_range *ranges = run->ranges = espl_malloc((size_t)model->n_params * sizeof *ranges);
     espl_segment *segments;
     espl_owner_updates(model, &run->blueprint.owner, &segments);
     run->updates = espl_calloc((size_t)model->n_buckets, sizeof *run->updates);
@@ -205,7 +205,7 @@ static void list_updates(espl_run *run) {
         for (int i = 0; i < model->n_params; i++) {
             const espl_segment *s = &segments[i];
             const espl_param *p = &model->params[i];
-            espl_adamw_range range = {.begin = s->flat - u->flat, .end = s->flat - u->flat + s->end - s->begin};
+            espl_rule_range range = {.begin = s->flat - u->flat, .end = s->flat - u->flat + s->end - s->begin};
             range.decay = p->decay ? (float)run->config->optim_weight_decay : 0.0f;
             if (p->bucket == b && s->begin < s->end)
                 add_range(ranges, &u->n_ranges, &range);
@@ -219,13 +219,9 @@ static void list_updates(espl_run *run) {
 static void open_optimizer(espl_run *run) {
     const espl_memory *m = &run->memory;
     list_updates(run);
-    run->optimizer = (espl_optimizer){.kernels = run->engine.kernels,
-                                      .m = m->m,
-                                      .v = m->v,
-                                      .master = m->master,
-                                      .weights = m->weights,
-                                      .gradients = m->gradients,
-                                      .updates = run->updates};
+    run->optimizer = (espl_optimizer){
+        .kernels = run->engine.kernels, .master = m->master, .weights = m->weights, .gradients = m->gradients, .updates = run->updates};
+    memcpy(run->optimizer.states, m->states, sizeof m->states);
     espl_optimizer_configure(&run->optimizer, run->config);
 }
 

@@ -2,6 +2,7 @@
 
 #include "src/core/buffer.h"
 #include "src/core/log.h"
+#include "src/train/state_list.h"
 #include "src/train/weights.h"
 
 #include <inttypes.h>
@@ -10,20 +11,6 @@
 #include <string.h>
 
 /* ---- Tensors. */
-
-static espl_state_tensor one_tensor(const espl_run *run, int param, const char *group, espl_dtype dtype, void *base, int64_t at) {
-    const espl_param *p = &run->model->params[param];
-    const espl_segment *s = &run->owned[param];
-    espl_state_tensor t = {.group = group,
-                           .name = p->name,
-                           .dtype = dtype,
-                           .n_dims = p->n_dims,
-                           .begin = s->begin,
-                           .end = s->end,
-                           .data = (char *)base + (size_t)at * espl_dtype_size(dtype)};
-    memcpy(t.shape, p->shape, sizeof p->shape);
-    return t;
-}
 
 static espl_status read_state(void *context, void *to, const void *data, size_t bytes) {
     espl_run *run = context;
@@ -58,7 +45,6 @@ static espl_status state_fetched(void *context) {
 const espl_state_memory *espl_run_state_memory(const espl_run *run) { return run->engine.calls->remote ? &run->state_memory : NULL; }
 
 void espl_run_list_state(espl_run *run) {
-    int n = run->model->n_params;
     run->state_memory = (espl_state_memory){.context = run,
                                             .read = read_state,
                                             .write = write_state,
@@ -66,16 +52,7 @@ void espl_run_list_state(espl_run *run) {
                                             .unpin = unpin_snapshot,
                                             .fetch = fetch_state,
                                             .fetched = state_fetched};
-    run->state = espl_calloc((size_t)n * 3, sizeof *run->state);
-    run->n_state = 0;
-    for (int i = 0; i < n; i++) {
-        const espl_segment *s = &run->owned[i];
-        const espl_memory *m = &run->memory;
-        run->state[run->n_state++] = one_tensor(run, i, "model", espl_blueprint_truth(&run->blueprint),
-                                                m->master != NULL ? m->master : m->weights, m->master != NULL ? s->state : s->flat);
-        run->state[run->n_state++] = one_tensor(run, i, "exp_avg", ESPL_F32, m->m, s->state);
-        run->state[run->n_state++] = one_tensor(run, i, "exp_avg_sq", ESPL_F32, m->v, s->state);
-    }
+    run->n_state = espl_state_list(&run->blueprint, &run->memory, &run->state);
 }
 
 /* ---- Counters. */
@@ -132,6 +109,8 @@ static void set_hash(json_t *object, const char *name, uint64_t hash) {
     json_object_set_new(object, name, json_sprintf("%016" PRIx64, hash));
 }
 
+static const char *rule_name(const espl_run *run) { return espl_rules[run->blueprint.rule].name; }
+
 static json_t *make_record(const espl_run *run) {
     json_t *record = json_object();
     char *text = NULL, saved[32];
@@ -147,6 +126,7 @@ static json_t *make_record(const espl_run *run) {
     set_hash(record, "data_hash", espl_dataset_hash(&run->data));
     json_object_set(record, "model_config", run->model->config);
     json_object_set_new(record, "weights", json_string(espl_dtype_name(espl_blueprint_truth(&run->blueprint))));
+    json_object_set_new(record, "optimizer", json_string(rule_name(run)));
     json_object_set_new(record, "ranks", json_integer(run->ranks->size));
     json_object_set(record, "provenance", run->provenance);
     espl_runinfo_time(saved);
@@ -200,12 +180,27 @@ static espl_status check_weights(const espl_run *run, const json_t *record, cons
     return ESPL_OK;
 }
 
+/* What one rule keeps is nothing to another. The first checkpoints had no line for it: there was one rule. */
+static espl_status check_optimizer(const espl_run *run, const json_t *record, const char *path) {
+    const char *found = json_string_value(json_object_get(record, "optimizer")), *first = espl_rules[ESPL_RULE_ADAMW].name;
+    found = found != NULL ? found : first;
+    if (strcmp(found, rule_name(run)) != 0)
+        ESPL_FAIL(
+            ESPL_ERR_USAGE,
+            "%s: the checkpoint's optimizer is %s, this run's is %s: set optim.name: %s to go on, or start from its weights with a fresh "
+            "optimizer: model.checkpoint with this path, in another run.dir",
+            path, found, rule_name(run), found);
+    return ESPL_OK;
+}
+
 static espl_status check_record(const espl_run *run, const char *path) {
     json_t *record = NULL;
     ESPL_TRY(espl_checkpoint_record(path, &record));
     espl_status status = check_model(run, record, path);
     if (status == ESPL_OK)
         status = check_weights(run, record, path);
+    if (status == ESPL_OK)
+        status = check_optimizer(run, record, path);
     json_decref(record);
     return status;
 }
@@ -222,32 +217,38 @@ static espl_status load(espl_run *run, const char *path) {
     return espl_comm_agree(run->comm, status, "reading the checkpoint's counters");
 }
 
-/* Spreads the pieces that ranks read to all of them, in an array that lies like the flat space. */
-static espl_status spread(espl_run *run, void *array, size_t element) {
+/* Spreads the pieces that ranks read to all of them, in an array that has a number for each `block` elements of the flat space. */
+static espl_status spread(espl_run *run, void *array, size_t size, int64_t block) {
+    int n = run->model->n_buckets;
+    espl_bucket *buckets = espl_malloc((size_t)n * sizeof *buckets);
     espl_gather *gather = NULL;
     espl_status status = ESPL_OK;
-    espl_gather_make(run->comm, run->memory.buckets, run->model->n_buckets, array, element, &gather);
-    for (int b = 0; b < run->model->n_buckets; b++)
+    for (int b = 0; b < n; b++)
+        buckets[b] = (espl_bucket){.offset = run->memory.buckets[b].offset / block, .n = run->memory.buckets[b].n / block};
+    espl_gather_make(run->comm, buckets, n, array, size, &gather);
+    for (int b = 0; b < n; b++)
         ESPL_TRY_DONE(espl_gather_start(gather, b));
     ESPL_TRY_DONE(espl_gather_finish(gather));
 done:
     espl_gather_free(&gather);
+    free(buckets);
     return status;
 }
 
 /* After reading: a sharded run needs all weights, a replicated one the optimizer's state too. */
 static espl_status spread_state(espl_run *run) {
+    const espl_rule_desc *rule = &espl_rules[run->blueprint.rule];
     espl_memory *m = &run->memory;
     espl_dtype real = run->engine.kernels->real;
     espl_weights weights = {.flat = m->weights, .real = real, .master = m->master, .owner = run->blueprint.owner, .engine = &run->engine};
     if (run->blueprint.owner.replicated) {
-        ESPL_TRY(spread(run, m->m, sizeof(float)));
-        ESPL_TRY(spread(run, m->v, sizeof(float)));
+        for (int i = 0; i < rule->n_states; i++)
+            ESPL_TRY(spread(run, m->states[i], espl_dtype_size(rule->states[i].dtype), rule->states[i].block));
         if (m->master != NULL)
-            ESPL_TRY(spread(run, m->master, sizeof(float)));
+            ESPL_TRY(spread(run, m->master, sizeof(float), 1));
     }
     ESPL_TRY(espl_run_device(run, espl_weights_from_master(run->model, &weights)));
-    return spread(run, m->weights, espl_dtype_size(real));
+    return spread(run, m->weights, espl_dtype_size(real), 1);
 }
 
 espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded) {

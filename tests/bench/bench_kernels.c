@@ -288,26 +288,25 @@ static void report_bytes(const char *name, double seconds, double bytes, double 
 
 static void bench_adamw(const espl_kernels *k, bool masters, double copy) {
     int64_t n = 1 << 25;
-    espl_adamw_range all = {0, n, 0.01f};
-    espl_adamw step = {.weight = filled(n, k->real),
-                       .master = masters ? filled(n, ESPL_F32) : NULL,
-                       .m = filled(n, ESPL_F32),
-                       .v = calloc((size_t)n, sizeof(float)),
-                       .grad = filled(n, ESPL_F32),
-                       .ranges = &all,
-                       .n_ranges = 1,
-                       .grad_scale = 1,
-                       .lr = 1e-4f,
-                       .beta1 = 0.9,
-                       .beta2 = 0.999,
-                       .eps = 1e-8f,
-                       .c1 = 0.1f,
-                       .c2 = 0.001f};
+    espl_rule_range all = {0, n, 0.01f};
+    espl_rule_step step = {.weight = filled(n, k->real),
+                           .master = masters ? filled(n, ESPL_F32) : NULL,
+                           .state = {filled(n, ESPL_F32), calloc((size_t)n, sizeof(float))},
+                           .grad = filled(n, ESPL_F32),
+                           .ranges = &all,
+                           .n_ranges = 1,
+                           .grad_scale = 1,
+                           .lr = 1e-4f,
+                           .beta1 = 0.9,
+                           .beta2 = 0.999,
+                           .eps = 1e-8f,
+                           .c1 = 0.1f,
+                           .c2 = 0.001f};
     double t[REPEATS], s[REPEATS], size = (double)espl_dtype_size(k->real);
     for (int i = 0; i < REPEATS; i++) {
         espl_exact sum = {0};
         double start = now();
-        k->adamw(&step);
+        k->update[ESPL_RULE_ADAMW](&step);
         t[i] = now() - start;
         start = now();
         k->sum_squares(step.grad, n, &sum);
@@ -317,7 +316,7 @@ static void bench_adamw(const espl_kernels *k, bool masters, double copy) {
     qsort(s, REPEATS, sizeof *s, by_value);
     report_bytes(masters ? "adamw masters" : "adamw 2^25", t[REPEATS / 2], (20.0 + size + (masters ? 8 : size)) * (double)n, copy);
     report_bytes("squares 2^25", s[REPEATS / 2], 4.0 * (double)n, copy);
-    free(step.weight), free(step.master), free(step.m), free(step.v), free((void *)(uintptr_t)step.grad);
+    free(step.weight), free(step.master), free(step.state[0]), free(step.state[1]), free((void *)(uintptr_t)step.grad);
 }
 
 int main(int argc, char **argv) {

@@ -367,7 +367,7 @@ static espl_status time_copy(const bench *b, size_t bytes) {
     return ESPL_OK;
 }
 
-static void call_adamw(const bench *b, void *context) { b->kernels->adamw(context); }
+static void call_adamw(const bench *b, void *context) { b->kernels->update[ESPL_RULE_ADAMW](context); }
 
 typedef struct squares_call {
     const float *x;
@@ -382,8 +382,8 @@ static void call_squares(const bench *b, void *context) {
 
 /* One step over n elements in the ranges of a layer: matrices that decay and vectors that do not. `parameter` is the bytes that a parameter
  * reads and writes. */
-static espl_status time_adamw(const bench *b, espl_adamw *step, int64_t n, const char *name, double parameter) {
-    const espl_adamw_range ranges[] = {{0, n / 2, 0.01f}, {n / 2, n / 2 + n / 64, 0}, {n / 2 + n / 64, n, 0.01f}};
+static espl_status time_adamw(const bench *b, espl_rule_step *step, int64_t n, const char *name, double parameter) {
+    const espl_rule_range ranges[] = {{0, n / 2, 0.01f}, {n / 2, n / 2 + n / 64, 0}, {n / 2 + n / 64, n, 0.01f}};
     double seconds = 0;
     char shape[64];
     snprintf(shape, sizeof shape, "%lld elements", (long long)n);
@@ -404,18 +404,17 @@ static espl_status time_update(const bench *b, int64_t n) {
     double seconds = 0;
     for (int i = 0; i < 5; i++)
         ESPL_TRY(filled(b, i < 4 ? wide : (size_t)n * size, i < 4 ? ESPL_F32 : b->kernels->real, i == 1 || i == 2, &memory[i]));
-    espl_adamw step = {.weight = memory[4],
-                       .m = memory[1],
-                       .v = memory[2],
-                       .grad = memory[3],
-                       .beta1 = 0.9,
-                       .beta2 = 0.999,
-                       .grad_scale = 1,
-                       .lr = 1e-4f,
-                       .eps = 1e-8f,
-                       .c1 = 0.1f,
-                       .c2 = 0.001f,
-                       .rng = {.seed = 1, .purpose = ESPL_RNG_ROUND}};
+    espl_rule_step step = {.weight = memory[4],
+                           .state = {memory[1], memory[2]},
+                           .grad = memory[3],
+                           .beta1 = 0.9,
+                           .beta2 = 0.999,
+                           .grad_scale = 1,
+                           .lr = 1e-4f,
+                           .eps = 1e-8f,
+                           .c1 = 0.1f,
+                           .c2 = 0.001f,
+                           .rng = {.seed = 1, .purpose = ESPL_RNG_ROUND}};
     ESPL_TRY(time_adamw(b, &step, n, narrow ? "adamw alone" : "adamw", 20.0 + 2.0 * (double)size));
     step.master = memory[0];
     if (narrow)

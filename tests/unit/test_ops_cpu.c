@@ -1,6 +1,6 @@
 // test: libs=kernels,core ranks=1 tier=default timeout=600
 /* The CPU backend against the reference: every case, instruction set and format by the 2x rule; the same bits for any number of threads. */
-#include "tests/unit/adamw_steps.h"
+#include "tests/unit/rule_steps.h"
 #include "tests/unit/op_run.h"
 
 #include "kernels/matmul.h"
@@ -269,24 +269,29 @@ static void squares_have_the_bits_of_the_reference(void **state) {
     free(x);
 }
 
-static void adamw_is_the_reference(void **state) {
+static void check_update(espl_rule rule, weight_way way, const float *grad) {
+    kept truth = rule_truth(rule, way, grad, MANY);
+    for (int i = 0; i < 2 * N_SETS; i++) {
+        const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i / 2], way_real(way));
+        if (!kernels)
+            continue;
+        kept s = kept_make(rule, way, MANY);
+        assert_false(kept_same(&s, &truth));
+        three_steps(kernels, &s, grad, i % 2 ? 1001 : MANY);
+        assert_true(kept_same(&s, &truth));
+        ((uint16_t *)s.weight)[MANY - 1] ^= 1;
+        assert_false(kept_same(&s, &truth));
+        kept_free(&s);
+    }
+    kept_free(&truth);
+}
+
+static void rules_are_the_reference(void **state) {
     (void)state;
     float *grad = numbers(5, MANY);
-    for (adamw_way way = 0; way < ADAMW_WAYS; way++) {
-        moments truth = adamw_truth(way, grad, MANY);
-        for (int i = 0; i < 2 * N_SETS; i++) {
-            const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i / 2], adamw_real(way));
-            if (!kernels)
-                continue;
-            moments s = moments_make(way, MANY);
-            adamw_three_steps(kernels, &s, grad, MANY, i % 2 ? 1001 : MANY);
-            assert_true(moments_same(&s, &truth, way, MANY));
-            ((uint16_t *)s.weight)[MANY - 1] ^= 1;
-            assert_false(moments_same(&s, &truth, way, MANY));
-            moments_free(&s);
-        }
-        moments_free(&truth);
-    }
+    for (int rule = 0; rule < ESPL_N_RULES; rule++)
+        for (int way = 0; way < N_WAYS; way++)
+            check_update((espl_rule)rule, (weight_way)way, grad);
     free(grad);
 }
 
@@ -327,7 +332,7 @@ int main(void) {
         cmocka_unit_test(what_is_asked_for_changes_no_bits),
         cmocka_unit_test(planted_error_is_found),
         cmocka_unit_test(squares_have_the_bits_of_the_reference),
-        cmocka_unit_test(adamw_is_the_reference),
+        cmocka_unit_test(rules_are_the_reference),
         cmocka_unit_test(adds_and_zeroes),
         cmocka_unit_test(describes_itself),
     };

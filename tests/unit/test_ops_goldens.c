@@ -144,21 +144,20 @@ static double adam_error(json_t *golden, float decay, float *m, float *v) {
     read_floats(json_object_get(golden, "weight"), want, ADAM_N);
     read_floats(json_object_get(golden, "grads"), grads, ADAM_STEPS * ADAM_N);
     for (int t = 1; t <= ADAM_STEPS; t++) {
-        espl_adamw_range all = {0, ADAM_N, decay};
-        espl_adamw step = {.weight = weight,
-                           .m = m,
-                           .v = v,
-                           .grad = grads + (t - 1) * ADAM_N,
-                           .ranges = &all,
-                           .n_ranges = 1,
-                           .beta1 = 0.9,
-                           .beta2 = 0.999,
-                           .grad_scale = 1,
-                           .lr = 0.01f,
-                           .eps = 1e-8f,
-                           .c1 = (float)(1 - pow(0.9, t)),
-                           .c2 = (float)(1 - pow(0.999, t))};
-        espl_kernels_ref(ESPL_F32)->adamw(&step);
+        espl_rule_range all = {0, ADAM_N, decay};
+        espl_rule_step step = {.weight = weight,
+                               .state = {m, v},
+                               .grad = grads + (t - 1) * ADAM_N,
+                               .ranges = &all,
+                               .n_ranges = 1,
+                               .beta1 = 0.9,
+                               .beta2 = 0.999,
+                               .grad_scale = 1,
+                               .lr = 0.01f,
+                               .eps = 1e-8f,
+                               .c1 = (float)(1 - pow(0.9, t)),
+                               .c2 = (float)(1 - pow(0.999, t))};
+        espl_kernels_ref(ESPL_F32)->update[ESPL_RULE_ADAMW](&step);
     }
     for (int i = 0; i < ADAM_N; i++)
         worst = fmax(worst, fabs((double)weight[i] - want[i]) / (0x1p-24 * fmax(1, fabs(want[i]))));

@@ -1,6 +1,6 @@
 // test: libs=kernels,core ranks=1 tier=short timeout=60
-/* What runs over parameters on an emulated GPU: AdamW and exact sums have the bits of the reference, which the CPU has, wherever ranges are
- * cut and tensors begin. */
+/* What runs over parameters on an emulated GPU: update rules and exact sums have the bits of the reference, which the CPU has, wherever
+ * ranges are cut and tensors begin. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tests/unit/adamw_steps.h"
+#include "tests/unit/rule_steps.h"
 #include "tests/unit/emu_device.h"
 
 enum { MANY = 256 * 40 + 77 };
@@ -28,44 +28,51 @@ static void take_back(void *to, void *memory, size_t bytes, size_t skip) {
 }
 
 /* The steps on the device; the results come back into a fresh set. */
-static moments device_steps(adamw_way way, int64_t cut, size_t skip) {
-    const espl_kernels *kernels = adamw_real(way) == ESPL_BF16 ? backend->bf16 : backend->fp32;
-    moments s = moments_make(way, MANY);
+static kept device_steps(espl_rule rule, weight_way way, int64_t cut, size_t skip) {
+    const espl_kernels *kernels = way_real(way) == ESPL_BF16 ? backend->bf16 : backend->fp32;
+    kept s = kept_make(rule, way, MANY), there = s;
     float *grad = numbers(5, MANY);
-    size_t bytes = MANY * sizeof(float), weight_bytes = MANY * espl_dtype_size(adamw_real(way));
-    moments there = {sent(s.weight, weight_bytes, skip), s.master ? sent(s.master, bytes, skip) : NULL, sent(s.m, bytes, skip),
-                     sent(s.v, bytes, skip)};
+    size_t bytes = MANY * sizeof(float);
+    int n_states = espl_rules[rule].n_states;
+    there.weight = sent(s.weight, weight_bytes(&s), skip);
+    there.master = s.master ? sent(s.master, bytes, skip) : NULL;
+    for (int i = 0; i < n_states; i++)
+        there.state[i] = sent(s.state[i], kept_bytes(&s, i), skip);
     float *grad_there = sent(grad, bytes, skip);
-    adamw_three_steps(kernels, &there, grad_there, MANY, cut);
+    three_steps(kernels, &there, grad_there, cut);
     assert_ok(calls->sync(device));
-    take_back(s.weight, there.weight, weight_bytes, skip);
+    take_back(s.weight, there.weight, weight_bytes(&s), skip);
     if (s.master)
         take_back(s.master, there.master, bytes, skip);
-    take_back(s.m, there.m, bytes, skip);
-    take_back(s.v, there.v, bytes, skip);
+    for (int i = 0; i < n_states; i++)
+        take_back(s.state[i], there.state[i], kept_bytes(&s, i), skip);
     take_back(grad, grad_there, bytes, skip);
     free(grad);
     return s;
 }
 
-static void adamw_has_the_bits_of_the_reference(void **state) {
-    (void)state;
+static void check_rule(espl_rule rule, weight_way way, const float *grad) {
     static const struct {
         int64_t cut;
         size_t skip;
     } ways[] = {{MANY, 0}, {MANY, 4}, {1001, 0}, {256, 0}};
-    float *grad = numbers(5, MANY);
-    for (adamw_way way = 0; way < ADAMW_WAYS; way++) {
-        moments truth = adamw_truth(way, grad, MANY);
-        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-            moments s = device_steps(way, ways[i].cut, ways[i].skip);
-            assert_true(moments_same(&s, &truth, way, MANY));
-            s.v[MANY - 1] = nextafterf(s.v[MANY - 1], 1);
-            assert_false(moments_same(&s, &truth, way, MANY));
-            moments_free(&s);
-        }
-        moments_free(&truth);
+    kept truth = rule_truth(rule, way, grad, MANY);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        kept s = device_steps(rule, way, ways[i].cut, ways[i].skip);
+        assert_true(kept_same(&s, &truth));
+        ((uint8_t *)s.state[0])[MANY - 1] ^= 1;
+        assert_false(kept_same(&s, &truth));
+        kept_free(&s);
     }
+    kept_free(&truth);
+}
+
+static void rules_have_the_bits_of_the_reference(void **state) {
+    (void)state;
+    float *grad = numbers(5, MANY);
+    for (int rule = 0; rule < ESPL_N_RULES; rule++)
+        for (int way = 0; way < N_WAYS; way++)
+            check_rule((espl_rule)rule, (weight_way)way, grad);
     free(grad);
 }
 
@@ -150,8 +157,9 @@ static void adds_copies_and_zeroes(void **state) {
 
 static void nothing_is_done_to_nothing(void **state) {
     (void)state;
-    espl_adamw none = {.n_ranges = 0};
-    backend->fp32->adamw(&none);
+    espl_rule_step none = {.n_ranges = 0};
+    for (int rule = 0; rule < ESPL_N_RULES; rule++)
+        backend->fp32->update[rule](&none);
     backend->fp32->sum_squares(NULL, 0, NULL);
     backend->fp32->sum(NULL, 0, NULL);
     backend->fp32->add(NULL, NULL, 0);
@@ -162,7 +170,7 @@ static void nothing_is_done_to_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(adamw_has_the_bits_of_the_reference, open_device, close_device),
+        cmocka_unit_test_setup_teardown(rules_have_the_bits_of_the_reference, open_device, close_device),
         cmocka_unit_test_setup_teardown(sums_are_exact, open_device, close_device),
         cmocka_unit_test_setup_teardown(adds_copies_and_zeroes, open_device, close_device),
         cmocka_unit_test_setup_teardown(nothing_is_done_to_nothing, open_device, close_device),

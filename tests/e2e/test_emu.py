@@ -123,6 +123,18 @@ def t5_is_the_cpus(case):
     equal_to_cpu(case, T5, **PAIRS)
 
 
+def texts_amid_recordings(case):
+    """Generating between recorded steps leaves the weights alone, and another number of ranks writes the same texts."""
+    keys = {**PAIRS, "model": T5, "data__valid_fraction": 0.1, "train__eval_every": 2, "eval__generate_texts": 9, "generate__max_new_tokens": 4, "generate__beams": 2,
+            "generate__temperature": 0}
+    train(case, 1, "plain", **keys)
+    for n in (1, 2):
+        train(case, n, f"texts-{n}", eval__best="chrf", **keys)
+    check(case.digest("plain") == case.digest("texts-1") == case.digest("texts-2"), "generating changes the weights")
+    lines = [(case.folder / f"texts-{n}" / "evaluations/step-00000004/predictions.jsonl").read_text(encoding="utf-8") for n in (1, 2)]
+    check(lines[0] == lines[1] and lines[0].count("\n") == 9, f"{lines}")
+
+
 def ranks_and_sharding(case):
     for model, keys in lighter([(GPT2, {**WINDOWS, "run__dtype": "bf16", "optim__master": "none"}), (LLAMA, PACKED)]):
         kind = model["model_type"]
@@ -354,6 +366,6 @@ def main_or_skip(cases):
 
 
 if __name__ == "__main__":
-    sys.exit(main_or_skip([gpt2_is_the_cpus, llama_is_the_cpus, bert_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, fast_repeats_itself, any_legal_order, protected, snapshots_under_way, over_to_the_cpu_and_back,
+    sys.exit(main_or_skip([gpt2_is_the_cpus, llama_is_the_cpus, bert_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, fast_repeats_itself, any_legal_order, protected, snapshots_under_way, over_to_the_cpu_and_back,
                            recorded_or_not, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use, libraries_that_are_not_there,
                            failures_under_way]))

@@ -80,8 +80,20 @@ done:
     return status;
 }
 
+/* An override of what varies would be lost without a word. */
+static espl_status check_sets(const job *job) {
+    for (int64_t s = 0; s < job->sets.n; s++)
+        for (int64_t a = 0; a < job->sweep.n; a++) {
+            size_t n = strlen(job->sweep.axes[a].key);
+            if (strncmp(job->sets.items[s], job->sweep.axes[a].key, n) == 0 && job->sets.items[s][n] == '=')
+                ESPL_FAIL(ESPL_ERR_USAGE, "--set %s: the sweep goes over that key itself", job->sets.items[s]);
+        }
+    return ESPL_OK;
+}
+
 static espl_status make_runs(job *job) {
     ESPL_TRY(espl_sweep_read(&job->shared, &job->sweep, job->operands.items[0]));
+    ESPL_TRY(check_sets(job));
     for (int64_t s = 0; s < job->sets.n; s++)
         ESPL_TRY(espl_config_set(&job->shared, job->sets.items[s]));
     if (job->shared.run_dir[0] == '\0')

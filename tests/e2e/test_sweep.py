@@ -8,7 +8,7 @@ import signal
 import subprocess
 
 import job as e2e
-from job import DATA, LIGHT, MPIRUN, NUMERIC, OK, STOPPED, USAGE, Job, check, main
+from job import DATA, LIGHT, MPIRUN, NUMERIC, OK, ROOT, STOPPED, USAGE, Job, check, main
 
 AXES = {"optim.lr": ["1e-3", "3e-3"], "data.train": ["[text.txt]", '["text.txt", text.txt]']}
 
@@ -92,6 +92,14 @@ def is_a_job_array(case):
     check([row["state"] for row in rows_of(case)] == ["done", "waiting"] and len(runs_of(case)) == 1, f"{rows_of(case)}")
 
 
+def the_recipe_is_a_sweep(case):
+    job = Job(ROOT, 0, "sweep", ROOT / "configs" / "sweeps" / "learning_rates.yaml", "--slurm", "-", "--set", f"run.dir={case.folder / 'sweep'}")
+    job.expect(OK)
+    check("#SBATCH --array=0-5\n" in job.stdout, f"script:\n{job.stdout}")
+    for path in sorted((case.folder / "sweep" / "configs").glob("*.yaml")):
+        Job(ROOT, 0, "plan", path, "--peak", "50").expect(OK)
+
+
 def bad_input_is_told_in_a_line(case):
     for axes, words in (({"optim.lrr": ["1"]}, ("unknown key 'optim.lrr'", "optim.lr")), ({"optim.lr": ["fast"]}, ("optim.lr",)),
                         ({"optim.lr": []}, ("wants a list",)), ({"run.dir": ["a"]}, ("run.dir",)), ({}, ("sweep",)),
@@ -100,10 +108,11 @@ def bad_input_is_told_in_a_line(case):
         Job(case.folder, 0, "sweep", path).expect_failure(USAGE, *words)
         shutil.rmtree(case.folder / "sweep", ignore_errors=True)
     path = sweep_of(case, {"optim.lr": ["1e-3"]})
+    Job(case.folder, 0, "sweep", path, "--set", "optim.lr=1").expect_failure(USAGE, "--set optim.lr=1")
     Job(case.folder, 0, "train", path).expect_failure(USAGE, "espalier sweep")
     Job(case.folder, 0, "sweep", case.config("one")).expect_failure(USAGE, "no section 'sweep'")
 
 
 if __name__ == "__main__":
     raise SystemExit(main([every_combination_is_a_run, goes_on_where_it_stopped, a_failed_run_does_not_end_the_others, is_a_job_array,
-                           bad_input_is_told_in_a_line]))
+                           the_recipe_is_a_sweep, bad_input_is_told_in_a_line]))

@@ -158,6 +158,7 @@ safetensors_roundtrip $release/tests/test_safetensors
 checkpoint_h5py $release/tests/test_checkpoint
 scores_parity $release/tests/test_scores
 END
+summaries_parity --espalier $release/espalier --build $release
     echo "tensorboard_read $root/build/reference-run"
     [ -n "$ESPL_SHARED_DATA" ] && echo "tokenizer_parity $release/espalier $ESPL_SHARED_DATA --quick"
 }

@@ -1,12 +1,15 @@
-# test: tier=default timeout=240
+# test: tier=default timeout=360
 """Classification, masked LM and text to text as a user runs them: what an evaluation says is what its predictions say, on any number of ranks; the best
-checkpoint, patience, and mistakes in labels."""
+checkpoint, patience, and mistakes in labels; the recipes on their own data, and those for long reviews and dialogues on IMDB and DialogSum where
+those are there (ESPL_SHARED_DATA)."""
 
 import json
 import math
+import os
+import pathlib
 import shutil
 
-from job import DATA, IN_DATA, LIGHT, OK, ROOT, USAGE, Job, check, main
+from job import DATA, IN_DATA, LIGHT, OK, ROOT, USAGE, Job, Skipped, check, main
 
 BERT = json.loads((ROOT / "configs/models/bert-quickstart/config.json").read_text(encoding="utf-8"))
 SPEECHES = DATA / "speeches.jsonl"
@@ -168,5 +171,108 @@ def labels_are_checked(case):
     shutil.rmtree(case.folder / "other")
 
 
+# ---- Recipes, from their files.
+
+
+def recipe_job(case, name, *sets):
+    """Trains by configs/NAME.yaml as it stands, but for `sets`; what it writes lies under the case's folder."""
+    link = case.folder / "configs"
+    if not link.exists():
+        link.symlink_to(ROOT / "configs")
+    words = [word for text in ("run.threads=1", "log.progress=lines", *(["train.steps=2", "eval.generate_texts=4"] if LIGHT else []), *sets) for word in ("--set", text)]
+    return Job(case.folder, 0, "train", f"configs/{name}.yaml", *words)
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]  # within reviews there are separators that splitlines knows
+
+
+def recipe_result(case, name):
+    folder = max((case.folder / "runs" / name.replace("_", "-") / "evaluations").iterdir())
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8")), rows_of(folder / "predictions.jsonl")
+
+
+def no_classifier(evaluation):
+    """Whether the ROC area is within three standard errors of what scores give that know nothing (of the rank sum: Mann and Whitney 1947)."""
+    negatives, positives = map(sum, evaluation["confusion"])
+    return evaluation["scores"]["roc_auc"] < 0.5 + 3 * math.sqrt((negatives + positives + 1) / (12 * negatives * positives))
+
+
+def no_summaries(lines):
+    """Whether no more summaries are the reference's than one text for all dialogues, the commonest reference, could be (three standard errors)."""
+    texts = [line["reference"] for line in lines]
+    share = max(map(texts.count, texts)) / len(texts)
+    return sum(line["prediction"] == line["reference"] for line in lines) / len(lines) < share + 3 * math.sqrt(share * (1 - share) / len(lines))
+
+
+CLASSIFIERS = ("distilbert_sentiment", "imdb_long_reviews", "spam_filter", "screening", "sentence_pairs")
+
+
+def recipes_learn(case):
+    for pair in (("t5_dialogsum", "imdb_long_reviews"), ("distilbert_sentiment", "sentence_pairs"), ("spam_filter", "screening")):
+        for job in [recipe_job(case, name) for name in pair]:
+            job.expect(OK)
+    found = {name: recipe_result(case, name)[0] for name in CLASSIFIERS}
+    summaries = recipe_result(case, "t5_dialogsum")[1]
+    for name, goal in {"spam_filter": "precision", "screening": "recall"}.items():
+        threshold = found[name]["threshold"]
+        check(threshold["label"] in ("spam", "include") and (not threshold["reached"] or threshold[goal] >= 0.95), f"{name}: {threshold}")
+    if not LIGHT:
+        check(not any(map(no_classifier, found.values())), f"{ {name: (e['scores'], e['confusion']) for name, e in found.items()} }")
+        check(found["spam_filter"]["threshold"]["reached"] and found["screening"]["threshold"]["reached"], "a threshold is not what was asked for")
+        check(not no_summaries(summaries), f"{[line['prediction'] for line in summaries]}")
+
+
+def recipes_that_do_not_learn_are_seen(case):
+    """The control: with a rate of 0 the checks above must fail."""
+    names = ("screening", "t5_dialogsum")
+    for job in [recipe_job(case, name, "optim.lr=0", "train.steps=2", "checkpoint.export=false") for name in names]:
+        job.expect(OK)
+    check(no_classifier(recipe_result(case, names[0])[0]) and no_summaries(recipe_result(case, names[1])[1]), "a run that changes nothing passes for one that learns")
+
+
+def shared_data(name):
+    folder = pathlib.Path(os.environ.get("ESPL_SHARED_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / name).exists():
+        raise Skipped(f"{folder / name} is not there (ESPL_SHARED_DATA)")
+    return folder
+
+
+def imdb_at_512_tokens(case):
+    folder = shared_data("imdb")
+    model = json.loads((ROOT / "configs/models/distilbert-quickstart/config.json").read_text(encoding="utf-8"))
+    case.model.write_text(json.dumps({**model, "vocab_size": 30522}), encoding="utf-8")
+    job = recipe_job(case, "imdb_long_reviews", f"model.config={case.model}", f"data.tokenizer={folder / 'tokenizers/bert-base-uncased'}",
+                     f"data.train={folder / 'imdb/q2000_train.jsonl'}", f"data.valid={folder / 'imdb/q1000_test.jsonl'}", "data.valid_fraction=0",
+                     f"train.steps={1 if LIGHT else 4}", "train.micro_batch_tokens=4096", f"train.eval_batches={1 if LIGHT else 6}")
+    job.expect(OK, "258 of 2000 texts were too long and cut", "training data: 2000 texts of 2 labels: 0 1000, 1 1000", "1000 texts of 2 labels: 0 500, 1 500")
+    evaluation, lines = recipe_result(case, "imdb_long_reviews")
+    labels = {row["text"]: str(row["label"]) for row in rows_of(folder / "imdb/q1000_test.jsonl")}
+    check(len(lines) >= 8 and all(labels[line["text"]] == line["gold"] for line in lines), "texts or labels are not those of the file")
+    check(near(evaluation["scores"]["accuracy"], sum(line["gold"] == line["predicted"] for line in lines) / len(lines)), f"{evaluation['scores']}")
+
+
+def dialogsum_end_to_end(case):
+    folder = shared_data("dialogsum")
+    sets = ("data.source_field=prompt", "data.target_field=response", f"data.train={folder / 'dialogsum/dev.jsonl'}", f"data.valid={folder / 'dialogsum/test.jsonl'}",
+            "data.valid_fraction=0", f"train.steps={1 if LIGHT else 8}", "train.micro_batch_tokens=2048", "train.eval_batches=1", "eval.best=loss", "eval.generate_texts=10",
+            "generate.max_new_tokens=40")
+    recipe_job(case, "t5_dialogsum", *sets).expect(OK)
+    losses = [row["loss"] for row in case.metrics("runs/t5-dialogsum", "step")]
+    check(LIGHT or losses[-1] < losses[0], f"the loss does not fall: {losses}")
+    words = [word for text in sets for word in ("--set", text)]
+    found = []
+    for n in (1, 2):
+        job = Job(case.folder, n, "eval", "configs/t5_dialogsum.yaml", *words, "--json", "--output", case.folder / f"out-{n}")
+        job.expect(OK)
+        found.append((json.loads(job.stdout), rows_of(case.folder / f"out-{n}" / "predictions.jsonl")))
+    check(found[0] == found[1], f"another number of ranks, other summaries: {found}")
+    rows = {row["prompt"]: row["response"] for row in rows_of(folder / "dialogsum/test.jsonl")}
+    check(len(found[0][1]) == 10 and all(rows[line["input"]] == line["reference"] for line in found[0][1]), "dialogues or references are not those of the file")
+    check(near(found[0][0]["rougeL"], sum(line["rougeL"] for line in found[0][1]) / 10), f"{found[0][0]}")
+
+
 if __name__ == "__main__":
-    raise SystemExit(main([scores_are_those_of_the_predictions, ranks_agree, text_to_text, scores_of_texts_choose, a_score_of_texts_needs_texts, a_pause_changes_nothing, patience_ends_a_run, the_best_is_exported, labels_are_checked]))
+    raise SystemExit(main([scores_are_those_of_the_predictions, ranks_agree, text_to_text, scores_of_texts_choose, a_score_of_texts_needs_texts, a_pause_changes_nothing,
+                           patience_ends_a_run, the_best_is_exported, labels_are_checked, recipes_learn, recipes_that_do_not_learn_are_seen, imdb_at_512_tokens,
+                           dialogsum_end_to_end]))

@@ -129,6 +129,10 @@ static espl_status give_record(espl_reader *reader, espl_document *document, boo
 /* Whether a record gave a document; when not, it is skipped or the status says why. */
 static espl_status take_record(espl_reader *reader, const char *record, size_t size, espl_document *document, bool *found) {
     *found = false;
+    if (reader->options.kind == ESPL_READ_RECORD) {
+        give(reader, record, size, document, found);
+        return ESPL_OK;
+    }
     if (!espl__json_record(record, size, reader->fields, &reader->record))
         return espl_reader_reject(reader, reader->record.fields[ESPL_FIELD_TEXT].data);
     return give_record(reader, document, found);
@@ -328,10 +332,13 @@ static espl_status open_share(espl_reader *reader) {
 
 /* A plain text has neither label nor target. */
 static espl_status check_kind(const espl_reader *reader) {
-    static const char *const wanted[] = {[ESPL_READ_LABELLED] = "label", [ESPL_READ_PAIRED] = "target"};
+    static const char *const wanted[] = {[ESPL_READ_LABELLED] = "label", [ESPL_READ_PAIRED] = "target", [ESPL_READ_PROMPT] = "response"};
     espl_read_format format = reader->input->format;
     espl_read_kind kind = reader->options.kind;
-    if (kind != ESPL_READ_PLAIN && (format == ESPL_READ_TEXT || (format == ESPL_READ_FOLDERS && kind == ESPL_READ_PAIRED)))
+    if (kind == ESPL_READ_RECORD && format != ESPL_READ_JSONL)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: conversations are read from jsonl or JSON arrays; data.format: jsonl, if the file is one",
+                  reader->input->path);
+    if (kind != ESPL_READ_PLAIN && (format == ESPL_READ_TEXT || (format == ESPL_READ_FOLDERS && kind != ESPL_READ_LABELLED)))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: a text file has no %s, expected jsonl, csv or tsv%s", reader->input->path, wanted[kind],
                   kind == ESPL_READ_LABELLED ? ", or data.format: folders, where each folder is a class" : "");
     return ESPL_OK;

@@ -26,8 +26,9 @@ typedef enum espl_read_format {
 } espl_read_format;
 typedef enum espl_read_unit { ESPL_READ_FILE, ESPL_READ_LINE, ESPL_READ_PARAGRAPH } espl_read_unit;
 
-/* What a record holds: a text; a text or a pair of texts, with a label; a source and its target. */
-typedef enum espl_read_kind { ESPL_READ_PLAIN, ESPL_READ_LABELLED, ESPL_READ_PAIRED } espl_read_kind;
+/* What a record holds: a text; a text or a pair of texts, with a label; a source and its target; a prompt and its response; a JSON object
+ * that is handed on as it is. */
+typedef enum espl_read_kind { ESPL_READ_PLAIN, ESPL_READ_LABELLED, ESPL_READ_PAIRED, ESPL_READ_PROMPT, ESPL_READ_RECORD } espl_read_kind;
 
 typedef enum espl_packing { ESPL_PLAIN, ESPL_GZ, ESPL_ZST } espl_packing;
 
@@ -49,7 +50,8 @@ typedef struct espl_share {
     int64_t input, begin, end;
 } espl_share;
 
-/* Names of keys or columns; "" stands for the usual ones: text or input; text_pair, where there is one; label; of pairs input and target.
+/* Names of keys or columns; "" stands for the usual ones: text or input; text_pair, where there is one; label; of pairs input and target;
+ * prompt and response.
  */
 typedef struct espl_reader_options {
     espl_read_kind kind;

@@ -9,6 +9,9 @@ static const struct {
                              [ESPL_FIELD_LABEL] = {{"label", NULL}, "data.label_field", true}}},
     [ESPL_READ_PAIRED] = {{[ESPL_FIELD_TEXT] = {{"input", NULL}, "data.source_field", true},
                            [ESPL_FIELD_SECOND] = {{"target", NULL}, "data.target_field", true}}},
+    [ESPL_READ_PROMPT] = {{[ESPL_FIELD_TEXT] = {{"prompt", NULL}, "data.source_field", true},
+                           [ESPL_FIELD_SECOND] = {{"response", NULL}, "data.target_field", true}}},
+    [ESPL_READ_RECORD] = {{[ESPL_FIELD_TEXT] = {{NULL, NULL}, NULL, false}}},
 };
 
 void espl__fields_of(const espl_reader_options *options, espl_field fields[ESPL_FIELDS]) {

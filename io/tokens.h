@@ -6,7 +6,7 @@
  *   /types  uint8 [n_tokens] token types                     /split   int32 [n_documents] its first tokens, which are the encoder's
  *   /words  uint8 [n_tokens] 1: begins a word, 2: special    /hashes  uint64 [n_documents] XXH3 of the text (of a pair: both; of source and
  *   /names  uint8, the labels, a NUL behind each                      target: the source), before truncation
- *   /cut    int64 [2] documents that were cut, tokens that they lost
+ *   /cut    int64 [2] documents that were cut, tokens that they lost; [3] and documents left out, as no part of them fits
  * Attributes of the root: format (2; 1 is without the second list, but for mask), key (what it was made of), vocabulary; of each dataset:
  * checksum (XXH3 of the XXH3s of its chunks of 1 MiB, so that ranks compute it together). All are 64-bit integers; a store without them is
  * not finished.
@@ -15,6 +15,7 @@
 #define ESPL_IO_TOKENS_H
 
 #include "comm/comm.h"
+#include "io/chat/chat.h"
 #include "io/labels.h"
 #include "io/readers.h"
 #include "io/tokenizer/tokenizer.h"
@@ -38,7 +39,8 @@ typedef struct espl_tokens {
     const int32_t *split;   /* [n_documents] */
     const uint64_t *hashes; /* [n_documents] */
     espl_labels names;      /* of the labels; owned */
-    int64_t n_cut, n_lost;  /* documents that were cut, and what they lost */
+    int64_t n_cut, n_lost;  /* documents that were cut or left out, and tokens that they lost */
+    int64_t n_left_out;     /* of those that were cut the ones that are not there at all */
     uint64_t key;
     void *mapping; /* private */
     size_t mapping_bytes;
@@ -62,7 +64,10 @@ typedef struct espl_tokens_recipe {
     const espl_labels *labels;  /* classification: the known ones */
     bool some_labels;           /* class folders of other names are left out, not errors */
     const char *prefix;         /* seq2seq: begins every source; NULL: none */
-    int64_t length;             /* most tokens of a text or source: mlm begins a new document behind, others cut; 0: any; not lm */
+    const espl_chat *chat;      /* lm: records are conversations; NULL: they are not */
+    const char *separator;      /* lm: records are prompts and responses, with this between them; NULL: they are not */
+    bool learns_prompt;         /* prompts are learned like responses */
+    int64_t length;             /* most tokens of a text or source: mlm begins a new document behind, others cut; 0: any; not lm's texts */
     int64_t target_length;      /* seq2seq: the same of a target */
     espl_truncation truncation; /* what is kept; of a target always its head */
 

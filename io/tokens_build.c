@@ -85,6 +85,8 @@ static void append_rest(build_worker *worker) {
     const espl_document_tokens *made = &worker->made;
     const int64_t *widths = worker->job->parts->widths;
     espl_buffer *sets = worker->sets;
+    if (widths[ESPL_STORE_MASK] > 0)
+        espl_buffer_append(&sets[ESPL_STORE_MASK], made->mask.data, made->mask.size);
     if (widths[ESPL_STORE_TYPES] > 0)
         espl_buffer_append(&sets[ESPL_STORE_TYPES], made->tokens.types, (size_t)made->tokens.n);
     if (widths[ESPL_STORE_WORDS] > 0)
@@ -109,15 +111,16 @@ static espl_status add_document(build_worker *worker, espl_reader *reader, const
         free(problem);
         return status;
     }
+    result->n_cut += made->n_lost > 0;
+    result->n_lost += made->n_lost;
+    result->n_left_out += made->left_out;
     if (made->n == 0)
         return ESPL_OK;
     ESPL_TRY(append_ids(worker, document));
     append_rest(worker);
     result->n_tokens += made->tokens.n;
     result->n_documents += made->n;
-    result->n_bytes += (int64_t)(document->size + document->second_size);
-    result->n_cut += made->n_lost > 0;
-    result->n_lost += made->n_lost;
+    result->n_bytes += made->n_bytes;
     result->n_typed += made->typed;
     return flush(worker, FLUSH_BYTES);
 }
@@ -256,6 +259,7 @@ static void sum_shares(espl_parts *parts) {
         sum->n_skipped += share->n_skipped;
         sum->n_cut += share->n_cut;
         sum->n_lost += share->n_lost;
+        sum->n_left_out += share->n_left_out;
         sum->n_typed += share->n_typed;
     }
 }

@@ -9,7 +9,8 @@ espl_reader_options espl_tokens_reading(const espl_tokens_recipe *recipe) {
                                            [ESPL_TOKENS_MLM] = ESPL_READ_PLAIN,
                                            [ESPL_TOKENS_CLASSIFICATION] = ESPL_READ_LABELLED,
                                            [ESPL_TOKENS_SEQ2SEQ] = ESPL_READ_PAIRED};
-    return (espl_reader_options){.kind = kinds[recipe->task],
+    espl_read_kind kind = recipe->chat != NULL ? ESPL_READ_RECORD : recipe->separator != NULL ? ESPL_READ_PROMPT : kinds[recipe->task];
+    return (espl_reader_options){.kind = kind,
                                  .text_field = recipe->text_field,
                                  .second_field = recipe->second_field,
                                  .label_field = recipe->label_field,
@@ -18,7 +19,9 @@ espl_reader_options espl_tokens_reading(const espl_tokens_recipe *recipe) {
 }
 
 void espl__recipe_sets(const espl_tokens_recipe *recipe, bool makes[ESPL_STORE_SETS]) {
+    bool masked = recipe->chat != NULL ? !espl_chat_learns_all(recipe->chat) : recipe->separator != NULL && !recipe->learns_prompt;
     const bool made[ESPL_STORE_SETS] = {[ESPL_STORE_IDS] = true,
+                                        [ESPL_STORE_MASK] = masked,
                                         [ESPL_STORE_DOCUMENTS] = true,
                                         [ESPL_STORE_TYPES] = recipe->task == ESPL_TOKENS_CLASSIFICATION,
                                         [ESPL_STORE_WORDS] = recipe->task == ESPL_TOKENS_MLM,
@@ -55,7 +58,7 @@ espl_status espl__recipe_check(const espl_tokenizer *tokenizer, const espl_token
 
 /* ---- Tasks. */
 
-static void add_length(espl_document_tokens *result, int64_t length) {
+void espl__document_add(espl_document_tokens *result, int64_t length) {
     if (result->n == result->capacity) {
         result->capacity = 2 * result->capacity + 4;
         result->lengths = espl_realloc(result->lengths, (size_t)result->capacity * sizeof *result->lengths);
@@ -64,7 +67,7 @@ static void add_length(espl_document_tokens *result, int64_t length) {
 }
 
 /* Some tokenizers close a text themselves; a second end would be a document of its own. */
-static void append_eos(const espl_tokens_recipe *recipe, espl_encoding *tokens) {
+void espl__document_close(const espl_tokens_recipe *recipe, espl_encoding *tokens) {
     if (!recipe->append_eos || tokens->ids[tokens->n - 1] == recipe->eos)
         return;
     espl_encoding_reserve(tokens, 1);
@@ -82,8 +85,8 @@ static espl_status tokenise_lm(const espl_tokenizer *tokenizer, const espl_token
     ESPL_TRY(espl_tokenizer_encode(tokenizer, document->text, document->size, true, tokens));
     if (tokens->n == 0)
         return ESPL_OK;
-    append_eos(recipe, tokens);
-    add_length(result, tokens->n);
+    espl__document_close(recipe, tokens);
+    espl__document_add(result, tokens->n);
     return ESPL_OK;
 }
 
@@ -98,7 +101,7 @@ static espl_status tokenise_mlm(const espl_tokenizer *tokenizer, const espl_toke
     for (int64_t begin = 0; begin < whole->n; begin += room) {
         int64_t before = result->tokens.n, end = whole->n - begin < room ? whole->n : begin + room;
         espl_tokenizer_wrap(tokenizer, whole, begin, end, &result->tokens);
-        add_length(result, result->tokens.n - before);
+        espl__document_add(result, result->tokens.n - before);
     }
     return ESPL_OK;
 }
@@ -131,7 +134,7 @@ static espl_status tokenise_labelled(const espl_tokenizer *tokenizer, const espl
         *problem = espl_strdup("the tokenizer makes no token of the text");
     for (int64_t i = 0; i < tokens->n && !result->typed; i++)
         result->typed = tokens->types[i] != 0;
-    add_length(result, tokens->n);
+    espl__document_add(result, tokens->n);
     return ESPL_OK;
 }
 
@@ -148,7 +151,7 @@ static espl_status tokenise_closed(const espl_tokenizer *tokenizer, const espl_t
         ESPL_TRY(espl_tokenizer_encode_input(tokenizer, input, tokens, &lost));
     }
     if (tokens->n > before)
-        append_eos(recipe, tokens);
+        espl__document_close(recipe, tokens);
     result->n_lost += lost;
     return ESPL_OK;
 }
@@ -173,7 +176,7 @@ static espl_status tokenise_pair(const espl_tokenizer *tokenizer, const espl_tok
     if (result->split == 0 || result->tokens.n == result->split)
         *problem =
             espl_strdup(result->split == 0 ? "the tokenizer makes no token of the source" : "the tokenizer makes no token of the target");
-    add_length(result, result->tokens.n);
+    espl__document_add(result, result->tokens.n);
     return ESPL_OK;
 }
 
@@ -183,10 +186,17 @@ espl_status espl__document_tokenise(const espl_tokenizer *tokenizer, const espl_
     result->tokens.n = 0;
     result->tokens.want_kinds = recipe->task == ESPL_TOKENS_MLM || recipe->task == ESPL_TOKENS_CLASSIFICATION;
     result->n = result->n_lost = 0;
+    result->n_bytes = (int64_t)(document->size + document->second_size);
+    result->mask.size = 0;
+    result->left_out = false;
     result->typed = false;
     result->hash = XXH3_64bits(document->text, document->size);
     if (recipe->task == ESPL_TOKENS_CLASSIFICATION && document->second != NULL)
         result->hash = XXH3_64bits_withSeed(document->second, document->second_size, result->hash);
+    if (recipe->chat != NULL)
+        return espl__document_converse(tokenizer, recipe, document, result, problem);
+    if (recipe->separator != NULL)
+        return espl__document_answer(tokenizer, recipe, document, result, problem);
     switch ((espl_tokens_task)recipe->task) {
     case ESPL_TOKENS_LM: return tokenise_lm(tokenizer, recipe, document, result);
     case ESPL_TOKENS_MLM: return tokenise_mlm(tokenizer, recipe, document, result);
@@ -200,6 +210,8 @@ void espl__document_free(espl_document_tokens *result) {
     espl_encoding_free(&result->tokens);
     espl_encoding_free(&result->whole);
     espl_buffer_free(&result->source);
+    espl_buffer_free(&result->mask);
+    espl_chat_text_free(&result->chat);
     free(result->lengths);
     result->lengths = NULL;
 }

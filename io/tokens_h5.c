@@ -224,8 +224,8 @@ static espl_status check_sizes(const espl_store_layout *layout, const char *path
             ESPL_FAIL(ESPL_ERR_DATA, "%s: %s has %lld elements, expected one for each of %lld %s", path, row->name, (long long)sets[i].n,
                       (long long)expected, row->per == ESPL_PER_TOKEN ? "ids" : "documents");
     }
-    if (sets[ESPL_STORE_CUT].n != 0 && sets[ESPL_STORE_CUT].n != 2)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: cut has %lld elements, expected 2", path, (long long)sets[ESPL_STORE_CUT].n);
+    if (sets[ESPL_STORE_CUT].n != 0 && sets[ESPL_STORE_CUT].n != 2 && sets[ESPL_STORE_CUT].n != 3)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: cut has %lld elements, expected 2 or 3", path, (long long)sets[ESPL_STORE_CUT].n);
     if ((sets[ESPL_STORE_LABELS].n == 0) != (sets[ESPL_STORE_NAMES].n == 0))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: has one of labels and names, expected both or none", path);
     return ESPL_OK;

@@ -24,16 +24,32 @@ typedef struct espl_document_tokens {
     int64_t n, capacity;
     int32_t label, split;
     uint64_t hash;
+    espl_buffer mask; /* [tokens.n] 1: a target; where the recipe makes one */
+    int64_t n_bytes;  /* of the text behind the tokens */
     int64_t n_lost;
+    bool left_out;       /* no part of it fits */
     bool typed;          /* some token is of a type that is not 0 */
     espl_encoding whole; /* private */
     espl_buffer source;
+    espl_chat_text chat;
 } espl_document_tokens;
 
 /* Local. Tokenises a document; *problem (the caller frees it) says what is wrong with it, NULL: nothing. */
 espl_status espl__document_tokenise(const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe, const espl_document *document,
                                     espl_document_tokens *result, char **problem);
 void espl__document_free(espl_document_tokens *result);
+
+/* Local. The same of a conversation, or of a prompt and its response: tokens, what of them is learned, all within the recipe's length. */
+espl_status espl__document_converse(const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe, const espl_document *document,
+                                    espl_document_tokens *result, char **problem);
+espl_status espl__document_answer(const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe, const espl_document *document,
+                                  espl_document_tokens *result, char **problem);
+
+/* Local. One document of the store, of so many tokens. */
+void espl__document_add(espl_document_tokens *result, int64_t length);
+
+/* Local. Closes the text by the recipe's end-of-text token where there is none. */
+void espl__document_close(const espl_tokens_recipe *recipe, espl_encoding *tokens);
 
 /* Local. Which datasets a recipe makes. */
 void espl__recipe_sets(const espl_tokens_recipe *recipe, bool makes[ESPL_STORE_SETS]);
@@ -47,7 +63,7 @@ espl_status espl__recipe_check(const espl_tokenizer *tokenizer, const espl_token
 typedef struct espl_share_tokens {
     int thread;
     int64_t at[ESPL_STORE_SETS]; /* bytes */
-    int64_t n_tokens, n_documents, n_bytes, n_skipped, n_cut, n_lost;
+    int64_t n_tokens, n_documents, n_bytes, n_skipped, n_cut, n_lost, n_left_out;
     int64_t n_typed; /* documents with token types */
 } espl_share_tokens;
 

@@ -84,6 +84,9 @@ static void describe_recipe(const espl_tokenizer *tokenizer, const espl_tokens_r
     add_text(facts, recipe->second_field);
     add_text(facts, recipe->label_field);
     add_text(facts, recipe->prefix);
+    add_number(facts, recipe->chat != NULL ? (int64_t)espl_chat_hash(recipe->chat) : 0);
+    add_number(facts, recipe->separator != NULL ? 1 + recipe->learns_prompt : 0);
+    add_text(facts, recipe->separator);
     add_number(facts, recipe->labels != NULL ? recipe->labels->n : 0);
     if (recipe->labels != NULL)
         espl_labels_pack(recipe->labels, facts);

@@ -8,7 +8,7 @@
 enum { COPY_BYTES = 1 << 20, BEAT_SHARES = 16 };
 
 typedef struct counts {
-    int64_t n_tokens, n_documents, n_bytes, n_cut, n_lost, n_typed;
+    int64_t n_tokens, n_documents, n_bytes, n_cut, n_lost, n_left_out, n_typed;
 } counts;
 
 /* Where this rank's part stands in the store. */
@@ -23,7 +23,7 @@ typedef struct target {
 static espl_status gather_counts(espl_comm *comm, const espl_parts *parts, counts *before, counts *all) {
     const espl_ranks *ranks = espl_comm_ranks(comm);
     const espl_share_tokens *sum = &parts->sum;
-    counts mine = {sum->n_tokens, sum->n_documents, sum->n_bytes, sum->n_cut, sum->n_lost, sum->n_typed};
+    counts mine = {sum->n_tokens, sum->n_documents, sum->n_bytes, sum->n_cut, sum->n_lost, sum->n_left_out, sum->n_typed};
     counts *of_ranks = espl_calloc((size_t)ranks->size, sizeof *of_ranks);
     espl_status status = espl_comm_allgather(comm, &mine, sizeof mine, of_ranks);
     *before = *all = (counts){0};
@@ -35,6 +35,7 @@ static espl_status gather_counts(espl_comm *comm, const espl_parts *parts, count
         all->n_bytes += of_ranks[r].n_bytes;
         all->n_cut += of_ranks[r].n_cut;
         all->n_lost += of_ranks[r].n_lost;
+        all->n_left_out += of_ranks[r].n_left_out;
         all->n_typed += of_ranks[r].n_typed;
     }
     free(of_ranks);
@@ -92,11 +93,11 @@ static espl_status copy_shares(espl_comm *comm, target *to, const espl_parts *pa
 /* What stands in the store once: rank 0's work. */
 static espl_status write_single(const target *to, const counts *all, const espl_labels *labels) {
     const espl_store_set *sets = to->layout->sets;
-    const int64_t zero = 0, cut[2] = {all->n_cut, all->n_lost};
+    const int64_t zero = 0, cut[3] = {all->n_cut, all->n_lost, all->n_left_out};
     ESPL_TRY(espl_fs_write(to->fd, &zero, sizeof zero, sets[ESPL_STORE_DOCUMENTS].offset, to->path));
     ESPL_TRY(espl_fs_write(to->fd, &all->n_bytes, sizeof all->n_bytes, sets[ESPL_STORE_BYTES].offset, to->path));
     if (sets[ESPL_STORE_CUT].n > 0)
-        ESPL_TRY(espl_fs_write(to->fd, cut, sizeof cut, sets[ESPL_STORE_CUT].offset, to->path));
+        ESPL_TRY(espl_fs_write(to->fd, cut, (size_t)sets[ESPL_STORE_CUT].n * sizeof *cut, sets[ESPL_STORE_CUT].offset, to->path));
     if (sets[ESPL_STORE_NAMES].n == 0)
         return ESPL_OK;
     espl_buffer names = {0};
@@ -157,7 +158,7 @@ static void set_sizes(const espl_parts *parts, const espl_labels *labels, const 
     }
     sets[ESPL_STORE_DOCUMENTS].n++;
     sets[ESPL_STORE_BYTES].n = 1;
-    sets[ESPL_STORE_CUT].n = all->n_cut > 0 ? 2 : 0;
+    sets[ESPL_STORE_CUT].n = all->n_left_out > 0 ? 3 : all->n_cut > 0 ? 2 : 0;
     if (all->n_typed == 0)
         sets[ESPL_STORE_TYPES].n = 0;
     for (int64_t i = 0; sets[ESPL_STORE_LABELS].n > 0 && i < labels->n; i++)

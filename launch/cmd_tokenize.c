@@ -15,7 +15,9 @@ static const char text[] =
     "TOKENIZER is a tokenizer.json or a model folder that holds one.\n"
     "With a config instead: what its model will see of the first N texts (--show, default 3) of data.train, a token a line: id, type, "
     "token\n"
-    "and, behind an arrow, what it is to say there.\n";
+    "and, behind an arrow, what it is to say there. Of conversations and prompts the text, with what is not learned in grey, or in [[ ]] "
+    "where\n"
+    "the output is no terminal.\n";
 
 static bool is_config(const char *path) {
     size_t n = strlen(path);

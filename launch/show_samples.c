@@ -4,6 +4,8 @@
 #include "src/train/dataset.h"
 #include "src/train/weights.h"
 
+#include <unistd.h>
+
 typedef struct shown {
     const espl_config *config;
     espl_labels labels;
@@ -12,6 +14,7 @@ typedef struct shown {
     espl_dataset data;
     espl_sample sample;
     FILE *out;
+    bool colours; /* a terminal: what is not learned is grey, else in brackets */
 } shown;
 
 static espl_status put_token(const shown *s, int32_t id) {
@@ -44,6 +47,30 @@ static espl_status put_source(const shown *s, int32_t segment) {
     return ESPL_OK;
 }
 
+/* Tokens [begin, end), of which all or none are learned. */
+static espl_status put_run(const shown *s, int32_t begin, int32_t end, bool learned) {
+    espl_buffer text = {0};
+    const char *before = learned ? "" : s->colours ? "\033[90m" : "[[", *behind = learned ? "" : s->colours ? "\033[0m" : "]]";
+    espl_status status = espl_tokenizer_decode(s->tokenizer, s->sample.ids + begin, end - begin, false, &text);
+    if (status == ESPL_OK)
+        fprintf(s->out, "%s%.*s%s", before, (int)text.size, text.data, behind);
+    espl_buffer_free(&text);
+    return status;
+}
+
+/* A conversation as it is read; a token is learned when the one before it targets it. */
+static espl_status put_talk(const shown *s, int32_t begin, int32_t end) {
+    const int32_t *targets = s->sample.targets;
+    for (int32_t from = begin, to; from < end; from = to) {
+        bool learned = from > begin && targets[from - 1] >= 0;
+        for (to = from + 1; to < end && (targets[to - 1] >= 0) == learned;)
+            to++;
+        ESPL_TRY(put_run(s, from, to, learned));
+    }
+    fputs("\n\n", s->out);
+    return ESPL_OK;
+}
+
 static espl_status put_segment(const shown *s, int32_t segment, int64_t number) {
     const espl_sample *sample = &s->sample;
     int32_t begin = sample->segments[segment], end = sample->segments[segment + 1];
@@ -51,6 +78,8 @@ static espl_status put_segment(const shown *s, int32_t segment, int64_t number) 
     if (s->config->data_task == ESPL_TASK_CLASSIFICATION)
         fprintf(s->out, ", label %s (%d)", s->labels.names[sample->labels[segment]], sample->labels[segment]);
     fputc('\n', s->out);
+    if (s->config->data_task == ESPL_TASK_LM && s->config->data_records != ESPL_RECORDS_TEXT)
+        return put_talk(s, begin, end);
     if (s->config->data_task == ESPL_TASK_SEQ2SEQ)
         ESPL_TRY(put_source(s, segment));
     for (int32_t t = begin; t < end; t++)
@@ -95,7 +124,7 @@ static espl_status check_config(const espl_config *c) {
 
 espl_status espl_show_samples(espl_comm *comm, const espl_config *config, int64_t n, FILE *out) {
     espl_status status = ESPL_OK;
-    shown s = {.config = config, .out = out};
+    shown s = {.config = config, .out = out, .colours = isatty(fileno(out)) == 1};
     ESPL_TRY(check_config(config));
     ESPL_TRY_DONE(espl_dataset_labels(comm, config, &s.labels));
     ESPL_TRY_DONE(espl_comm_agree(comm, open_model(&s), "opening the model"));

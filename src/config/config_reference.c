@@ -25,6 +25,14 @@ static void print_values(const espl__key *key, FILE *out) {
     }
 }
 
+static void print_default(const espl__key *key, FILE *out) {
+    const char *quote = key->default_text[0] != '\0' ? "`" : "";
+    fprintf(out, " | %s", quote);
+    for (const char *c = key->default_text; *c != '\0'; c++)
+        *c == '\n' ? fputs("\\n", out) : putc(*c, out);
+    fputs(quote, out);
+}
+
 void espl_config_print_reference(FILE *out) {
     fputs("# Config keys\n\nA config is YAML: sections, each with its keys. `--set section.key=value` overrides one.\n", out);
     for (int i = 0; i < espl__n_keys; i++) {
@@ -33,8 +41,8 @@ void espl_config_print_reference(FILE *out) {
             fprintf(out, "\n## %s\n\n| key | value | default | |\n| --- | --- | --- | --- |\n", key->section);
         fprintf(out, "| `%s.%s` | ", key->section, key->name);
         print_values(key, out);
-        bool has_default = key->default_text[0] != '\0';
-        fprintf(out, " | %s%s%s | %s |\n", has_default ? "`" : "", key->default_text, has_default ? "`" : "", key->help);
+        print_default(key, out);
+        fprintf(out, " | %s |\n", key->help);
     }
 }
 

@@ -19,6 +19,10 @@ _Static_assert((int)ESPL_KEEP_HEAD == (int)ESPL_TRUNCATION_HEAD && (int)ESPL_KEE
 _Static_assert((int)ESPL_TOKEN_BEGINS_WORD == (int)ESPL_WORD_BEGINS && (int)ESPL_TOKEN_SPECIAL == (int)ESPL_WORD_SPECIAL,
                "what the tokenizer says of words is handed to the placement as it is");
 
+_Static_assert((int)ESPL_CHAT_ASSISTANT == (int)ESPL_LOSS_ON_ASSISTANT && (int)ESPL_CHAT_LAST == (int)ESPL_LOSS_ON_LAST &&
+                   (int)ESPL_CHAT_ALL == (int)ESPL_LOSS_ON_ALL,
+               "a choice of data.loss_on is handed to the chat template as it is");
+
 static bool is_lm(const espl_config *config) { return config->data_task == ESPL_TASK_LM; }
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -26,7 +30,8 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 /* ---- Preparing. */
 
 static espl_tokens_recipe recipe_of(const espl_config *c, const espl_dataset_use *use) {
-    bool pairs = c->data_task == ESPL_TASK_SEQ2SEQ, labelled = c->data_task == ESPL_TASK_CLASSIFICATION;
+    bool prompts = is_lm(c) && c->data_records == ESPL_RECORDS_PROMPTS, whole = is_lm(c) && c->data_records == ESPL_RECORDS_TEXT;
+    bool pairs = prompts || c->data_task == ESPL_TASK_SEQ2SEQ, labelled = c->data_task == ESPL_TASK_CLASSIFICATION;
     int64_t target = c->data_target_length > 0 ? smaller(c->data_target_length, use->room.tokens) : use->room.tokens;
     return (espl_tokens_recipe){.n_paths = 1,
                                 .format = c->data_format,
@@ -43,9 +48,24 @@ static espl_tokens_recipe recipe_of(const espl_config *c, const espl_dataset_use
                                 .labels = labelled ? use->labels : NULL,
                                 .some_labels = labelled && c->data_labels.n > 0,
                                 .prefix = pairs ? c->data_prefix : "",
-                                .length = is_lm(c) ? 0 : use->length,
+                                .separator = prompts ? c->data_separator : NULL,
+                                .learns_prompt = c->data_loss_on == ESPL_LOSS_ON_ALL,
+                                .length = whole ? 0 : use->length,
                                 .target_length = pairs ? target : 0,
-                                .truncation = labelled || pairs ? (espl_truncation)c->data_truncation : ESPL_KEEP_HEAD};
+                                .truncation =
+                                    c->data_task != ESPL_TASK_MLM && !whole ? (espl_truncation)c->data_truncation : ESPL_KEEP_HEAD};
+}
+
+/* The chat template of the config, NULL where records are no conversations. */
+static espl_status open_chat(const espl_config *c, espl_chat **chat) {
+    const espl_chat_options options = {.template = c->data_chat_template,
+                                       .folder = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path,
+                                       .date = c->data_chat_date,
+                                       .prompt_field = c->data_source_field,
+                                       .response_field = c->data_target_field,
+                                       .loss = (espl_chat_loss)c->data_loss_on};
+    *chat = NULL;
+    return is_lm(c) && c->data_records == ESPL_RECORDS_CHAT ? espl_chat_open(&options, chat) : ESPL_OK;
 }
 
 static espl_status check_labels(const espl_tokens *store, const espl_dataset_use *use, const char *path) {
@@ -65,7 +85,10 @@ static espl_status open_source(espl_comm *comm, const espl_config *config, const
                                char *const *path, json_t *files, char **store, espl_tokens *tokens) {
     char *cache = config->data_cache[0] != '\0' ? espl_strdup(config->data_cache) : espl_format("%s/cache", config->run_dir);
     espl_tokens_recipe recipe = recipe_of(config, use);
+    espl_chat *chat = NULL;
     espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_comm_agree(comm, open_chat(config, &chat), "reading the chat template"));
+    recipe.chat = chat;
     recipe.paths = path;
     recipe.cache = cache;
     recipe.files = files;
@@ -73,6 +96,7 @@ static espl_status open_source(espl_comm *comm, const espl_config *config, const
     ESPL_TRY_DONE(espl_comm_agree(comm, espl_tokens_open(*store, false, tokens), "opening the token store"));
     ESPL_TRY_DONE(check_labels(tokens, use, *path));
 done:
+    espl_chat_close(&chat);
     free(cache);
     return status;
 }
@@ -212,6 +236,12 @@ static espl_status check_config(const espl_config *c, const espl_dataset_use *us
     if (c->data_placement == ESPL_WINDOWS && (whole || c->data_valid_fraction > 0))
         ESPL_FAIL(ESPL_ERR_USAGE, "data.placement is windows, which cut running text; %s needs packed",
                   whole ? espl_config_choice("data", "task", c->data_task) : "data.valid_fraction");
+    if (c->data_records != ESPL_RECORDS_TEXT && !is_lm(c))
+        ESPL_FAIL(ESPL_ERR_USAGE, "data.records is %s, which is for data.task lm, not %s",
+                  espl_config_choice("data", "records", c->data_records), espl_config_choice("data", "task", c->data_task));
+    if (c->data_records != ESPL_RECORDS_TEXT && c->data_placement == ESPL_WINDOWS)
+        ESPL_FAIL(ESPL_ERR_USAGE, "data.placement is windows, which cut running text; data.records %s needs packed",
+                  espl_config_choice("data", "records", c->data_records));
     if (c->data_valid_fraction > 0 && c->data_valid.n > 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "data.valid and data.valid_fraction are both given, expected one of them");
     if (c->data_task == ESPL_TASK_SEQ2SEQ && use->start < 0)
@@ -224,7 +254,10 @@ static void report_cut(const espl_dataset *d) {
         const espl_tokens *t = &d->stores[i];
         if (t->n_cut > 0)
             ESPL_INFO("%s: %lld of %lld texts were too long and cut; %lld tokens were left out", d->sources[i].name, (long long)t->n_cut,
-                      (long long)t->n_documents, (long long)t->n_lost);
+                      (long long)(t->n_documents + t->n_left_out), (long long)t->n_lost);
+        if (t->n_left_out > 0)
+            ESPL_WARN("%s: %lld of them are not used at all: not even their first part fits into data.sequence_length", d->sources[i].name,
+                      (long long)t->n_left_out);
     }
 }
 

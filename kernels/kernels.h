@@ -9,7 +9,8 @@
  * Every kernel gives the same bits for any number of threads: work is cut into pieces by shape alone.
  * Nothing is allocated, no shape is checked: that was the plan's work.
  * Tensors do not overlap unless it is said here. A din that is NULL is not wanted: LINEAR, QKV, MLP, RESNORM and LINEAR_XENT
- * take that, for the other ops din is always there. A dparam that is NULL is frozen. Backward never changes out; of dout only QKV's.
+ * take that, for the other ops din is always there. A dparam that is NULL is frozen;
+ * where that of P0 is, in0 of LINEAR, QKV and MLP is NULL in backward. Backward never changes out; of dout only QKV's.
  *
  * drop(x)_e is 0 or x / (1 - p), kept where espl_rng_u32(key, e) >= espl_rng_threshold(p), with key = batch->rng and its op =
  * attrs->rng_op; e = row * width of out0 + column in EMBED, RESNORM, ACT and GLU. It is the identity when p = 0 or not batch->training;
@@ -81,7 +82,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ESPL_OP_CHEAP = 1, ESPL_OP_LOSS = 2, ESPL_OP_RENEW = 4, ESPL_OP_FORWARD = 8, ESPL_OP_ALONE = 16 };
+enum { ESPL_OP_CHEAP = 1, ESPL_OP_LOSS = 2, ESPL_OP_RENEW = 4, ESPL_OP_FORWARD = 8, ESPL_OP_ALONE = 16, ESPL_OP_FOR_MATRIX = 32 };
 
 typedef enum espl_op {
 #define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags) ESPL_OP_##ID,

@@ -91,7 +91,8 @@ void REF(mlp_backward)(const espl_args *args) {
         token_activation(args, t, active);
         token_hidden_gradient(args, t, gradient);
         add_token(args, active, a->ffn, (const real *)args->dout[0] + t * a->n_out, a->n_out, args->dparam[2], args->dparam[3]);
-        add_token(args, (const real *)args->in[0] + t * a->n_in, a->n_in, gradient, a->ffn, args->dparam[0], args->dparam[1]);
+        const real *x = args->in[0] ? (const real *)args->in[0] + t * a->n_in : NULL; /* absent without dW1 */
+        add_token(args, x, a->n_in, gradient, a->ffn, args->dparam[0], args->dparam[1]);
         token_input_gradient(args, t, gradient);
     }
 }

@@ -1,4 +1,5 @@
 #include "src/model/model.h"
+#include "src/model/freeze.h"
 #include "src/model/model_config.h"
 
 #include "src/core/arena.h"
@@ -50,7 +51,7 @@ static int section_bucket(const espl_model *m, espl_section section, int layer) 
     case ESPL_SECTION_SOURCE_LAYER: return 1 + layer;
     case ESPL_SECTION_SOURCE_HEAD: return (int)m->dims.source_layers;
     case ESPL_SECTION_LAYER: return 1 + (int)m->dims.source_layers + layer;
-    case ESPL_SECTION_HEAD: return m->n_buckets - 1;
+    case ESPL_SECTION_HEAD: return 1 + (int)m->dims.source_layers + (int)m->dims.layers;
     default: return 0;
     }
 }
@@ -71,10 +72,6 @@ static void add_param(espl_model *m, const espl_param_row *row, int layer, bool 
     }
     p->bucket = section_bucket(m, row->section, layer);
     p->joined = before != NULL && before->role == row->role && before->section == row->section && before->layer == layer;
-    int64_t used = m->bucket_numel[p->bucket];
-    int64_t unit = ESPL_ALIGN / 2; /* elements: aligned in bf16 too */
-    p->offset = p->joined ? used : (used + unit - 1) / unit * unit;
-    m->bucket_numel[p->bucket] = p->offset + p->numel;
     m->n_params++;
 }
 
@@ -87,6 +84,31 @@ static void add_param_rows(espl_model *m, const espl_param_row *rows, size_t n, 
 static void add_params(espl_model *m, espl_section section, int layer) {
     add_param_rows(m, m->family->params, m->family->n_params, false, section, layer);
     add_param_rows(m, m->head->params, m->head->n_params, true, section, layer);
+}
+
+/* Behind what a bucket, or the frozen space, holds already. */
+static void place_param(espl_param *p, int64_t *used) {
+    int64_t unit = ESPL_ALIGN / 2; /* elements: aligned in bf16 too */
+    p->offset = p->joined ? *used : (*used + unit - 1) / unit * unit;
+    *used = p->offset + p->numel;
+}
+
+/* Buckets that nothing is trained of go; the others keep their order. */
+static void place_params(espl_model *m, int n_sections) {
+    int *number = espl_malloc((size_t)n_sections * sizeof *number);
+    bool *trained = espl_calloc((size_t)n_sections, sizeof *trained);
+    for (int i = 0; i < m->n_params; i++)
+        trained[m->params[i].bucket] |= !m->params[i].frozen;
+    for (int b = 0; b < n_sections; b++)
+        number[b] = trained[b] ? m->n_buckets++ : -1;
+    m->bucket_numel = espl_calloc((size_t)m->n_buckets + 1, sizeof *m->bucket_numel);
+    for (int i = 0; i < m->n_params; i++) {
+        espl_param *p = &m->params[i];
+        p->bucket = p->frozen ? m->n_buckets : number[p->bucket];
+        place_param(p, p->frozen ? &m->frozen_numel : &m->bucket_numel[p->bucket]);
+    }
+    free(number);
+    free(trained);
 }
 
 static int param_of(const espl_model *m, espl_role role, espl_section section, int layer) {
@@ -243,13 +265,11 @@ static int repeats(const espl_model *m, espl_section section) {
     return section >= ESPL_SECTION_EMBED || d->source_layers > 0;
 }
 
-static void expand(espl_model *m) {
+static espl_status expand(espl_model *m, const espl_model_options *options) {
     /* Parameters follow each other as their buckets do. */
     static const espl_section of_params[ESPL_N_SECTIONS] = {ESPL_SECTION_SOURCE_EMBED, ESPL_SECTION_EMBED, ESPL_SECTION_SOURCE_LAYER,
                                                             ESPL_SECTION_SOURCE_HEAD,  ESPL_SECTION_LAYER, ESPL_SECTION_HEAD};
     size_t layers = (size_t)(m->dims.layers + m->dims.source_layers), ops = m->family->n_ops + m->head->n_ops;
-    m->n_buckets = (int)layers + 2;
-    m->bucket_numel = espl_calloc((size_t)m->n_buckets, sizeof *m->bucket_numel);
     m->params = espl_calloc((m->family->n_params + m->head->n_params) * (layers + 2), sizeof *m->params);
     m->rows = espl_calloc(ops * (layers + 2), sizeof *m->rows);
     m->slots = espl_calloc(ops * (layers + 2) * ESPL_MAX_OUT, sizeof *m->slots);
@@ -259,9 +279,12 @@ static void expand(espl_model *m) {
     for (int i = 0; i < ESPL_N_SECTIONS; i++)
         for (int layer = 0; layer < repeats(m, of_params[i]); layer++)
             add_params(m, of_params[i], espl_section_has_layers(of_params[i]) ? layer : -1);
+    ESPL_TRY(espl__model_freeze(m, options->train, options->n_train));
+    place_params(m, (int)layers + 2);
     for (espl_section section = 0; section < ESPL_N_SECTIONS; section++)
         for (int layer = 0; layer < repeats(m, section); layer++)
             add_rows(m, section, espl_section_has_layers(section) ? layer : -1, bound);
+    return ESPL_OK;
 }
 
 static void set_dropout(espl_dims *d, double dropout) {
@@ -277,7 +300,9 @@ espl_model_options espl_model_options_of(const espl_config *config) {
     return (espl_model_options){.dropout = config->model_dropout,
                                 .head = of_task[config->data_task],
                                 .labels = config->data_labels.items,
-                                .n_labels = config->data_labels.n};
+                                .n_labels = config->data_labels.n,
+                                .train = config->tune_train.items,
+                                .n_train = config->tune_train.n};
 }
 
 espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model) {
@@ -288,7 +313,7 @@ espl_status espl_model_make_json(json_t *config, const char *path, const espl_mo
     ESPL_TRY_DONE(espl__model_config_head(config, path, m->family, options->head, &m->head));
     ESPL_TRY_DONE(espl__model_config_settle(m, path, options));
     set_dropout(&m->dims, options->dropout);
-    expand(m);
+    ESPL_TRY_DONE(expand(m, options));
 done:
     if (status != ESPL_OK)
         espl_model_free(&m);
@@ -353,12 +378,23 @@ int64_t espl_model_bucket_start(const espl_model *model, int bucket, int ranks) 
 
 int64_t espl_model_flat_size(const espl_model *model, int ranks) { return espl_model_bucket_start(model, model->n_buckets, ranks); }
 
-int64_t espl_model_numel(const espl_model *model) {
+int64_t espl_model_weights_size(const espl_model *model, int ranks) { return espl_model_flat_size(model, ranks) + model->frozen_numel; }
+
+int64_t espl_model_place(const espl_model *model, int param, int ranks) {
+    const espl_param *p = &model->params[param];
+    return espl_model_bucket_start(model, p->bucket, ranks) + p->offset;
+}
+
+static int64_t count(const espl_model *model, bool frozen) {
     int64_t n = 0;
     for (int i = 0; i < model->n_params; i++)
-        n += model->params[i].numel;
+        n += frozen || !model->params[i].frozen ? model->params[i].numel : 0;
     return n;
 }
+
+int64_t espl_model_numel(const espl_model *model) { return count(model, true); }
+
+int64_t espl_model_trained_numel(const espl_model *model) { return count(model, false); }
 
 int64_t espl_model_matrix_numel(const espl_model *model) {
     int64_t n = 0;

@@ -2,7 +2,8 @@
  *
  * Parameters with names, shapes, buckets and places; op rows with attributes; values (the tensors between ops). No memory is held
  * but these lists. Parameters lie in one flat space of elements: bucket 0 embeddings, then one for each layer of the encoder, one for each
- * of the decoder or the only stack, the last the head: backward completes them from the last to the first.
+ * of the decoder or the only stack, the last the head: backward completes them from the last to the first. What is frozen comes behind
+ * them, in no bucket; a bucket of which nothing is trained is none.
  * A bucket is what is reduced and gathered at once. Inside a bucket the places do not depend on the ranks; a bucket's end is padded so
  * that it divides into pieces of ESPL_PIECE elements a rank. */
 #ifndef ESPL_MODEL_MODEL_H
@@ -25,6 +26,7 @@ typedef struct espl_param {
     espl_init init;
     bool decay, joined; /* joined: follows the parameter before it without a gap */
     bool head;          /* of the head's table */
+    bool frozen;        /* not trained: it lies behind all buckets (its number is n_buckets), on every rank */
 } espl_param;
 
 typedef struct espl_slot { /* a value between ops */
@@ -61,6 +63,7 @@ typedef struct espl_model {
     int n_rows;
     int n_buckets;
     int64_t *bucket_numel; /* [n_buckets] without the padding that depends on ranks */
+    int64_t frozen_numel;  /* of what lies behind them */
     float *rope;           /* [positions, rope_dim] or NULL */
     int64_t rope_numel;    /* its elements */
     json_t *config;        /* config.json as it was read, but for what the head has changed */
@@ -76,6 +79,8 @@ typedef struct espl_model_options {
     espl_own_head own_head; /* for families whose config.json does not tell */
     char *const *labels;    /* [n_labels] names of classes, borrowed; 0: config.json's */
     int64_t n_labels;
+    char *const *train; /* [n_train] which parameters are trained (freeze.h), borrowed; 0: all */
+    int64_t n_train;
 } espl_model_options;
 
 /* Local. What a config decides about the model that it trains: its dropout, the head of its task, labels that it names. */
@@ -102,11 +107,17 @@ void espl_model_free(espl_model **model);
 int64_t espl_model_bucket_size(const espl_model *model, int bucket, int ranks);
 int64_t espl_model_bucket_start(const espl_model *model, int bucket, int ranks);
 
-/* Local. Elements of the whole flat space for `ranks` ranks. */
+/* Local. Elements of the whole flat space for `ranks` ranks: of gradients, which end where the buckets do, and of weights, which
+ * include those that are frozen. */
 int64_t espl_model_flat_size(const espl_model *model, int ranks);
+int64_t espl_model_weights_size(const espl_model *model, int ranks);
 
-/* Local. Number of parameters, each counted once. */
+/* Local. Where a parameter lies in the flat space. */
+int64_t espl_model_place(const espl_model *model, int param, int ranks);
+
+/* Local. Number of parameters, each counted once; of those that are trained. */
 int64_t espl_model_numel(const espl_model *model);
+int64_t espl_model_trained_numel(const espl_model *model);
 
 /* Local. Matrix weights that a token is multiplied with (the embedding look-up is none; a tied head counts). */
 int64_t espl_model_matrix_numel(const espl_model *model);

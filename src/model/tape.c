@@ -15,6 +15,8 @@ typedef struct maker {
     int *value, *gradient; /* [n_slots] buffers that hold them now, -1 none */
     bool *kept;            /* [n_slots] values that stay from forward to backward */
     bool *written;         /* [n_params] a call has written this gradient */
+    bool *needed;          /* [n_slots] values that something trained goes into: they have gradients */
+    bool *back;            /* [n_rows] rows with a backward */
 } maker;
 
 static int new_life(maker *k, int slot, bool gradient) {
@@ -115,6 +117,34 @@ static void ensure(maker *k, int slot) {
     forward_call(k, row, true, espl_ops[r->op].flags & ESPL_OP_ALONE && slot != r->out[0] ? 1 : 0);
 }
 
+/* ---- What has a backward. */
+
+static bool is_trained(const espl_model *m, int param) { return param >= 0 && !m->params[param].frozen; }
+
+/* Nothing below the lowest trained row has one. */
+static void mark_backward(maker *k) {
+    const espl_model *m = k->model;
+    for (int row = 0; row < m->n_rows; row++) {
+        const espl_row *r = &m->rows[row];
+        bool back = espl_ops[r->op].flags & ESPL_OP_LOSS;
+        for (int i = 0; i < ESPL_MAX_PARAM; i++)
+            back |= is_trained(m, r->param[i]);
+        for (int i = 0; i < ESPL_MAX_IN; i++)
+            back |= r->in[i] >= 0 && k->needed[r->in[i]];
+        k->back[row] = back && !r->scored;
+        for (int i = 0; i < ESPL_MAX_OUT; i++)
+            if (r->out[i] >= 0 && m->slots[r->out[i]].producer == row) /* a norm may pass its input on */
+                k->needed[r->out[i]] = k->back[row];
+    }
+}
+
+/* Whether a row's backward reads input i: some only for the gradient of the matrix that multiplies it. */
+static bool reads_input(const maker *k, const espl_row *r, int i) {
+    const espl_op_desc *d = &espl_ops[r->op];
+    bool for_matrix = i == 0 && (d->flags & ESPL_OP_FOR_MATRIX);
+    return r->in[i] >= 0 && (d->bwd_in >> i & 1) && (!for_matrix || is_trained(k->model, r->param[0]));
+}
+
 /* ---- What stays between forward and backward. */
 
 static bool same_block(const espl_row *a, const espl_row *b) { return a->section == b->section && a->layer == b->layer; }
@@ -143,10 +173,10 @@ static void mark_kept(maker *k) {
     for (int row = 0; row < m->n_rows; row++) {
         const espl_row *r = &m->rows[row];
         const espl_op_desc *d = &espl_ops[r->op];
-        if (r->scored)
+        if (!k->back[row])
             continue;
         for (int i = 0; i < ESPL_MAX_IN; i++)
-            if ((d->bwd_in >> i & 1) && r->in[i] >= 0)
+            if (reads_input(k, r, i))
                 k->kept[r->in[i]] = true;
         for (int i = 0; i < ESPL_MAX_OUT; i++)
             if ((d->bwd_out >> i & 1) && r->out[i] >= 0)
@@ -156,7 +186,7 @@ static void mark_kept(maker *k) {
         k->kept[s] = k->kept[s] && kept_by(k, s);
     if (k->recompute == ESPL_RECOMPUTE_FULL) /* the stream at the edge of each layer, also where no backward reads it */
         for (int row = 1; row < m->n_rows; row++)
-            if (norm_at_edge(m, row))
+            if (norm_at_edge(m, row) && k->back[row])
                 k->kept[m->rows[row].out[0]] = true;
 }
 
@@ -174,8 +204,9 @@ static void check_add(const maker *k, int row, int slot) {
  * its branch too when nothing is dropped; an activation works in place. */
 static void bind_input_gradients(maker *k, const espl_row *r, espl_call *c) {
     bool in_place = r->op == ESPL_OP_RESNORM || r->op == ESPL_OP_ACT;
+    bool always = !(espl_ops[r->op].flags & (ESPL_OP_FOR_MATRIX | ESPL_OP_LOSS)); /* others write all their din */
     for (int i = 0; i < ESPL_MAX_IN; i++) {
-        if (r->in[i] < 0)
+        if (r->in[i] < 0 || !(k->needed[r->in[i]] || always))
             continue;
         int *gradient = &k->gradient[r->in[i]];
         bool passes = r->in[i] == r->out[0]; /* the gradient that is there is dout0, which the norm itself passes on */
@@ -193,14 +224,14 @@ static void backward_call(maker *k, int row) {
     const espl_row *r = &k->model->rows[row];
     const espl_op_desc *d = &espl_ops[r->op];
     for (int i = 0; i < ESPL_MAX_IN; i++)
-        if (d->bwd_in >> i & 1)
+        if (reads_input(k, r, i))
             ensure(k, r->in[i]);
     for (int i = 0; i < ESPL_MAX_OUT; i++)
         if (d->bwd_out >> i & 1)
             ensure(k, r->out[i]);
     espl_call *c = new_call(k, ESPL_CALL_BACKWARD, row);
     for (int i = 0; i < ESPL_MAX_IN; i++)
-        c->in[i] = (d->bwd_in >> i & 1) && r->in[i] >= 0 ? k->value[r->in[i]] : -1;
+        c->in[i] = reads_input(k, r, i) ? k->value[r->in[i]] : -1;
     for (int i = 0; i < ESPL_MAX_OUT; i++) {
         c->out[i] = (d->bwd_out >> i & 1) && r->out[i] >= 0 ? k->value[r->out[i]] : -1;
         c->dout[i] = r->out[i] >= 0 ? k->gradient[r->out[i]] : -1;
@@ -225,7 +256,7 @@ static void add_bucket_marks(maker *k) {
         last[b] = -1;
     for (int c = 0; c < t->n_calls; c++)
         for (int i = 0; i < ESPL_MAX_PARAM && t->calls[c].kind == ESPL_CALL_BACKWARD; i++)
-            if (m->rows[t->calls[c].row].param[i] >= 0)
+            if (is_trained(m, m->rows[t->calls[c].row].param[i]))
                 last[m->params[m->rows[t->calls[c].row].param[i]].bucket] = c;
     for (int at = t->n_calls - 1; at >= 0; at--)
         for (int b = 0; b < m->n_buckets; b++)
@@ -240,6 +271,7 @@ static void add_bucket_marks(maker *k) {
 
 static void make_training(maker *k) {
     const espl_model *m = k->model;
+    mark_backward(k);
     mark_kept(k);
     for (int row = 0; row < m->n_rows; row++)
         if (has_forward(k->tape, &m->rows[row]))
@@ -248,7 +280,7 @@ static void make_training(maker *k) {
         if (!k->kept[s])
             k->value[s] = -1;
     for (int row = m->n_rows - 1; row >= 0; row--)
-        if (!m->rows[row].scored)
+        if (k->back[row])
             backward_call(k, row);
     add_bucket_marks(k);
 }
@@ -308,7 +340,9 @@ void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_u
                .value = espl_malloc(slots * sizeof(int)),
                .gradient = espl_malloc(slots * sizeof(int)),
                .kept = espl_calloc(slots, sizeof(bool)),
-               .written = espl_calloc((size_t)model->n_params, sizeof(bool))};
+               .written = espl_calloc((size_t)model->n_params, sizeof(bool)),
+               .needed = espl_calloc(slots, sizeof(bool)),
+               .back = espl_calloc(rows, sizeof(bool))};
     for (size_t s = 0; s < slots; s++)
         k.value[s] = k.gradient[s] = -1;
     if (use == ESPL_USE_TRAIN)
@@ -323,6 +357,8 @@ void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_u
     free(k.gradient);
     free(k.kept);
     free(k.written);
+    free(k.needed);
+    free(k.back);
 }
 
 void espl_tape_free(espl_tape *tape) {

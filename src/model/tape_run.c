@@ -5,10 +5,12 @@
 void *espl_tape_buffer(const espl_tape *tape, int life) { return life < 0 ? NULL : tape->act + tape->lives[life].offset; }
 
 static void *param_at(const espl_tape *t, void *base, espl_dtype dtype, int param, int ranks) {
-    if (param < 0 || base == NULL)
-        return NULL;
-    const espl_param *p = &t->model->params[param];
-    return (char *)base + (size_t)(espl_model_bucket_start(t->model, p->bucket, ranks) + p->offset) * espl_dtype_size(dtype);
+    return param < 0 || base == NULL ? NULL : (char *)base + (size_t)espl_model_place(t->model, param, ranks) * espl_dtype_size(dtype);
+}
+
+static void *gradient_at(const espl_tape *t, const espl_places *places, int param) {
+    bool frozen = param >= 0 && t->model->params[param].frozen;
+    return frozen ? NULL : param_at(t, places->gradients, t->kernels->stat, param, places->ranks);
 }
 
 static void bind_call(espl_tape *t, int index, const espl_places *places) {
@@ -31,7 +33,7 @@ static void bind_call(espl_tape *t, int index, const espl_places *places) {
     }
     for (int i = 0; i < ESPL_MAX_PARAM; i++) {
         a->param[i] = param_at(t, places->weights, t->kernels->real, r->param[i], places->ranks);
-        a->dparam[i] = param_at(t, places->gradients, t->kernels->stat, r->param[i], places->ranks);
+        a->dparam[i] = gradient_at(t, places, r->param[i]);
     }
 }
 

@@ -12,15 +12,30 @@ espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capac
     return a;
 }
 
-double espl_costs_train_flops(const espl_model *model, const espl_amount *amount) {
-    double forward = 0.0;
-    for (int i = 0; i < model->n_rows; i++) {
-        const espl_row *r = &model->rows[i];
-        double pairs = r->op == ESPL_OP_CROSS_ATTENTION ? amount->cross : amount->pairs[r->attrs.stream];
-        if (!r->scored)
-            forward += espl_op_flops(r->op, &r->attrs, amount->rows[r->attrs.stream], pairs);
+static double forward_flops(const espl_row *r, const espl_amount *amount) {
+    double pairs = r->op == ESPL_OP_CROSS_ATTENTION ? amount->cross : amount->pairs[r->attrs.stream];
+    return espl_op_flops(r->op, &r->attrs, amount->rows[r->attrs.stream], pairs);
+}
+
+/* In units of the forward's: one product for the gradient of what goes in, one for that of the matrix, where they are asked for. */
+static double backward_products(const espl_tape *tape, const espl_call *c) {
+    const espl_row *r = &tape->model->rows[c->row];
+    bool loss = espl_ops[r->op].flags & ESPL_OP_LOSS; /* which has its forward in there */
+    if (r->param[0] < 0 || r->op == ESPL_OP_ATTENTION)
+        return 2.0;
+    return (c->din[0] >= 0) + !tape->model->params[r->param[0]].frozen + loss;
+}
+
+double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount) {
+    double flops = 0.0;
+    for (int i = 0; i < tape->n_calls; i++) {
+        const espl_call *c = &tape->calls[i];
+        if (c->kind == ESPL_CALL_FORWARD && !c->again)
+            flops += forward_flops(&tape->model->rows[c->row], amount);
+        else if (c->kind == ESPL_CALL_BACKWARD)
+            flops += backward_products(tape, c) * forward_flops(&tape->model->rows[c->row], amount);
     }
-    return 3.0 * forward;
+    return flops;
 }
 
 double espl_costs_wire_bytes(const espl_model *model, int ranks, int weight_bytes) {

@@ -3,7 +3,7 @@
 #define ESPL_PLAN_COSTS_H
 
 #include "kernels/device.h"
-#include "src/model/model.h"
+#include "src/model/tape.h"
 
 /* How much a micro-batch is: rows of each stream, and (query, key) pairs of attention within a stream. */
 typedef struct espl_amount {
@@ -15,9 +15,10 @@ typedef struct espl_amount {
  * room for them is less). */
 espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capacity[ESPL_N_STREAMS], double length);
 
-/* Local. Flops of forward and backward, recomputation not counted: 3 times the forward matrix products (Kaplan et al. 2020, section 2.1,
- * with the attention term and without the look-ups). */
-double espl_costs_train_flops(const espl_model *model, const espl_amount *amount);
+/* Local. Flops of forward and backward of a training tape, recomputation not counted: 3 times the forward matrix products where all is
+ * trained (Kaplan et al. 2020, section 2.1, with the attention term and without the look-ups), less by those for gradients that frozen
+ * parameters do without. */
+double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount);
 
 /* Local. Bytes that one rank sends in a step: gradients reduce-scattered in fp32, weights gathered in `weight_bytes` each. */
 double espl_costs_wire_bytes(const espl_model *model, int ranks, int weight_bytes);

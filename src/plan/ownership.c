@@ -25,6 +25,8 @@ void espl_owner_stretch(const espl_model *model, const espl_owner *owner, int bu
 
 static espl_segment cut(const espl_model *model, const espl_owner *owner, int param, int64_t from, int64_t to) {
     const espl_param *p = &model->params[param];
+    if (p->frozen)
+        return (espl_segment){.param = param};
     int64_t bucket = espl_model_bucket_start(model, p->bucket, owner->ranks), start = bucket + p->offset;
     int64_t begin = from > start ? from - start : 0, end = (to < start + p->numel ? to : start + p->numel) - start;
     if (begin > p->numel)

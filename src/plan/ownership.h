@@ -12,7 +12,7 @@ typedef struct espl_owner {
     bool replicated; /* optimizer state of all elements on every rank */
 } espl_owner;
 
-/* A run of elements of one parameter that this rank updates. */
+/* A run of elements of one parameter that this rank updates; empty for those that are frozen. */
 typedef struct espl_segment {
     int param;
     int64_t begin, end; /* elements of the parameter */

@@ -3,6 +3,7 @@
 #include "io/checkpoint.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
+#include "src/train/base.h"
 #include "src/train/companions.h"
 #include "src/train/model_card.h"
 
@@ -19,6 +20,15 @@ typedef struct collection {
     espl_dtype dtype;
 } collection;
 
+/* Takes `data`, which is of the export's format. */
+static void add(collection *all, const espl_tensor_out *tensor, void *data) {
+    all->items = espl_realloc(all->items, (size_t)(all->n + 1) * sizeof *all->items);
+    all->items[all->n] = *tensor;
+    all->items[all->n].name = espl_strdup(tensor->name);
+    all->items[all->n].dtype = all->dtype;
+    all->items[all->n++].data = data;
+}
+
 static espl_status collect(const espl_tensor_out *tensor, void *context) {
     collection *all = context;
     size_t numel = 1;
@@ -26,11 +36,7 @@ static espl_status collect(const espl_tensor_out *tensor, void *context) {
         numel *= (size_t)tensor->shape[i];
     void *data = espl_malloc(numel * espl_dtype_size(all->dtype));
     espl_dtype_convert(data, all->dtype, tensor->data, tensor->dtype, numel);
-    all->items = espl_realloc(all->items, (size_t)(all->n + 1) * sizeof *all->items);
-    all->items[all->n] = *tensor;
-    all->items[all->n].name = espl_strdup(tensor->name);
-    all->items[all->n].dtype = all->dtype;
-    all->items[all->n++].data = data;
+    add(all, tensor, data);
     return ESPL_OK;
 }
 
@@ -40,6 +46,52 @@ static void free_collection(collection *all) {
         free((void *)(uintptr_t)all->items[i].data);
     }
     free(all->items);
+}
+
+/* ---- Tensors of its base. */
+
+static bool holds(const collection *all, const char *name) {
+    for (int64_t i = 0; i < all->n; i++)
+        if (strcmp(all->items[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static void add_param(collection *all, const espl_model *model, int param, const void *flat) {
+    const espl_param *p = &model->params[param];
+    size_t size = espl_dtype_size(all->dtype), bytes = (size_t)p->numel * size;
+    espl_tensor_out tensor = {.name = p->name, .n_dims = p->n_dims};
+    memcpy(tensor.shape, p->shape, sizeof p->shape);
+    void *data = espl_malloc(bytes);
+    memcpy(data, (const char *)flat + (size_t)espl_model_place(model, param, 1) * size, bytes);
+    add(all, &tensor, data);
+}
+
+static espl_status read_base(const json_t *record, const char *checkpoint, const char *base, const espl_model *model, collection *all) {
+    int n = model->n_params;
+    bool *wanted = espl_calloc((size_t)n, sizeof *wanted);
+    void *flat = espl_calloc((size_t)espl_model_weights_size(model, 1), espl_dtype_size(all->dtype));
+    espl_weights weights = {.flat = flat, .real = all->dtype, .owner = {.ranks = 1}, .wanted = wanted};
+    for (int i = 0; i < n; i++)
+        wanted[i] = !holds(all, model->params[i].name);
+    espl_status status = espl_base_read(record, checkpoint, base, model, &weights);
+    for (int i = 0; i < n && status == ESPL_OK; i++)
+        if (wanted[i])
+            add_param(all, model, i, flat);
+    free(flat);
+    free(wanted);
+    return status;
+}
+
+/* What the checkpoint left frozen. */
+static espl_status collect_base(const json_t *record, const char *checkpoint, const char *base, collection *all) {
+    espl_model *model = NULL;
+    if (json_object_get(record, "base") == NULL)
+        return ESPL_OK;
+    ESPL_TRY(espl_model_make_json(json_object_get(record, "model_config"), checkpoint, &(espl_model_options){0}, &model));
+    espl_status status = read_base(record, checkpoint, base, model, all);
+    espl_model_free(&model);
+    return status;
 }
 
 /* ---- Files beside them. */
@@ -87,7 +139,7 @@ static espl_status check_target(const char *folder) {
     return ESPL_OK;
 }
 
-espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const char *folder) {
+espl_status espl_weights_export(const char *checkpoint, const char *base, espl_dtype dtype, const char *folder) {
     collection all = {.dtype = dtype};
     json_t *record = NULL;
     char *companions = espl_companions_of(checkpoint);
@@ -96,6 +148,7 @@ espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const 
     ESPL_TRY_DONE(check_target(folder));
     ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
     ESPL_TRY_DONE(espl_checkpoint_visit(checkpoint, "model", collect, &all));
+    ESPL_TRY_DONE(collect_base(record, checkpoint, base, &all));
     ESPL_TRY_DONE(write_provenance(record, checkpoint, folder));
     ESPL_TRY_DONE(espl_safetensors_write(folder, all.items, all.n, shard_bytes));
     ESPL_TRY_DONE(write_config(record, dtype, folder));

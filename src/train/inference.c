@@ -2,6 +2,7 @@
 
 #include "io/checkpoint.h"
 #include "src/core/buffer.h"
+#include "src/train/base.h"
 #include "src/train/companions.h"
 #include "src/train/weights.h"
 
@@ -20,7 +21,7 @@ static bool has(const char *folder, const char *name) {
 
 typedef struct filler {
     const espl_inference *in;
-    int filled;
+    bool *absent; /* [n_params] */
 } filler;
 
 static espl_status fill(const espl_tensor_out *tensor, void *context) {
@@ -31,20 +32,27 @@ static espl_status fill(const espl_tensor_out *tensor, void *context) {
         const espl_param *p = &model->params[i];
         if (strcmp(p->name, tensor->name) != 0)
             continue;
-        int64_t start = espl_model_bucket_start(model, p->bucket, 1) + p->offset;
-        f->filled++;
+        int64_t start = espl_model_place(model, i, 1);
+        f->absent[i] = false;
         return espl_engine_put(f->in->engine, (char *)f->in->weights + (size_t)start * espl_dtype_size(real), real, tensor->data,
                                tensor->dtype, (size_t)p->numel);
     }
     ESPL_FAIL(ESPL_ERR_DATA, "tensor '%s' of the checkpoint is not this model's", tensor->name);
 }
 
-static espl_status fill_from_checkpoint(const char *path, espl_inference *in) {
-    filler f = {.in = in};
-    ESPL_TRY(espl_checkpoint_visit(path, "model", fill, &f));
-    if (f.filled != in->model->n_params)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: %d of the model's %d tensors are there", path, f.filled, in->model->n_params);
-    return ESPL_OK;
+/* What the checkpoint does not hold comes from its base. */
+static espl_status fill_from_checkpoint(const char *path, const json_t *record, const char *base, espl_weights *weights,
+                                        espl_inference *in) {
+    filler f = {.in = in, .absent = espl_malloc((size_t)in->model->n_params * sizeof *f.absent)};
+    for (int i = 0; i < in->model->n_params; i++)
+        f.absent[i] = true;
+    espl_status status = espl_checkpoint_visit(path, "model", fill, &f);
+    weights->wanted = f.absent;
+    if (status == ESPL_OK)
+        status = espl_base_read(record, path, base, in->model, weights);
+    weights->wanted = NULL;
+    free(f.absent);
+    return status;
 }
 
 static espl_status model_from_record(const json_t *record, const char *path, espl_model **model) {
@@ -92,7 +100,7 @@ static espl_status open_tokenizer(const char *path, const char *checkpoint, cons
 
 static espl_status bind_weights(espl_inference *in) {
     const espl_model *m = in->model;
-    size_t bytes = (size_t)espl_model_flat_size(m, 1) * espl_dtype_size(in->engine->kernels->real);
+    size_t bytes = (size_t)espl_model_weights_size(m, 1) * espl_dtype_size(in->engine->kernels->real);
     size_t rope = in->engine->calls->remote ? (size_t)m->rope_numel * sizeof(float) : 0;
     espl_arena measure = espl_arena_measure("PARAM");
     espl_arena_take(&measure, bytes);
@@ -123,7 +131,8 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     ESPL_TRY_DONE(espl_model_reach(in->model, positions > 0 ? positions : in->model->dims.positions));
     ESPL_TRY_DONE(bind_weights(in));
     espl_weights weights = {.flat = in->weights, .real = engine->kernels->real, .owner = {.ranks = 1}, .engine = engine};
-    ESPL_TRY_DONE(checkpoint != NULL ? fill_from_checkpoint(checkpoint, in) : espl_weights_read(in->model, path, 0, &weights));
+    ESPL_TRY_DONE(checkpoint != NULL ? fill_from_checkpoint(checkpoint, record, config->model_path, &weights, in)
+                                     : espl_weights_read(in->model, path, 0, &weights));
     ESPL_TRY_DONE(open_tokenizer(path, checkpoint, config, in));
 done:
     json_decref(record);

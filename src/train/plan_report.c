@@ -67,7 +67,7 @@ static espl_status measure_memory(facts *f) {
 
 static void estimate_step(facts *f) {
     espl_amount amount = espl_costs_amount(f->model, f->blueprint.capacity, (double)f->length);
-    double flops = espl_costs_train_flops(f->model, &amount);
+    double flops = espl_costs_train_flops(&f->blueprint.train, &amount);
     int64_t ranks = f->request->ranks;
     f->most_local = (f->blueprint.micro_batches + ranks - 1) / ranks;
     f->flops = flops * (double)f->blueprint.micro_batches;
@@ -140,8 +140,11 @@ static void print_texts(const facts *f, FILE *out) {
 static void print_state(const facts *f, FILE *out) {
     double rule = espl_rule_bytes(f->blueprint.rule);
     size_t weight = espl_dtype_size(f->kernels->real), master = f->blueprint.master ? sizeof(float) : 0;
-    fprintf(out, "  %-22s %6.4g bytes  weight %zu, gradient 4, %s %.4g%s%s\n", "for each parameter", (double)(weight + master) + 4.0 + rule,
-            weight, espl_rules[f->blueprint.rule].name, rule, f->blueprint.master ? ", master weight 4" : "",
+    if (f->model->frozen_numel > 0)
+        fprintf(out, "  %-22s %6zu bytes  weight, the same on every rank\n", "for each frozen", weight);
+    fprintf(out, "  %-22s %6.4g bytes  weight %zu, gradient 4, %s %.4g%s%s\n",
+            f->model->frozen_numel > 0 ? "for each trained" : "for each parameter", (double)(weight + master) + 4.0 + rule, weight,
+            espl_rules[f->blueprint.rule].name, rule, f->blueprint.master ? ", master weight 4" : "",
             f->blueprint.owner.replicated || f->request->ranks == 1 ? "" : "; what follows the gradient is cut over the ranks");
 }
 
@@ -181,9 +184,12 @@ static void print_tensors(const facts *f, FILE *out) {
     fprintf(out, "parameters\n");
     for (int i = 0; i < f->model->n_params; i++) {
         const espl_param *p = &f->model->params[i];
-        fprintf(out, "  %-56s %8lld x %-8lld %12.3f MiB  bucket %d%s\n", p->name, (long long)p->shape[0],
-                (long long)(p->n_dims > 1 ? p->shape[1] : 1), mib((size_t)p->numel * espl_dtype_size(f->kernels->real)), p->bucket,
-                p->decay ? "" : "  no decay");
+        fprintf(out, "  %-56s %8lld x %-8lld %12.3f MiB  ", p->name, (long long)p->shape[0], (long long)(p->n_dims > 1 ? p->shape[1] : 1),
+                mib((size_t)p->numel * espl_dtype_size(f->kernels->real)));
+        if (p->frozen)
+            fprintf(out, "frozen\n");
+        else
+            fprintf(out, "bucket %d%s\n", p->bucket, p->decay ? "" : "  no decay");
     }
     fprintf(out, "buffers of the training tape (lives in calls, places in ACT)\n");
     for (int i = 0; i < f->blueprint.train.n_lives; i++) {
@@ -199,10 +205,10 @@ static void print_json(const facts *f, FILE *out) {
         json_object_set_new(arenas, espl_arena_name(i), json_integer((json_int_t)f->bytes[i]));
     json_t *plan =
         json_pack("{s:s, s:I, s:i, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "device", f->device, "device_bytes",
-                  (json_int_t)(f->remote ? f->device_bytes : 0), "ranks", f->request->ranks, "arenas", arenas, "texts_bytes",
-                  (json_int_t)f->blueprint.texts_act, "process_bytes", (json_int_t)f->process, "total_bytes", (json_int_t)f->total,
-                  "parameters", (json_int_t)espl_model_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank", f->wire,
-                  "peak_flops", f->peak, "compute_seconds", f->compute_seconds, "wire_seconds", f->wire_seconds);
+                  (json_int_t)(f->remote ? f->device_bytes : 0), "ranks", f->request->ranks, "arenas", arenas, "process_bytes",
+                  (json_int_t)f->process, "total_bytes", (json_int_t)f->total, "parameters", (json_int_t)espl_model_numel(f->model),
+                  "trained_parameters", (json_int_t)espl_model_trained_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank",
+                  f->wire, "peak_flops", f->peak, "compute_seconds", f->compute_seconds, "wire_seconds", f->wire_seconds);
     json_dumpf(plan, out, JSON_INDENT(2));
     fputc('\n', out);
     json_decref(plan);
@@ -221,6 +227,9 @@ espl_status espl_plan_print(const espl_config *config, const espl_plan_request *
             (double)espl_model_numel(f.model) * 1e-6, f.kernels->name, request->ranks, request->ranks > 1 ? "s" : "", f.threads,
             f.threads > 1 ? "s" : "", espl_config_choice("model", "recompute", config->model_recompute),
             espl_config_choice("run", "reduction", config->run_reduction));
+    if (f.model->frozen_numel > 0)
+        fprintf(out, "trained: %lld parameters (%.4g %%), the others are frozen\n", (long long)espl_model_trained_numel(f.model),
+                100.0 * (double)espl_model_trained_numel(f.model) / (double)espl_model_numel(f.model));
     print_memory(&f, out);
     print_work(&f, out);
     if (request->tensors)

@@ -59,6 +59,7 @@ typedef struct espl_run {
     int64_t total_steps, first_step; /* first_step: counters.step when this process began */
     espl_tape_log *tape_log;         /* run.debug_tape; NULL without */
     double peak_flops;               /* of all ranks, measured */
+    json_t *base;                    /* where the frozen parameters came from (base.h); NULL: nothing is frozen */
     json_t *provenance;              /* command line, versions, host and job: in every checkpoint and export */
     FILE *log;                       /* rank 0: log.txt */
     int (*stop_requested)(void);

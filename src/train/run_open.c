@@ -5,6 +5,7 @@
 #include "src/core/log.h"
 #include "src/plan/costs.h"
 #include "src/plan/peak.h"
+#include "src/train/base.h"
 #include "src/train/choose_device.h"
 #include "src/train/companions.h"
 #include "src/train/provenance.h"
@@ -117,6 +118,24 @@ static const char *model_source(const espl_config *c) { return c->model_config[0
 
 static int64_t sequence_length(const espl_run *run) { return espl_blueprint_length(run->config, run->model->dims.positions); }
 
+/* Pretrained weights know the ids of their own tokenizer; another one's of the same size would pass every other check. */
+static espl_status compare_tokenizers(const espl_run *run) {
+    const espl_config *c = run->config;
+    espl_tokenizer *own = NULL;
+    char *path = espl_format("%s/tokenizer.json", c->model_path);
+    espl_status status = ESPL_OK;
+    if (access(path, R_OK) == 0)
+        ESPL_TRY_DONE(espl_tokenizer_open(path, &own));
+    if (own != NULL && espl_tokenizer_hash(own) != espl_tokenizer_hash(run->tokenizer) && run->ranks->rank == 0)
+        ESPL_WARN("data.tokenizer, %s, is not the tokenizer of the pretrained model, %s: its weights know other ids; leave data.tokenizer "
+                  "empty to take the model's own",
+                  c->data_tokenizer, path);
+done:
+    espl_tokenizer_close(&own);
+    free(path);
+    return status;
+}
+
 static espl_status open_model(espl_run *run) {
     const espl_config *c = run->config;
     espl_model_options options = espl_model_options_of(c);
@@ -133,7 +152,7 @@ static espl_status open_model(espl_run *run) {
     if (espl_tokenizer_size(run->tokenizer) > run->model->dims.vocab)
         ESPL_FAIL(ESPL_ERR_DATA, "%s: the tokenizer has %lld entries, the model's vocab_size is %lld: they do not belong together",
                   tokenizer, (long long)espl_tokenizer_size(run->tokenizer), (long long)run->model->dims.vocab);
-    return ESPL_OK;
+    return pretrained && c->data_tokenizer[0] != '\0' ? compare_tokenizers(run) : ESPL_OK;
 }
 
 static espl_status keep_companions(const espl_run *run) {
@@ -219,8 +238,11 @@ static void list_updates(espl_run *run) {
 static void open_optimizer(espl_run *run) {
     const espl_memory *m = &run->memory;
     list_updates(run);
-    run->optimizer = (espl_optimizer){
-        .kernels = run->engine.kernels, .master = m->master, .weights = m->weights, .gradients = m->gradients, .updates = run->updates};
+    run->optimizer = (espl_optimizer){.kernels = run->engine.kernels,
+                                      .master = m->master,
+                                      .weights = m->weights,
+                                      .gradients = m->gradients,
+                                      .updates = run->updates};
     memcpy(run->optimizer.states, m->states, sizeof m->states);
     espl_optimizer_configure(&run->optimizer, run->config);
 }
@@ -254,18 +276,52 @@ static espl_status open_saver(espl_run *run) {
 
 /* ---- Weights. */
 
-static espl_status start_weights(espl_run *run) {
+/* From files or from nothing, those that are frozen or those that are trained. */
+static espl_status start_weights(espl_run *run, const bool *wanted, uint64_t *hashes) {
     const espl_config *c = run->config;
     espl_weights weights = {.flat = run->memory.weights,
                             .real = run->engine.kernels->real,
                             .master = run->memory.master,
                             .owner = run->blueprint.owner,
-                            .engine = &run->engine};
+                            .engine = &run->engine,
+                            .wanted = wanted,
+                            .hashes = hashes};
     bool pretrained;
+    if (c->model_checkpoint[0] != '\0')
+        return espl_weights_from_checkpoint(run->model, c->model_checkpoint, &weights);
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
     if (!pretrained)
         return espl_weights_init(run->model, (uint64_t)c->run_init_seed, &weights);
     return espl_weights_read(run->model, c->model_path, (uint64_t)c->run_init_seed, &weights);
+}
+
+static espl_status start_trained(espl_run *run) {
+    const espl_model *m = run->model;
+    if (m->frozen_numel == 0)
+        return start_weights(run, NULL, NULL);
+    bool *wanted = espl_malloc((size_t)m->n_params * sizeof *wanted);
+    for (int i = 0; i < m->n_params; i++)
+        wanted[i] = !m->params[i].frozen;
+    espl_status status = start_weights(run, wanted, NULL);
+    free(wanted);
+    return status;
+}
+
+/* No checkpoint holds them, so they are read at every start. */
+static espl_status start_frozen(espl_run *run) {
+    const espl_model *m = run->model;
+    if (m->frozen_numel == 0)
+        return ESPL_OK;
+    bool *wanted = espl_malloc((size_t)m->n_params * sizeof *wanted);
+    uint64_t *hashes = espl_calloc((size_t)m->n_params, sizeof *hashes);
+    for (int i = 0; i < m->n_params; i++)
+        wanted[i] = m->params[i].frozen;
+    espl_status status = start_weights(run, wanted, hashes);
+    if (status == ESPL_OK)
+        run->base = espl_base_describe(run->config, m, hashes);
+    free(wanted);
+    free(hashes);
+    return status;
 }
 
 /* ---- Reporting. */
@@ -289,7 +345,7 @@ static espl_status open_metrics(espl_run *run) {
                                 .total_steps = run->total_steps,
                                 .tokens = run->counters.tokens,
                                 .skipped_steps = run->counters.skipped,
-                                .flops_per_token = espl_costs_train_flops(run->model, &amount) /
+                                .flops_per_token = espl_costs_train_flops(&run->blueprint.train, &amount) /
                                                    (amount.rows[ESPL_STREAM_MAIN] + amount.rows[ESPL_STREAM_SOURCE]),
                                 .peak_flops = run->peak_flops,
                                 .peak_name = "of peak",
@@ -316,6 +372,10 @@ static void introduce(const espl_run *run) {
     introduce_device(run);
     ESPL_INFO("%s: %.1f M parameters, %lld layers, width %lld, %d heads, vocabulary %lld", run->model->family->model_type,
               (double)espl_model_numel(run->model) * 1e-6, (long long)d->layers, (long long)d->width, d->heads, (long long)d->vocab);
+    if (run->model->frozen_numel > 0)
+        ESPL_INFO("trained: %lld of %lld parameters (%.4g %%), the others are frozen", (long long)espl_model_trained_numel(run->model),
+                  (long long)espl_model_numel(run->model),
+                  100.0 * (double)espl_model_trained_numel(run->model) / (double)espl_model_numel(run->model));
     ESPL_INFO("%s, %d rank%s on %d node%s, %d thread%s each; matrix peak %.0f GFLOP/s",
               run->engine.calls->remote ? run->engine.kernels->name : espl_kernels_describe(), run->ranks->size,
               run->ranks->size > 1 ? "s" : "", run->ranks->n_nodes, run->ranks->n_nodes > 1 ? "s" : "", run->blueprint.threads,
@@ -348,9 +408,10 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(espl_comm_agree(comm, open_memory(run), "taking memory"));
     ESPL_TRY(open_saver(run));
     ESPL_TRY(espl_provenance_make(run, options));
+    ESPL_TRY(espl_comm_agree(comm, start_frozen(run), "reading the frozen weights"));
     ESPL_TRY(espl_run_resume(run, options->resume, &loaded));
     if (!loaded)
-        ESPL_TRY(espl_comm_agree(comm, start_weights(run), "reading the weights"));
+        ESPL_TRY(espl_comm_agree(comm, start_trained(run), "reading the weights"));
     run->first_step = run->counters.step;
     ESPL_TRY(espl_checkpoints_begin(run->saver, run->first_step));
     if (config->run_debug_tape)
@@ -379,6 +440,7 @@ void espl_run_close(espl_run *run) {
     espl_tokenizer_close(&run->tokenizer);
     espl_model_free(&run->model);
     json_decref(run->provenance);
+    json_decref(run->base);
     free(run->updates);
     free(run->ranges);
     free(run->owned);

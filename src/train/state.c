@@ -2,6 +2,7 @@
 
 #include "src/core/buffer.h"
 #include "src/core/log.h"
+#include "src/train/base.h"
 #include "src/train/state_list.h"
 #include "src/train/weights.h"
 
@@ -131,6 +132,8 @@ static json_t *make_record(const espl_run *run) {
     json_object_set(record, "provenance", run->provenance);
     espl_runinfo_time(saved);
     json_object_set_new(record, "saved", json_string(saved));
+    if (run->base != NULL)
+        json_object_set(record, "base", run->base);
     free(text);
     return record;
 }
@@ -201,6 +204,8 @@ static espl_status check_record(const espl_run *run, const char *path) {
         status = check_weights(run, record, path);
     if (status == ESPL_OK)
         status = check_optimizer(run, record, path);
+    if (status == ESPL_OK)
+        status = espl_base_check(record, path, run->base);
     json_decref(record);
     return status;
 }

@@ -46,6 +46,8 @@ static void list_params(const espl_blueprint *b, const espl_memory *m, espl_stat
     int n_params = espl_owner_segments(b->model, &b->owner, &owned);
     for (int i = 0; i < n_params; i++) {
         const espl_param *p = &b->model->params[i];
+        if (p->frozen)
+            continue;
         list[(*n)++] = of_param(p, &owned[i], "model", espl_blueprint_truth(b), b->master ? m->master : m->weights,
                                 b->master ? owned[i].state : owned[i].flat);
         for (int k = 0; k < rule->n_states; k++)

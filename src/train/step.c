@@ -144,7 +144,9 @@ static void zero_gaps(const espl_run *run) {
     const espl_model *m = run->model;
     int64_t end = 0;
     for (int i = 0; i < m->n_params; i++) {
-        int64_t start = run->memory.buckets[m->params[i].bucket].offset + m->params[i].offset;
+        if (m->params[i].frozen)
+            continue;
+        int64_t start = espl_model_place(m, i, run->ranks->size);
         zero_range(run, end, start);
         end = start + m->params[i].numel;
     }

@@ -273,7 +273,7 @@ static espl_status export_model(const espl_run *run) {
     int64_t best = c->checkpoint_keep_best ? espl_checkpoints_best(run->saver) : -1, step = best >= 0 ? best : run->counters.step;
     char *checkpoint = espl_format("%s/checkpoints/step-%08lld", c->run_dir, (long long)step),
          *folder = espl_format("%s/model", c->run_dir);
-    espl_status status = espl_weights_export(checkpoint, run->engine.kernels->real, folder);
+    espl_status status = espl_weights_export(checkpoint, c->model_path, run->engine.kernels->real, folder);
     if (status == ESPL_OK)
         ESPL_INFO("the model of step %lld is in %s", (long long)step, folder);
     free(checkpoint);

@@ -1,11 +1,13 @@
 #include "src/train/weights.h"
 
+#include "io/checkpoint.h"
 #include "io/safetensors.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 espl_status espl_weights_pretrained(const espl_config *config, bool *pretrained) {
     bool there = config->model_path[0] != '\0' && espl_safetensors_exist(config->model_path);
@@ -43,7 +45,9 @@ espl_status espl_weights_model(const char *path, const espl_model_options *optio
 static espl_status place(const espl_model *model, const espl_weights *w, const espl_segment *mine, int param, const void *data,
                          espl_dtype dtype) {
     const espl_param *p = &model->params[param];
-    int64_t start = espl_model_bucket_start(model, p->bucket, w->owner.ranks) + p->offset;
+    int64_t start = espl_model_place(model, param, w->owner.ranks);
+    if (w->hashes != NULL)
+        w->hashes[param] = XXH3_64bits_withSeed(data, (size_t)p->numel * espl_dtype_size(dtype), XXH3_64bits(p->name, strlen(p->name)));
     ESPL_TRY(
         espl_engine_put(w->engine, (char *)w->flat + (size_t)start * espl_dtype_size(w->real), w->real, data, dtype, (size_t)p->numel));
     if (w->master == NULL || mine->end <= mine->begin)
@@ -51,6 +55,8 @@ static espl_status place(const espl_model *model, const espl_weights *w, const e
     return espl_engine_put(w->engine, w->master + mine->state, ESPL_F32, (const char *)data + (size_t)mine->begin * espl_dtype_size(dtype),
                            dtype, (size_t)(mine->end - mine->begin));
 }
+
+static bool is_wanted(const espl_weights *w, int param) { return w->wanted == NULL || w->wanted[param]; }
 
 /* ---- From safetensors. */
 
@@ -137,6 +143,10 @@ static void mark_used(reading *r, const espl_tensor_file *tensor) {
 static espl_status read_param(reading *r, int param, const espl_segment *mine) {
     const espl_param *p = &r->model->params[param];
     const espl_tensor_file *t = find_tensor(r->set, r->model, p);
+    if (t == NULL && p->frozen && p->head)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "%s: holds no '%s', which then starts from random values, but tune.train leaves it frozen; add head to it", r->folder,
+                  p->name);
     if (t == NULL && p->head && r->model->new_head) {
         espl_buffer_printf(&r->missing, "%s%s", r->n_missing++ > 0 ? ", " : "", p->name);
         return init_param(r->model, param, r->seed, mine, r->weights);
@@ -156,7 +166,7 @@ static void report(const reading *r) {
     espl_buffer names = {0};
     if (r->n_missing > 0)
         ESPL_INFO("%s: holds no weights for %d tensors of the head, which start anew: %s", r->folder, r->n_missing, r->missing.data);
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count && r->weights->wanted == NULL; i++)
         if (!r->used[i] && unused++ < NAMED)
             espl_buffer_printf(&names, "%s%s", unused > 1 ? ", " : "", espl_safetensors_at(r->set, i)->name);
     if (unused > 0)
@@ -173,12 +183,53 @@ espl_status espl_weights_read(const espl_model *model, const char *folder, uint6
     r.used = espl_calloc((size_t)espl_safetensors_count(r.set) + 1, sizeof *r.used);
     espl_owner_updates(model, &weights->owner, &segments);
     for (int i = 0; i < model->n_params; i++)
-        ESPL_TRY_DONE(read_param(&r, i, &segments[i]));
+        if (is_wanted(weights, i))
+            ESPL_TRY_DONE(read_param(&r, i, &segments[i]));
     report(&r);
 done:
     espl_buffer_free(&r.missing);
     espl_safetensors_close(&r.set);
     free(r.used);
+    free(segments);
+    return status;
+}
+
+/* ---- From a checkpoint. */
+
+typedef struct taking {
+    const espl_model *model;
+    const espl_weights *weights;
+    const espl_segment *segments;
+    const char *path;
+    bool *taken; /* [n_params] */
+} taking;
+
+static espl_status take_tensor(const espl_tensor_out *t, void *context) {
+    const taking *k = context;
+    int i = 0;
+    while (i < k->model->n_params && strcmp(k->model->params[i].name, t->name) != 0)
+        i++;
+    if (i == k->model->n_params || (k->weights->wanted != NULL && !k->weights->wanted[i]))
+        return ESPL_OK;
+    const espl_tensor_file tensor = {.name = t->name, .dtype = t->dtype, .n_dims = t->n_dims, .shape = {t->shape[0], t->shape[1]}};
+    ESPL_TRY(check_shape(&tensor, &k->model->params[i], k->path));
+    k->taken[i] = true;
+    return place(k->model, k->weights, &k->segments[i], i, t->data, t->dtype);
+}
+
+espl_status espl_weights_from_checkpoint(const espl_model *model, const char *path, const espl_weights *weights) {
+    espl_segment *segments;
+    espl_owner_updates(model, &weights->owner, &segments);
+    bool *taken = espl_calloc((size_t)model->n_params, sizeof *taken);
+    taking k = {.model = model, .weights = weights, .segments = segments, .path = path, .taken = taken};
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_checkpoint_visit(path, "model", take_tensor, &k));
+    for (int i = 0; i < model->n_params; i++)
+        if (!taken[i] && (weights->wanted == NULL || weights->wanted[i]))
+            ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: the checkpoint holds no tensor '%s' of this model; export it and start from model.path", path,
+                           model->params[i].name);
+done:
+    free(taken);
     free(segments);
     return status;
 }
@@ -190,7 +241,8 @@ espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl
     espl_status status = ESPL_OK;
     espl_owner_updates(model, &weights->owner, &segments);
     for (int i = 0; i < model->n_params && status == ESPL_OK; i++)
-        status = init_param(model, i, seed, &segments[i], weights);
+        if (is_wanted(weights, i))
+            status = init_param(model, i, seed, &segments[i], weights);
     free(segments);
     return status;
 }

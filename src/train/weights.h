@@ -14,6 +14,8 @@ typedef struct espl_weights {
     float *master; /* this rank's fp32 master weights, NULL in fp32 */
     espl_owner owner;
     const espl_engine *engine; /* whose memory they lie in; NULL: plain memory */
+    const bool *wanted;        /* [n_params] which parameters are read or initialised; NULL: all */
+    uint64_t *hashes;          /* [n_params] out: of the values of each that was, as its file has them; NULL: not asked for */
 } espl_weights;
 
 /* Local. Whether this config starts from pretrained weights. Errors: usage, when it asks for weights that are not there. */
@@ -27,6 +29,10 @@ espl_status espl_weights_model(const char *path, const espl_model_options *optio
  * Errors: data, for a missing tensor, another shape, a non-finite value. */
 espl_status espl_weights_read(const espl_model *model, const char *folder, uint64_t seed, const espl_weights *weights);
 
+/* Local. Takes the weights of a checkpoint, whatever their format and whichever ranks wrote it, and nothing else of it: model.checkpoint. Each
+ * piece is checked as it is read. Errors: data, for a missing tensor, another shape, a damaged file; io. */
+espl_status espl_weights_from_checkpoint(const espl_model *model, const char *path, const espl_weights *weights);
+
 /* Local. Random initialisation, a pure function of the seed. */
 espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights);
 
@@ -34,8 +40,9 @@ espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl
 espl_status espl_weights_from_master(const espl_model *model, const espl_weights *weights);
 
 /* Local. Writes a Hugging Face folder from the weights of a checkpoint: safetensors in `dtype`, config.json as it was (with the new dtype),
- * and the companions (tokenizer) of its run. Whatever model was exported to `folder` before is replaced file by file; a base model's
+ * and the companions (tokenizer) of its run. What the checkpoint left frozen is read from its base, or from the folder `base` ("": where the
+ * record says). Whatever model was exported to `folder` before is replaced file by file; a base model's
  * folder is refused. */
-espl_status espl_weights_export(const char *checkpoint, espl_dtype dtype, const char *folder);
+espl_status espl_weights_export(const char *checkpoint, const char *base, espl_dtype dtype, const char *folder);
 
 #endif

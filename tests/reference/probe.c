@@ -133,9 +133,7 @@ static espl_status open_probe(probe *p, const char *folder) {
 static const void *weight_of(const probe *p, int param) {
     if (param < 0)
         return NULL;
-    const espl_param *q = &p->model->params[param];
-    return (const char *)p->weights +
-           (size_t)(espl_model_bucket_start(p->model, q->bucket, 1) + q->offset) * espl_dtype_size(p->kernels->real);
+    return (const char *)p->weights + (size_t)espl_model_place(p->model, param, 1) * espl_dtype_size(p->kernels->real);
 }
 
 /* What the head multiplies times the head, through the LINEAR kernel, scaled as the loss scales it. */
@@ -174,7 +172,7 @@ static espl_status keep_hidden(void *context, const espl_tape *tape, int call, c
 static void probe_gradients(probe *p) {
     for (int i = 0; i < p->model->n_params; i++) {
         const espl_param *q = &p->model->params[i];
-        size_t at = (size_t)(espl_model_bucket_start(p->model, q->bucket, 1) + q->offset) * espl_dtype_size(p->kernels->stat);
+        size_t at = (size_t)espl_model_place(p->model, i, 1) * espl_dtype_size(p->kernels->stat);
         add_output(p, q->name, (const char *)p->gradients + at, p->kernels->stat, q->n_dims, q->shape[0], q->shape[1]);
     }
 }

@@ -28,7 +28,7 @@ static void open_job(const char *model, const espl_kernels *kernels, job *j) {
     size_t i, k;
     memset(j, 0, sizeof *j);
     j->kernels = kernels;
-    if (tiny_open_weights(tiny_folder(model), kernels, &j->t) != ESPL_OK)
+    if (tiny_open_weights(tiny_folder(model), kernels, NULL, &j->t) != ESPL_OK)
         fail_msg("%s", espl_status_message());
     prompts = json_object_get(j->t.golden, "prompts");
     json_array_foreach(prompts, i, prompt) {

@@ -241,6 +241,84 @@ static void recompute_changes_nothing(void **state) {
     }
 }
 
+/* Gradients of what is trained have the bits that they have where all is; returns how many parameters there were. */
+static int compare_trained(const tiny *all, const tiny *part) {
+    int n = 0;
+    assert_int_equal(all->model->n_params, part->model->n_params);
+    for (int i = 0; i < part->model->n_params; i++) {
+        const espl_param *p = &part->model->params[i];
+        if (p->frozen)
+            continue;
+        const float *a = (const float *)all->gradients + tiny_start(all, &all->model->params[i]);
+        const float *b = (const float *)part->gradients + tiny_start(part, p);
+        if (memcmp(a, b, (size_t)p->numel * sizeof(float)) != 0)
+            fail_msg("%s: the gradient of %s depends on what else is trained", part->model->family->model_type, p->name);
+        n++;
+    }
+    return n;
+}
+
+static int64_t frozen_numel(const espl_model *m) {
+    int64_t n = 0;
+    for (int i = 0; i < m->n_params; i++)
+        n += m->params[i].frozen ? m->params[i].numel : 0;
+    return n;
+}
+
+static int backward_calls(const espl_tape *tape) {
+    int n = 0;
+    for (int i = 0; i < tape->n_calls; i++)
+        n += tape->calls[i].kind == ESPL_CALL_BACKWARD;
+    return n;
+}
+
+/* Runs it; returns how many parameters are trained. */
+static int compare_part(const tiny *all, tiny *part, size_t selection) {
+    bool whole = part->model->frozen_numel == 0;
+    train_once(part);
+    assert_true(whole || espl_model_flat_size(part->model, 1) < espl_model_flat_size(all->model, 1));
+    assert_int_equal(espl_model_trained_numel(part->model) + frozen_numel(part->model), espl_model_numel(all->model));
+    if (selection < 2 && !whole)
+        assert_true(backward_calls(&part->tape) < backward_calls(&all->tape) / (selection == 0 ? 2 : 1));
+    return compare_trained(all, part);
+}
+
+/* What is frozen changes no bit of the other gradients, and costs neither gradients, nor buckets, nor calls below the lowest trained row.
+ */
+static void frozen_rows_change_nothing(void **state) {
+    (void)state;
+    static const char *const selections[] = {"head", "layers.1", "embeddings", "*norm*", "*.bias", "*EncDecAttention.q.weight", "*relative*", "*"};
+    int compared[sizeof selections / sizeof *selections] = {0};
+    for (int m = 0; m < N_TINY; m++) {
+        tiny all, part;
+        open_or_fail(tiny_names[m], espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &all);
+        train_once(&all);
+        for (size_t s = 0; s < sizeof selections / sizeof *selections; s++)
+            for (int recompute = ESPL_RECOMPUTE_NONE; recompute <= ESPL_RECOMPUTE_FULL; recompute++) {
+                if (tiny_open_part(tiny_folder(tiny_names[m]), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, recompute, selections[s],
+                                   &part) == ESPL_OK) /* it has such parameters */
+                    compared[s] += compare_part(&all, &part, s);
+                tiny_close(&part);
+            }
+        tiny_close(&all);
+    }
+    for (size_t s = 0; s < sizeof selections / sizeof *selections; s++)
+        assert_true(compared[s] > 0);
+}
+
+static void wrong_selections_are_refused(void **state) {
+    (void)state;
+    static const char *const wrong[][2] = {{"layers.7", "layers.7"}, {"nothing.*", "nothing.*"}, {"*q_proj.weight", "one matrix"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        tiny t;
+        espl_status status =
+            tiny_open_part(tiny_folder("tiny-llama"), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, wrong[i][0], &t);
+        assert_int_equal(status, ESPL_ERR_USAGE);
+        assert_non_null(strstr(espl_status_message(), wrong[i][1]));
+        tiny_close(&t);
+    }
+}
+
 /* Running twice without `fresh` doubles every gradient. */
 static void gradients_accumulate(void **state) {
     (void)state;
@@ -284,6 +362,8 @@ int main(void) {
         cmocka_unit_test(goldens_notice_faults),
         cmocka_unit_test(packing_changes_nothing),
         cmocka_unit_test(recompute_changes_nothing),
+        cmocka_unit_test(frozen_rows_change_nothing),
+        cmocka_unit_test(wrong_selections_are_refused),
         cmocka_unit_test(gradients_accumulate),
         cmocka_unit_test(lives_do_not_meet),
     };

@@ -124,13 +124,14 @@ static inline espl_status tiny_read_batch(tiny *t) {
     return ESPL_OK;
 }
 
-/* Model and weights alone. */
-static inline espl_status tiny_open_weights(const char *folder, const espl_kernels *kernels, tiny *t) {
+/* Model and weights alone; with a selection only that is trained. */
+static inline espl_status tiny_open_weights(const char *folder, const espl_kernels *kernels, const char *selection, tiny *t) {
+    char *train[] = {(char *)(uintptr_t)selection};
     memset(t, 0, sizeof *t);
-    ESPL_TRY(espl_weights_model(folder, &(espl_model_options){0}, &t->model));
+    ESPL_TRY(espl_weights_model(folder, &(espl_model_options){.train = train, .n_train = selection != NULL}, &t->model));
     ESPL_TRY(espl_model_reach(t->model, t->model->dims.positions < TINY_POSITIONS ? t->model->dims.positions : TINY_POSITIONS));
     size_t flat = (size_t)espl_model_flat_size(t->model, 1);
-    t->weights = espl_calloc(flat, espl_dtype_size(kernels->real));
+    t->weights = espl_calloc((size_t)espl_model_weights_size(t->model, 1), espl_dtype_size(kernels->real));
     t->gradients = espl_calloc(flat, espl_dtype_size(kernels->stat));
     espl_weights weights = {.flat = t->weights, .real = kernels->real, .owner = {.ranks = 1}};
     ESPL_TRY(espl_weights_read(t->model, folder, 0, &weights));
@@ -140,9 +141,10 @@ static inline espl_status tiny_open_weights(const char *folder, const espl_kerne
     return ESPL_OK;
 }
 
-/* The golden's batch, and a tape bound and ready to run. */
-static inline espl_status tiny_open(const char *folder, const espl_kernels *kernels, espl_use use, int recompute, tiny *t) {
-    ESPL_TRY(tiny_open_weights(folder, kernels, t));
+/* The golden's batch, and a tape bound and ready to run; with a selection only that is trained. */
+static inline espl_status tiny_open_part(const char *folder, const espl_kernels *kernels, espl_use use, int recompute,
+                                         const char *selection, tiny *t) {
+    ESPL_TRY(tiny_open_weights(folder, kernels, selection, t));
     char *path = espl_format("%s/golden.safetensors", folder);
     espl_status status = espl_safetensors_open(path, &t->tensors);
     free(path);
@@ -159,6 +161,10 @@ static inline espl_status tiny_open(const char *folder, const espl_kernels *kern
     return ESPL_OK;
 }
 
+static inline espl_status tiny_open(const char *folder, const espl_kernels *kernels, espl_use use, int recompute, tiny *t) {
+    return tiny_open_part(folder, kernels, use, recompute, NULL, t);
+}
+
 static inline double tiny_at(const void *base, espl_dtype dtype, int64_t i) {
     return dtype == ESPL_F64 ? ((const double *)base)[i] : (double)((const float *)base)[i];
 }
@@ -173,7 +179,7 @@ static inline double tiny_loss(const tiny *t) {
 }
 
 /* Where a parameter starts in the flat space of one rank, in elements. */
-static inline int64_t tiny_start(const tiny *t, const espl_param *p) { return espl_model_bucket_start(t->model, p->bucket, 1) + p->offset; }
+static inline int64_t tiny_start(const tiny *t, const espl_param *p) { return espl_model_place(t->model, (int)(p - t->model->params), 1); }
 
 static inline double tiny_gradient(const tiny *t, const espl_param *p, int64_t i) {
     return tiny_at(t->gradients, t->tape.kernels->stat, tiny_start(t, p) + i);

@@ -1,0 +1,13 @@
+/* Which parameters are trained; the others are frozen: no gradient, no optimizer state, no backward below the lowest trained row. */
+#ifndef ESPL_MODEL_FREEZE_H
+#define ESPL_MODEL_FREEZE_H
+
+#include "src/model/model.h"
+
+/* Local. Sets `frozen` of all parameters. Selections: `head` (the head's own parameters; a language model's head may be tied, then there is
+ * none), `embeddings`, `layers.A-B` or `layers.A` (of the only stack, or the decoder; 0 is the first), `encoder.layers.A-B`, or a glob
+ * (fnmatch) on full names. None: all are trained. Errors: usage, for a selection that no parameter has, and for one that takes a part of
+ * parameters which are one matrix here (q, k and v; gate and up). */
+espl_status espl__model_freeze(espl_model *model, char *const *selections, int64_t n);
+
+#endif

@@ -1,0 +1,126 @@
+# test: tier=default timeout=240
+"""Runs that train a part of a model: the base stays as it was, checkpoints hold what is trained alone, and nothing else changes."""
+
+import hashlib
+import json
+import shutil
+import struct
+
+from job import IN_DATA, OK, STOPPED, USAGE, Job, check, main
+
+PART = ["layers.1", "*ln_f*"]
+
+
+def base_of(case):
+    """A Hugging Face folder of a few steps."""
+    case.train(0, "base", train__steps=3, checkpoint__export=True)
+    return case.folder / "base" / "model"
+
+
+def digest_of(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def tensors_of(folder):
+    """Name -> bytes of a safetensors file."""
+    data = (folder / "model.safetensors").read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = {name: about["data_offsets"] for name, about in json.loads(data[8 : 8 + size]).items() if name != "__metadata__"}
+    return {name: data[8 + size + begin : 8 + size + end] for name, (begin, end) in header.items()}
+
+
+def keys_of(base, **keys):
+    return {"model__config": None, "model__path": str(base), "tune__train": PART, "train__steps": 12, **keys}
+
+
+def is_trained(name):
+    return ".h.1." in name or "ln_f" in name
+
+
+def only_the_part_changes(case):
+    base = base_of(case)
+    before, weights = digest_of(base), tensors_of(base)
+    case.text.write_bytes(case.text.read_bytes()[:1500])
+    job = case.train(0, **keys_of(base, checkpoint__export=True, optim__lr=1e-2, train__steps=40, train__micro_batches=2))
+    check("the others are frozen" in job.stderr, "the number of trained parameters is not told", job)
+    check(digest_of(base) == before, "the base's folder was written to")
+    after = tensors_of(case.folder / "run" / "model")
+    check(set(after) == set(weights), "the export has other tensors than the base")
+    for name, values in after.items():
+        check((values != weights[name]) == is_trained(name), f"{name} should {'' if is_trained(name) else 'not '}have changed")
+    losses = [row["loss"] for row in case.metrics("run", "step")]
+    check(losses[-1] < losses[0], f"nothing was learned: {losses}")
+    sizes = {run: sum(f.stat().st_size for f in list(case.checkpoints(run).values())[-1].rglob("*.h5")) for run in ("base", "run")}
+    check(sizes["run"] < 0.6 * sizes["base"], f"a checkpoint of a part is not smaller: {sizes}")
+
+
+def resumed_on_2_4_1_is_undisturbed(case):
+    base = base_of(case)
+    for name, keys in {"fp32": {}, "bf16": {"run__dtype": "bf16", "run__optimizer_sharding": "replicated"}}.items():
+        whole, pieces = f"whole-{name}", f"pieces-{name}"
+        case.train(0, whole, **keys_of(base, **keys))
+        for ranks in (2, 4):
+            case.train(ranks, pieces, STOPPED, **keys_of(base, train__stop_after=4, **keys))
+        case.train(1, pieces, **keys_of(base, **keys))
+        check(case.digest(pieces) == case.digest(whole), f"{name}: the resumed run ends in other weights than the undisturbed one")
+
+
+def evaluation_of(case, *arguments):
+    return Job(case.folder, 0, "eval", case.folder / f"config-{case.n_configs}.yaml", "--json", *arguments)
+
+
+def the_base_must_be_that_of_the_checkpoint(case):
+    base = base_of(case)
+    case.train(0, train__stop_after=4, code=STOPPED, **keys_of(base))
+    case.start(0, **keys_of(base, tune__train=[])).expect_failure(USAGE, "a part of the parameters", "tune.train")
+    moved, other = case.folder / "moved", case.folder / "other"
+    base.rename(moved)
+    Job(case.folder, 0, "export", case.folder / "run", other).expect_failure(IN_DATA, str(base), "--base")
+    Job(case.folder, 0, "export", "--base", moved, case.folder / "run", other).expect(OK)
+    check(set(tensors_of(other)) == set(tensors_of(moved)), "the export has other tensors than the base")
+    spoiled = case.folder / "spoiled"
+    shutil.copytree(moved, spoiled)
+    data = bytearray((spoiled / "model.safetensors").read_bytes())
+    begin = 8 + struct.unpack("<Q", data[:8])[0]
+    offset = json.loads(data[8:begin])["transformer.wpe.weight"]["data_offsets"][0]
+    data[begin + offset] ^= 1
+    (spoiled / "model.safetensors").write_bytes(bytes(data))
+    case.start(0, **keys_of(spoiled)).expect_failure(USAGE, "another base", "model.path")
+    Job(case.folder, 0, "export", "--base", spoiled, case.folder / "run", case.folder / "third").expect_failure(USAGE, "another base")
+    case.train(2, **keys_of(moved))
+
+
+def a_run_and_its_export_say_the_same(case):
+    base = base_of(case)
+    case.train(0, **keys_of(base, checkpoint__export=True, data__valid=[str(case.text)], train__eval_batches=4))
+    found = []
+    for model in ("run", "run/model"):
+        job = evaluation_of(case, "--model", case.folder / model)
+        job.expect(OK)
+        found.append(json.loads(job.stdout)["scores"]["loss"] if "scores" in json.loads(job.stdout) else json.loads(job.stdout)["loss"])
+    check(found[0] == found[1], f"losses {found}")
+
+
+def a_random_base_is_the_seed(case):
+    case.train(0, "whole", train__steps=8, tune__train=PART)
+    case.train(2, "run", STOPPED, train__steps=8, train__stop_after=4, tune__train=PART)
+    case.train(1, "run", train__steps=8, tune__train=PART, checkpoint__export=True)
+    check(case.digest() == case.digest("whole"), "the resumed run ends in other weights than the undisturbed one")
+    case.start(0, train__steps=12, run__init_seed=7, tune__train=PART).expect_failure(USAGE, "another base")
+
+
+def the_plan_is_smaller(case):
+    plans = []
+    for part in ([], ["layers.1"]):
+        job = Job(case.folder, 0, "plan", case.config("run", tune__train=part), "--json")
+        job.expect(OK)
+        plans.append(json.loads(job.stdout))
+    whole, part = plans
+    for arena in ("GRAD", "OPT", "ACT"):
+        check(part["arenas"][arena] < whole["arenas"][arena], f"{arena}: {part['arenas'][arena]} of {whole['arenas'][arena]}")
+    check(part["flops_per_step"] < whole["flops_per_step"] and 0 < part["trained_parameters"] < whole["trained_parameters"] == whole["parameters"], f"{plans}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main([only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
+                           a_run_and_its_export_say_the_same, a_random_base_is_the_seed, the_plan_is_smaller]))

@@ -39,11 +39,24 @@ static void print_tokens(const espl_outcome *o) {
     printf("; %lld tokens, %lld bytes\n", (long long)o->result.targets, (long long)o->result.bytes);
 }
 
+/* The probability from which a text is said to have the positive label, as eval.threshold chose it, and what that gives. */
+static void print_threshold(const json_t *threshold) {
+    const char *label;
+    double from, precision, recall, f1;
+    int reached;
+    if (json_unpack((json_t *)threshold, "{s:s, s:F, s:F, s:F, s:F, s:b}", "label", &label, "threshold", &from, "precision", &precision,
+                    "recall", &recall, "f1", &f1, "reached", &reached) != 0)
+        return;
+    printf("threshold %.6f of %s: precision %.6f, recall %.6f, f1 %.6f%s\n", from, label, precision, recall, f1,
+           reached ? "" : "; what was asked for is not reached");
+}
+
 /* A line a score. */
 static void print_scores(const espl_outcome *o) {
     const char *name;
     json_t *value;
     json_object_foreach(json_object_get(o->report, "scores"), name, value) printf("%s %.6f\n", name, json_number_value(value));
+    print_threshold(json_object_get(o->report, "threshold"));
     printf("targets %lld\n", (long long)o->result.targets);
 }
 
@@ -52,6 +65,9 @@ static void print_outcome(const job *job, const espl_outcome *o) {
         json_t *object = json_deep_copy(json_object_get(o->report, "scores"));
         json_object_set_new(object, "tokens", json_integer((json_int_t)o->result.targets));
         json_object_set_new(object, "bytes", json_integer((json_int_t)o->result.bytes));
+        json_t *threshold = json_object_get(o->report, "threshold");
+        if (threshold != NULL)
+            json_object_set(object, "threshold", threshold);
         char *line = json_dumps(object, JSON_REAL_PRECISION(17));
         printf("%s\n", line);
         free(line);

@@ -171,6 +171,19 @@ def labels_are_checked(case):
     shutil.rmtree(case.folder / "other")
 
 
+def another_tokenizer_is_seen(case):
+    case.train(0, **keys_of(case, train__steps=1, checkpoint__export=True))
+    other = case.folder / "tokenizer.json"
+    vocabulary = json.loads((DATA / "wordpiece2000" / "tokenizer.json").read_text(encoding="utf-8"))
+    words = vocabulary["model"]["vocab"]
+    words["king"], words["queen"] = words["queen"], words["king"]
+    other.write_text(json.dumps(vocabulary), encoding="utf-8")
+    for tokenizer, warned in ((DATA / "wordpiece2000", False), (None, False), (other, True)):
+        keys = keys_of(case, data__tokenizer=tokenizer, model__config=None, model__path=case.folder / "run" / "model", train__steps=1)
+        job = case.train(0, f"next-{warned}-{tokenizer is None}", **keys)
+        check(("is not the tokenizer of the pretrained model" in job.stderr) == warned, f"{tokenizer}", job)
+
+
 # ---- Recipes, from their files.
 
 
@@ -217,6 +230,10 @@ def recipes_learn(case):
     for name, goal in {"spam_filter": "precision", "screening": "recall"}.items():
         threshold = found[name]["threshold"]
         check(threshold["label"] in ("spam", "include") and (not threshold["reached"] or threshold[goal] >= 0.95), f"{name}: {threshold}")
+    job = Job(case.folder, 0, "eval", "configs/spam_filter.yaml", "--model", "runs/spam-filter/model", "--output", case.folder / "out")
+    job.expect(OK)
+    threshold = json.loads((case.folder / "out" / "evaluation.json").read_text(encoding="utf-8"))["threshold"]
+    check(f"threshold {threshold['threshold']:.6f} of spam: precision {threshold['precision']:.6f}" in job.stdout, job.stdout)
     if not LIGHT:
         check(not any(map(no_classifier, found.values())), f"{ {name: (e['scores'], e['confusion']) for name, e in found.items()} }")
         check(found["spam_filter"]["threshold"]["reached"] and found["screening"]["threshold"]["reached"], "a threshold is not what was asked for")
@@ -274,5 +291,5 @@ def dialogsum_end_to_end(case):
 
 if __name__ == "__main__":
     raise SystemExit(main([scores_are_those_of_the_predictions, ranks_agree, text_to_text, scores_of_texts_choose, a_score_of_texts_needs_texts, a_pause_changes_nothing,
-                           patience_ends_a_run, the_best_is_exported, labels_are_checked, recipes_learn, recipes_that_do_not_learn_are_seen, imdb_at_512_tokens,
+                           patience_ends_a_run, the_best_is_exported, labels_are_checked, another_tokenizer_is_seen, recipes_learn, recipes_that_do_not_learn_are_seen, imdb_at_512_tokens,
                            dialogsum_end_to_end]))

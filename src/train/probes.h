@@ -24,7 +24,8 @@ typedef struct espl_probes {
 /* Local. Whether data.probe names its sets, each once, and the limits go with it. Errors: usage. */
 espl_status espl_probes_check(const espl_config *config);
 
-/* Collective. Opens every set, read as the other data are. `use` is that of the validation data. Errors: data; usage. */
+/* Collective. Opens every set, read as the other data are, but text files as text whatever data.records says. `use` is that of the
+ * validation data. Errors: data; usage. */
 espl_status espl_probes_open(espl_comm *comm, const espl_config *config, const espl_tokenizer *tokenizer, const espl_dataset_use *use,
                              espl_probes *probes);
 

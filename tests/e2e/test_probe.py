@@ -61,6 +61,21 @@ def same_on_two_ranks_and_resumed(case):
     check(probes(case, "parts") == probes(case, "one"), f"resumed:\n{probes(case, 'parts')}\nat once:\n{probes(case, 'one')}")
 
 
+def plain_text_beside_conversations(case):
+    talk = case.folder / "talk.jsonl"
+    talk.write_text("".join(json.dumps({"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"said {i}"}]})
+                            + "\n" for i in range(300)), encoding="utf-8")
+    template = case.folder / "chat.jinja"
+    template.write_text("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}", encoding="utf-8")
+    part, digits = sets(case)
+    keys = {"data__train": [str(talk)], "data__records": "chat", "data__chat_template": str(template), "data__placement": "packed",
+            "train__steps": 2, "train__micro_batches": 1}
+    case.train(0, "talk", data__probe=[str(part), str(talk)], **keys)
+    case.train(0, "text", data__probe=[str(part)], data__placement="packed", train__steps=1, train__micro_batches=1)
+    before = {(row[0], row[1]): row[2] for row in probes(case, "talk")}
+    check(before["part", 0] == probes(case, "text")[0][2] and ("talk", 2) in before, f"{before}, as text {probes(case, 'text')}")
+
+
 def of_masked_and_paired_texts(case):
     lines = case.folder / "pairs.jsonl"
     lines.write_text("".join(json.dumps({"input": f"say {i}", "target": f"said {i}", "text": f"the {i}. word [MASK] is " * 3}) + "\n"
@@ -105,5 +120,6 @@ def bad_input_is_told_in_a_line(case):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main([is_the_loss_of_the_set, same_on_two_ranks_and_resumed, of_masked_and_paired_texts, ends_training_or_warns,
+    raise SystemExit(main([is_the_loss_of_the_set, same_on_two_ranks_and_resumed, of_masked_and_paired_texts, plain_text_beside_conversations,
+                           ends_training_or_warns,
                            bad_input_is_told_in_a_line]))

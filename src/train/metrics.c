@@ -273,8 +273,9 @@ static void log_summary(const espl_metrics *metrics, const totals *sum) {
         ESPL_INFO("memory of rank 0: %.1f MiB on its GPU, as planned; %.1f MiB at most on the host", (double)device / 0x1p20,
                   (double)sum->peak_rss / 0x1p20);
     else
-        ESPL_INFO("peak memory of rank 0: %.1f MiB (planned: %.1f MiB)", (double)sum->peak_rss / 0x1p20,
-                  (double)metrics->start.planned_bytes / 0x1p20);
+        ESPL_INFO("peak memory of rank 0: %.1f MiB (planned: %.1f MiB beside the %.1f MiB of program, libraries and lists of the data)",
+                  (double)sum->peak_rss / 0x1p20, (double)metrics->start.planned_bytes / 0x1p20,
+                  (double)metrics->start.process_bytes / 0x1p20);
     if (metrics->energy.n > 0)
         ESPL_INFO("energy of the CPU packages of rank 0's node: %.1f kJ", metrics->energy.joules / 1000.0);
     else

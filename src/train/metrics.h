@@ -24,6 +24,7 @@ typedef struct espl_metrics_start {
     const char *peak_name;  /* how mfu is called on the terminal: "MFU", "of peak"; borrowed */
     size_t planned_bytes;   /* of rank 0 */
     size_t device_bytes;    /* of them, on a device that is not the host */
+    size_t process_bytes;   /* resident before they were taken */
     int n_nodes;
     json_t *about; /* borrowed; stands in the start line under "about" (espl_runinfo_make); or NULL */
 } espl_metrics_start;

@@ -42,6 +42,7 @@ typedef struct espl_run {
     espl_probes probes;       /* data.probe */
     espl_blueprint blueprint;
     espl_memory memory;
+    size_t process_bytes;     /* resident before the memory was taken: the program, its libraries, the tokenizer, lists of the data */
     espl_graph *graphs[2][2]; /* the recorded tape, by fresh and last (step.c); NULL: not yet */
     bool tried;               /* the tape has run call by call, as it does before it is recorded */
     espl_optimizer optimizer;
@@ -89,6 +90,9 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
 
 /* Collective when nothing failed. Closes and zeroes; accepts a run that failed to open. */
 void espl_run_close(espl_run *run);
+
+/* Collective when nothing failed. Gives back what steps run in: recordings, bulk operations, memory. Only files can be worked on then. */
+void espl_run_release(espl_run *run);
 
 /* Collective. One optimizer step. Errors: numeric, when too many steps in a row were not finite. */
 espl_status espl_run_step(espl_run *run, espl_step_result *result);

@@ -249,6 +249,7 @@ static void open_optimizer(espl_run *run) {
 
 static espl_status open_memory(espl_run *run) {
     espl_kernels_set_threads(run->threads);
+    run->process_bytes = espl_runinfo_rss();
     espl_blueprint_make(run->config, run->model, run->engine.kernels, run->engine.calls->remote, run->ranks->rank, run->ranks->size,
                         run->threads, &run->blueprint);
     ESPL_TRY(espl_memory_bind(&run->blueprint, &run->engine, run->comm, &run->memory));
@@ -350,6 +351,7 @@ static espl_status open_metrics(espl_run *run) {
                                 .peak_flops = run->peak_flops,
                                 .peak_name = "of peak",
                                 .planned_bytes = planned,
+                                .process_bytes = run->process_bytes,
                                 .device_bytes = run->engine.calls->remote ? planned - bytes[ESPL_ARENA_STAGE] : 0,
                                 .n_nodes = run->ranks->n_nodes,
                                 .about = run->provenance};
@@ -423,15 +425,19 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     return espl_comm_agree(comm, run->ranks->rank == 0 ? open_metrics(run) : ESPL_OK, "opening the metrics");
 }
 
-void espl_run_close(espl_run *run) {
-    espl_checkpoints_close(&run->saver);
-    espl_metrics_close(&run->metrics);
-    espl_tape_log_close(&run->tape_log);
+void espl_run_release(espl_run *run) {
     for (int i = 0; i < 4; i++)
         if (run->graphs[i / 2][i % 2] != NULL)
             run->engine.calls->forget(run->engine.device, &run->graphs[i / 2][i % 2]);
     espl_comm_end_bulk(run->comm);
     espl_memory_free(&run->memory);
+}
+
+void espl_run_close(espl_run *run) {
+    espl_checkpoints_close(&run->saver);
+    espl_metrics_close(&run->metrics);
+    espl_tape_log_close(&run->tape_log);
+    espl_run_release(run);
     espl_blueprint_free(&run->blueprint);
     espl_dataset_close(&run->data);
     espl_dataset_close(&run->valid);

@@ -286,6 +286,7 @@ static espl_status finish(espl_run *run) {
     if (run->counters.step > run->first_step)
         ESPL_TRY(espl_run_save(run));
     ESPL_TRY(espl_checkpoints_wait(run->saver));
+    espl_run_release(run); /* the export reads the checkpoint; it need not fit beside what training took */
     espl_status status = run->ranks->rank == 0 ? export_model(run) : ESPL_OK;
     if (status == ESPL_OK && run->ranks->rank == 0)
         status = write_done_marker(run);

@@ -157,9 +157,10 @@ export_parity --espalier $release/espalier --build $release
 generate_parity --espalier $release/espalier --build $release
 safetensors_roundtrip $release/tests/test_safetensors
 checkpoint_h5py $release/tests/test_checkpoint
+chat_parity --build $release
 scores_parity $release/tests/test_scores
-END
 summaries_parity --espalier $release/espalier --build $release
+END
     echo "tensorboard_read $root/build/reference-run"
     [ -n "$ESPL_SHARED_DATA" ] && echo "tokenizer_parity $release/espalier $ESPL_SHARED_DATA --quick"
 }

@@ -233,6 +233,8 @@ static espl_status parse_call(parser *p, node *of, node **out) {
     node *call = *out = espl__jinja_node_make(p, ESPL__JINJA_CALL);
     p->at++;
     call->a = of;
+    call->line = of->line;
+    call->column = of->column;
     ESPL_TRY(parse_arguments(p, call));
     return espl__jinja_node_close(p, call);
 }

@@ -5,7 +5,8 @@
 
 Templates: tests/goldens/chat/*.jinja, those in ESPL_SHARED_DATA/chat_templates, and every .jinja in the folders given. Conversations: plain
 ones, several turns, unicode, empty contents, control tokens in contents, tools, and ones that templates refuse; where transformers fails,
-we must fail too. Of the shared templates also the ids. Needs transformers; exit 77 without it.
+we must fail too. Of templates with generation blocks also ids and masks, for each tokenizer that is there; and the masks that we find for a
+template without such blocks must be those of the same template with them. Needs transformers; exit 77 without it.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 
 try:
+    from transformers import PreTrainedTokenizerFast
     from transformers.utils.chat_template_utils import _compile_jinja_template, _plain_template_data, _render_with_assistant_indices
 except ImportError:
     print("transformers is not installed")
@@ -128,9 +130,7 @@ def cases(templates):
 
 
 def render(args, requests):
-    lines = "".join(json.dumps({"template": t, "variables": v, "date": DATE}) + "\n" for _, t, v in requests)
-    out = subprocess.run([f"{args.build}/tests/chat_probe"], input=lines, capture_output=True, text=True, check=True, timeout=600)
-    return [json.loads(line) for line in out.stdout.splitlines()]
+    return probe(args, [{"template": t, "variables": v, "date": DATE} for _, t, v in requests])
 
 
 def compare_texts(args, templates):
@@ -156,9 +156,79 @@ def check_refused(args):
     return len(accepted)
 
 
+def probe(args, requests):
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    out = subprocess.run([f"{args.build}/tests/chat_probe"], input=lines, capture_output=True, text=True, check=True, timeout=600)
+    return [json.loads(line) for line in out.stdout.splitlines()]
+
+
+def tokenizers():
+    found = [HERE.parents[1] / "configs/data/bpe2048", *(pathlib.Path(SHARED) / "tokenizers" / name for name in ("gpt2", "llama2-32k", "llama3"))]
+    return [path for path in found if (path / "tokenizer.json").is_file()]
+
+
+def open_tokenizer(folder):
+    fast = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    config = folder / "tokenizer_config.json"
+    special = json.loads(config.read_text()) if config.is_file() else {}
+    for key in SPECIAL:
+        token = special.get(key)
+        if token:
+            setattr(fast, key, token["content"] if isinstance(token, dict) else token)
+    return fast
+
+
+def reference_mask(fast, template, messages):
+    """ids and mask by transformers, or None where it refuses."""
+    try:
+        made = fast.apply_chat_template(messages, chat_template=template, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    except Exception:  # whatever it raises
+        return None
+    return {"ids": made["input_ids"], "mask": made["assistant_masks"]}
+
+
+def has_empty_span(template, messages):
+    return any(begin == end for begin, end in reference(template, variables(messages, False, None))[1])
+
+
+def compare_masks(args, paths):
+    """ids and masks of records, ours against transformers' return_assistant_tokens_mask."""
+    wrong = done = 0
+    paths = [path for path in paths if "generation %}" in path.read_text() and "strftime" not in path.read_text()]
+    talks = [t for t in TALKS if any(m["role"] == ASSISTANT for m in t)]
+    for folder in tokenizers():
+        fast = open_tokenizer(folder)
+        cases = [(path, messages) for path in paths for messages in talks]
+        answers = probe(args, [{"file": str(path), "tokenizer": str(folder), "record": {"messages": messages}} for path, messages in cases])
+        for (path, messages), ours in zip(cases, answers, strict=True):
+            theirs = reference_mask(fast, path.read_text(), messages)
+            done += 1
+            if ours == theirs or (theirs is None and "error" in ours):
+                continue
+            if theirs and ours.get("ids") == theirs["ids"] and has_empty_span(path.read_text(), messages):
+                continue  # transformers marks the token at an empty block's place; nothing was written there
+            wrong += 1
+            if wrong <= args.show:
+                print(f"{path.name} {folder.name} {json.dumps(messages)[:200]}\n  ours   {str(ours)[:700]}\n  theirs {str(theirs)[:700]}")
+    print(f"{done} records by {len(paths)} templates with generation blocks and {len(tokenizers())} tokenizers: ids or masks of {wrong} differ")
+    return wrong if done else 1
+
+
+def compare_beginnings(args):
+    """A template without generation blocks against the same with them."""
+    folder, goldens = str(tokenizers()[0]), HERE.parent / "goldens/chat"
+    talks = [t for t in TALKS if len(t) > 1 and t[0]["role"] != ASSISTANT and all(isinstance(m.get("content"), str) for m in t)]
+    talks = [t for t in talks if any(m["role"] == ASSISTANT for m in t)]
+    plain, marked = (probe(args, [{"file": str(goldens / name), "tokenizer": folder, "record": {"messages": t}} for t in talks])
+                     for name in ("im_lines.jinja", "im_lines_generation.jinja"))
+    wrong = sum(a != b or "error" in a for a, b in zip(plain, marked, strict=True))
+    print(f"{len(talks)} records with masks from beginnings and from generation blocks: {wrong} differ")
+    return wrong
+
+
 def find_templates(args):
     folders = [HERE.parent / "goldens/chat", pathlib.Path(SHARED) / "chat_templates", *map(pathlib.Path, args.templates)]
-    return [(path.name, path.read_text()) for folder in folders for path in sorted(folder.glob("*.jinja"))]
+    return [path for folder in folders for path in sorted(folder.glob("*.jinja"))]
 
 
 def main():
@@ -167,7 +237,9 @@ def main():
     parser.add_argument("--templates", nargs="*", default=[])
     parser.add_argument("--show", type=int, default=5)
     args = parser.parse_args()
-    wrong = compare_texts(args, find_templates(args)) + check_refused(args)
+    paths = find_templates(args)
+    wrong = compare_texts(args, [(path.name, path.read_text()) for path in paths]) + check_refused(args)
+    wrong += compare_masks(args, paths) + compare_beginnings(args)
     return wrong != 0
 
 

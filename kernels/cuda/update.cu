@@ -334,6 +334,7 @@ template <class T, bool MASTER> __global__ void __launch_bounds__(UPDATE_THREADS
     if (!update_block<T, MASTER>(s, at, m, v))
         return;
     float most_m = narrow(with_sign, m, m_code), most_v = narrow(without, v, v_code);
+    __syncwarp(); /* all lanes have read the scales */
     if (lane == 0) {
         *m_scale = most_m;
         *v_scale = most_v;

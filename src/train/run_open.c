@@ -238,11 +238,8 @@ static void list_updates(espl_run *run) {
 static void open_optimizer(espl_run *run) {
     const espl_memory *m = &run->memory;
     list_updates(run);
-    run->optimizer = (espl_optimizer){.kernels = run->engine.kernels,
-                                      .master = m->master,
-                                      .weights = m->weights,
-                                      .gradients = m->gradients,
-                                      .updates = run->updates};
+    run->optimizer = (espl_optimizer){
+        .kernels = run->engine.kernels, .master = m->master, .weights = m->weights, .gradients = m->gradients, .updates = run->updates};
     memcpy(run->optimizer.states, m->states, sizeof m->states);
     espl_optimizer_configure(&run->optimizer, run->config);
 }

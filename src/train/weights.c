@@ -226,8 +226,8 @@ espl_status espl_weights_from_checkpoint(const espl_model *model, const char *pa
     ESPL_TRY_DONE(espl_checkpoint_visit(path, "model", take_tensor, &k));
     for (int i = 0; i < model->n_params; i++)
         if (!taken[i] && (weights->wanted == NULL || weights->wanted[i]))
-            ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: the checkpoint holds no tensor '%s' of this model; export it and start from model.path", path,
-                           model->params[i].name);
+            ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: the checkpoint holds no tensor '%s' of this model; export it and start from model.path",
+                           path, model->params[i].name);
 done:
     free(taken);
     free(segments);

@@ -13,10 +13,18 @@ const espl_op_desc espl_ops[ESPL_N_OPS] = {
 #undef OP
 };
 
+static double lora_numel(const espl_attrs *attrs) {
+    double numel = 0.0;
+    for (int i = 0; i < attrs->n_parts; i++)
+        numel += (double)attrs->part[i].width * attrs->part[i].rank;
+    return numel;
+}
+
 double espl_op_flops(espl_op op, const espl_attrs *attrs, double n, double pairs) {
     switch (op) {
     case ESPL_OP_LINEAR:
     case ESPL_OP_QKV: return 2.0 * n * (double)attrs->n_in * (double)attrs->n_out;
+    case ESPL_OP_LORA: return 2.0 * n * lora_numel(attrs);
     case ESPL_OP_MLP: return 2.0 * n * (double)attrs->ffn * ((double)attrs->n_in + (double)attrs->n_out);
     case ESPL_OP_LINEAR_XENT: return 2.0 * n * (double)attrs->n_in * (double)attrs->vocab;
     case ESPL_OP_ATTENTION:

@@ -10,7 +10,7 @@
  * Nothing is allocated, no shape is checked: that was the plan's work.
  * Tensors do not overlap unless it is said here. A din that is NULL is not wanted: LINEAR, QKV, MLP, RESNORM and LINEAR_XENT
  * take that, for the other ops din is always there. A dparam that is NULL is frozen;
- * where that of P0 is, in0 of LINEAR, QKV and MLP is NULL in backward. Backward never changes out; of dout only QKV's.
+ * where that of P0 is, in0 of LINEAR, QKV and MLP is NULL in backward. Backward never changes out; of dout only QKV's and ROPE's.
  *
  * drop(x)_e is 0 or x / (1 - p), kept where espl_rng_u32(key, e) >= espl_rng_threshold(p), with key = batch->rng and its op =
  * attrs->rng_op; e = row * width of out0 + column in EMBED, RESNORM, ACT and GLU. It is the identity when p = 0 or not batch->training;
@@ -68,6 +68,11 @@
  * POOL         in0 [N,D]; out0 [S,D], a row a segment: its first token's row, or its last one's; kind ESPL_POOL_FIRST or ESPL_POOL_LAST.
  *              args->batch is the main stream's; no segment is empty.
  *     bwd: din0 [N,D] = dout0 of the segment where a token was taken, 0 elsewhere.
+ * LORA         out0 is in1 [N,M], n_out = M: for each part p (columns column .. + width), out0_p += scale in0_p B_p^T (Hu et al. 2021).
+ *              in0 [N,R], n_in = R: the parts' ranks side by side; P0: the parts' B [width, rank] one behind the other.
+ *     bwd: din0_p = scale dout0_p B_p; dP0. dout0 is also the gradient of in1, and stays; in1 and din1 are not touched.
+ * ROPE         out0 is in0 [N,(H+2G)d], n_out its width: q and k are rotated as QKV's; only with a rope table.
+ *     bwd: rotates dout0 back in place, which is din0.
  */
 /* clang-format on */
 #ifndef ESPL_KERNELS_KERNELS_H
@@ -82,7 +87,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ESPL_OP_CHEAP = 1, ESPL_OP_LOSS = 2, ESPL_OP_RENEW = 4, ESPL_OP_FORWARD = 8, ESPL_OP_ALONE = 16, ESPL_OP_FOR_MATRIX = 32 };
+enum {
+    ESPL_OP_CHEAP = 1,
+    ESPL_OP_LOSS = 2,
+    ESPL_OP_RENEW = 4,
+    ESPL_OP_FORWARD = 8,
+    ESPL_OP_ALONE = 16,
+    ESPL_OP_FOR_MATRIX = 32,
+    ESPL_OP_IN_PLACE = 64
+};
 
 typedef enum espl_op {
 #define OP(ID, name, inputs, outputs, params, bwd_inputs, bwd_outputs, flags) ESPL_OP_##ID,
@@ -102,6 +115,15 @@ enum { ESPL_OUT_IN, ESPL_IN_OUT };
  * encoder-decoder), or one row a segment of the main stream (what POOL makes). */
 typedef enum espl_stream { ESPL_STREAM_MAIN, ESPL_STREAM_SOURCE, ESPL_STREAM_POOLED, ESPL_N_STREAMS } espl_stream;
 
+/* A part of the columns that LORA adds to. */
+typedef struct espl_lora_part {
+    int64_t column, width;
+    int32_t rank;
+    float scale;
+} espl_lora_part;
+
+enum { ESPL_LORA_PARTS = 3 };
+
 /* What a row of the tape fixes for its op; fields an op does not name are 0. */
 typedef struct espl_attrs {
     int64_t n_in, n_out;      /* widths; EMBED: n_out = D, vocab = V, positions = rows of P1; RESNORM: n_in = D; GLU: n_out = F */
@@ -118,6 +140,8 @@ typedef struct espl_attrs {
     int32_t rope_dim;   /* 0: no rope */
     uint32_t rng_op;    /* the row's number, for dropout */
     espl_stream stream; /* whose rows the call works on; args->batch is that stream's */
+    int32_t n_parts;    /* LORA */
+    espl_lora_part part[ESPL_LORA_PARTS];
 } espl_attrs;
 
 /* Key/value cache of generation; borrowed. */
@@ -157,7 +181,7 @@ typedef struct espl_args {
     void *dparam[ESPL_MAX_PARAM];    /* NULL: frozen */
     bool dparam_add[ESPL_MAX_PARAM]; /* add to what is there; else overwrite it all */
     bool din_add[ESPL_MAX_IN];       /* add to what is there (an input with a second user); else overwrite */
-    const float *rope;               /* QKV: [positions, rope_dim], cos in the first half, sin in the second; NULL: no rope */
+    const float *rope;               /* QKV, ROPE: [positions, rope_dim], cos in the first half, sin in the second; NULL: no rope */
     int32_t layer;                   /* ATTENTION_CACHED: which layer of the cache */
     void *work;                      /* work_bytes(...) bytes */
 } espl_args;

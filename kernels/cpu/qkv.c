@@ -29,12 +29,19 @@ static bool rotates(const espl_args *args) { return args->rope && args->attrs->r
 
 void CPU(qkv_forward)(const espl_args *args) { CPU(linear_apply)(args, args->attrs->head_dim, rotates(args) ? rotate_tile : NULL); }
 
-void CPU(qkv_backward)(const espl_args *args) {
+static void rotate_rows(const espl_args *args, real *rows, float sign) {
     int64_t M = args->attrs->n_out;
-    if (rotates(args)) {
 #pragma omp parallel for
-        for (int64_t i = 0; i < args->batch->n; i++)
-            rotate_row(args, (real *)args->dout[0] + i * M, i, 0, M, -1.0f);
-    }
+    for (int64_t i = 0; i < args->batch->n; i++)
+        rotate_row(args, rows + i * M, i, 0, M, sign);
+}
+
+void CPU(qkv_backward)(const espl_args *args) {
+    if (rotates(args))
+        rotate_rows(args, args->dout[0], -1.0f);
     CPU(linear_backward)(args);
 }
+
+void CPU(rope_forward)(const espl_args *args) { rotate_rows(args, args->out[0], 1.0f); }
+
+void CPU(rope_backward)(const espl_args *args) { rotate_rows(args, args->dout[0], -1.0f); }

@@ -69,3 +69,8 @@ void espl__cuda_bf16_qkv_backward(const espl_args *args) {
     rotate_rows<__nv_bfloat16>(args, args->dout[0], -1.0f);
     espl__cuda_linear_gradients(args, ESPL_BF16);
 }
+
+void espl__cuda_fp32_rope_forward(const espl_args *args) { rotate_rows<float>(args, args->out[0], 1.0f); }
+void espl__cuda_bf16_rope_forward(const espl_args *args) { rotate_rows<__nv_bfloat16>(args, args->out[0], 1.0f); }
+void espl__cuda_fp32_rope_backward(const espl_args *args) { rotate_rows<float>(args, args->dout[0], -1.0f); }
+void espl__cuda_bf16_rope_backward(const espl_args *args) { rotate_rows<__nv_bfloat16>(args, args->dout[0], -1.0f); }

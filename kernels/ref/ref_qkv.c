@@ -28,6 +28,10 @@ void REF(qkv_forward)(const espl_args *args) {
     rotate(args, args->out[0], 1);
 }
 
+void REF(rope_forward)(const espl_args *args) { rotate(args, args->out[0], 1); }
+
+void REF(rope_backward)(const espl_args *args) { rotate(args, args->dout[0], -1); }
+
 /* The transpose of a rotation is the rotation back. */
 void REF(qkv_backward)(const espl_args *args) {
     rotate(args, args->dout[0], -1);

@@ -80,6 +80,11 @@ typedef struct op_case {
 #define OP_QKV_ROW(name, flags, segments, in, h, g, d, order, rotated) \
     {name, ESPL_OP_QKV, flags, segments, {.n_in = in, .n_out = (h + 2 * g) * d, .heads = h, .kv_heads = g, .head_dim = d, \
      .layout = order, .rope_dim = rotated, .positions = 256}}
+#define OP_LORA_ROW(name, flags, segments, ranks, out, n, ...) \
+    {name, ESPL_OP_LORA, flags, segments, {.n_in = ranks, .n_out = out, .n_parts = n, .part = {__VA_ARGS__}}}
+#define OP_ROPE_ROW(name, flags, segments, h, g, d, rotated) \
+    {name, ESPL_OP_ROPE, flags, segments, {.n_in = (h + 2 * g) * d, .n_out = (h + 2 * g) * d, .heads = h, .kv_heads = g, .head_dim = d, \
+     .rope_dim = rotated, .positions = 256}}
 #define OP_ATTENTION_ROW(name, flags, segments, h, g, d, causality, w, p) \
     {name, ESPL_OP_ATTENTION, flags, segments, {.heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w, \
      .scale = 1.0f / sqrt_of_##d, .dropout = p, .rng_op = 3}}
@@ -166,6 +171,18 @@ static const op_case op_cases[] = {
     OP_QKV_ROW("qkv rope parameters only", OP_NO_DIN, OP_ONE_SEGMENT, 16, 2, 1, 8, ESPL_OUT_IN, 8),
     OP_QKV_ROW("qkv partial rope by vectors", OP_BIAS, OP_SHORT_SEGMENTS, 24, 2, 1, 24, ESPL_OUT_IN, 16),
     OP_QKV_ROW("qkv rope large", OP_LARGE, OP_LONG_SEGMENTS, 96, 4, 2, 64, ESPL_OUT_IN, 64),
+
+    OP_LORA_ROW("lora", 0, OP_ONE_SEGMENT, 4, 24, 1, {0, 24, 4, 2}),
+    OP_LORA_ROW("lora two of three", 0, OP_SHORT_SEGMENTS, 7, 40, 2, {0, 24, 3, 0.5f}, {32, 8, 4, 1.25f}),
+    OP_LORA_ROW("lora three", OP_ADD, OP_ONE_SEGMENT, 24, 48, 3, {0, 16, 8, 1}, {16, 16, 8, 1}, {32, 16, 8, 3}),
+    OP_LORA_ROW("lora frozen", OP_FROZEN, OP_ONE_TOKEN, 8, 16, 1, {0, 16, 8, 1}),
+    OP_LORA_ROW("lora rank one", 0, OP_LONE_TOKENS, 1, 9, 1, {0, 9, 1, 16}),
+    OP_LORA_ROW("lora large", OP_LARGE, OP_LONG_SEGMENTS, 32, 320, 2, {0, 256, 16, 2}, {288, 32, 16, 2}),
+
+    OP_ROPE_ROW("rope", 0, OP_ONE_SEGMENT, 2, 1, 8, 8),
+    OP_ROPE_ROW("rope partial", 0, OP_SHORT_SEGMENTS, 2, 1, 24, 16),
+    OP_ROPE_ROW("rope one token", 0, OP_ONE_TOKEN, 4, 4, 16, 16),
+    OP_ROPE_ROW("rope large", OP_LARGE, OP_LONG_SEGMENTS, 4, 2, 64, 64),
 
     OP_ATTENTION_ROW("attention causal d8", 0, OP_ONE_SEGMENT, 2, 2, 8, 1, 0, 0),
     OP_ATTENTION_ROW("attention causal d16 gqa2", 0, OP_SHORT_SEGMENTS, 4, 2, 16, 1, 0, 0),
@@ -314,6 +331,13 @@ static inline const int32_t *op_source(const op_case *c) { return c->segments + 
 static inline int op_source_segments(const op_case *c) { return op_count_segments(op_source(c), 14 - (int)op_case_segments(c)); }
 static inline int64_t op_source_tokens(const op_case *c) { return op_source(c)[op_source_segments(c)]; }
 
+static inline int64_t op_lora_size(const espl_attrs *a) {
+    int64_t size = 0;
+    for (int p = 0; p < a->n_parts; p++)
+        size += a->part[p].width * a->part[p].rank;
+    return size;
+}
+
 /* Elements of inputs, outputs and parameters; 0: absent. */
 static inline int64_t op_forward_size(const op_case *c, int slot) {
     const espl_attrs *a = &c->attrs;
@@ -331,6 +355,8 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
         [ESPL_OP_MLP] = {n * a->n_in, 0, n * a->n_out, n * a->ffn, 0, a->n_in * a->ffn, bias * a->ffn, a->ffn * a->n_out, bias * a->n_out},
         [ESPL_OP_LINEAR_XENT] = {n * a->n_in, 0, n, 0, 0, a->vocab * a->n_in, bias * a->vocab},
         [ESPL_OP_POOL] = {n * a->n_in, 0, op_case_segments(c) * a->n_in},
+        [ESPL_OP_LORA] = {n * a->n_in, n * a->n_out, n * a->n_out, 0, 0, op_lora_size(a)},
+        [ESPL_OP_ROPE] = {n * a->n_out, 0, n * a->n_out},
     };
     return sizes[c->op][slot];
 }
@@ -347,7 +373,7 @@ static inline int64_t op_slot_size(const op_case *c, int slot) {
     if (c->flags & OP_CHOSEN)
         return 0;
     if (slot < OP_DOUT0) {
-        bool absent = c->flags & OP_NO_DIN || (slot == OP_DIN1 && c->flags & OP_SHARED);
+        bool absent = c->flags & OP_NO_DIN || (slot == OP_DIN1 && (c->flags & OP_SHARED || c->op == ESPL_OP_LORA));
         return absent ? 0 : op_forward_size(c, slot - OP_DIN0 + OP_IN0);
     }
     if (slot < OP_DPARAM0) {

@@ -66,17 +66,21 @@ static inline void naive_linear(const op_values *v, double *const out[3]) {
 }
 
 /* z = a + i b turned by exp(i position theta_i), theta_i = 10000^(-2 i / r), in the table's float. */
-static inline void naive_qkv(const op_values *v, double *const out[3]) {
+static inline void naive_rotate(const op_values *v, double *rows) {
     int64_t half = v->attrs.rope_dim / 2, d = v->attrs.head_dim;
-    naive_linear(v, out);
     for (int64_t t = 0; t < v->batch.n; t++)
         for (int64_t pair = 0; pair < (v->attrs.heads + v->attrs.kv_heads) * half; pair++) {
-            double *x = out[0] + t * v->attrs.n_out + pair / half * d + pair % half;
+            double *x = rows + t * v->attrs.n_out + pair / half * d + pair % half;
             double angle = v->batch.positions[t] * pow(10000, -2.0 * (double)(pair % half) / (double)v->attrs.rope_dim);
             double complex z = (x[0] + I * x[half]) * ((float)cos(angle) + I * (float)sin(angle));
             x[0] = creal(z);
             x[half] = cimag(z);
         }
+}
+
+static inline void naive_qkv(const op_values *v, double *const out[3]) {
+    naive_linear(v, out);
+    naive_rotate(v, out[0]);
 }
 
 static inline bool naive_sees(const op_values *v, int64_t i, int64_t j) {
@@ -235,6 +239,28 @@ static inline void naive_pool(const op_values *v, double *const out[3]) {
                 memcpy(out[0] + s * width, v->slot[OP_IN0] + t * width, (size_t)width * sizeof(double));
 }
 
+static inline void naive_lora(const op_values *v, double *const out[3]) {
+    const espl_attrs *a = &v->attrs;
+    memcpy(out[0], v->slot[OP_IN1], (size_t)(v->batch.n * a->n_out) * sizeof(double));
+    int64_t at = 0, weight = 0;
+    for (int p = 0; p < a->n_parts; p++) {
+        for (int64_t e = 0; e < v->batch.n * a->part[p].width; e++) {
+            int64_t t = e / a->part[p].width, j = e % a->part[p].width;
+            naive_real sum = 0;
+            for (int64_t i = a->part[p].rank - 1; i >= 0; i--)
+                sum += (naive_real)v->slot[OP_IN0][t * a->n_in + at + i] * v->slot[OP_PARAM0][weight + j * a->part[p].rank + i];
+            out[0][t * a->n_out + a->part[p].column + j] += (double)(sum * a->part[p].scale);
+        }
+        at += a->part[p].rank;
+        weight += a->part[p].rank * a->part[p].width;
+    }
+}
+
+static inline void naive_rope(const op_values *v, double *const out[3]) {
+    memcpy(out[0], v->slot[OP_IN0], (size_t)(v->batch.n * v->attrs.n_out) * sizeof(double));
+    naive_rotate(v, out[0]);
+}
+
 typedef void naive_forward(const op_values *v, double *const out[3]);
 
 static naive_forward *const op_naive[ESPL_N_OPS] = {
@@ -249,6 +275,8 @@ static naive_forward *const op_naive[ESPL_N_OPS] = {
     [ESPL_OP_GLU] = naive_glu,
     [ESPL_OP_LINEAR_XENT] = naive_linear_xent,
     [ESPL_OP_POOL] = naive_pool,
+    [ESPL_OP_LORA] = naive_lora,
+    [ESPL_OP_ROPE] = naive_rope,
 };
 
 #endif

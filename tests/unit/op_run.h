@@ -99,6 +99,10 @@ static inline void op_round(const op_backend *backend, void *x, int64_t n) {
 /* Where a result lies: aliased ones in the buffer of what they overwrote. */
 static inline int op_slot_buffer(const op_case *c, int slot) {
     bool alias = c->flags & OP_ALIAS;
+    if (c->op == ESPL_OP_LORA)
+        return slot == OP_OUT0 ? OP_IN1 : slot;
+    if (c->op == ESPL_OP_ROPE)
+        return slot == OP_OUT0 ? OP_IN0 : slot == OP_DIN0 ? OP_DOUT0 : slot;
     return alias && slot == OP_DIN0 ? OP_DOUT0 : alias && slot == OP_OUT0 && c->op == ESPL_OP_RESNORM ? OP_IN0 : slot;
 }
 
@@ -205,10 +209,8 @@ static inline espl_args op_args(const op_case *c, const op_values *v, void *cons
         args.out[i] = buffer[OP_OUT0 + i];
         args.dout[i] = buffer[OP_DOUT0 + i];
     }
-    if (c->flags & OP_ALIAS)
-        args.din[0] = args.dout[0];
-    if (c->flags & OP_ALIAS && c->op == ESPL_OP_RESNORM)
-        args.out[0] = buffer[OP_IN0];
+    args.out[0] = buffer[op_slot_buffer(c, OP_OUT0)];
+    args.din[0] = buffer[OP_DIN0] ? buffer[op_slot_buffer(c, OP_DIN0)] : NULL;
     return args;
 }
 

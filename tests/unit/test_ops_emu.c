@@ -116,17 +116,11 @@ static op_work work;
 static const char *group, *program;
 
 static const char *group_of(const op_case *c) {
-    static const char *const groups[ESPL_N_OPS] = {[ESPL_OP_EMBED] = "embed",
-                                                   [ESPL_OP_RESNORM] = "resnorm",
-                                                   [ESPL_OP_LINEAR] = "linear",
-                                                   [ESPL_OP_QKV] = "qkv",
-                                                   [ESPL_OP_ATTENTION] = "attention",
-                                                   [ESPL_OP_CROSS_ATTENTION] = "cross",
-                                                   [ESPL_OP_ACT] = "act",
-                                                   [ESPL_OP_GLU] = "act",
-                                                   [ESPL_OP_LINEAR_XENT] = "xent",
-                                                   [ESPL_OP_MLP] = "mlp",
-                                                   [ESPL_OP_POOL] = "embed"};
+    static const char *const groups[ESPL_N_OPS] = {
+        [ESPL_OP_EMBED] = "embed", [ESPL_OP_RESNORM] = "resnorm", [ESPL_OP_LINEAR] = "linear",       [ESPL_OP_QKV] = "qkv",
+        [ESPL_OP_LORA] = "qkv",    [ESPL_OP_ROPE] = "qkv",        [ESPL_OP_ATTENTION] = "attention", [ESPL_OP_CROSS_ATTENTION] = "cross",
+        [ESPL_OP_ACT] = "act",     [ESPL_OP_GLU] = "act",         [ESPL_OP_LINEAR_XENT] = "xent",    [ESPL_OP_MLP] = "mlp",
+        [ESPL_OP_POOL] = "embed"};
     return groups[c->op];
 }
 
@@ -205,7 +199,9 @@ static void check_same(const op_backend *plain, const op_backend *other, const o
 }
 
 /* Products of other shapes may be cut differently by the library, so those ops keep the rule; all others keep their bits. */
-static bool is_product(espl_op op) { return op == ESPL_OP_LINEAR || op == ESPL_OP_QKV || op == ESPL_OP_MLP || op == ESPL_OP_LINEAR_XENT; }
+static bool is_product(espl_op op) {
+    return op == ESPL_OP_LINEAR || op == ESPL_OP_LORA || op == ESPL_OP_QKV || op == ESPL_OP_MLP || op == ESPL_OP_LINEAR_XENT;
+}
 
 static void check_padding(const op_backend *backend, const op_case *c) {
     op_backend padded = *backend;
@@ -239,8 +235,8 @@ static void recordings_give_the_same_bits(void **state) {
 
 /* The same tokens as another stream's; pooled rows have neither ids nor segments. */
 static void check_streams(const op_backend *backend, const op_case *c) {
-    bool tokens = c->op == ESPL_OP_EMBED || c->op == ESPL_OP_QKV || c->op == ESPL_OP_ATTENTION;
-    bool rows = c->op == ESPL_OP_LINEAR || c->op == ESPL_OP_MLP || c->op == ESPL_OP_ACT || c->op == ESPL_OP_GLU ||
+    bool tokens = c->op == ESPL_OP_EMBED || c->op == ESPL_OP_QKV || c->op == ESPL_OP_ROPE || c->op == ESPL_OP_ATTENTION;
+    bool rows = c->op == ESPL_OP_LINEAR || c->op == ESPL_OP_LORA || c->op == ESPL_OP_MLP || c->op == ESPL_OP_ACT || c->op == ESPL_OP_GLU ||
                 c->op == ESPL_OP_RESNORM || c->op == ESPL_OP_LINEAR_XENT;
     op_backend other = *backend;
     if (c->flags & OP_LARGE)

@@ -108,12 +108,14 @@ static double *analytic_gradient(const op_case *c, int slot) {
     int from = slot < OP_OUT0 ? slot - OP_IN0 + OP_DIN0 : slot - OP_PARAM0 + OP_DPARAM0;
     if (slot == OP_IN1 && c->flags & OP_SHARED)
         from = OP_DIN0;
+    if (slot == OP_IN1 && c->op == ESPL_OP_LORA)
+        from = OP_DOUT0; /* which it is */
     double *g = NULL;
     if (v.slot[slot] && v.slot[from]) {
         op_run(&backend, c, &v);
         g = malloc((size_t)v.size[from] * sizeof *g);
         for (int64_t e = 0; e < v.size[from]; e++)
-            g[e] = v.slot[from][e] - (c->flags & OP_ADD ? prior.slot[from][e] : 0);
+            g[e] = v.slot[from][e] - (c->flags & OP_ADD && from != OP_DOUT0 ? prior.slot[from][e] : 0);
     }
     op_values_free(&v);
     op_values_free(&prior);

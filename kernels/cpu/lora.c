@@ -1,0 +1,88 @@
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/table.h"
+
+/* A part with its places: u's column, and B's. */
+typedef struct place {
+    const espl_lora_part *part;
+    int64_t at, weight;
+} place;
+
+/* y[:, part] += scale u_part B^T */
+static void apply(const espl_args *args, const place *p) {
+    const espl_attrs *attrs = args->attrs;
+    CPU(gemm)
+    (&(gemm){.m = args->batch->n,
+             .n = p->part->width,
+             .k = p->part->rank,
+             .a = (const real *)args->in[0] + p->at,
+             .lda = attrs->n_in,
+             .b = (const real *)args->param[0] + p->weight,
+             .ldb = p->part->rank,
+             .trans_b = true,
+             .c = (real *)args->out[0] + p->part->column,
+             .ldc = attrs->n_out,
+             .c_dtype = REAL_DTYPE,
+             .alpha = p->part->scale,
+             .add = true,
+             .work = args->work});
+}
+
+/* du_part = scale dy_part B */
+static void input_gradient(const espl_args *args, const place *p) {
+    const espl_attrs *attrs = args->attrs;
+    CPU(gemm)
+    (&(gemm){.m = args->batch->n,
+             .n = p->part->rank,
+             .k = p->part->width,
+             .a = (const real *)args->dout[0] + p->part->column,
+             .lda = attrs->n_out,
+             .b = (const real *)args->param[0] + p->weight,
+             .ldb = p->part->rank,
+             .c = (real *)args->din[0] + p->at,
+             .ldc = attrs->n_in,
+             .c_dtype = REAL_DTYPE,
+             .alpha = p->part->scale,
+             .add = args->din_add[0],
+             .work = args->work});
+}
+
+/* dB = scale dy_part^T u_part */
+static void weight_gradient(const espl_args *args, const place *p) {
+    const espl_attrs *attrs = args->attrs;
+    CPU(gemm)
+    (&(gemm){.m = p->part->width,
+             .n = p->part->rank,
+             .k = args->batch->n,
+             .a = (const real *)args->dout[0] + p->part->column,
+             .lda = attrs->n_out,
+             .trans_a = true,
+             .b = (const real *)args->in[0] + p->at,
+             .ldb = attrs->n_in,
+             .c = (float *)args->dparam[0] + p->weight,
+             .ldc = p->part->rank,
+             .c_dtype = ESPL_F32,
+             .alpha = p->part->scale,
+             .add = args->dparam_add[0],
+             .work = args->work});
+}
+
+static void gradients(const espl_args *args, const place *p) {
+    if (args->din[0])
+        input_gradient(args, p);
+    if (args->dparam[0])
+        weight_gradient(args, p);
+}
+
+static void for_parts(const espl_args *args, void (*run)(const espl_args *, const place *)) {
+    place p = {0};
+    for (int i = 0; i < args->attrs->n_parts; i++) {
+        p.part = &args->attrs->part[i];
+        run(args, &p);
+        p.at += p.part->rank;
+        p.weight += p.part->width * p.part->rank;
+    }
+}
+
+void CPU(lora_forward)(const espl_args *args) { for_parts(args, apply); }
+
+void CPU(lora_backward)(const espl_args *args) { for_parts(args, gradients); }

@@ -83,6 +83,7 @@ typedef enum espl_init {
     ESPL_INIT_NORMAL_PADDED,   /* but for the row of the padding token, or the one before the first position, which is 0 */
     ESPL_INIT_NORMAL_FAN_IN,   /* divided by the root of the inputs */
     ESPL_INIT_NORMAL_WIDTH,    /* divided by the root of the width */
+    ESPL_INIT_UNIFORM_FAN_IN,  /* between minus and plus one over the root of the inputs */
     ESPL_INIT_NORMAL_QUERY     /* divided by the root of inputs times head size */
 } espl_init;
 

@@ -57,7 +57,8 @@ espl_status espl__model_freeze(espl_model *model, char *const *selections, int64
         ESPL_TRY(check_selection(model, selections[i]));
     for (int i = 0; i < model->n_params; i++) {
         espl_param *p = &model->params[i];
-        p->frozen = n > 0 && !is_selected(p, selections, n);
+        bool by_method = p->adapts >= 0 || (p->head && model->new_head); /* there is nothing yet to be frozen */
+        p->frozen = model->lora.rank > 0 ? !by_method && !is_selected(p, selections, n) : n > 0 && !is_selected(p, selections, n);
         if (p->joined && p->frozen != p[-1].frozen)
             ESPL_FAIL(ESPL_ERR_USAGE, "tune.train selects one of '%s' and '%s', which are one matrix here; select both or neither",
                       p[-1].name, p->name);

@@ -15,10 +15,29 @@ static double init_std(const espl_model *model, const espl_param *param) {
     }
 }
 
+/* Of a parameter among those that no method added, so that a base does not depend on methods; what a method added has numbers of its own.
+ */
+static uint32_t number_of(const espl_model *model, int param) {
+    uint32_t base = 0, added = 0;
+    for (int i = 0; i < param; i++)
+        ++*(model->params[i].adapts < 0 ? &base : &added);
+    return model->params[param].adapts < 0 ? base : 0x40000000u + added;
+}
+
+/* Between -most and most. */
+static void uniform(const espl_rng_key *key, double most, int64_t begin, int64_t end, float *out) {
+    for (int64_t i = begin; i < end; i++)
+        out[i - begin] = (float)(most * (2.0 * ((double)espl_rng_u32(key, (uint64_t)i) + 0.5) * 0x1p-32 - 1.0));
+}
+
 void espl_model_init_range(const espl_model *model, int param, uint64_t seed, int64_t begin, int64_t end, float *out) {
     const espl_param *p = &model->params[param];
-    espl_rng_key key = {.seed = seed, .purpose = ESPL_RNG_INIT, .op = (uint32_t)param};
+    espl_rng_key key = {.seed = seed, .purpose = ESPL_RNG_INIT, .op = number_of(model, param)};
     double std = init_std(model, p);
+    if (p->init == ESPL_INIT_UNIFORM_FAN_IN) {
+        uniform(&key, 1.0 / sqrt((double)p->shape[1]), begin, end, out);
+        return;
+    }
     int64_t padding = p->init != ESPL_INIT_NORMAL_PADDED ? -1
                       : p->role == ESPL_ROLE_POSITIONS   ? model->dims.position_offset - 1
                                                          : model->dims.pad;

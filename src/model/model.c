@@ -1,5 +1,6 @@
 #include "src/model/model.h"
 #include "src/model/freeze.h"
+#include "src/model/lora.h"
 #include "src/model/model_config.h"
 
 #include "src/core/arena.h"
@@ -59,7 +60,15 @@ static int section_bucket(const espl_model *m, espl_section section, int layer) 
 static void add_param(espl_model *m, const espl_param_row *row, int layer, bool head) {
     espl_param *p = &m->params[m->n_params];
     const espl_param *before = m->n_params > 0 ? p - 1 : NULL;
-    *p = (espl_param){.role = row->role, .section = row->section, .layer = layer, .init = row->init, .decay = row->decay, .head = head};
+    *p = (espl_param){.role = row->role,
+                      .section = row->section,
+                      .layer = layer,
+                      .init = row->init,
+                      .decay = row->decay,
+                      .head = head,
+                      .adapts = -1,
+                      .lora_a = -1,
+                      .lora_b = -1};
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     int prefix = snprintf(p->name, sizeof p->name, "%s", head ? "" : m->family->prefix);
@@ -82,8 +91,10 @@ static void add_param_rows(espl_model *m, const espl_param_row *rows, size_t n, 
 }
 
 static void add_params(espl_model *m, espl_section section, int layer) {
+    int first = m->n_params;
     add_param_rows(m, m->family->params, m->family->n_params, false, section, layer);
     add_param_rows(m, m->head->params, m->head->n_params, true, section, layer);
+    espl__lora_add_params(m, &m->lora, first);
 }
 
 /* Behind what a bucket, or the frozen space, holds already. */
@@ -199,6 +210,8 @@ static int add_slot(espl_model *m, const espl_op_row *row, int layer, int output
     return m->n_slots++;
 }
 
+static void add_row(espl_model *m, const espl_op_row *op, int layer, int bound[ESPL_N_VALUES]);
+
 /* Inputs and parameters of a row, and the sizes that follow from them. */
 static void bind_inputs(espl_model *m, espl_row *r, const espl_op_row *op, const int bound[ESPL_N_VALUES]) {
     for (int i = 0; i < ESPL_MAX_IN; i++)
@@ -215,10 +228,39 @@ static void bind_inputs(espl_model *m, espl_row *r, const espl_op_row *op, const
     }
 }
 
+static bool adapts(const espl_model *m, const espl_op_row *op, int layer, int param) {
+    return espl__lora_adapts(m, find_param(m, op->param[param], op->section, layer));
+}
+
+/* An MLP of which a matrix is adapted, as its parts. */
+static void add_mlp_parts(espl_model *m, const espl_op_row *mlp, int layer, int bound[ESPL_N_VALUES]) {
+    espl_op_row first = *mlp, act = *mlp, second = *mlp;
+    first = (espl_op_row){
+        .op = ESPL_OP_LINEAR, .in = {mlp->in[0]}, .out = {mlp->out[1]}, .width = {mlp->width[1]}, .param = {mlp->param[0], mlp->param[1]}};
+    act = (espl_op_row){.op = ESPL_OP_ACT, .in = {mlp->out[1]}, .out = {ESPL_VALUE_ACT}, .width = {mlp->width[1]}, .kind = mlp->kind};
+    second = (espl_op_row){.op = ESPL_OP_LINEAR,
+                           .in = {ESPL_VALUE_ACT},
+                           .out = {mlp->out[0]},
+                           .width = {mlp->width[0]},
+                           .param = {mlp->param[2], mlp->param[3]}};
+    espl_op_row *const parts[] = {&first, &act, &second};
+    for (int i = 0; i < 3; i++) {
+        parts[i]->section = mlp->section;
+        parts[i]->name = mlp->name;
+        parts[i]->stream = mlp->stream;
+        add_row(m, parts[i], layer, bound);
+    }
+}
+
 /* Expands one op row; `bound` maps value symbols to the slots they stand for at this point. */
 static void add_row(espl_model *m, const espl_op_row *op, int layer, int bound[ESPL_N_VALUES]) {
+    bool adapted = adapts(m, op, layer, 0);
+    if (op->op == ESPL_OP_MLP && (adapted || adapts(m, op, layer, 2))) {
+        add_mlp_parts(m, op, layer, bound);
+        return;
+    }
     espl_row *r = &m->rows[m->n_rows];
-    *r = (espl_row){.op = op->op,
+    *r = (espl_row){.op = adapted ? ESPL_OP_LINEAR : op->op, /* a QKV is rotated behind its update */
                     .name = op->name,
                     .section = op->section,
                     .layer = layer,
@@ -238,6 +280,8 @@ static void add_row(espl_model *m, const espl_op_row *op, int layer, int bound[E
             bound[op->out[i]] = r->out[i];
     }
     m->n_rows++;
+    if (adapted)
+        espl__lora_add_rows(m, &m->lora, op->op == ESPL_OP_QKV && m->dims.rope.kind != ESPL_ROPE_NONE);
 }
 
 static void add_op_rows(espl_model *m, const espl_op_row *rows, size_t n, espl_section section, int layer, int bound[ESPL_N_VALUES]) {
@@ -270,16 +314,21 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
     static const espl_section of_params[ESPL_N_SECTIONS] = {ESPL_SECTION_SOURCE_EMBED, ESPL_SECTION_EMBED, ESPL_SECTION_SOURCE_LAYER,
                                                             ESPL_SECTION_SOURCE_HEAD,  ESPL_SECTION_LAYER, ESPL_SECTION_HEAD};
     size_t layers = (size_t)(m->dims.layers + m->dims.source_layers), ops = m->family->n_ops + m->head->n_ops;
-    m->params = espl_calloc((m->family->n_params + m->head->n_params) * (layers + 2), sizeof *m->params);
-    m->rows = espl_calloc(ops * (layers + 2), sizeof *m->rows);
-    m->slots = espl_calloc(ops * (layers + 2) * ESPL_MAX_OUT, sizeof *m->slots);
+    m->lora = options->lora;
+    size_t most = m->lora.rank > 0 ? 9 : 1; /* an MLP with two adapted matrices becomes three rows, and three for each of them */
+    m->params = espl_calloc((m->family->n_params + m->head->n_params) * (layers + 2) * 3, sizeof *m->params);
+    m->rows = espl_calloc(ops * (layers + 2) * most, sizeof *m->rows);
+    m->slots = espl_calloc(ops * (layers + 2) * most * ESPL_MAX_OUT, sizeof *m->slots);
     int bound[ESPL_N_VALUES];
     for (int i = 0; i < ESPL_N_VALUES; i++)
         bound[i] = -1;
     for (int i = 0; i < ESPL_N_SECTIONS; i++)
         for (int layer = 0; layer < repeats(m, of_params[i]); layer++)
             add_params(m, of_params[i], espl_section_has_layers(of_params[i]) ? layer : -1);
+    ESPL_TRY(espl__lora_check(m, &m->lora));
     ESPL_TRY(espl__model_freeze(m, options->train, options->n_train));
+    m->lora.targets = NULL;
+    m->lora.n_targets = 0;
     place_params(m, (int)layers + 2);
     for (espl_section section = 0; section < ESPL_N_SECTIONS; section++)
         for (int layer = 0; layer < repeats(m, section); layer++)
@@ -302,7 +351,13 @@ espl_model_options espl_model_options_of(const espl_config *config) {
                                 .labels = config->data_labels.items,
                                 .n_labels = config->data_labels.n,
                                 .train = config->tune_train.items,
-                                .n_train = config->tune_train.n};
+                                .n_train = config->tune_train.n,
+                                .lora = {.rank = config->tune_method == ESPL_TUNE_LORA ? config->tune_rank : 0,
+                                         .alpha = config->tune_alpha,
+                                         .dropout = config->tune_dropout,
+                                         .rank_stabilised = config->tune_rank_stabilised,
+                                         .targets = config->tune_targets.items,
+                                         .n_targets = config->tune_targets.n}};
 }
 
 espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model) {
@@ -343,7 +398,7 @@ espl_status espl_model_reach(espl_model *model, int64_t positions) {
     model->rope = espl_malloc((size_t)model->rope_numel * sizeof *model->rope);
     espl_rope_fill(d, positions, model->rope);
     for (int i = 0; i < model->n_rows; i++)
-        if (model->rows[i].op == ESPL_OP_QKV) {
+        if (model->rows[i].op == ESPL_OP_QKV || model->rows[i].op == ESPL_OP_ROPE) {
             model->rows[i].attrs.rope_dim = d->head_dim;
             model->rows[i].attrs.positions = positions;
         }
@@ -396,6 +451,13 @@ int64_t espl_model_numel(const espl_model *model) { return count(model, true); }
 
 int64_t espl_model_trained_numel(const espl_model *model) { return count(model, false); }
 
+static int64_t lora_numel(const espl_attrs *attrs) {
+    int64_t n = 0;
+    for (int p = 0; p < attrs->n_parts; p++)
+        n += attrs->part[p].width * attrs->part[p].rank;
+    return n;
+}
+
 int64_t espl_model_matrix_numel(const espl_model *model) {
     int64_t n = 0;
     for (int i = 0; i < model->n_rows; i++) {
@@ -404,6 +466,8 @@ int64_t espl_model_matrix_numel(const espl_model *model) {
             continue;
         if (r->op == ESPL_OP_LINEAR || r->op == ESPL_OP_QKV)
             n += r->attrs.n_in * r->attrs.n_out;
+        else if (r->op == ESPL_OP_LORA)
+            n += lora_numel(&r->attrs);
         else if (r->op == ESPL_OP_MLP)
             n += r->attrs.ffn * (r->attrs.n_in + r->attrs.n_out);
         else if (r->op == ESPL_OP_LINEAR_XENT)

@@ -26,6 +26,8 @@ typedef struct espl_param {
     espl_init init;
     bool decay, joined; /* joined: follows the parameter before it without a gap */
     bool head;          /* of the head's table */
+    int adapts;         /* the parameter whose low-rank update this is a part of (lora.h); -1: it is the model's own */
+    int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
     bool frozen;        /* not trained: it lies behind all buckets (its number is n_buckets), on every rank */
 } espl_param;
 
@@ -50,10 +52,20 @@ typedef struct espl_row {
     espl_attrs attrs;
 } espl_row;
 
+/* Low-rank updates of matrices instead of their training (lora.h). */
+typedef struct espl_lora_options {
+    int64_t rank; /* 0: none */
+    double alpha, dropout;
+    bool rank_stabilised; /* scale alpha / sqrt(rank) (Kalajdzievski 2023), else alpha / rank */
+    char *const *targets; /* [n_targets] matrices: all-linear, ends of names, patterns; borrowed; 0: the attention's q and v */
+    int64_t n_targets;
+} espl_lora_options;
+
 typedef struct espl_model {
     const espl_family *family;
     const espl_head_table *head;
-    bool new_head; /* config.json names another one, or none: files may lack its weights */
+    espl_lora_options lora; /* without its targets */
+    bool new_head;          /* config.json names another one, or none: files may lack its weights */
     espl_dims dims;
     espl_param *params;
     int n_params;
@@ -79,8 +91,9 @@ typedef struct espl_model_options {
     espl_own_head own_head; /* for families whose config.json does not tell */
     char *const *labels;    /* [n_labels] names of classes, borrowed; 0: config.json's */
     int64_t n_labels;
-    char *const *train; /* [n_train] which parameters are trained (freeze.h), borrowed; 0: all */
+    char *const *train; /* [n_train] which parameters are trained (freeze.h), borrowed; 0: all, or with LoRA none but its own */
     int64_t n_train;
+    espl_lora_options lora;
 } espl_model_options;
 
 /* Local. What a config decides about the model that it trains: its dropout, the head of its task, labels that it names. */

@@ -102,6 +102,21 @@ static void renew_call(maker *k, int row) {
     end_call(k, c);
 }
 
+static void ensure(maker *k, int slot);
+
+/* What changes a value in place stands close behind the row that makes it. */
+static void finish(maker *k, int slot) {
+    const espl_model *m = k->model;
+    for (int row = m->slots[slot].producer + 1; row < m->n_rows; row++) {
+        const espl_row *r = &m->rows[row];
+        if (!(espl_ops[r->op].flags & ESPL_OP_IN_PLACE) || r->out[0] != slot)
+            continue;
+        for (int i = 0; i < ESPL_MAX_IN; i++)
+            ensure(k, r->in[i]);
+        forward_call(k, row, true, 0);
+    }
+}
+
 /* Makes sure that a slot's value is there, computing its producer again (and first what that needs). */
 static void ensure(maker *k, int slot) {
     if (slot < 0 || k->value[slot] >= 0)
@@ -115,6 +130,7 @@ static void ensure(maker *k, int slot) {
     for (int i = 0; i < ESPL_MAX_IN; i++)
         ensure(k, r->in[i]);
     forward_call(k, row, true, espl_ops[r->op].flags & ESPL_OP_ALONE && slot != r->out[0] ? 1 : 0);
+    finish(k, slot);
 }
 
 /* ---- What has a backward. */
@@ -126,15 +142,15 @@ static void mark_backward(maker *k) {
     const espl_model *m = k->model;
     for (int row = 0; row < m->n_rows; row++) {
         const espl_row *r = &m->rows[row];
-        bool back = espl_ops[r->op].flags & ESPL_OP_LOSS;
+        bool back = espl_ops[r->op].flags & ESPL_OP_LOSS, in_place = espl_ops[r->op].flags & ESPL_OP_IN_PLACE;
         for (int i = 0; i < ESPL_MAX_PARAM; i++)
             back |= is_trained(m, r->param[i]);
         for (int i = 0; i < ESPL_MAX_IN; i++)
             back |= r->in[i] >= 0 && k->needed[r->in[i]];
         k->back[row] = back && !r->scored;
         for (int i = 0; i < ESPL_MAX_OUT; i++)
-            if (r->out[i] >= 0 && m->slots[r->out[i]].producer == row) /* a norm may pass its input on */
-                k->needed[r->out[i]] = k->back[row];
+            if (r->out[i] >= 0 && (m->slots[r->out[i]].producer == row || in_place)) /* a norm may pass its input on */
+                k->needed[r->out[i]] |= k->back[row];
     }
 }
 

@@ -20,7 +20,7 @@ static void bind_call(espl_tape *t, int index, const espl_places *places) {
     const espl_row *r = &t->model->rows[c->row];
     espl_args *a = &t->args[index];
     *a = (espl_args){.attrs = &r->attrs, .work = places->work, .layer = r->layer};
-    if (r->op == ESPL_OP_QKV)
+    if (r->op == ESPL_OP_QKV || r->op == ESPL_OP_ROPE)
         a->rope = places->rope != NULL ? places->rope : t->model->rope;
     for (int i = 0; i < ESPL_MAX_IN; i++) {
         a->in[i] = espl_tape_buffer(t, c->in[i]);

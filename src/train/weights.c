@@ -143,6 +143,8 @@ static void mark_used(reading *r, const espl_tensor_file *tensor) {
 static espl_status read_param(reading *r, int param, const espl_segment *mine) {
     const espl_param *p = &r->model->params[param];
     const espl_tensor_file *t = find_tensor(r->set, r->model, p);
+    if (t == NULL && p->adapts >= 0)
+        return init_param(r->model, param, r->seed, mine, r->weights);
     if (t == NULL && p->frozen && p->head)
         ESPL_FAIL(ESPL_ERR_USAGE,
                   "%s: holds no '%s', which then starts from random values, but tune.train leaves it frozen; add head to it", r->folder,

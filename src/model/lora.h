@@ -1,0 +1,23 @@
+/* LoRA as rows (Hu et al. 2021): a matrix W gets A [rank, inputs] and B [outputs, rank], and what its row computes gets
+ * scale (drop(x) A^T) B^T. Matrices that are used as one (q, k, v) have their As side by side, so they are one product, too. */
+#ifndef ESPL_MODEL_LORA_H
+#define ESPL_MODEL_LORA_H
+
+#include "src/model/model.h"
+
+/* Local. Appends A and B of those parameters from number `first` to the last that `lora` targets. */
+void espl__lora_add_params(espl_model *model, const espl_lora_options *lora, int first);
+
+/* Local. Whether the matrix (or one of those that are used as one) that begins with parameter `param` (-1: none) is adapted. */
+bool espl__lora_adapts(const espl_model *model, int param);
+
+/* Local. Appends the rows that add its update to what the last row computes, and the rotation that a QKV then has behind it. */
+void espl__lora_add_rows(espl_model *model, const espl_lora_options *lora, bool rotates);
+
+/* Local. What the product of B and A is multiplied with. */
+float espl_lora_scale(const espl_lora_options *lora);
+
+/* Local. Whether every target is a parameter of the model. Errors: usage, naming the target and what would be one. */
+espl_status espl__lora_check(const espl_model *model, const espl_lora_options *lora);
+
+#endif

@@ -1,9 +1,10 @@
-/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64]: one forward and backward pass of a Hugging Face folder, for
+/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,TARGET...]]: one forward and backward pass of a Hugging Face folder, for
  * scripts.
  *
  * INPUT holds ids (int64 [n]) and segments (int64 [s + 1]), and what the model needs of: targets, types [n], labels [s], weights (float
  * [s]), source_ids, source_segments. OUTPUT_FOLDER gets model.safetensors with logits [rows, V], loss [rows], hidden (of an encoder, what
- * the last layer leaves, [n, D]) and, under its name, the gradient of the mean loss for every parameter, all fp64. Dropout is off. */
+ * the last layer leaves, [n, D]) and, under its name, the gradient of the mean loss for every parameter that is trained, all fp64. Dropout is off. With a rank, low-rank updates of
+ * the targets are trained alone; the folder holds them among its tensors. */
 #include "io/safetensors.h"
 #include "src/config/config.h"
 #include "src/core/buffer.h"
@@ -16,7 +17,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { MOST_TARGETS = 8 };
+
 typedef struct probe {
+    espl_model_options options;
+    char *targets[MOST_TARGETS];
     const espl_kernels *kernels;
     espl_model *model;
     espl_safetensors *input;
@@ -108,12 +113,12 @@ static int64_t longest_segment(const espl_sample *s) {
 }
 
 static espl_status open_probe(probe *p, const char *folder) {
-    ESPL_TRY(espl_weights_model(folder, &(espl_model_options){0}, &p->model));
+    ESPL_TRY(espl_weights_model(folder, &p->options, &p->model));
     ESPL_TRY(read_sample(p));
     fill_streams(p);
     ESPL_TRY(espl_model_reach(p->model, longest_segment(&p->sample)));
     size_t flat = (size_t)espl_model_flat_size(p->model, 1), real = espl_dtype_size(p->kernels->real);
-    p->weights = espl_calloc(flat, real);
+    p->weights = espl_calloc((size_t)espl_model_weights_size(p->model, 1), real);
     p->gradients = espl_calloc(flat, espl_dtype_size(p->kernels->stat));
     espl_weights weights = {.flat = p->weights, .real = p->kernels->real, .owner = {.ranks = 1}};
     ESPL_TRY(espl_weights_read(p->model, folder, 0, &weights));
@@ -172,6 +177,8 @@ static espl_status keep_hidden(void *context, const espl_tape *tape, int call, c
 static void probe_gradients(probe *p) {
     for (int i = 0; i < p->model->n_params; i++) {
         const espl_param *q = &p->model->params[i];
+        if (q->frozen)
+            continue;
         size_t at = (size_t)espl_model_place(p->model, i, 1) * espl_dtype_size(p->kernels->stat);
         add_output(p, q->name, (const char *)p->gradients + at, p->kernels->stat, q->n_dims, q->shape[0], q->shape[1]);
     }
@@ -190,15 +197,27 @@ static espl_status run(probe *p, char **argv) {
     return espl_safetensors_write(argv[3], p->out, p->n_out, (size_t)1 << 40);
 }
 
+/* RANK,ALPHA,TARGET... */
+static void read_lora(probe *p, char *text) {
+    espl_lora_options *lora = &p->options.lora;
+    lora->rank = strtol(strtok(text, ","), NULL, 10);
+    lora->alpha = strtod(strtok(NULL, ","), NULL);
+    lora->targets = p->targets;
+    for (char *target = strtok(NULL, ","); target != NULL && lora->n_targets < MOST_TARGETS; target = strtok(NULL, ","))
+        p->targets[lora->n_targets++] = target;
+}
+
 int main(int argc, char **argv) {
     probe p = {0};
     if (argc < 4) {
-        fputs("usage: probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64]\n", stderr);
+        fputs("usage: probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,TARGET...]]\n", stderr);
         return ESPL_ERR_USAGE;
     }
     espl_log_set(0, ESPL_LOG_WARN, NULL);
     espl_kernels_set_threads(2);
     p.kernels = kernels_by_name(argc > 4 ? argv[4] : "fp32");
+    if (argc > 5)
+        read_lora(&p, argv[5]);
     espl_status status = run(&p, argv);
     if (status != ESPL_OK)
         espl_status_print_trail(stderr);

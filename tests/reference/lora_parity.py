@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""LoRA against PEFT: which matrices get updates, the loss, and the gradient of every A and B, for all families.
+
+    python lora_parity.py --espalier PROGRAM --build FOLDER
+
+Bounds as in model_parity.py: fp32 within 1e-5 of PEFT in fp64, relative to the tensor's norm."""
+import subprocess
+import sys
+import tempfile
+
+import peft
+import torch
+import transformers as tf
+from safetensors.torch import load_file, save_file
+
+from documents import errors, make_document, pack, reference
+from parity_tools import arguments, bert, check, distilbert, error, finish, gpt2, llama, make_model, roberta, t5
+
+RANK, ALPHA = 4, 6
+CASES = {  # name: class, config, targets
+    "gpt2": (None, gpt2(), ["c_attn"]),
+    "gpt2-all": (None, gpt2(), "all-linear"),
+    "gpt2-mlp": (None, gpt2(activation_function="gelu"), ["c_fc"]),
+    "llama": (None, llama(), ["q_proj", "v_proj"]),
+    "llama-all": (None, llama(attention_bias=True, mlp_bias=True), "all-linear"),
+    "llama-k-down": (None, llama(tie_word_embeddings=True), ["k_proj", "down_proj"]),
+    "bert-classes": (tf.BertForSequenceClassification, bert(), ["query", "value"]),
+    "bert-mlm-all": (tf.BertForMaskedLM, bert(), ["query", "key", "value", "dense"]),
+    "distilbert-classes": (tf.DistilBertForSequenceClassification, distilbert(), ["q_lin", "v_lin", "lin1"]),
+    "roberta-mlm": (tf.RobertaForMaskedLM, roberta(), ["key"]),
+    "t5-v1.0": (tf.T5ForConditionalGeneration, t5(), ["q", "v"]),
+    "t5-v1.1-all": (tf.T5ForConditionalGeneration, t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False), "all-linear"),
+}
+LENGTHS = [37, 1, 20, 6]
+
+
+def wrapped(model, targets):
+    """The model with updates whose B is not zero, and its gradients' names as the program has them."""
+    config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, bias="none", lora_dropout=0.0,
+                             fan_in_fan_out=isinstance(model, tf.GPT2LMHeadModel))
+    tuned = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.1)
+    return tuned
+
+
+def ours(name):
+    return name.removeprefix("base_model.model.").replace(".default.", ".")
+
+
+def save(tuned, folder):
+    """Base and updates among the tensors of one folder."""
+    tensors = load_file(f"{folder}/model.safetensors")
+    tensors.update({ours(n): p.detach().float().clone() for n, p in tuned.named_parameters() if "lora_" in n})
+    save_file(tensors, f"{folder}/model.safetensors", {"format": "pt"})
+
+
+def probe(args, folder, batch, dtype, targets):
+    with tempfile.TemporaryDirectory() as tmp:
+        save_file(batch, f"{tmp}/in.safetensors")
+        lora = ",".join([str(RANK), str(ALPHA), *([targets] if isinstance(targets, str) else targets)])
+        subprocess.run([f"{args.build}/tests/probe", folder, f"{tmp}/in.safetensors", f"{tmp}/out", dtype, lora], check=True, timeout=120)
+        return load_file(f"{tmp}/out/model.safetensors")
+
+
+def compare(name, args, folder, model, tuned, batch, documents, targets):
+    logits, loss, grads = reference(model.double(), documents)
+    grads = {ours(n): g for n, g in grads.items() if "lora_" in n}
+    mean = 1.0 / float(batch["weights"].sum() if "weights" in batch else (batch["targets"] >= 0).sum())
+    for dtype, bound in (("ref64", 1e-6), ("ref32", 1e-5), ("fp32", 1e-5)):
+        out = probe(args, folder, batch, dtype, targets)
+        found = set(out) - {"logits", "loss", "hidden"}
+        check(found == set(grads), f"{name} {dtype}: {len(found)} matrices, {sum(out[n].numel() for n in found)} parameters; PEFT {len(grads)}, "
+              f"{sum(p.numel() for p in tuned.parameters() if p.requires_grad)} {sorted(found ^ set(grads))[:3]}")
+        if found != set(grads):
+            return
+        worst = max((e, n) for n, e in errors(out, grads).items())
+        off = abs(float(out["loss"].sum()) * mean / loss - 1)
+        check(error(out["logits"], logits) <= bound and off <= bound, f"{name} {dtype}: logits {error(out['logits'], logits):.1e}, loss {off:.1e}")
+        check(worst[0] <= bound, f"{name} {dtype}: {len(grads)} gradients, the worst {worst[0]:.1e} ({worst[1]})")
+
+
+def main():
+    args = arguments(__doc__)
+    torch.manual_seed(11)
+    for name, (kind, config, targets) in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            model = make_model(config, folder, kind)
+            documents = [make_document(model, torch.randint(3, config.vocab_size, (n,))) for n in LENGTHS]
+            tuned = wrapped(model, targets)
+            save(tuned, folder)
+            compare(name, args, folder, model, tuned, pack(documents), documents, targets)
+    return finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

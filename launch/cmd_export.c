@@ -32,14 +32,15 @@ done:
     return status;
 }
 
-static espl_status export_to(const char *path, const char *dtype, const char *base, const char *folder) {
+static espl_status export_to(const char *path, const char *dtype, espl_export_options *options, const char *folder) {
     char *checkpoint = NULL;
     espl_status status = ESPL_OK;
     bool bf16 = strcmp(dtype, "bf16") == 0;
     if (!bf16 && strcmp(dtype, "fp32") != 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "--dtype is '%s': fp32 or bf16 is expected", dtype);
+    options->dtype = bf16 ? ESPL_BF16 : ESPL_F32;
     ESPL_TRY_DONE(find_checkpoint(path, &checkpoint));
-    ESPL_TRY_DONE(espl_weights_export(checkpoint, base, bf16 ? ESPL_BF16 : ESPL_F32, folder));
+    ESPL_TRY_DONE(espl_weights_export(checkpoint, options, folder));
     printf("%s\n", folder);
 done:
     free(checkpoint);
@@ -47,15 +48,18 @@ done:
 }
 
 espl_status espl_cmd_export(int argc, char **argv) {
-    const char *dtype = "fp32", *base = "";
-    const espl_option options[] = {
-        {"dtype", "FORMAT", "fp32 (default) or bf16", ESPL_OPTION_TEXT, &dtype},
-        {"base", "FOLDER", "where the model that a part was trained of lies now; else where training read it", ESPL_OPTION_TEXT, &base}};
+    const char *dtype = "fp32";
+    espl_export_options what = {.base = ""};
+    const espl_option options[] = {{"dtype", "FORMAT", "fp32 (default) or bf16", ESPL_OPTION_TEXT, &dtype},
+                                   {"base", "FOLDER", "where the model that a part was trained of lies now; else where training read it",
+                                    ESPL_OPTION_TEXT, &what.base},
+                                   {"adapter", NULL, "what LoRA has trained alone, in PEFT's layout; else it is merged into the model",
+                                    ESPL_OPTION_SWITCH, &what.adapter}};
     const espl_usage usage = {.verb = "export",
                               .operands = "PATH FOLDER",
                               .text = text,
                               .options = options,
-                              .n_options = 2,
+                              .n_options = 3,
                               .min_operands = 2,
                               .max_operands = 2};
     espl_words operands = {0};
@@ -63,7 +67,7 @@ espl_status espl_cmd_export(int argc, char **argv) {
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
     if (!done)
-        ESPL_TRY_DONE(export_to(operands.items[0], dtype, base, operands.items[1]));
+        ESPL_TRY_DONE(export_to(operands.items[0], dtype, &what, operands.items[1]));
 done:
     espl_words_free(&operands);
     return status;

@@ -152,6 +152,7 @@ reference_checks() {
     cat << END
 model_parity --espalier $release/espalier --build $release
 train_parity --espalier $release/espalier --build $release
+lora_parity --espalier $release/espalier --build $release
 optim_parity --espalier $release/espalier --build $release
 export_parity --espalier $release/espalier --build $release
 generate_parity --espalier $release/espalier --build $release

@@ -3,6 +3,7 @@
 #include "io/checkpoint.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
+#include "src/train/adapter.h"
 #include "src/train/base.h"
 #include "src/train/companions.h"
 #include "src/train/model_card.h"
@@ -14,14 +15,8 @@
 
 /* ---- Tensors of the checkpoint, in the format of the export. */
 
-typedef struct collection {
-    espl_tensor_out *items;
-    int64_t n;
-    espl_dtype dtype;
-} collection;
-
 /* Takes `data`, which is of the export's format. */
-static void add(collection *all, const espl_tensor_out *tensor, void *data) {
+static void add(espl_collection *all, const espl_tensor_out *tensor, void *data) {
     all->items = espl_realloc(all->items, (size_t)(all->n + 1) * sizeof *all->items);
     all->items[all->n] = *tensor;
     all->items[all->n].name = espl_strdup(tensor->name);
@@ -30,7 +25,7 @@ static void add(collection *all, const espl_tensor_out *tensor, void *data) {
 }
 
 static espl_status collect(const espl_tensor_out *tensor, void *context) {
-    collection *all = context;
+    espl_collection *all = context;
     size_t numel = 1;
     for (int i = 0; i < tensor->n_dims; i++)
         numel *= (size_t)tensor->shape[i];
@@ -40,7 +35,7 @@ static espl_status collect(const espl_tensor_out *tensor, void *context) {
     return ESPL_OK;
 }
 
-static void free_collection(collection *all) {
+static void free_collection(espl_collection *all) {
     for (int64_t i = 0; i < all->n; i++) {
         free((void *)(uintptr_t)all->items[i].name);
         free((void *)(uintptr_t)all->items[i].data);
@@ -50,14 +45,14 @@ static void free_collection(collection *all) {
 
 /* ---- Tensors of its base. */
 
-static bool holds(const collection *all, const char *name) {
+static bool holds(const espl_collection *all, const char *name) {
     for (int64_t i = 0; i < all->n; i++)
         if (strcmp(all->items[i].name, name) == 0)
             return true;
     return false;
 }
 
-static void add_param(collection *all, const espl_model *model, int param, const void *flat) {
+static void add_param(espl_collection *all, const espl_model *model, int param, const void *flat) {
     const espl_param *p = &model->params[param];
     size_t size = espl_dtype_size(all->dtype), bytes = (size_t)p->numel * size;
     espl_tensor_out tensor = {.name = p->name, .n_dims = p->n_dims};
@@ -67,7 +62,8 @@ static void add_param(collection *all, const espl_model *model, int param, const
     add(all, &tensor, data);
 }
 
-static espl_status read_base(const json_t *record, const char *checkpoint, const char *base, const espl_model *model, collection *all) {
+static espl_status read_base(const json_t *record, const char *checkpoint, const char *base, const espl_model *model,
+                             espl_collection *all) {
     int n = model->n_params;
     bool *wanted = espl_calloc((size_t)n, sizeof *wanted);
     void *flat = espl_calloc((size_t)espl_model_weights_size(model, 1), espl_dtype_size(all->dtype));
@@ -80,17 +76,6 @@ static espl_status read_base(const json_t *record, const char *checkpoint, const
             add_param(all, model, i, flat);
     free(flat);
     free(wanted);
-    return status;
-}
-
-/* What the checkpoint left frozen. */
-static espl_status collect_base(const json_t *record, const char *checkpoint, const char *base, collection *all) {
-    espl_model *model = NULL;
-    if (json_object_get(record, "base") == NULL)
-        return ESPL_OK;
-    ESPL_TRY(espl_model_make_json(json_object_get(record, "model_config"), checkpoint, &(espl_model_options){0}, &model));
-    espl_status status = read_base(record, checkpoint, base, model, all);
-    espl_model_free(&model);
     return status;
 }
 
@@ -139,20 +124,42 @@ static espl_status check_target(const char *folder) {
     return ESPL_OK;
 }
 
-espl_status espl_weights_export(const char *checkpoint, const char *base, espl_dtype dtype, const char *folder) {
-    collection all = {.dtype = dtype};
+/* The whole model: what the checkpoint left frozen is read, updates are merged. */
+static espl_status write_model(const json_t *record, const char *checkpoint, const espl_export_options *options, const espl_model *model,
+                               espl_collection *all, const char *folder) {
+    const size_t shard_bytes = (size_t)5 << 30;
+    if (json_object_get(record, "base") != NULL)
+        ESPL_TRY(read_base(record, checkpoint, options->base, model, all));
+    espl_adapter_merge(model, all);
+    ESPL_TRY(espl_safetensors_write(folder, all->items, all->n, shard_bytes));
+    ESPL_TRY(write_config(record, options->dtype, folder));
+    return espl_model_card_write(record, folder);
+}
+
+static espl_status write_adapter(const json_t *record, const char *checkpoint, const espl_adapter *adapter, const espl_model *model,
+                                 const espl_collection *trained, const char *folder) {
+    const char *base = json_string_value(json_object_get(json_object_get(record, "base"), "path"));
+    if (adapter->lora.rank == 0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "%s: it was not trained with tune.method: lora, so there is no adapter; export the model", checkpoint);
+    return espl_adapter_write(model, adapter, trained, base != NULL ? base : "", folder);
+}
+
+espl_status espl_weights_export(const char *checkpoint, const espl_export_options *options, const char *folder) {
+    espl_collection all = {.dtype = options->dtype};
+    espl_adapter adapter = {0};
+    espl_model *model = NULL;
     json_t *record = NULL;
     char *companions = espl_companions_of(checkpoint);
     espl_status status = ESPL_OK;
-    const size_t shard_bytes = (size_t)5 << 30;
     ESPL_TRY_DONE(check_target(folder));
     ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
+    ESPL_TRY_DONE(espl_adapter_of(record, checkpoint, &adapter));
+    const espl_model_options of_model = {.lora = adapter.lora};
+    ESPL_TRY_DONE(espl_model_make_json(json_object_get(record, "model_config"), checkpoint, &of_model, &model));
     ESPL_TRY_DONE(espl_checkpoint_visit(checkpoint, "model", collect, &all));
-    ESPL_TRY_DONE(collect_base(record, checkpoint, base, &all));
     ESPL_TRY_DONE(write_provenance(record, checkpoint, folder));
-    ESPL_TRY_DONE(espl_safetensors_write(folder, all.items, all.n, shard_bytes));
-    ESPL_TRY_DONE(write_config(record, dtype, folder));
-    ESPL_TRY_DONE(espl_model_card_write(record, folder));
+    ESPL_TRY_DONE(options->adapter ? write_adapter(record, checkpoint, &adapter, model, &all, folder)
+                                   : write_model(record, checkpoint, options, model, &all, folder));
     if (companions != NULL)
         ESPL_TRY_DONE(espl_companions_copy(companions, "", folder));
     else
@@ -161,5 +168,7 @@ done:
     free(companions);
     json_decref(record);
     free_collection(&all);
+    espl_adapter_free(&adapter);
+    espl_model_free(&model);
     return status;
 }

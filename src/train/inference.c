@@ -2,6 +2,7 @@
 
 #include "io/checkpoint.h"
 #include "src/core/buffer.h"
+#include "src/train/adapter.h"
 #include "src/train/base.h"
 #include "src/train/companions.h"
 #include "src/train/weights.h"
@@ -59,7 +60,11 @@ static espl_status model_from_record(const json_t *record, const char *path, esp
     json_t *config = json_object_get(record, "model_config");
     if (!json_is_object(config))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: the record holds no model_config", path);
-    return espl_model_make_json(config, path, &(espl_model_options){0}, model);
+    espl_adapter adapter;
+    ESPL_TRY(espl_adapter_of(record, path, &adapter));
+    espl_status status = espl_model_make_json(config, path, &(espl_model_options){.lora = adapter.lora}, model);
+    espl_adapter_free(&adapter);
+    return status;
 }
 
 /* ---- Finding out what a path is. */

@@ -2,6 +2,7 @@
 
 #include "src/core/buffer.h"
 #include "src/core/log.h"
+#include "src/train/adapter.h"
 #include "src/train/base.h"
 #include "src/train/state_list.h"
 #include "src/train/weights.h"
@@ -134,6 +135,9 @@ static json_t *make_record(const espl_run *run) {
     json_object_set_new(record, "saved", json_string(saved));
     if (run->base != NULL)
         json_object_set(record, "base", run->base);
+    json_t *adapter = espl_adapter_describe(run->config);
+    if (adapter != NULL)
+        json_object_set_new(record, "adapter", adapter);
     free(text);
     return record;
 }

@@ -271,11 +271,13 @@ static espl_status export_model(const espl_run *run) {
     if (!c->checkpoint_export)
         return ESPL_OK;
     int64_t best = c->checkpoint_keep_best ? espl_checkpoints_best(run->saver) : -1, step = best >= 0 ? best : run->counters.step;
+    const espl_export_options options = {
+        .base = c->model_path, .dtype = run->engine.kernels->real, .adapter = c->tune_method == ESPL_TUNE_LORA};
     char *checkpoint = espl_format("%s/checkpoints/step-%08lld", c->run_dir, (long long)step),
-         *folder = espl_format("%s/model", c->run_dir);
-    espl_status status = espl_weights_export(checkpoint, c->model_path, run->engine.kernels->real, folder);
+         *folder = espl_format("%s/%s", c->run_dir, options.adapter ? "adapter" : "model");
+    espl_status status = espl_weights_export(checkpoint, &options, folder);
     if (status == ESPL_OK)
-        ESPL_INFO("the model of step %lld is in %s", (long long)step, folder);
+        ESPL_INFO("the %s of step %lld is in %s", options.adapter ? "adapter" : "model", (long long)step, folder);
     free(checkpoint);
     free(folder);
     return status;

@@ -29,8 +29,8 @@ espl_status espl_weights_model(const char *path, const espl_model_options *optio
  * Errors: data, for a missing tensor, another shape, a non-finite value. */
 espl_status espl_weights_read(const espl_model *model, const char *folder, uint64_t seed, const espl_weights *weights);
 
-/* Local. Takes the weights of a checkpoint, whatever their format and whichever ranks wrote it, and nothing else of it: model.checkpoint. Each
- * piece is checked as it is read. Errors: data, for a missing tensor, another shape, a damaged file; io. */
+/* Local. Takes the weights of a checkpoint, whatever their format and whichever ranks wrote it, and nothing else of it: model.checkpoint.
+ * Each piece is checked as it is read. Errors: data, for a missing tensor, another shape, a damaged file; io. */
 espl_status espl_weights_from_checkpoint(const espl_model *model, const char *path, const espl_weights *weights);
 
 /* Local. Random initialisation, a pure function of the seed. */
@@ -39,10 +39,15 @@ espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl
 /* Local. Copies this rank's master weights, rounded, into the flat space (bf16; nothing to do in fp32). */
 espl_status espl_weights_from_master(const espl_model *model, const espl_weights *weights);
 
-/* Local. Writes a Hugging Face folder from the weights of a checkpoint: safetensors in `dtype`, config.json as it was (with the new dtype),
- * and the companions (tokenizer) of its run. What the checkpoint left frozen is read from its base, or from the folder `base` ("": where the
- * record says). Whatever model was exported to `folder` before is replaced file by file; a base model's
- * folder is refused. */
-espl_status espl_weights_export(const char *checkpoint, const char *base, espl_dtype dtype, const char *folder);
+typedef struct espl_export_options {
+    const char *base; /* where the frozen weights lie now; "": where the record says */
+    espl_dtype dtype; /* of the weights written */
+    bool adapter;     /* the adapter alone, in PEFT's layout, instead of the model */
+} espl_export_options;
+
+/* Local. Writes a Hugging Face folder from the weights of a checkpoint: safetensors, config.json as it was (with the new dtype), and the
+ * companions (tokenizer) of its run. What the checkpoint left frozen is read from its base, low-rank updates are merged. Whatever model was
+ * exported to `folder` before is replaced file by file; a base model's folder is refused. */
+espl_status espl_weights_export(const char *checkpoint, const espl_export_options *options, const char *folder);
 
 #endif

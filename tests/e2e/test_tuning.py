@@ -121,6 +121,41 @@ def the_plan_is_smaller(case):
     check(part["flops_per_step"] < whole["flops_per_step"] and 0 < part["trained_parameters"] < whole["trained_parameters"] == whole["parameters"], f"{plans}")
 
 
+def lora_of(base, **keys):
+    return keys_of(base, **{"tune__train": None, "tune__method": "lora", "tune__targets": ["all-linear"], "tune__rank": 4, "tune__dropout": 0.1, "optim__lr": 1e-2, **keys})
+
+
+def lora_resumed_on_2_4_1_is_undisturbed(case):
+    base = base_of(case)
+    before = digest_of(base)
+    case.train(0, "whole", **lora_of(base))
+    for ranks in (2, 4):
+        case.train(ranks, "pieces", STOPPED, **lora_of(base, train__stop_after=4))
+    case.train(1, "pieces", **lora_of(base))
+    check(case.digest("pieces") == case.digest("whole"), "the resumed run ends in other weights than the undisturbed one")
+    check(digest_of(base) == before, "the base's folder was written to")
+
+
+def lora_merged_is_unmerged(case):
+    base = base_of(case)
+    job = case.train(0, **lora_of(base, tune__dropout=0, checkpoint__export=True, data__valid=[str(case.text)], train__eval_batches=4))
+    ranks = 4 * sum(inputs + outputs for inputs, outputs in ((64, 192), (64, 64), (64, 256), (256, 64)))
+    check(f"trained: {2 * ranks} of" in job.stderr, f"{2 * ranks} parameters should be trained", job)
+    adapter, merged = case.folder / "run" / "adapter", case.folder / "merged"
+    check(sorted(path.name for path in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "espalier.json", "tokenizer.json"],
+          f"the adapter's folder holds {sorted(path.name for path in adapter.iterdir())}")
+    Job(case.folder, 0, "export", case.folder / "run", merged).expect(OK)
+    check(set(tensors_of(merged)) == set(tensors_of(base)), "the merged model has other tensors than the base")
+    losses = []
+    for model in ("run", "merged", "base/model"):
+        job = evaluation_of(case, "--model", case.folder / model)
+        job.expect(OK)
+        losses.append(json.loads(job.stdout)["loss"])
+    check(abs(losses[0] / losses[1] - 1) < 1e-6 < abs(losses[0] / losses[2] - 1), f"losses unmerged, merged, of the base: {losses}")
+    case.start(0, "other", **lora_of(base, tune__targets=["q_proj"])).expect_failure(USAGE, "q_proj", "all-linear")
+    Job(case.folder, 0, "export", "--adapter", case.folder / "base", case.folder / "none").expect_failure(USAGE, "no adapter")
+
+
 if __name__ == "__main__":
-    raise SystemExit(main([only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
+    raise SystemExit(main([lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
                            a_run_and_its_export_say_the_same, a_random_base_is_the_seed, the_plan_is_smaller]))

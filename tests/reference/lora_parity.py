@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""LoRA against PEFT: which matrices get updates, the loss, and the gradient of every A and B, for all families.
+"""LoRA against PEFT: which matrices get updates, the loss, and the gradient of every A and B, for all families; twenty steps of training, from
+and to adapters that PEFT reads, and the merged model.
 
     python lora_parity.py --espalier PROGRAM --build FOLDER
 
 Bounds as in model_parity.py: fp32 within 1e-5 of PEFT in fp64, relative to the tensor's norm."""
+import json
 import subprocess
 import sys
 import tempfile
@@ -13,8 +15,8 @@ import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
 
-from documents import errors, make_document, pack, reference
-from parity_tools import arguments, bert, check, distilbert, error, finish, gpt2, llama, make_model, roberta, t5
+from documents import errors, logits_of, loss_of, make_document, pack, reference
+from parity_tools import TEXT, TOKENIZER, arguments, bert, check, distilbert, error, espalier, finish, gpt2, llama, make_model, roberta, t5, tokenize
 
 RANK, ALPHA = 4, 6
 CASES = {  # name: class, config, targets
@@ -32,6 +34,22 @@ CASES = {  # name: class, config, targets
     "t5-v1.1-all": (tf.T5ForConditionalGeneration, t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False), "all-linear"),
 }
 LENGTHS = [37, 1, 20, 6]
+STEPS, END = 20, 0
+SMALL = dict(vocab_size=2048, bos_token_id=END, eos_token_id=END)
+TRAINED = {  # name: config, targets, rank-stabilised
+    "gpt2": (gpt2(**SMALL), "all-linear", False),
+    "llama-rslora": (llama(**SMALL), "all-linear", True),
+    "llama-k-up": (llama(**SMALL), "k_proj, up_proj", False),
+}
+CONFIG = """
+run: {{threads: 1, dir: {folder}/run}}
+model: {{path: {folder}/base, dropout: 0}}
+data: {{train: {folder}/text.txt, tokenizer: {tokenizer}, cache: {folder}/cache, sequence_length: 32, document: line}}
+train: {{steps: {steps}, micro_batch_tokens: 32, micro_batches: 1, clip_norm: 0}}
+tune: {{method: lora, rank: {rank}, alpha: {alpha}, targets: [{targets}], rank_stabilised: {stabilised}}}
+optim: {{lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, schedule: constant}}
+log: {{tensorboard: false}}
+"""
 
 
 def wrapped(model, targets):
@@ -82,6 +100,54 @@ def compare(name, args, folder, model, tuned, batch, documents, targets):
         check(worst[0] <= bound, f"{name} {dtype}: {len(grads)} gradients, the worst {worst[0]:.1e} ({worst[1]})")
 
 
+def train(args, folder, name, *sets):
+    """Runs; returns the losses of its steps."""
+    words = [w for key in (f"run.dir={folder}/{name}", *sets) for w in ("--set", key)]
+    espalier(args, "train", f"{folder}/config.yaml", *words)
+    with open(f"{folder}/{name}/metrics.jsonl") as lines:
+        return [row["loss"] for row in map(json.loads, lines) if row["event"] == "step"]
+
+
+def adapter_of(model, folder):
+    """The model with an adapter that the program wrote, as PEFT reads it."""
+    return peft.PeftModel.from_pretrained(model, folder, is_trainable=True).double()
+
+
+def compare_training(name, args, folder, config, targets, stabilised):
+    model = make_model(config, f"{folder}/base")
+    line = next(x.strip() for x in open(TEXT) if len(x.split()) > 9)
+    ids = torch.tensor(tokenize(args, [line])[0] + [END])
+    document = dict(ids=ids, targets=torch.cat([ids[1:], torch.tensor([-1])]))
+    open(f"{folder}/text.txt", "w").write(line + "\n")
+    open(f"{folder}/config.yaml", "w").write(CONFIG.format(folder=folder, tokenizer=TOKENIZER, steps=STEPS, rank=RANK, alpha=ALPHA, targets=targets,
+                                                           stabilised=str(stabilised).lower()))
+    train(args, folder, "start", "train.steps=1", "optim.lr=0")
+    tuned = adapter_of(model, f"{folder}/start/adapter")
+    parameters = [p for p in tuned.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    expected = []
+    for _ in range(STEPS):
+        total, weight = loss_of(logits_of(model, document), document)
+        (total / weight).backward()
+        expected.append(float(total / weight))
+        optimizer.step()
+        optimizer.zero_grad()
+    losses = train(args, folder, "run")
+    off = max(abs(a / b - 1) for a, b in zip(losses, expected))
+    check(len(losses) == STEPS and off <= 1e-5 and expected[-1] < 0.9 * expected[0], f"{name}: {STEPS} steps, loss {expected[0]:.3f} to {expected[-1]:.3f}, off by {off:.1e}")
+    written = load_file(f"{folder}/run/adapter/adapter_model.safetensors")
+    mine = {n.replace(".default.", "."): p for n, p in tuned.named_parameters() if p.requires_grad}
+    worst = max(error(written[n], mine[n]) for n in mine)
+    check(set(written) == set(mine) and worst <= 1e-5, f"{name}: {len(mine)} matrices of the adapter, the worst {worst:.1e}")
+    espalier(args, "export", f"{folder}/run", f"{folder}/merged")
+    with torch.no_grad():
+        merged = type(model).from_pretrained(f"{folder}/merged", dtype=torch.float64)
+        off = error(logits_of(merged, document), logits_of(model, document))
+        check(off <= 1e-5, f"{name}: the merged model's logits, off by {off:.1e}")
+        base = type(model).from_pretrained(f"{folder}/base", dtype=torch.float64)
+        check(error(logits_of(base, document), logits_of(model, document)) > 1e-3, f"{name}: the base's logits are others")
+
+
 def main():
     args = arguments(__doc__)
     torch.manual_seed(11)
@@ -92,6 +158,9 @@ def main():
             tuned = wrapped(model, targets)
             save(tuned, folder)
             compare(name, args, folder, model, tuned, pack(documents), documents, targets)
+    for name, (config, targets, stabilised) in TRAINED.items():
+        with tempfile.TemporaryDirectory() as folder:
+            compare_training(name, args, folder, config, targets, stabilised)
     return finish()
 
 

@@ -272,6 +272,13 @@ static int backward_calls(const espl_tape *tape) {
     return n;
 }
 
+/* Opens it with only a selection trained. */
+static espl_status open_part(const char *name, int recompute, const char *selection, tiny *t) {
+    char *train[] = {(char *)(uintptr_t)selection};
+    const espl_model_options options = {.train = train, .n_train = 1};
+    return tiny_open_with(tiny_folder(name), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, recompute, &options, t);
+}
+
 /* Runs it; returns how many parameters are trained. */
 static int compare_part(const tiny *all, tiny *part, size_t selection) {
     bool whole = part->model->frozen_numel == 0;
@@ -287,7 +294,8 @@ static int compare_part(const tiny *all, tiny *part, size_t selection) {
  */
 static void frozen_rows_change_nothing(void **state) {
     (void)state;
-    static const char *const selections[] = {"head", "layers.1", "embeddings", "*norm*", "*.bias", "*EncDecAttention.q.weight", "*relative*", "*"};
+    static const char *const selections[] = {"head",       "layers.1", "embeddings", "*norm*", "*.bias", "*EncDecAttention.q.weight",
+                                             "*relative*", "*"};
     int compared[sizeof selections / sizeof *selections] = {0};
     for (int m = 0; m < N_TINY; m++) {
         tiny all, part;
@@ -295,8 +303,7 @@ static void frozen_rows_change_nothing(void **state) {
         train_once(&all);
         for (size_t s = 0; s < sizeof selections / sizeof *selections; s++)
             for (int recompute = ESPL_RECOMPUTE_NONE; recompute <= ESPL_RECOMPUTE_FULL; recompute++) {
-                if (tiny_open_part(tiny_folder(tiny_names[m]), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, recompute, selections[s],
-                                   &part) == ESPL_OK) /* it has such parameters */
+                if (open_part(tiny_names[m], recompute, selections[s], &part) == ESPL_OK) /* it has such parameters */
                     compared[s] += compare_part(&all, &part, s);
                 tiny_close(&part);
             }
@@ -311,12 +318,79 @@ static void wrong_selections_are_refused(void **state) {
     static const char *const wrong[][2] = {{"layers.7", "layers.7"}, {"nothing.*", "nothing.*"}, {"*q_proj.weight", "one matrix"}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         tiny t;
-        espl_status status =
-            tiny_open_part(tiny_folder("tiny-llama"), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, wrong[i][0], &t);
-        assert_int_equal(status, ESPL_ERR_USAGE);
+        assert_int_equal(open_part("tiny-llama", ESPL_RECOMPUTE_NONE, wrong[i][0], &t), ESPL_ERR_USAGE);
         assert_non_null(strstr(espl_status_message(), wrong[i][1]));
         tiny_close(&t);
     }
+}
+
+/* ---- Low-rank updates. */
+
+static char *all_linear[] = {"all-linear"};
+static const espl_model_options low_rank = {.lora = {.rank = 4, .alpha = 8, .targets = all_linear, .n_targets = 1}};
+
+static void open_low_rank(const char *name, espl_use use, int recompute, tiny *t) {
+    assert_int_equal(tiny_open_with(tiny_folder(name), espl_kernels_cpu(ESPL_F32), use, recompute, &low_rank, t), ESPL_OK);
+}
+
+/* Random Bs; the As are so from the start. */
+static void fill_updates(tiny *t) {
+    espl_rng_key key = {.seed = 5, .purpose = ESPL_RNG_TEST};
+    for (int i = 0; i < t->model->n_params; i++) {
+        const espl_param *p = &t->model->params[i];
+        for (int64_t e = 0; e < p->numel && p->adapts >= 0 && p->init == ESPL_INIT_ZERO; e++)
+            ((float *)t->weights)[tiny_start(t, p) + e] = 0.1f * (float)espl_rng_normal(&key, (uint64_t)(i * 100000 + e));
+    }
+}
+
+/* With every B zero the losses have the bits of the base, and only the Bs have gradients that are not zero. */
+static void updates_of_zero_are_the_base(void **state) {
+    (void)state;
+    for (int m = 0; m < N_TINY; m++) {
+        tiny base, t;
+        open_or_fail(tiny_names[m], espl_kernels_cpu(ESPL_F32), ESPL_USE_EVAL, 0, &base);
+        open_low_rank(tiny_names[m], ESPL_USE_EVAL, 0, &t);
+        train_once(&base);
+        train_once(&t);
+        const espl_life *loss = &t.tape.lives[t.tape.loss];
+        assert_memory_equal(espl_tape_buffer(&base.tape, base.tape.loss), espl_tape_buffer(&t.tape, t.tape.loss), loss->bytes);
+        assert_true(t.model->frozen_numel > 0 && espl_model_trained_numel(t.model) < espl_model_numel(base.model));
+        fill_updates(&t);
+        train_once(&t);
+        assert_memory_not_equal(espl_tape_buffer(&base.tape, base.tape.loss), espl_tape_buffer(&t.tape, t.tape.loss), loss->bytes);
+        tiny_close(&base);
+        tiny_close(&t);
+    }
+}
+
+/* What is changed in place is changed again where it is computed again. */
+static void updates_recompute_to_the_same_bits(void **state) {
+    (void)state;
+    for (int m = 0; m < N_TINY; m++) {
+        tiny none, other;
+        open_low_rank(tiny_names[m], ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &none);
+        fill_updates(&none);
+        train_once(&none);
+        for (int recompute = ESPL_RECOMPUTE_SELECTIVE; recompute <= ESPL_RECOMPUTE_FULL; recompute++) {
+            open_low_rank(tiny_names[m], ESPL_USE_TRAIN, recompute, &other);
+            fill_updates(&other);
+            train_once(&other);
+            assert_memory_equal(none.gradients, other.gradients, (size_t)espl_model_flat_size(none.model, 1) * sizeof(float));
+            tiny_close(&other);
+        }
+        tiny_close(&none);
+    }
+}
+
+static void wrong_targets_are_refused(void **state) {
+    (void)state;
+    char *targets[] = {"q_prog"};
+    const espl_model_options options = {.lora = {.rank = 2, .alpha = 2, .targets = targets, .n_targets = 1}};
+    tiny t;
+    assert_int_equal(tiny_open_with(tiny_folder("tiny-llama"), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, 0, &options, &t),
+                     ESPL_ERR_USAGE);
+    assert_non_null(strstr(espl_status_message(), "q_prog"));
+    tiny_close(&t);
 }
 
 /* Running twice without `fresh` doubles every gradient. */
@@ -364,6 +438,9 @@ int main(void) {
         cmocka_unit_test(recompute_changes_nothing),
         cmocka_unit_test(frozen_rows_change_nothing),
         cmocka_unit_test(wrong_selections_are_refused),
+        cmocka_unit_test(updates_of_zero_are_the_base),
+        cmocka_unit_test(updates_recompute_to_the_same_bits),
+        cmocka_unit_test(wrong_targets_are_refused),
         cmocka_unit_test(gradients_accumulate),
         cmocka_unit_test(lives_do_not_meet),
     };

@@ -124,11 +124,10 @@ static inline espl_status tiny_read_batch(tiny *t) {
     return ESPL_OK;
 }
 
-/* Model and weights alone; with a selection only that is trained. */
-static inline espl_status tiny_open_weights(const char *folder, const espl_kernels *kernels, const char *selection, tiny *t) {
-    char *train[] = {(char *)(uintptr_t)selection};
+/* Model and weights alone; NULL: all of it is trained. */
+static inline espl_status tiny_open_weights(const char *folder, const espl_kernels *kernels, const espl_model_options *options, tiny *t) {
     memset(t, 0, sizeof *t);
-    ESPL_TRY(espl_weights_model(folder, &(espl_model_options){.train = train, .n_train = selection != NULL}, &t->model));
+    ESPL_TRY(espl_weights_model(folder, options != NULL ? options : &(espl_model_options){0}, &t->model));
     ESPL_TRY(espl_model_reach(t->model, t->model->dims.positions < TINY_POSITIONS ? t->model->dims.positions : TINY_POSITIONS));
     size_t flat = (size_t)espl_model_flat_size(t->model, 1);
     t->weights = espl_calloc((size_t)espl_model_weights_size(t->model, 1), espl_dtype_size(kernels->real));
@@ -141,10 +140,10 @@ static inline espl_status tiny_open_weights(const char *folder, const espl_kerne
     return ESPL_OK;
 }
 
-/* The golden's batch, and a tape bound and ready to run; with a selection only that is trained. */
-static inline espl_status tiny_open_part(const char *folder, const espl_kernels *kernels, espl_use use, int recompute,
-                                         const char *selection, tiny *t) {
-    ESPL_TRY(tiny_open_weights(folder, kernels, selection, t));
+/* The golden's batch, and a tape bound and ready to run. */
+static inline espl_status tiny_open_with(const char *folder, const espl_kernels *kernels, espl_use use, int recompute,
+                                         const espl_model_options *options, tiny *t) {
+    ESPL_TRY(tiny_open_weights(folder, kernels, options, t));
     char *path = espl_format("%s/golden.safetensors", folder);
     espl_status status = espl_safetensors_open(path, &t->tensors);
     free(path);
@@ -162,7 +161,7 @@ static inline espl_status tiny_open_part(const char *folder, const espl_kernels 
 }
 
 static inline espl_status tiny_open(const char *folder, const espl_kernels *kernels, espl_use use, int recompute, tiny *t) {
-    return tiny_open_part(folder, kernels, use, recompute, NULL, t);
+    return tiny_open_with(folder, kernels, use, recompute, NULL, t);
 }
 
 static inline double tiny_at(const void *base, espl_dtype dtype, int64_t i) {

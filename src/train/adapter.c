@@ -1,0 +1,191 @@
+#include "src/train/adapter.h"
+
+#include "src/core/buffer.h"
+#include "src/model/lora.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- In a record. */
+
+json_t *espl_adapter_describe(const espl_config *config) {
+    if (config->tune_method != ESPL_TUNE_LORA)
+        return NULL;
+    json_t *targets = json_array();
+    for (int64_t i = 0; i < config->tune_targets.n; i++)
+        json_array_append_new(targets, json_string(config->tune_targets.items[i]));
+    return json_pack("{s:s, s:I, s:f, s:f, s:b, s:o}", "method", "lora", "rank", (json_int_t)config->tune_rank, "alpha", config->tune_alpha,
+                     "dropout", config->tune_dropout, "rank_stabilised", config->tune_rank_stabilised, "targets", targets);
+}
+
+espl_status espl_adapter_of(const json_t *record, const char *path, espl_adapter *adapter) {
+    const json_t *about = json_object_get(record, "adapter");
+    espl_lora_options *lora = &adapter->lora;
+    json_int_t rank;
+    json_t *targets;
+    int stabilised;
+    *adapter = (espl_adapter){0};
+    if (about == NULL)
+        return ESPL_OK;
+    if (json_unpack((json_t *)(uintptr_t)about, "{s:I, s:F, s:F, s:b, s:o}", "rank", &rank, "alpha", &lora->alpha, "dropout",
+                    &lora->dropout, "rank_stabilised", &stabilised, "targets", &targets) != 0 ||
+        !json_is_array(targets))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: what its record says of the adapter cannot be read", path);
+    lora->rank = rank;
+    lora->rank_stabilised = stabilised;
+    lora->n_targets = (int64_t)json_array_size(targets);
+    adapter->targets = espl_calloc((size_t)lora->n_targets + 1, sizeof *adapter->targets);
+    for (int64_t i = 0; i < lora->n_targets; i++) {
+        const char *target = json_string_value(json_array_get(targets, (size_t)i));
+        adapter->targets[i] = espl_strdup(target != NULL ? target : "");
+    }
+    lora->targets = adapter->targets;
+    return ESPL_OK;
+}
+
+void espl_adapter_free(espl_adapter *adapter) {
+    for (int64_t i = 0; i < adapter->lora.n_targets; i++)
+        free(adapter->targets[i]);
+    free(adapter->targets);
+    *adapter = (espl_adapter){0};
+}
+
+/* ---- Merging. */
+
+static espl_tensor_out *find(const espl_collection *all, const char *name) {
+    for (int64_t i = 0; i < all->n; i++)
+        if (strcmp(all->items[i].name, name) == 0)
+            return &all->items[i];
+    return NULL;
+}
+
+static float *as_floats(const espl_tensor_out *tensor, espl_dtype dtype) {
+    size_t n = (size_t)(tensor->shape[0] * tensor->shape[1]);
+    float *values = espl_malloc(n * sizeof *values);
+    espl_dtype_convert(values, ESPL_F32, tensor->data, dtype, n);
+    return values;
+}
+
+/* W[o][i], or W[i][o], += scale sum over r of B[o][r] A[r][i] */
+static void add_product(const espl_tensor_out *a, const espl_tensor_out *b, espl_dtype dtype, float scale, bool out_in, float *w) {
+    int64_t outputs = b->shape[0], rank = b->shape[1], inputs = a->shape[1];
+    float *down = as_floats(a, dtype), *up = as_floats(b, dtype);
+    for (int64_t o = 0; o < outputs; o++)
+        for (int64_t i = 0; i < inputs; i++) {
+            double sum = 0.0;
+            for (int64_t r = 0; r < rank; r++)
+                sum += (double)up[o * rank + r] * (double)down[r * inputs + i];
+            w[out_in ? o * inputs + i : i * outputs + o] += (float)((double)scale * sum);
+        }
+    free(down);
+    free(up);
+}
+
+static void take_out(espl_collection *all, espl_tensor_out *tensor) {
+    free((void *)(uintptr_t)tensor->name);
+    free((void *)(uintptr_t)tensor->data);
+    memmove(tensor, tensor + 1, (size_t)(all->items + all->n - tensor - 1) * sizeof *tensor);
+    all->n--;
+}
+
+void espl_adapter_merge(const espl_model *model, espl_collection *all) {
+    bool out_in = model->family->weight_layout == ESPL_OUT_IN;
+    for (int i = 0; i < model->n_params; i++) {
+        const espl_param *p = &model->params[i];
+        if (p->lora_a < 0)
+            continue;
+        const char *names[] = {model->params[p->lora_a].name, model->params[p->lora_b].name};
+        espl_tensor_out *matrix = find(all, p->name);
+        float *w = as_floats(matrix, all->dtype);
+        add_product(find(all, names[0]), find(all, names[1]), all->dtype, espl_lora_scale(&model->lora), out_in, w);
+        espl_dtype_convert((void *)(uintptr_t)matrix->data, all->dtype, w, ESPL_F32, (size_t)p->numel);
+        free(w);
+        for (int k = 0; k < 2; k++)
+            take_out(all, find(all, names[k]));
+    }
+}
+
+/* ---- As an adapter. */
+
+static json_t *target_modules(const espl_model *model) {
+    json_t *modules = json_array();
+    for (int i = 0; i < model->n_params; i++) {
+        const espl_param *p = &model->params[i];
+        if (p->lora_a >= 0)
+            json_array_append_new(modules, json_stringn(p->name, strlen(p->name) - strlen(".weight")));
+    }
+    return modules;
+}
+
+/* Modules that are trained whole: PEFT saves them beside the updates. */
+static json_t *saved_modules(const espl_model *model) {
+    json_t *modules = json_array();
+    char last[ESPL_MAX_NAME] = "";
+    for (int i = 0; i < model->n_params; i++) {
+        const espl_param *p = &model->params[i];
+        int length = (int)(strrchr(p->name, '.') - p->name);
+        if (p->frozen || p->adapts >= 0 || (strncmp(last, p->name, (size_t)length) == 0 && last[length] == '\0'))
+            continue;
+        snprintf(last, sizeof last, "%.*s", length, p->name);
+        json_array_append_new(modules, json_string(last));
+    }
+    return modules;
+}
+
+static const char *task_of(const espl_model *model) {
+    switch (model->head->head) {
+    case ESPL_HEAD_LM: return "CAUSAL_LM";
+    case ESPL_HEAD_CLASSIFICATION: return "SEQ_CLS";
+    case ESPL_HEAD_SEQ2SEQ: return "SEQ_2_SEQ_LM";
+    default: return NULL;
+    }
+}
+
+static json_t *adapter_config(const espl_model *model, const espl_adapter *adapter, const char *base) {
+    const espl_lora_options *lora = &adapter->lora;
+    json_t *saved = saved_modules(model), *config;
+    const char *task = task_of(model);
+    config = json_pack("{s:s, s:s, s:s?, s:I, s:f, s:f, s:b, s:s, s:b, s:b, s:b, s:o}", "peft_type", "LORA", "base_model_name_or_path",
+                       base, "task_type", task, "r", (json_int_t)lora->rank, "lora_alpha", lora->alpha, "lora_dropout", lora->dropout,
+                       "use_rslora", lora->rank_stabilised, "bias", "none", "fan_in_fan_out", model->family->weight_layout == ESPL_IN_OUT,
+                       "init_lora_weights", 1, "inference_mode", 1, "target_modules", target_modules(model));
+    json_object_set_new(config, "modules_to_save", json_array_size(saved) > 0 ? saved : json_null());
+    if (json_array_size(saved) == 0)
+        json_decref(saved);
+    return config;
+}
+
+static espl_status write_config(json_t *config, const char *folder) {
+    char *path = espl_format("%s/adapter_config.json", folder);
+    espl_status status = ESPL_OK;
+    if (json_dump_file(config, path, JSON_INDENT(2)) != 0)
+        status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", path, strerror(errno));
+    free(path);
+    return status;
+}
+
+static espl_status write_tensors(const espl_collection *trained, const char *folder) {
+    char *path = espl_format("%s/adapter_model.safetensors", folder);
+    espl_tensor_out *items = espl_calloc((size_t)trained->n + 1, sizeof *items);
+    for (int64_t i = 0; i < trained->n; i++) {
+        items[i] = trained->items[i];
+        items[i].name = espl_format("base_model.model.%s", trained->items[i].name);
+    }
+    espl_status status = espl_safetensors_write_file(path, items, trained->n);
+    for (int64_t i = 0; i < trained->n; i++)
+        free((void *)(uintptr_t)items[i].name);
+    free(items);
+    free(path);
+    return status;
+}
+
+espl_status espl_adapter_write(const espl_model *model, const espl_adapter *adapter, const espl_collection *trained, const char *base,
+                               const char *folder) {
+    json_t *config = adapter_config(model, adapter, base);
+    espl_status status = write_tensors(trained, folder);
+    if (status == ESPL_OK)
+        status = write_config(config, folder);
+    json_decref(config);
+    return status;
+}

@@ -1,6 +1,6 @@
 #include "src/model/model.h"
 #include "src/model/freeze.h"
-#include "src/model/lora.h"
+#include "src/model/low_rank.h"
 #include "src/model/model_config.h"
 
 #include "src/core/arena.h"

@@ -26,7 +26,7 @@ typedef struct espl_param {
     espl_init init;
     bool decay, joined; /* joined: follows the parameter before it without a gap */
     bool head;          /* of the head's table */
-    int adapts;         /* the parameter whose low-rank update this is a part of (lora.h); -1: it is the model's own */
+    int adapts;         /* the parameter whose low-rank update this is a part of (low_rank.h); -1: it is the model's own */
     int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
     bool frozen;        /* not trained: it lies behind all buckets (its number is n_buckets), on every rank */
 } espl_param;
@@ -52,7 +52,7 @@ typedef struct espl_row {
     espl_attrs attrs;
 } espl_row;
 
-/* Low-rank updates of matrices instead of their training (lora.h). */
+/* Low-rank updates of matrices instead of their training (low_rank.h). */
 typedef struct espl_lora_options {
     int64_t rank; /* 0: none */
     double alpha, dropout;

@@ -1,7 +1,7 @@
 #include "src/train/adapter.h"
 
 #include "src/core/buffer.h"
-#include "src/model/lora.h"
+#include "src/model/low_rank.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,10 +1,10 @@
-/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,TARGET...]]: one forward and backward pass of a Hugging Face folder, for
- * scripts.
+/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,TARGET...]]: one forward and backward pass of a Hugging
+ * Face folder, for scripts.
  *
  * INPUT holds ids (int64 [n]) and segments (int64 [s + 1]), and what the model needs of: targets, types [n], labels [s], weights (float
  * [s]), source_ids, source_segments. OUTPUT_FOLDER gets model.safetensors with logits [rows, V], loss [rows], hidden (of an encoder, what
- * the last layer leaves, [n, D]) and, under its name, the gradient of the mean loss for every parameter that is trained, all fp64. Dropout is off. With a rank, low-rank updates of
- * the targets are trained alone; the folder holds them among its tensors. */
+ * the last layer leaves, [n, D]) and, under its name, the gradient of the mean loss for every parameter that is trained, all fp64. Dropout
+ * is off. With a rank, low-rank updates of the targets are trained alone; the folder holds them among its tensors. */
 #include "io/safetensors.h"
 #include "src/config/config.h"
 #include "src/core/buffer.h"

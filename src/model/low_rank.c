@@ -1,4 +1,4 @@
-#include "src/model/lora.h"
+#include "src/model/low_rank.h"
 
 #include <fnmatch.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* LoRA as rows (Hu et al. 2021): a matrix W gets A [rank, inputs] and B [outputs, rank], and what its row computes gets
  * scale (drop(x) A^T) B^T. Matrices that are used as one (q, k, v) have their As side by side, so they are one product, too. */
-#ifndef ESPL_MODEL_LORA_H
-#define ESPL_MODEL_LORA_H
+#ifndef ESPL_MODEL_LOW_RANK_H
+#define ESPL_MODEL_LOW_RANK_H
 
 #include "src/model/model.h"
 

@@ -340,9 +340,9 @@ def automatic(case, driver):
 
 def failures_under_way(case):
     """A kernel, a sum over ranks or a rank that fails: the job ends with a line that says what, and does not hang."""
-    one = ["sh", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then export EMU_LAUNCH_FAIL=adamw; fi; exec "$@"', "sh"]
+    one = ["sh", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then export EMU_LAUNCH_FAIL=update_all; fi; exec "$@"', "sh"]
     case.model.write_text(json.dumps(GPT2), encoding="utf-8")
-    text = start(case, 0, "kernel", environment={"EMU_LAUNCH_FAIL": "adamw"}, **WINDOWS).expect(IO, "GPU 0 failed")
+    text = start(case, 0, "kernel", environment={"EMU_LAUNCH_FAIL": "update_all"}, **WINDOWS).expect(IO, "GPU 0 failed")
     check("illegal memory access" in text, f"the line does not say what failed: {text}")
     failing = case.start(2, "one", before=one, environment=GPUS, **{**TINY, **WINDOWS})
     check(failing.finish() != OK and "illegal memory access" in failing.stderr and "rank 1" in failing.stderr, "the failure of rank 1 is not told", failing)

@@ -74,7 +74,7 @@ def the_export_is_what_was_measured(case):
     for how, result in found.items():
         check(result["loss"] == last["valid_loss"] and result["tokens"] == last["valid_tokens"],
               f"eval ({how}) finds {result}, the run's last evaluation was {last}")
-    check(sorted(os.listdir(case.folder / "run" / "model")) == ["config.json", "espalier.json", "model.safetensors", "tokenizer.json"],
+    check(sorted(os.listdir(case.folder / "run" / "model")) == ["README.md", "config.json", "espalier.json", "model.safetensors", "tokenizer.json"],
           f"the export holds {os.listdir(case.folder / 'run' / 'model')}")
 
 

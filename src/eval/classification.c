@@ -192,15 +192,27 @@ static bool better(const espl_threshold *a, const espl_threshold *b, espl_thresh
     return other_a > other_b;
 }
 
+/* What a threshold gives that was chosen elsewhere. */
+static espl_threshold judge(const scored *s, int64_t n, int64_t positives, float value) {
+    margins m = {.gold = positives};
+    for (int64_t i = 0; i < n; i++) {
+        m.predicted += s[i].score >= value;
+        m.right += s[i].score >= value && s[i].positive;
+    }
+    espl_class_scores at = scores_of(m);
+    return (espl_threshold){.threshold = value, .precision = at.precision, .recall = at.recall, .f1 = at.f1, .reached = true};
+}
+
 espl_threshold espl_choose_threshold(const float *score, const bool *positive, int64_t n, espl_threshold_goal goal, double least) {
     scored *s = sorted_scores(score, positive, n);
     int64_t positives = 0, left = 0, p;
     for (int64_t i = 0; i < n; i++)
         positives += s[i].positive;
     ESPL_ASSERT(positives > 0, "no positive example among %lld", (long long)n);
-    espl_threshold best = {0};
+    bool fixed = goal == ESPL_THRESHOLD_FIXED;
+    espl_threshold best = fixed ? judge(s, n, positives, (float)least) : (espl_threshold){0};
     left = positives;
-    for (int64_t i = 0, m; i < n; i += m) {
+    for (int64_t i = 0, m; i < n && !fixed; i += m) {
         m = tied(s, i, n, &p);
         espl_class_scores at = scores_of((margins){.right = left, .gold = positives, .predicted = n - i});
         espl_threshold t = {.threshold = s[i].score, .precision = at.precision, .recall = at.recall, .f1 = at.f1};

@@ -55,7 +55,12 @@ typedef struct espl_calibration_bin {
 double espl_calibrate(const float *confidence, const bool *right, int64_t n, espl_calibration_bin *bins, int n_bins);
 
 /* What a threshold on the positive class's probability must reach. */
-typedef enum espl_threshold_goal { ESPL_THRESHOLD_F1, ESPL_THRESHOLD_PRECISION, ESPL_THRESHOLD_RECALL } espl_threshold_goal;
+typedef enum espl_threshold_goal {
+    ESPL_THRESHOLD_F1,
+    ESPL_THRESHOLD_PRECISION,
+    ESPL_THRESHOLD_RECALL,
+    ESPL_THRESHOLD_FIXED
+} espl_threshold_goal;
 
 typedef struct espl_threshold {
     float threshold; /* positive from here up */
@@ -64,7 +69,7 @@ typedef struct espl_threshold {
 } espl_threshold;
 
 /* Local. The threshold with the best F1; or with at least `least` precision and the most recall; or with at least `least` recall and the
- * most precision. Thresholds are scores that occur. Needs one positive example. */
+ * most precision; those are scores that occur. FIXED: what the threshold `least`, chosen elsewhere, gives. Needs one positive example. */
 espl_threshold espl_choose_threshold(const float *score, const bool *positive, int64_t n, espl_threshold_goal goal, double least);
 
 #endif

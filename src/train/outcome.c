@@ -58,11 +58,13 @@ static espl_status find_positive(const espl_config *config, const espl_labels *l
 static espl_status report_of_classes(const espl_config *config, const espl_labels *labels, const espl_predictions *p, json_t **report) {
     static const espl_threshold_goal goals[] = {[ESPL_EVAL_THRESHOLD_F1] = ESPL_THRESHOLD_F1,
                                                 [ESPL_EVAL_THRESHOLD_PRECISION] = ESPL_THRESHOLD_PRECISION,
-                                                [ESPL_EVAL_THRESHOLD_RECALL] = ESPL_THRESHOLD_RECALL};
+                                                [ESPL_EVAL_THRESHOLD_RECALL] = ESPL_THRESHOLD_RECALL,
+                                                [ESPL_EVAL_THRESHOLD_FIXED] = ESPL_THRESHOLD_FIXED};
+    bool fixed = config->eval_threshold == ESPL_EVAL_THRESHOLD_FIXED;
     espl_class_report_options options = {.mean = (espl_mean)config->eval_mean,
                                          .threshold = config->eval_threshold != ESPL_EVAL_THRESHOLD_NONE,
                                          .goal = goals[config->eval_threshold],
-                                         .least = config->eval_threshold_least};
+                                         .least = fixed ? config->eval_threshold_value : config->eval_threshold_least};
     const espl_class_examples examples = {
         .n = p->n, .classes = p->classes, .gold = p->gold, .probabilities = p->probabilities, .labels = (const char *const *)labels->names};
     ESPL_TRY(find_positive(config, labels, &options.positive));

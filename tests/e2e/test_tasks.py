@@ -235,6 +235,10 @@ def recipes_learn(case):
     job.expect(OK)
     threshold = json.loads((case.folder / "out" / "evaluation.json").read_text(encoding="utf-8"))["threshold"]
     check(f"threshold {threshold['threshold']:.6f} of spam: precision {threshold['precision']:.6f}" in job.stdout, job.stdout)
+    chosen = ["--set", "eval.threshold=fixed", "--set", f"eval.threshold_value={threshold['threshold']!r}"]
+    job = Job(case.folder, 0, "eval", "configs/spam_filter.yaml", "--model", "runs/spam-filter/model", "--json", *chosen)
+    job.expect(OK)
+    check(json.loads(job.stdout)["threshold"] == {**threshold, "reached": True}, f"the threshold that was chosen, judged by itself: {job.stdout}, {threshold}")
     if not LIGHT:
         check(not any(map(no_classifier, found.values())), f"{ {name: (e['scores'], e['confusion']) for name, e in found.items()} }")
         check(found["spam_filter"]["threshold"]["reached"] and found["screening"]["threshold"]["reached"], "a threshold is not what was asked for")

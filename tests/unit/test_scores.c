@@ -178,7 +178,11 @@ static void thresholds_by_hand(void **state) {
     (void)state;
     const float score[] = {0.9f, 0.8f, 0.8f, 0.6f, 0.4f, 0.2f};
     const bool positive[] = {true, true, false, true, false, false};
-    espl_threshold t = espl_choose_threshold(score, positive, 6, ESPL_THRESHOLD_PRECISION, 0.7);
+    espl_threshold t = espl_choose_threshold(score, positive, 6, ESPL_THRESHOLD_FIXED, 0.6);
+    assert_true(t.reached && t.threshold == 0.6f && t.precision == 0.75 && t.recall == 1.0);
+    t = espl_choose_threshold(score, positive, 6, ESPL_THRESHOLD_FIXED, 0.95);
+    assert_true(t.reached && t.precision == 0.0 && t.recall == 0.0);
+    t = espl_choose_threshold(score, positive, 6, ESPL_THRESHOLD_PRECISION, 0.7);
     assert_true(t.reached && t.threshold == 0.6f && t.precision == 0.75 && t.recall == 1.0);
     t = espl_choose_threshold(score, positive, 6, ESPL_THRESHOLD_PRECISION, 0.9);
     assert_true(t.reached && t.threshold == 0.9f && t.precision == 1.0);

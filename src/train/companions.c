@@ -70,6 +70,13 @@ espl_status espl_companions_copy(const char *tokenizer, const char *model, const
     return model[0] != '\0' ? copy_named(model, folder, GENERATION) : ESPL_OK;
 }
 
+espl_status espl_companions_template(const char *template, const char *folder) {
+    char *to = espl_format("%s/chat_template.jinja", folder);
+    espl_status status = copy_file(template, to);
+    free(to);
+    return status;
+}
+
 char *espl_companions_of(const char *checkpoint) {
     struct stat info;
     char *folder = espl_format("%s/../../tokenizer", checkpoint), *file = espl_format("%s/tokenizer.json", folder);

@@ -11,6 +11,9 @@
  * `model` (a Hugging Face folder, or "") when it is there. Files that do not exist are left out. Errors: io. */
 espl_status espl_companions_copy(const char *tokenizer, const char *model, const char *folder);
 
+/* Local. A chat template of its own goes into `folder` as chat_template.jinja, in the place of one that was there. Errors: io. */
+espl_status espl_companions_template(const char *template, const char *folder);
+
 /* Local. The companions of a checkpoint: `tokenizer` beside the `checkpoints` that it lies in; NULL when there is none. The caller frees.
  */
 char *espl_companions_of(const char *checkpoint);

@@ -159,6 +159,8 @@ static espl_status keep_companions(const espl_run *run) {
     const espl_config *c = run->config;
     char *folder = espl_format("%s/tokenizer", c->run_dir);
     espl_status status = espl_companions_copy(c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path, c->model_path, folder);
+    if (status == ESPL_OK && c->data_chat_template[0] != '\0')
+        status = espl_companions_template(c->data_chat_template, folder);
     free(folder);
     return status;
 }

@@ -17,8 +17,9 @@ recipe="configs/chat_support.yaml --set run.dir=$work/run --set data.cache=$work
 grep -q '^\[\[\[system\]$' "$work/shown" || fail "what is not learned is in brackets: $(cat "$work/shown")"
 grep -q '^\]\]Gladly.*<|endoftext|>\[\[$' "$work/shown" || fail "an answer is learned up to its end: $(cat "$work/shown")"
 
-"$espalier" train $recipe --set train.steps=2 --set train.eval_every=0 --set train.micro_batches=1 --set checkpoint.export=false \
+"$espalier" train $recipe --set train.steps=2 --set train.eval_every=0 --set train.micro_batches=1 \
     > "$work/log" 2>&1 || fail "train: $(tail -3 "$work/log")"
+cmp -s configs/data/support_chat.jinja "$work/run/model/chat_template.jinja" || fail "the template did not go into the export"
 grep -q 'validation loss' "$work/log" || fail "no evaluation: $(tail -3 "$work/log")"
 
 {

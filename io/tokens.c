@@ -88,7 +88,7 @@ static espl_status bind_sets(const espl_store_layout *layout, const char *path, 
     const int64_t *cut = set_at(tokens, &sets[ESPL_STORE_CUT]);
     tokens->n_cut = cut != NULL ? cut[0] : 0;
     tokens->n_lost = cut != NULL ? cut[1] : 0;
-    tokens->n_left_out = sets[ESPL_STORE_CUT].n > 2 ? cut[2] : 0;
+    tokens->n_left_out = cut != NULL && sets[ESPL_STORE_CUT].n > 2 ? cut[2] : 0;
     if (names->n > 0 && !espl_labels_unpack(set_at(tokens, names), (size_t)names->n, &tokens->names))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: names does not end in a NUL, expected one behind each label", path);
     return ESPL_OK;

@@ -152,8 +152,10 @@ static espl_status parse_primary(parser *p, node **out) {
     if (is_operator(p, "("))
         return parse_brackets(p, out);
     bool list = is_operator(p, "[");
-    if (!list && !is_operator(p, "{"))
-        return espl__jinja_unexpected(p, "a value");
+    if (!list && !is_operator(p, "{")) {
+        espl__jinja_unexpected(p, "a value");
+        return ESPL_ERR_DATA;
+    }
     *out = espl__jinja_node_make(p, list ? ESPL__JINJA_LIST : ESPL__JINJA_MAPPING);
     p->at++;
     return list ? parse_elements(p, "]", *out) : parse_mapping(p, *out);
@@ -279,7 +281,7 @@ static bool argument_follows(const parser *p) {
 }
 
 static espl_status parse_test(parser *p, node **out) {
-    node *test = espl__jinja_node_make(p, ESPL__JINJA_TEST), *argument;
+    node *test = espl__jinja_node_make(p, ESPL__JINJA_TEST), *argument = NULL;
     p->at++;
     test->a = *out;
     test->negated = take_name(p, "not");

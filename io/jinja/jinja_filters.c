@@ -132,7 +132,7 @@ ESPL__JINJA_CALL(espl__jinja_capitalize) { return (void)a, change_case(r, at, of
 
 /* Each word's first letter; words begin behind blanks, hyphens and opening brackets. */
 static ESPL__JINJA_CALL(filter_title) {
-    value lower;
+    value lower = {0};
     (void)a;
     ESPL_TRY(change_case(r, at, of, false, false, &lower));
     espl_buffer text = {0};
@@ -485,7 +485,7 @@ static espl_status map_all(run *r, const node *at, const json_t *elements, const
     if (arguments->n == 0 || (named && !known))
         return espl__jinja_fail(r, at, "'map' needs a filter's name, or attribute= and default=");
     for (size_t i = 0; i < json_array_size(elements); i++) {
-        value item = espl__jinja_borrow(json_array_get(elements, i)), mapped;
+        value item = espl__jinja_borrow(json_array_get(elements, i)), mapped = {0};
         ESPL_TRY(espl__jinja_step(r, at));
         r->depth++;
         espl_status status = map_one(r, at, &item, arguments, &mapped);

@@ -66,7 +66,7 @@ static espl_status order(const run *r, const node *at, const value *of, const va
 
 #define ORDER_TEST(name, condition)                                                                                                        \
     static ESPL__JINJA_CALL(name) {                                                                                                        \
-        int o;                                                                                                                             \
+        int o = 0;                                                                                                                         \
         ESPL_TRY(order(r, at, of, &a[0], &o));                                                                                             \
         return give(condition, out);                                                                                                       \
     }

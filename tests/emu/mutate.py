@@ -99,7 +99,7 @@ MUTATIONS = [
     ("pool.cu", "the first token of the next segment", "fast", ("p.segments[row + 1] - 1", "p.segments[row + 1]"), QUICK),
     ("glu.cu", "dropout of the gate's elements", "fast", ("dropout_apply(drop, (uint64_t)at, g)", "dropout_apply(drop, (uint64_t)gate_at, g)"), False),
     ("qkv.cu", "gradients are turned forward", "fast",
-     ("rotate_rows<float>(args, args->dout[0], -1.0f)", "rotate_rows<float>(args, args->dout[0], 1.0f)"), QUICK),
+     ("rotate_rows<float>(args, args->dout[0], -1.0f);\n    espl__cuda_linear", "rotate_rows<float>(args, args->dout[0], 1.0f);\n    espl__cuda_linear"), QUICK),
     ("qkv.cu", "wrong head", "fast", ("row + i / stretches * shape.d + element", "row + i / stretches * shape.half + element"), False),
     ("qkv.cu", "positions are places in the batch", "fast", ("(int64_t)positions[blockIdx.x]", "(int64_t)blockIdx.x"), False),
     ("mlp_lt.c", "what is between is not made again for backward", "fast", ("if (args->dparam[2] != NULL)\n        activate(&m);", ""), QUICK),

@@ -19,13 +19,18 @@ json_t *espl_adapter_describe(const espl_config *config) {
                      "dropout", config->tune_dropout, "rank_stabilised", config->tune_rank_stabilised, "targets", targets);
 }
 
-espl_status espl_adapter_of(const json_t *record, const char *path, espl_adapter *adapter) {
+/* What a record says of updates; zeroed: none. */
+typedef struct adapter {
+    espl_lora_options lora; /* its targets are those below */
+    char **targets;
+} adapter;
+
+static espl_status read_record(const json_t *record, const char *path, adapter *out) {
     const json_t *about = json_object_get(record, "adapter");
-    espl_lora_options *lora = &adapter->lora;
+    espl_lora_options *lora = &out->lora;
     json_int_t rank;
     json_t *targets;
     int stabilised;
-    *adapter = (espl_adapter){0};
     if (about == NULL)
         return ESPL_OK;
     if (json_unpack((json_t *)(uintptr_t)about, "{s:I, s:F, s:F, s:b, s:o}", "rank", &rank, "alpha", &lora->alpha, "dropout",
@@ -35,20 +40,27 @@ espl_status espl_adapter_of(const json_t *record, const char *path, espl_adapter
     lora->rank = rank;
     lora->rank_stabilised = stabilised;
     lora->n_targets = (int64_t)json_array_size(targets);
-    adapter->targets = espl_calloc((size_t)lora->n_targets + 1, sizeof *adapter->targets);
+    out->targets = espl_calloc((size_t)lora->n_targets + 1, sizeof *out->targets);
     for (int64_t i = 0; i < lora->n_targets; i++) {
         const char *target = json_string_value(json_array_get(targets, (size_t)i));
-        adapter->targets[i] = espl_strdup(target != NULL ? target : "");
+        out->targets[i] = espl_strdup(target != NULL ? target : "");
     }
-    lora->targets = adapter->targets;
+    lora->targets = out->targets;
     return ESPL_OK;
 }
 
-void espl_adapter_free(espl_adapter *adapter) {
-    for (int64_t i = 0; i < adapter->lora.n_targets; i++)
-        free(adapter->targets[i]);
-    free(adapter->targets);
-    *adapter = (espl_adapter){0};
+espl_status espl_adapter_model(const json_t *record, const char *path, espl_model **model) {
+    json_t *config = json_object_get(record, "model_config");
+    adapter updates = {0};
+    if (!json_is_object(config))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: the record holds no model_config", path);
+    espl_status status = read_record(record, path, &updates);
+    if (status == ESPL_OK)
+        status = espl_model_make_json(config, path, &(espl_model_options){.lora = updates.lora}, model);
+    for (int64_t i = 0; i < updates.lora.n_targets; i++)
+        free(updates.targets[i]);
+    free(updates.targets);
+    return status;
 }
 
 /* ---- Merging. */
@@ -83,8 +95,6 @@ static void add_product(const espl_tensor_out *a, const espl_tensor_out *b, espl
 }
 
 static void take_out(espl_collection *all, espl_tensor_out *tensor) {
-    free((void *)(uintptr_t)tensor->name);
-    free((void *)(uintptr_t)tensor->data);
     memmove(tensor, tensor + 1, (size_t)(all->items + all->n - tensor - 1) * sizeof *tensor);
     all->n--;
 }
@@ -142,8 +152,8 @@ static const char *task_of(const espl_model *model) {
     }
 }
 
-static json_t *adapter_config(const espl_model *model, const espl_adapter *adapter, const char *base) {
-    const espl_lora_options *lora = &adapter->lora;
+static json_t *adapter_config(const espl_model *model, const char *base) {
+    const espl_lora_options *lora = &model->lora;
     json_t *saved = saved_modules(model), *config;
     const char *task = task_of(model);
     config = json_pack("{s:s, s:s, s:s?, s:I, s:f, s:f, s:b, s:s, s:b, s:b, s:b, s:o}", "peft_type", "LORA", "base_model_name_or_path",
@@ -180,9 +190,8 @@ static espl_status write_tensors(const espl_collection *trained, const char *fol
     return status;
 }
 
-espl_status espl_adapter_write(const espl_model *model, const espl_adapter *adapter, const espl_collection *trained, const char *base,
-                               const char *folder) {
-    json_t *config = adapter_config(model, adapter, base);
+espl_status espl_adapter_write(const espl_model *model, const espl_collection *trained, const char *base, const char *folder) {
+    json_t *config = adapter_config(model, base);
     espl_status status = write_tensors(trained, folder);
     if (status == ESPL_OK)
         status = write_config(config, folder);

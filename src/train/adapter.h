@@ -6,26 +6,20 @@
 #include "src/config/config.h"
 #include "src/model/model.h"
 
-/* Tensors of an export; owned, names and data too. */
+/* Tensors of an export. */
 typedef struct espl_collection {
-    espl_tensor_out *items;
+    espl_tensor_out *items; /* owned, but for names (the model's) and data (in flat) */
     int64_t n;
+    void *flat;       /* owned: the weights */
     espl_dtype dtype; /* of all of them */
 } espl_collection;
-
-/* What a record says of updates; zeroed: none. */
-typedef struct espl_adapter {
-    espl_lora_options lora; /* its targets are those below */
-    char **targets;
-} espl_adapter;
 
 /* Local. For a checkpoint's record: {rank, alpha, dropout, rank_stabilised, targets}; NULL where matrices themselves are trained. The
  * caller owns it. */
 json_t *espl_adapter_describe(const espl_config *config);
 
-/* Local. Reads that from a record back; free with espl_adapter_free. Errors: data. */
-espl_status espl_adapter_of(const json_t *record, const char *path, espl_adapter *adapter);
-void espl_adapter_free(espl_adapter *adapter);
+/* Local. The model of a checkpoint's record, with the updates that it has. Errors: data. */
+espl_status espl_adapter_model(const json_t *record, const char *path, espl_model **model);
 
 /* Local. Adds scale B A to every matrix W of the collection that has an A and B there, which are then taken out. `model` has those
  * updates. */
@@ -33,7 +27,6 @@ void espl_adapter_merge(const espl_model *model, espl_collection *all);
 
 /* Local. Writes what was trained as an adapter in PEFT's layout: adapter_model.safetensors, adapter_config.json. `base`: the folder or name
  * for base_model_name_or_path. Errors: io. */
-espl_status espl_adapter_write(const espl_model *model, const espl_adapter *adapter, const espl_collection *trained, const char *base,
-                               const char *folder);
+espl_status espl_adapter_write(const espl_model *model, const espl_collection *trained, const char *base, const char *folder);
 
 #endif

@@ -1,7 +1,7 @@
 /* The base of a run that trains a part of its model: the frozen parameters, which checkpoints do not hold.
  *
  * A checkpoint's record says where they came from (a folder, or the seed of random weights) and their digest; whoever opens the
- * checkpoint reads them from there and compares. */
+ * checkpoint reads them from there and compares. A base may be a checkpoint itself, with a base of its own. */
 #ifndef ESPL_TRAIN_BASE_H
 #define ESPL_TRAIN_BASE_H
 
@@ -9,17 +9,18 @@
 
 #include <jansson.h>
 
-/* Local. Where a config's base comes from and what it is, for a checkpoint's record: {path, init_seed, digest}; NULL when nothing is
- * frozen. The caller owns it. */
+/* Local. Where a config's base comes from (model.checkpoint, model.path or nothing) and what it is, for a checkpoint's record: {path,
+ * init_seed, digest}; NULL when nothing is frozen. The caller owns it. */
 json_t *espl_base_describe(const espl_config *config, const espl_model *model, const uint64_t *hashes);
 
 /* Local. Whether a run's base (as described; NULL: none) is that of the checkpoint `record`, which `path` names in messages. Errors: usage,
  * when it is another. */
 espl_status espl_base_check(const json_t *record, const char *path, const json_t *own);
 
-/* Local. Reads what a checkpoint does not hold (`weights->wanted` says what) from the base that its record names, or from the folder
- * `instead`; NULL or "": that of the record. Does nothing where all is held. Errors: data and usage as espl_weights_read; usage, for
- * another base than the checkpoint's. */
-espl_status espl_base_read(const json_t *record, const char *path, const char *instead, const espl_model *model, espl_weights *weights);
+/* Local. All weights of a checkpoint (`weights->wanted` says which of them): those that it holds, the rest from the base that its record
+ * names, or from `instead` (a Hugging Face folder or a checkpoint; NULL or "": that of the record). Updates that neither has start anew
+ * from `seed`. Errors: data and usage as espl_weights_read and espl_weights_from_checkpoint; usage, for another base than the checkpoint's.
+ */
+espl_status espl_base_weights(const espl_model *model, const char *path, const char *instead, uint64_t seed, const espl_weights *weights);
 
 #endif

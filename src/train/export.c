@@ -13,69 +13,25 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* ---- Tensors of the checkpoint, in the format of the export. */
+/* ---- Tensors, in the format of the export. */
 
-/* Takes `data`, which is of the export's format. */
-static void add(espl_collection *all, const espl_tensor_out *tensor, void *data) {
-    all->items = espl_realloc(all->items, (size_t)(all->n + 1) * sizeof *all->items);
-    all->items[all->n] = *tensor;
-    all->items[all->n].name = espl_strdup(tensor->name);
-    all->items[all->n].dtype = all->dtype;
-    all->items[all->n++].data = data;
-}
-
-static espl_status collect(const espl_tensor_out *tensor, void *context) {
-    espl_collection *all = context;
-    size_t numel = 1;
-    for (int i = 0; i < tensor->n_dims; i++)
-        numel *= (size_t)tensor->shape[i];
-    void *data = espl_malloc(numel * espl_dtype_size(all->dtype));
-    espl_dtype_convert(data, all->dtype, tensor->data, tensor->dtype, numel);
-    add(all, tensor, data);
-    return ESPL_OK;
-}
-
-static void free_collection(espl_collection *all) {
-    for (int64_t i = 0; i < all->n; i++) {
-        free((void *)(uintptr_t)all->items[i].name);
-        free((void *)(uintptr_t)all->items[i].data);
+/* Those of the whole model, or those that the checkpoint itself holds. */
+static espl_status collect(const espl_model *model, const char *checkpoint, const espl_export_options *options, espl_collection *all) {
+    bool *held = espl_calloc((size_t)model->n_params, sizeof *held);
+    all->flat = espl_calloc((size_t)espl_model_weights_size(model, 1), espl_dtype_size(all->dtype));
+    all->items = espl_calloc((size_t)model->n_params, sizeof *all->items);
+    espl_weights weights = {.flat = all->flat, .real = all->dtype, .owner = {.ranks = 1}};
+    espl_status status = options->adapter ? espl_weights_from_checkpoint(model, checkpoint, &weights, held)
+                                          : espl_base_weights(model, checkpoint, options->base, 0, &weights);
+    for (int i = 0; i < model->n_params; i++) {
+        const espl_param *p = &model->params[i];
+        if (!held[i] && options->adapter)
+            continue;
+        char *data = (char *)all->flat + (size_t)espl_model_place(model, i, 1) * espl_dtype_size(all->dtype);
+        all->items[all->n++] =
+            (espl_tensor_out){.name = p->name, .dtype = all->dtype, .n_dims = p->n_dims, .shape = {p->shape[0], p->shape[1]}, .data = data};
     }
-    free(all->items);
-}
-
-/* ---- Tensors of its base. */
-
-static bool holds(const espl_collection *all, const char *name) {
-    for (int64_t i = 0; i < all->n; i++)
-        if (strcmp(all->items[i].name, name) == 0)
-            return true;
-    return false;
-}
-
-static void add_param(espl_collection *all, const espl_model *model, int param, const void *flat) {
-    const espl_param *p = &model->params[param];
-    size_t size = espl_dtype_size(all->dtype), bytes = (size_t)p->numel * size;
-    espl_tensor_out tensor = {.name = p->name, .n_dims = p->n_dims};
-    memcpy(tensor.shape, p->shape, sizeof p->shape);
-    void *data = espl_malloc(bytes);
-    memcpy(data, (const char *)flat + (size_t)espl_model_place(model, param, 1) * size, bytes);
-    add(all, &tensor, data);
-}
-
-static espl_status read_base(const json_t *record, const char *checkpoint, const char *base, const espl_model *model,
-                             espl_collection *all) {
-    int n = model->n_params;
-    bool *wanted = espl_calloc((size_t)n, sizeof *wanted);
-    void *flat = espl_calloc((size_t)espl_model_weights_size(model, 1), espl_dtype_size(all->dtype));
-    espl_weights weights = {.flat = flat, .real = all->dtype, .owner = {.ranks = 1}, .wanted = wanted};
-    for (int i = 0; i < n; i++)
-        wanted[i] = !holds(all, model->params[i].name);
-    espl_status status = espl_base_read(record, checkpoint, base, model, &weights);
-    for (int i = 0; i < n && status == ESPL_OK; i++)
-        if (wanted[i])
-            add_param(all, model, i, flat);
-    free(flat);
-    free(wanted);
+    free(held);
     return status;
 }
 
@@ -124,42 +80,37 @@ static espl_status check_target(const char *folder) {
     return ESPL_OK;
 }
 
-/* The whole model: what the checkpoint left frozen is read, updates are merged. */
-static espl_status write_model(const json_t *record, const char *checkpoint, const espl_export_options *options, const espl_model *model,
-                               espl_collection *all, const char *folder) {
+/* The whole model: updates are merged. */
+static espl_status write_model(const json_t *record, const espl_export_options *options, const espl_model *model, espl_collection *all,
+                               const char *folder) {
     const size_t shard_bytes = (size_t)5 << 30;
-    if (json_object_get(record, "base") != NULL)
-        ESPL_TRY(read_base(record, checkpoint, options->base, model, all));
     espl_adapter_merge(model, all);
     ESPL_TRY(espl_safetensors_write(folder, all->items, all->n, shard_bytes));
     ESPL_TRY(write_config(record, options->dtype, folder));
     return espl_model_card_write(record, folder);
 }
 
-static espl_status write_adapter(const json_t *record, const char *checkpoint, const espl_adapter *adapter, const espl_model *model,
-                                 const espl_collection *trained, const char *folder) {
+static espl_status write_adapter(const json_t *record, const char *checkpoint, const espl_model *model, const espl_collection *trained,
+                                 const char *folder) {
     const char *base = json_string_value(json_object_get(json_object_get(record, "base"), "path"));
-    if (adapter->lora.rank == 0)
+    if (model->lora.rank == 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "%s: it was not trained with tune.method: lora, so there is no adapter; export the model", checkpoint);
-    return espl_adapter_write(model, adapter, trained, base != NULL ? base : "", folder);
+    return espl_adapter_write(model, trained, base != NULL ? base : "", folder);
 }
 
 espl_status espl_weights_export(const char *checkpoint, const espl_export_options *options, const char *folder) {
     espl_collection all = {.dtype = options->dtype};
-    espl_adapter adapter = {0};
     espl_model *model = NULL;
     json_t *record = NULL;
     char *companions = espl_companions_of(checkpoint);
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(check_target(folder));
     ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
-    ESPL_TRY_DONE(espl_adapter_of(record, checkpoint, &adapter));
-    const espl_model_options of_model = {.lora = adapter.lora};
-    ESPL_TRY_DONE(espl_model_make_json(json_object_get(record, "model_config"), checkpoint, &of_model, &model));
-    ESPL_TRY_DONE(espl_checkpoint_visit(checkpoint, "model", collect, &all));
+    ESPL_TRY_DONE(espl_adapter_model(record, checkpoint, &model));
+    ESPL_TRY_DONE(collect(model, checkpoint, options, &all));
     ESPL_TRY_DONE(write_provenance(record, checkpoint, folder));
-    ESPL_TRY_DONE(options->adapter ? write_adapter(record, checkpoint, &adapter, model, &all, folder)
-                                   : write_model(record, checkpoint, options, model, &all, folder));
+    ESPL_TRY_DONE(options->adapter ? write_adapter(record, checkpoint, model, &all, folder)
+                                   : write_model(record, options, model, &all, folder));
     if (companions != NULL)
         ESPL_TRY_DONE(espl_companions_copy(companions, "", folder));
     else
@@ -167,8 +118,8 @@ espl_status espl_weights_export(const char *checkpoint, const espl_export_option
 done:
     free(companions);
     json_decref(record);
-    free_collection(&all);
-    espl_adapter_free(&adapter);
+    free(all.items);
+    free(all.flat);
     espl_model_free(&model);
     return status;
 }

@@ -18,55 +18,6 @@ static bool has(const char *folder, const char *name) {
     return there;
 }
 
-/* ---- From a checkpoint. */
-
-typedef struct filler {
-    const espl_inference *in;
-    bool *absent; /* [n_params] */
-} filler;
-
-static espl_status fill(const espl_tensor_out *tensor, void *context) {
-    filler *f = context;
-    const espl_model *model = f->in->model;
-    espl_dtype real = f->in->engine->kernels->real;
-    for (int i = 0; i < model->n_params; i++) {
-        const espl_param *p = &model->params[i];
-        if (strcmp(p->name, tensor->name) != 0)
-            continue;
-        int64_t start = espl_model_place(model, i, 1);
-        f->absent[i] = false;
-        return espl_engine_put(f->in->engine, (char *)f->in->weights + (size_t)start * espl_dtype_size(real), real, tensor->data,
-                               tensor->dtype, (size_t)p->numel);
-    }
-    ESPL_FAIL(ESPL_ERR_DATA, "tensor '%s' of the checkpoint is not this model's", tensor->name);
-}
-
-/* What the checkpoint does not hold comes from its base. */
-static espl_status fill_from_checkpoint(const char *path, const json_t *record, const char *base, espl_weights *weights,
-                                        espl_inference *in) {
-    filler f = {.in = in, .absent = espl_malloc((size_t)in->model->n_params * sizeof *f.absent)};
-    for (int i = 0; i < in->model->n_params; i++)
-        f.absent[i] = true;
-    espl_status status = espl_checkpoint_visit(path, "model", fill, &f);
-    weights->wanted = f.absent;
-    if (status == ESPL_OK)
-        status = espl_base_read(record, path, base, in->model, weights);
-    weights->wanted = NULL;
-    free(f.absent);
-    return status;
-}
-
-static espl_status model_from_record(const json_t *record, const char *path, espl_model **model) {
-    json_t *config = json_object_get(record, "model_config");
-    if (!json_is_object(config))
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: the record holds no model_config", path);
-    espl_adapter adapter;
-    ESPL_TRY(espl_adapter_of(record, path, &adapter));
-    espl_status status = espl_model_make_json(config, path, &(espl_model_options){.lora = adapter.lora}, model);
-    espl_adapter_free(&adapter);
-    return status;
-}
-
 /* ---- Finding out what a path is. */
 
 static espl_status newest_checkpoint(espl_comm *comm, const char *path, char **checkpoint) {
@@ -128,7 +79,7 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     ESPL_TRY_DONE(find_source(comm, path, &checkpoint));
     if (checkpoint != NULL) {
         ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
-        ESPL_TRY_DONE(model_from_record(record, checkpoint, &in->model));
+        ESPL_TRY_DONE(espl_adapter_model(record, checkpoint, &in->model));
         in->step = (int64_t)json_integer_value(json_object_get(json_object_get(record, "counters"), "step"));
     } else {
         ESPL_TRY_DONE(espl_weights_model(path, &(espl_model_options){0}, &in->model));
@@ -136,7 +87,8 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     ESPL_TRY_DONE(espl_model_reach(in->model, positions > 0 ? positions : in->model->dims.positions));
     ESPL_TRY_DONE(bind_weights(in));
     espl_weights weights = {.flat = in->weights, .real = engine->kernels->real, .owner = {.ranks = 1}, .engine = engine};
-    ESPL_TRY_DONE(checkpoint != NULL ? fill_from_checkpoint(checkpoint, record, config->model_path, &weights, in)
+    const char *base = config->model_checkpoint[0] != '\0' ? config->model_checkpoint : config->model_path;
+    ESPL_TRY_DONE(checkpoint != NULL ? espl_base_weights(in->model, checkpoint, base, 0, &weights)
                                      : espl_weights_read(in->model, path, 0, &weights));
     ESPL_TRY_DONE(open_tokenizer(path, checkpoint, config, in));
 done:

@@ -288,7 +288,7 @@ static espl_status start_weights(espl_run *run, const bool *wanted, uint64_t *ha
                             .hashes = hashes};
     bool pretrained;
     if (c->model_checkpoint[0] != '\0')
-        return espl_weights_from_checkpoint(run->model, c->model_checkpoint, &weights);
+        return espl_base_weights(run->model, c->model_checkpoint, NULL, (uint64_t)c->run_init_seed, &weights);
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
     if (!pretrained)
         return espl_weights_init(run->model, (uint64_t)c->run_init_seed, &weights);

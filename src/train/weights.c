@@ -203,7 +203,7 @@ typedef struct taking {
     const espl_weights *weights;
     const espl_segment *segments;
     const char *path;
-    bool *taken; /* [n_params] */
+    bool *held; /* [n_params] */
 } taking;
 
 static espl_status take_tensor(const espl_tensor_out *t, void *context) {
@@ -211,27 +211,23 @@ static espl_status take_tensor(const espl_tensor_out *t, void *context) {
     int i = 0;
     while (i < k->model->n_params && strcmp(k->model->params[i].name, t->name) != 0)
         i++;
-    if (i == k->model->n_params || (k->weights->wanted != NULL && !k->weights->wanted[i]))
+    if (i == k->model->n_params)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: holds a tensor '%s', which this model has not; export it and start from that by model.path", k->path,
+                  t->name);
+    k->held[i] = true;
+    if (!is_wanted(k->weights, i))
         return ESPL_OK;
     const espl_tensor_file tensor = {.name = t->name, .dtype = t->dtype, .n_dims = t->n_dims, .shape = {t->shape[0], t->shape[1]}};
     ESPL_TRY(check_shape(&tensor, &k->model->params[i], k->path));
-    k->taken[i] = true;
     return place(k->model, k->weights, &k->segments[i], i, t->data, t->dtype);
 }
 
-espl_status espl_weights_from_checkpoint(const espl_model *model, const char *path, const espl_weights *weights) {
+espl_status espl_weights_from_checkpoint(const espl_model *model, const char *path, const espl_weights *weights, bool *held) {
     espl_segment *segments;
     espl_owner_updates(model, &weights->owner, &segments);
-    bool *taken = espl_calloc((size_t)model->n_params, sizeof *taken);
-    taking k = {.model = model, .weights = weights, .segments = segments, .path = path, .taken = taken};
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_checkpoint_visit(path, "model", take_tensor, &k));
-    for (int i = 0; i < model->n_params; i++)
-        if (!taken[i] && (weights->wanted == NULL || weights->wanted[i]))
-            ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: the checkpoint holds no tensor '%s' of this model; export it and start from model.path",
-                           path, model->params[i].name);
-done:
-    free(taken);
+    memset(held, 0, (size_t)model->n_params * sizeof *held);
+    taking k = {.model = model, .weights = weights, .segments = segments, .path = path, .held = held};
+    espl_status status = espl_checkpoint_visit(path, "model", take_tensor, &k);
     free(segments);
     return status;
 }

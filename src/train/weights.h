@@ -29,9 +29,10 @@ espl_status espl_weights_model(const char *path, const espl_model_options *optio
  * Errors: data, for a missing tensor, another shape, a non-finite value. */
 espl_status espl_weights_read(const espl_model *model, const char *folder, uint64_t seed, const espl_weights *weights);
 
-/* Local. Takes the weights of a checkpoint, whatever their format and whichever ranks wrote it, and nothing else of it: model.checkpoint.
- * Each piece is checked as it is read. Errors: data, for a missing tensor, another shape, a damaged file; io. */
-espl_status espl_weights_from_checkpoint(const espl_model *model, const char *path, const espl_weights *weights);
+/* Local. Takes what a checkpoint holds of the weights, whatever their format and whichever ranks wrote it, and nothing else of it; held
+ * [n_params] tells what that is. Each piece is checked as it is read. Errors: data, for a tensor that is not the model's, another shape, a
+ * damaged file; io. */
+espl_status espl_weights_from_checkpoint(const espl_model *model, const char *path, const espl_weights *weights, bool *held);
 
 /* Local. Random initialisation, a pure function of the seed. */
 espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights);

@@ -110,6 +110,22 @@ def a_random_base_is_the_seed(case):
     case.start(0, train__steps=12, run__init_seed=7, tune__train=PART).expect_failure(USAGE, "another base")
 
 
+def a_base_may_be_a_checkpoint(case):
+    """LoRA upon a part that was trained upon a folder: each checkpoint names the one that it stands on, and nobody needs to say it again."""
+    base, merged = base_of(case), case.folder / "merged"
+    case.train(0, "part", **keys_of(base, train__steps=2))
+    start = {"model__checkpoint": case.checkpoints("part")[2], "data__valid": [str(case.text)], "train__eval_batches": 2}
+    job = case.train(0, "top", **lora_of(base, train__steps=4, **start))
+    shown = evaluation_of(case, "--model", case.folder / "top")
+    shown.expect(OK)
+    check(json.loads(shown.stdout)["loss"] == case.metrics("top", "eval")[-1]["valid_loss"], f"the checkpoint evaluates to {shown.stdout}", job)
+    Job(case.folder, 0, "export", case.folder / "top", merged).expect(OK)
+    before, after = tensors_of(base), tensors_of(merged)
+    expected = {name for name in before if is_trained(name) or name.endswith(("attn.weight", "proj.weight", "fc.weight"))}
+    check({name for name in after if after[name] != before[name]} == expected, "what changed is not the part and the adapted matrices")
+    case.start(0, "plain", model__checkpoint=case.checkpoints("top")[4], train__steps=1).expect_failure(IN_DATA, "lora_A", "export it")
+
+
 def the_plan_is_smaller(case):
     plans = []
     for part in ([], ["layers.1"]):
@@ -159,4 +175,4 @@ def lora_merged_is_unmerged(case):
 
 if __name__ == "__main__":
     raise SystemExit(main([lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
-                           a_run_and_its_export_say_the_same, a_random_base_is_the_seed, the_plan_is_smaller]))
+                           a_run_and_its_export_say_the_same, a_random_base_is_the_seed, a_base_may_be_a_checkpoint, the_plan_is_smaller]))

@@ -68,7 +68,7 @@ size_t espl_checkpoint_snapshot_bytes(const espl_ranks *ranks, const espl_checkp
  * `rating` decides keep_best, lower is better; NAN when there is none. A step saved before is replaced. When it returns the tensors may
  * change; those in other `memory` as soon as that may change what is being fetched. A failed write is logged as a warning, counted, and
  * returned on all ranks by the poll or wait that finds it (by save itself in the foreground): its files are removed, older checkpoints
- * kept, the run may go on. Errors: io. */
+ * kept, the run may go on. Errors: io; usage, when another attempt has taken the folder over. */
 espl_status espl_checkpoints_save(espl_checkpoints *saver, int64_t step, const json_t *record, double rating);
 
 /* Collective. Moves a background save on (agreement and commit happen here, on the thread that owns comm); free when there is none.

@@ -143,7 +143,7 @@ espl_status espl__attempt_check(const char *folder, int64_t attempt) {
     int64_t current = 0;
     ESPL_TRY(read_counter(folder, &current));
     if (current != attempt)
-        ESPL_FAIL(ESPL_ERR_IO,
+        ESPL_FAIL(ESPL_ERR_USAGE,
                   "%s: attempt %" PRId64 " has taken this folder over from this one, attempt %" PRId64 ", which must not write there",
                   folder, current, attempt);
     return ESPL_OK;

@@ -54,6 +54,7 @@ struct espl_metrics {
     espl_metrics_start start;
     int64_t every;
     int64_t step, tokens, skipped_steps; /* so far, earlier processes included */
+    int64_t lost;                        /* reports that could not be written, since one could */
     double opened_at;                    /* monotonic clock */
     window window;
 };
@@ -132,6 +133,17 @@ static step_row make_row(const espl_metrics *metrics, const espl_step_report *re
     };
 }
 
+static void keep(espl_metrics *metrics, espl_status status) {
+    if (status != ESPL_OK) {
+        if (metrics->lost++ == 0)
+            ESPL_WARN("%s; training goes on, what cannot be written is lost", espl_status_message());
+        espl_status_clear();
+    } else if (metrics->lost > 0) {
+        ESPL_WARN("%s: can be written again; reports lost: %lld", metrics->lines.path, (long long)metrics->lost);
+        metrics->lost = 0;
+    }
+}
+
 static espl_status write_row(espl_metrics *metrics, const char *event, int64_t step, const espl__metric *columns, const double *values,
                              size_t n) {
     espl_scalar scalars[ESPL_TENSORBOARD_SCALARS];
@@ -167,9 +179,9 @@ static void show(const espl_metrics *metrics, const espl_step_report *report, co
     espl_progress_step(&state, line);
 }
 
-espl_status espl_metrics_step(espl_metrics *metrics, const espl_step_report *report) {
+void espl_metrics_step(espl_metrics *metrics, const espl_step_report *report) {
     if (metrics == NULL)
-        return ESPL_OK;
+        return;
     ESPL_ASSERT(report->step == metrics->step + 1, "step %lld reported after step %lld", (long long)report->step, (long long)metrics->step);
     metrics->step = report->step;
     metrics->tokens += report->tokens;
@@ -179,10 +191,10 @@ espl_status espl_metrics_step(espl_metrics *metrics, const espl_step_report *rep
     bool line = report->step % metrics->every == 0 || report->step == metrics->start.total_steps;
     show(metrics, report, &row, line);
     if (!line)
-        return ESPL_OK;
+        return;
     metrics->window = (window){0};
     espl__energy_sample(&metrics->energy);
-    return write_row(metrics, "step", report->step, step_columns, (const double *)&row, N_STEP);
+    keep(metrics, write_row(metrics, "step", report->step, step_columns, (const double *)&row, N_STEP));
 }
 
 static eval_row make_eval_row(const espl_eval_report *report) {
@@ -210,9 +222,9 @@ static eval_row make_eval_row(const espl_eval_report *report) {
     };
 }
 
-espl_status espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *report) {
+void espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *report) {
     if (metrics == NULL)
-        return ESPL_OK;
+        return;
     eval_row row = make_eval_row(report);
     if (report->classifier)
         ESPL_INFO("step %lld: validation loss %.4f, accuracy %.4f, F1 %.4f, %lld texts in %.1f s", (long long)report->step, row.valid_loss,
@@ -223,15 +235,11 @@ espl_status espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *rep
     else
         ESPL_INFO("step %lld: validation loss %.4f, perplexity %.4g, %lld tokens in %.1f s", (long long)report->step, row.valid_loss,
                   row.perplexity, (long long)report->tokens, report->seconds);
-    return write_row(metrics, "eval", report->step, eval_columns, (const double *)&row, N_EVAL);
+    keep(metrics, write_row(metrics, "eval", report->step, eval_columns, (const double *)&row, N_EVAL));
 }
 
-espl_status espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *report) {
-    if (metrics == NULL)
-        return ESPL_OK;
-    ESPL_INFO("step %lld: probe %s: loss %.4f, perplexity %.4g, %+.4f since before the first step, %lld tokens in %.1f s",
-              (long long)report->step, report->name, report->loss, exp(report->loss), report->rise, (long long)report->tokens,
-              report->seconds);
+static espl_status write_probe(espl_metrics *metrics, const espl_probe_report *report) {
+    const espl_scalar scalar = {report->tag, "Mean negative log-likelihood of a base-domain set's targets, in nats", report->loss};
     json_t *loss = isfinite(report->loss) ? json_real(report->loss) : json_null(),
            *rise = isfinite(report->rise) ? json_real(report->rise) : json_null();
     json_t *line = json_pack("{s:s, s:o, s:o, s:I, s:f}", "name", report->name, "probe_loss", loss, "rise", rise, "probe_tokens",
@@ -239,8 +247,16 @@ espl_status espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *r
     espl_status status = espl__lines_write_object(&metrics->lines, "probe", report->step, line);
     json_decref(line);
     ESPL_TRY(status);
-    const espl_scalar scalar = {report->tag, "Mean negative log-likelihood of a base-domain set's targets, in nats", report->loss};
     return metrics->board != NULL ? espl_tensorboard_write(metrics->board, report->step, &scalar, 1) : ESPL_OK;
+}
+
+void espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *report) {
+    if (metrics == NULL)
+        return;
+    ESPL_INFO("step %lld: probe %s: loss %.4f, perplexity %.4g, %+.4f since before the first step, %lld tokens in %.1f s",
+              (long long)report->step, report->name, report->loss, exp(report->loss), report->rise, (long long)report->tokens,
+              report->seconds);
+    keep(metrics, write_probe(metrics, report));
 }
 
 void espl_metrics_note(espl_metrics *metrics, const char *text) {
@@ -282,9 +298,9 @@ static void log_summary(const espl_metrics *metrics, const totals *sum) {
         ESPL_INFO("energy: not available (%s)", metrics->energy.reason);
 }
 
-espl_status espl_metrics_summary(espl_metrics *metrics) {
+void espl_metrics_summary(espl_metrics *metrics) {
     if (metrics == NULL)
-        return ESPL_OK;
+        return;
     espl__energy_sample(&metrics->energy);
     totals sum = sum_up(metrics);
     log_summary(metrics, &sum);
@@ -295,7 +311,7 @@ espl_status espl_metrics_summary(espl_metrics *metrics) {
                   (json_int_t)metrics->skipped_steps, "peak_rss_bytes", (json_int_t)sum.peak_rss, "joules", joules);
     espl_status status = espl__lines_write_object(&metrics->lines, "summary", metrics->step, line);
     json_decref(line);
-    return status;
+    keep(metrics, status);
 }
 
 void espl_metrics_close(espl_metrics **metrics) {

@@ -62,21 +62,22 @@ typedef struct espl_probe_report {
 /* Local. Opens metrics.jsonl in `run_dir` and, by log.tensorboard and log.progress, the rest. Errors: io. */
 espl_status espl_metrics_open(espl_metrics **metrics, const espl_config *config, const char *run_dir, const espl_metrics_start *start);
 
-/* Local. Reports a finished step; steps come in order, each once. Errors: io. */
-espl_status espl_metrics_step(espl_metrics *metrics, const espl_step_report *report);
+/* Local. Reports a finished step; steps come in order, each once. Here and below: what cannot be written is lost, with a warning when that
+ * begins and when it ends; no training ends for it. */
+void espl_metrics_step(espl_metrics *metrics, const espl_step_report *report);
 
-/* Local. Reports an evaluation. Errors: io. */
-espl_status espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *report);
+/* Local. Reports an evaluation. */
+void espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *report);
 
-/* Local. Reports the evaluation of one set of data.probe, as a line "probe". Errors: io. */
-espl_status espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *report);
+/* Local. Reports the evaluation of one set of data.probe, as a line "probe". */
+void espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *report);
 
 /* Local. Shows on the bar what the run is at ("evaluating 3/20"); NULL: steps again. Free to call often. */
 void espl_metrics_note(espl_metrics *metrics, const char *text);
 
 /* Local. Writes the summary (tokens, wall time, tokens a second, node-hours, peak memory, energy) to the log and as the last
- * line of metrics.jsonl. A failed or stopped run is summed up as well. Errors: io. */
-espl_status espl_metrics_summary(espl_metrics *metrics);
+ * line of metrics.jsonl. A failed or stopped run is summed up as well. */
+void espl_metrics_summary(espl_metrics *metrics);
 
 /* Local. Closes; takes the address, nulls it, accepts NULL. */
 void espl_metrics_close(espl_metrics **metrics);

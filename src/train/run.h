@@ -53,6 +53,7 @@ typedef struct espl_run {
     int64_t n_state;
     espl_state_memory state_memory; /* reaches tensors on a remote device; zeroed for the host */
     espl_checkpoints *saver;
+    int64_t failed_saves;  /* those that were looked at */
     espl_metrics *metrics; /* rank 0; NULL elsewhere */
     espl_counters counters;
     double rating;                   /* of the evaluation at step `rated`; lower is better */

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static espl_status report_step(espl_run *run, const espl_step_result *r) {
+static void report_step(espl_run *run, const espl_step_result *r) {
     int64_t count = espl_placement_count(run->data.placement, r->epoch);
     espl_step_report report = {.step = run->counters.step,
                                .epoch = (double)r->epoch + (double)run->counters.cursor / (double)count,
@@ -27,7 +27,7 @@ static espl_status report_step(espl_run *run, const espl_step_result *r) {
                                .skipped = r->skipped};
     if (run->counters.epoch > r->epoch) /* the step ended in the next epoch */
         report.epoch = (double)run->counters.epoch;
-    return espl_metrics_step(run->metrics, &report);
+    espl_metrics_step(run->metrics, &report);
 }
 
 /* Lower is better. */
@@ -46,7 +46,7 @@ static void rate(espl_run *run, const espl_outcome *o) {
         n->best_rating = run->rating;
 }
 
-static espl_status report_evaluation(espl_run *run, const espl_outcome *o) {
+static void report_evaluation(espl_run *run, const espl_outcome *o) {
     const espl_eval_result *r = &o->result;
     const espl_eval_report report = {.step = run->counters.step,
                                      .loss = r->loss,
@@ -68,7 +68,7 @@ static espl_status report_evaluation(espl_run *run, const espl_outcome *o) {
                                      .bleu = espl_outcome_score(o, "bleu"),
                                      .chrf = espl_outcome_score(o, "chrf"),
                                      .exact_match = espl_outcome_score(o, "exact_match")};
-    return espl_metrics_eval(run->metrics, &report);
+    espl_metrics_eval(run->metrics, &report);
 }
 
 static char *evaluation_folder(const espl_run *run) {
@@ -129,7 +129,7 @@ static espl_evaluation evaluation_of(espl_run *run, const espl_dataset *data, es
                              .step = run->counters.step};
 }
 
-static espl_status report_probe(const espl_run *run, const espl_probe *p) {
+static void report_probe(const espl_run *run, const espl_probe *p) {
     const espl_probe_report report = {.step = run->counters.step,
                                       .name = p->name,
                                       .tag = p->tag,
@@ -137,11 +137,10 @@ static espl_status report_probe(const espl_run *run, const espl_probe *p) {
                                       .rise = espl_probe_rise(p),
                                       .tokens = p->targets,
                                       .seconds = p->seconds};
-    ESPL_TRY(espl_metrics_probe(run->metrics, &report));
+    espl_metrics_probe(run->metrics, &report);
     if (espl_probe_forgets(run->config, p))
         ESPL_WARN("probe %s: its loss is %.4f above that before the first step, more than train.max_forgetting %g allows", p->name,
                   espl_probe_rise(p), run->config->train_max_forgetting);
-    return ESPL_OK;
 }
 
 /* The loss on the base's own domain, unless it was looked at at this step. */
@@ -152,10 +151,9 @@ static espl_status probe(espl_run *run) {
     const espl_evaluation how = evaluation_of(run, NULL, NULL);
     ESPL_TRY(espl_probes_evaluate(&run->probes, &how));
     espl_metrics_note(run->metrics, NULL);
-    espl_status status = ESPL_OK;
-    for (int64_t i = 0; i < run->probes.n && status == ESPL_OK; i++)
-        status = report_probe(run, &run->probes.items[i]);
-    return espl_comm_agree(run->comm, status, "reporting the probes");
+    for (int64_t i = 0; i < run->probes.n; i++)
+        report_probe(run, &run->probes.items[i]);
+    return ESPL_OK;
 }
 
 /* Evaluates, unless that has been done at this step; what the run ends with is also written into its folder. */
@@ -177,7 +175,7 @@ static espl_status evaluate(espl_run *run, bool final) {
     espl_metrics_note(run->metrics, NULL);
     if (!again) {
         rate(run, &o);
-        ESPL_TRY_DONE(report_evaluation(run, &o));
+        report_evaluation(run, &o);
     }
     if (final)
         ESPL_TRY_DONE(espl_comm_agree(run->comm, run->ranks->rank == 0 ? write_evaluation(run, &o) : ESPL_OK, "writing the evaluation"));
@@ -225,6 +223,18 @@ static void tell_attention(espl_run *run) {
         ESPL_INFO("attention: %s", e->info.attention);
 }
 
+/* A full or failing disk between two saves is no end: the saver has warned, older checkpoints are kept, the next save may succeed. Whatever
+ * else failed is one, another attempt that writes here among it. */
+static espl_status unless_save_failed(espl_run *run, espl_status status) {
+    int64_t failures = espl_checkpoints_failures(run->saver);
+    bool save_failed = failures > run->failed_saves;
+    run->failed_saves = failures;
+    if (status != ESPL_ERR_IO || !save_failed)
+        return status;
+    espl_status_clear();
+    return ESPL_OK;
+}
+
 static espl_status loop(espl_run *run) {
     const espl_config *c = run->config;
     espl_counters *n = &run->counters;
@@ -233,17 +243,17 @@ static espl_status loop(espl_run *run) {
         ESPL_TRY(probe(run));
     while (n->step < run->total_steps && !out_of_patience(run) && !forgets_too_much(run)) {
         ESPL_TRY(espl_run_step(run, &r));
-        ESPL_TRY(report_step(run, &r));
+        report_step(run, &r);
         if (n->step == run->first_step + 1)
             tell_attention(run);
-        ESPL_TRY(espl_checkpoints_poll(run->saver));
+        ESPL_TRY(unless_save_failed(run, espl_checkpoints_poll(run->saver)));
         bool last = n->step == run->total_steps;
         if (!last && due(c->train_eval_every, n->step))
             ESPL_TRY(evaluate(run, false));
         if (!last && (r.stop || (c->train_stop_after > 0 && n->step - run->first_step >= c->train_stop_after)))
             return stop(run);
         if (!last && due(c->checkpoint_every, n->step))
-            ESPL_TRY(espl_run_save(run));
+            ESPL_TRY(unless_save_failed(run, espl_run_save(run)));
     }
     if (n->step < run->total_steps && forgets_too_much(run))
         ESPL_INFO("training ends at step %lld of %lld: probe %s is above train.max_forgetting (train.on_forgetting: stop)",
@@ -271,8 +281,7 @@ static espl_status export_model(const espl_run *run) {
     if (!c->checkpoint_export)
         return ESPL_OK;
     int64_t best = c->checkpoint_keep_best ? espl_checkpoints_best(run->saver) : -1, step = best >= 0 ? best : run->counters.step;
-    const espl_export_options options = {
-        .base = c->model_path, .dtype = run->engine.kernels->real, .adapter = c->tune_method == ESPL_TUNE_LORA};
+    const espl_export_options options = {.base = "", .dtype = run->engine.kernels->real, .adapter = c->tune_method == ESPL_TUNE_LORA};
     char *checkpoint = espl_format("%s/checkpoints/step-%08lld", c->run_dir, (long long)step),
          *folder = espl_format("%s/%s", c->run_dir, options.adapter ? "adapter" : "model");
     espl_status status = espl_weights_export(checkpoint, &options, folder);
@@ -302,8 +311,11 @@ espl_status espl_train(const espl_config *config, espl_comm *comm, const espl_ru
         status = loop(&run);
     if (status == ESPL_OK)
         status = finish(&run);
-    if (run.metrics != NULL && espl_metrics_summary(run.metrics) != ESPL_OK)
-        ESPL_WARN("%s", espl_status_message());
+    char *message = espl_strdup(espl_status_message());
+    espl_metrics_summary(run.metrics);
+    if (status != ESPL_OK)
+        espl_status_set_message("%s", message);
+    free(message);
     espl_run_close(&run);
     return status;
 }

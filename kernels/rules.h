@@ -45,15 +45,16 @@ size_t espl_rule_state_bytes(const espl_rule_state *state, int64_t n);
 /* Local. What a rule keeps, in bytes for each parameter. */
 double espl_rule_bytes(espl_rule rule);
 
-/* Elements [begin, end) of a call, and their weight decay. */
+/* Elements [begin, end) of a call, and what may differ between parameters: the rate, the weight decay, and c = 1 - b^t by the updates t
+ * that they have had, this one included. */
 typedef struct espl_rule_range {
     int64_t begin, end;
-    float decay;
+    float lr, decay, c1, c2;
 } espl_rule_range;
 
 /* One update over ranges that ascend and are apart; elements in none of them stay. Elementwise, in float, with g = grad * grad_scale:
  *   adamw      m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
- *              w -= lr * ((m / c1) / (sqrt(v / c2) + eps) + decay * w)     with c = 1 - b^t: Loshchilov & Hutter 2019
+ *              w -= lr * ((m / c1) / (sqrt(v / c2) + eps) + decay * w)     Loshchilov & Hutter 2019
  *   adamw8bit  the same, with m and v kept as Dettmers et al. 2022 (8-bit Optimizers via Block-wise Quantization) do: a block's largest
  *              magnitude, and for each element the number of the value in a table (dynamic_map.h) that is nearest to its share of that.
  *              w takes m and v before they are rounded. Of a block with elements in a range all are rounded anew;
@@ -73,7 +74,7 @@ typedef struct espl_rule_step {
     const espl_rule_range *ranges; /* [n_ranges] in memory of the host; read before the call returns */
     int n_ranges;
     double beta1, beta2;
-    float grad_scale, lr, eps, c1, c2, momentum;
+    float grad_scale, eps, momentum;
     bool nesterov;
     espl_rng_key rng;
     uint64_t first; /* element 0's place in its bucket and in the stream; adamw8bit: a multiple of ESPL_STATE_BLOCK */

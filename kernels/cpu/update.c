@@ -7,11 +7,11 @@
 enum { SQUARES = 256, SQUARE_PIECES = 4096 /* blocks whose sums one parallel stretch holds */ };
 
 /* A rule over n elements from `from` on; `weight` points to the first of them. */
-typedef void floats_fn(const espl_rule_step *s, float decay, float *restrict weight, int64_t from, int64_t n);
+typedef void floats_fn(const espl_rule_step *s, const espl_rule_range *r, float *restrict weight, int64_t from, int64_t n);
 
-static void adamw_floats(const espl_rule_step *s, float decay, float *restrict weight, int64_t from, int64_t n) {
+static void adamw_floats(const espl_rule_step *s, const espl_rule_range *r, float *restrict weight, int64_t from, int64_t n) {
     float b1 = (float)s->beta1, b2 = (float)s->beta2, a1 = (float)(1.0 - s->beta1), a2 = (float)(1.0 - s->beta2);
-    float lr = s->lr, eps = s->eps, c1 = s->c1, c2 = s->c2, grad_scale = s->grad_scale;
+    float lr = r->lr, decay = r->decay, c1 = r->c1, c2 = r->c2, eps = s->eps, grad_scale = s->grad_scale;
     float *restrict m = (float *)s->state[0] + from, *restrict v = (float *)s->state[1] + from;
     const float *restrict grad = s->grad + from;
 #pragma omp simd
@@ -24,9 +24,9 @@ static void adamw_floats(const espl_rule_step *s, float decay, float *restrict w
     }
 }
 
-static void lion_floats(const espl_rule_step *s, float decay, float *restrict weight, int64_t from, int64_t n) {
+static void lion_floats(const espl_rule_step *s, const espl_rule_range *r, float *restrict weight, int64_t from, int64_t n) {
     float b1 = (float)s->beta1, b2 = (float)s->beta2, a1 = (float)(1.0 - s->beta1), a2 = (float)(1.0 - s->beta2);
-    float lr = s->lr, grad_scale = s->grad_scale;
+    float lr = r->lr, decay = r->decay, grad_scale = s->grad_scale;
     float *restrict m = (float *)s->state[0] + from;
     const float *restrict grad = s->grad + from;
 #pragma omp simd
@@ -37,8 +37,8 @@ static void lion_floats(const espl_rule_step *s, float decay, float *restrict we
     }
 }
 
-static void sgd_floats(const espl_rule_step *s, float decay, float *restrict weight, int64_t from, int64_t n) {
-    float lr = s->lr, momentum = s->momentum, grad_scale = s->grad_scale;
+static void sgd_floats(const espl_rule_step *s, const espl_rule_range *r, float *restrict weight, int64_t from, int64_t n) {
+    float lr = r->lr, decay = r->decay, momentum = s->momentum, grad_scale = s->grad_scale;
     bool nesterov = s->nesterov;
     float *restrict m = (float *)s->state[0] + from;
     const float *restrict grad = s->grad + from;
@@ -62,7 +62,7 @@ static void fill_noise(const philox *stream, uint64_t block, uint16_t noise[NOIS
         noise[i] = (uint16_t)(number[i / 2] >> i % 2 * 16);
 }
 
-static void update_alone(const espl_rule_step *s, floats_fn *floats, float decay, int64_t from, int64_t to) {
+static void update_alone(const espl_rule_step *s, floats_fn *floats, const espl_rule_range *r, int64_t from, int64_t to) {
     philox stream = philox_of(&s->rng);
     uint16_t noise[NOISES];
     float w[NOISES];
@@ -75,25 +75,25 @@ static void update_alone(const espl_rule_step *s, floats_fn *floats, float decay
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
             w[i] = load(weight + i);
-        floats(s, decay, w, from, n);
+        floats(s, r, w, from, n);
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
             weight[i] = espl_bf16_from_float_noisy(w[i], noise[lead + i]);
     }
 }
 #else
-static void update_alone(const espl_rule_step *s, floats_fn *floats, float decay, int64_t from, int64_t to) {
-    floats(s, decay, (real *)s->weight + from, from, to - from);
+static void update_alone(const espl_rule_step *s, floats_fn *floats, const espl_rule_range *r, int64_t from, int64_t to) {
+    floats(s, r, (real *)s->weight + from, from, to - from);
 }
 #endif
 
-static void update_stretch(const espl_rule_step *s, floats_fn *floats, float decay, int64_t from, int64_t to) {
+static void update_stretch(const espl_rule_step *s, floats_fn *floats, const espl_rule_range *r, int64_t from, int64_t to) {
     real *weight = s->weight;
     if (s->master == NULL) {
-        update_alone(s, floats, decay, from, to);
+        update_alone(s, floats, r, from, to);
         return;
     }
-    floats(s, decay, s->master + from, from, to - from);
+    floats(s, r, s->master + from, from, to - from);
     for (int64_t i = from; i < to; i++)
         store(weight + i, s->master[i]);
 }
@@ -107,7 +107,7 @@ static void update(const espl_rule_step *s, floats_fn *floats) {
         for (const espl_rule_range *r = s->ranges; r < s->ranges + s->n_ranges; r++) {
             int64_t from = max64(c, r->begin), to = min64(c + CPU_CHUNK, r->end);
             if (from < to)
-                update_stretch(s, floats, r->decay, from, to);
+                update_stretch(s, floats, r, from, to);
         }
 }
 
@@ -147,10 +147,7 @@ static bool update_block(const espl_rule_step *s, int64_t at, float *m, float *v
                             .beta1 = s->beta1,
                             .beta2 = s->beta2,
                             .grad_scale = s->grad_scale,
-                            .lr = s->lr,
                             .eps = s->eps,
-                            .c1 = s->c1,
-                            .c2 = s->c2,
                             .rng = s->rng,
                             .first = s->first + (uint64_t)at};
     bool any = false;
@@ -158,7 +155,7 @@ static bool update_block(const espl_rule_step *s, int64_t at, float *m, float *v
         int64_t from = max64(at, r->begin) - at, to = min64(at + BLOCK, r->end) - at;
         if (from >= to)
             continue;
-        update_stretch(&block, adamw_floats, r->decay, from, to);
+        update_stretch(&block, adamw_floats, r, from, to);
         any = true;
     }
     return any;

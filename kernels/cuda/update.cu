@@ -20,7 +20,7 @@ struct update_call {
     int64_t start; /* of the first block */
     int n_ranges;
     bool aligned, nesterov;
-    float b1, b2, a1, a2, grad_scale, lr, eps, c1, c2, momentum;
+    float b1, b2, a1, a2, grad_scale, eps, momentum;
     espl_rng_key rng;
     uint64_t first;
     espl_rule_range range[MOST_RANGES];
@@ -30,29 +30,32 @@ struct update_call {
  * that are floats, one an element, are x[0] and on. */
 struct adamw_rule {
     static constexpr int states = 2;
-    static __device__ __forceinline__ void element(const update_call &s, float decay, float grad, float &weight, float (&x)[states]) {
+    static __device__ __forceinline__ void element(const update_call &s, const espl_rule_range &r, float grad, float &weight,
+                                                   float (&x)[states]) {
         float g = grad * s.grad_scale;
         x[0] = s.b1 * x[0] + s.a1 * g;
         x[1] = s.b2 * x[1] + s.a2 * g * g;
-        weight -= s.lr * ((x[0] / s.c1) / (sqrtf(x[1] / s.c2) + s.eps) + decay * weight);
+        weight -= r.lr * ((x[0] / r.c1) / (sqrtf(x[1] / r.c2) + s.eps) + r.decay * weight);
     }
 };
 
 struct lion_rule {
     static constexpr int states = 1;
-    static __device__ __forceinline__ void element(const update_call &s, float decay, float grad, float &weight, float (&x)[states]) {
+    static __device__ __forceinline__ void element(const update_call &s, const espl_rule_range &r, float grad, float &weight,
+                                                   float (&x)[states]) {
         float g = grad * s.grad_scale, ahead = s.b1 * x[0] + s.a1 * g;
         x[0] = s.b2 * x[0] + s.a2 * g;
-        weight -= s.lr * ((float)((ahead > 0) - (ahead < 0)) + decay * weight);
+        weight -= r.lr * ((float)((ahead > 0) - (ahead < 0)) + r.decay * weight);
     }
 };
 
 struct sgd_rule {
     static constexpr int states = 1;
-    static __device__ __forceinline__ void element(const update_call &s, float decay, float grad, float &weight, float (&x)[states]) {
-        float g = grad * s.grad_scale + decay * weight;
+    static __device__ __forceinline__ void element(const update_call &s, const espl_rule_range &r, float grad, float &weight,
+                                                   float (&x)[states]) {
+        float g = grad * s.grad_scale + r.decay * weight;
         x[0] = s.momentum * x[0] + g;
-        weight -= s.lr * (s.nesterov ? g + s.momentum * x[0] : x[0]);
+        weight -= r.lr * (s.nesterov ? g + s.momentum * x[0] : x[0]);
     }
 };
 
@@ -91,7 +94,7 @@ template <class RULE, class T, bool MASTER> __device__ __forceinline__ void upda
 #pragma unroll
     for (int k = 0; k < RULE::states; k++)
         x[k] = state_of(s, k)[at];
-    RULE::element(s, s.range[r].decay, s.grad[at], w, x);
+    RULE::element(s, s.range[r], s.grad[at], w, x);
 #pragma unroll
     for (int k = 0; k < RULE::states; k++)
         state_of(s, k)[at] = x[k];
@@ -139,7 +142,8 @@ __device__ __forceinline__ void store_noisy(__nv_bfloat16 *to, const float (&x)[
 }
 
 /* A warp's share, all of it in one range. */
-template <class RULE, class T, bool MASTER> __device__ __forceinline__ void update_share(const update_call &s, float decay, int64_t share) {
+template <class RULE, class T, bool MASTER>
+__device__ __forceinline__ void update_share(const update_call &s, const espl_rule_range &r, int64_t share) {
     constexpr bool narrow = sizeof(T) < sizeof(float);
     int lane = (int)threadIdx.x % 32;
     int64_t at = share + 4 * lane, packed = share + lane % 2 * HALF + lane / 2 * 8;
@@ -164,7 +168,7 @@ template <class RULE, class T, bool MASTER> __device__ __forceinline__ void upda
 #pragma unroll
         for (int k = 0; k < RULE::states; k++)
             own[k] = x[k][i];
-        RULE::element(s, decay, grad[i], w[i], own);
+        RULE::element(s, r, grad[i], w[i], own);
 #pragma unroll
         for (int k = 0; k < RULE::states; k++)
             x[k][i] = own[k];
@@ -189,7 +193,7 @@ template <class RULE, class T, bool MASTER> __global__ void __launch_bounds__(UP
     int64_t share = s.start + ((int64_t)blockIdx.x * (UPDATE_THREADS / 32) + threadIdx.x / 32) * SHARE;
     int r = range_at(s, share);
     if (s.aligned && r < s.n_ranges && s.range[r].begin <= share && share + SHARE <= s.range[r].end)
-        update_share<RULE, T, MASTER>(s, s.range[r].decay, share);
+        update_share<RULE, T, MASTER>(s, s.range[r], share);
     else
         for (int i = (int)threadIdx.x % 32; i < SHARE; i += 32)
             update_one<RULE, T, MASTER>(s, share + i);
@@ -211,10 +215,7 @@ static update_call call_of(const espl_rule_step *step) {
     s.a1 = (float)(1.0 - step->beta1);
     s.a2 = (float)(1.0 - step->beta2);
     s.grad_scale = step->grad_scale;
-    s.lr = step->lr;
     s.eps = step->eps;
-    s.c1 = step->c1;
-    s.c2 = step->c2;
     s.momentum = step->momentum;
     s.rng = step->rng;
     s.first = step->first;
@@ -304,7 +305,7 @@ __device__ __forceinline__ bool update_block(const update_call &s, int64_t at, f
         if (r == s.n_ranges || place < s.range[r].begin)
             continue;
         float w = load_weight<T, MASTER>(s, place), x[2] = {m[i], v[i]};
-        adamw_rule::element(s, s.range[r].decay, s.grad[place], w, x);
+        adamw_rule::element(s, s.range[r], s.grad[place], w, x);
         m[i] = x[0];
         v[i] = x[1];
         store_weight<T, MASTER>(s, place, w);

@@ -2,34 +2,34 @@
 #include "kernels/ref/ref.h"
 
 /* Formulas in rules.h; in float in both variants, as the state of the optimizer is. Each takes w of element i and returns the new one. */
-typedef float element_fn(const espl_rule_step *step, float decay, float w, int64_t i);
+typedef float element_fn(const espl_rule_step *step, const espl_rule_range *r, float w, int64_t i);
 
-static float adamw_element(const espl_rule_step *step, float decay, float w, int64_t i) {
+static float adamw_element(const espl_rule_step *step, const espl_rule_range *r, float w, int64_t i) {
     float b1 = (float)step->beta1, b2 = (float)step->beta2, a1 = (float)(1 - step->beta1), a2 = (float)(1 - step->beta2);
     float *m = step->state[0], *v = step->state[1], g = step->grad[i] * step->grad_scale;
     m[i] = b1 * m[i] + a1 * g;
     v[i] = b2 * v[i] + a2 * g * g;
-    return w - step->lr * ((m[i] / step->c1) / (sqrtf(v[i] / step->c2) + step->eps) + decay * w);
+    return w - r->lr * ((m[i] / r->c1) / (sqrtf(v[i] / r->c2) + step->eps) + r->decay * w);
 }
 
-static float lion_element(const espl_rule_step *step, float decay, float w, int64_t i) {
+static float lion_element(const espl_rule_step *step, const espl_rule_range *r, float w, int64_t i) {
     float b1 = (float)step->beta1, b2 = (float)step->beta2, a1 = (float)(1 - step->beta1), a2 = (float)(1 - step->beta2);
     float *m = step->state[0], g = step->grad[i] * step->grad_scale, ahead = b1 * m[i] + a1 * g;
     m[i] = b2 * m[i] + a2 * g;
-    return w - step->lr * ((float)((ahead > 0) - (ahead < 0)) + decay * w);
+    return w - r->lr * ((float)((ahead > 0) - (ahead < 0)) + r->decay * w);
 }
 
-static float sgd_element(const espl_rule_step *step, float decay, float w, int64_t i) {
-    float *m = step->state[0], g = step->grad[i] * step->grad_scale + decay * w;
+static float sgd_element(const espl_rule_step *step, const espl_rule_range *r, float w, int64_t i) {
+    float *m = step->state[0], g = step->grad[i] * step->grad_scale + r->decay * w;
     m[i] = step->momentum * m[i] + g;
-    return w - step->lr * (step->nesterov ? g + step->momentum * m[i] : m[i]);
+    return w - r->lr * (step->nesterov ? g + step->momentum * m[i] : m[i]);
 }
 
 static void update(const espl_rule_step *step, element_fn *element) {
     real *weight = step->weight;
     for (const espl_rule_range *r = step->ranges; r < step->ranges + step->n_ranges; r++)
         for (int64_t i = r->begin; i < r->end; i++) {
-            float w = element(step, r->decay, step->master ? step->master[i] : (float)weight[i], i);
+            float w = element(step, r, step->master ? step->master[i] : (float)weight[i], i);
             weight[i] = (real)w;
             if (step->master)
                 step->master[i] = w;
@@ -57,7 +57,9 @@ static float narrow(const float *map, const float *x, uint8_t *code) {
 /* What of the range lies in the block, counted from there; whether that is anything. */
 static bool clip(const espl_rule_range *range, int64_t block, espl_rule_range *part) {
     int64_t begin = range->begin - block, end = range->end - block;
-    *part = (espl_rule_range){begin > 0 ? begin : 0, end < ESPL_STATE_BLOCK ? end : ESPL_STATE_BLOCK, range->decay};
+    *part = *range;
+    part->begin = begin > 0 ? begin : 0;
+    part->end = end < ESPL_STATE_BLOCK ? end : ESPL_STATE_BLOCK;
     return part->begin < part->end;
 }
 

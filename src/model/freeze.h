@@ -4,11 +4,9 @@
 
 #include "src/model/model.h"
 
-/* Local. Sets `frozen` of all parameters. Selections: `head` (the head's own parameters; a language model's head may be tied, then there is
- * none), `embeddings`, `layers.A-B` or `layers.A` (of the only stack, or the decoder; 0 is the first), `encoder.layers.A-B`, or a glob
- * (fnmatch) on full names. None: all are trained; with
- * LoRA its own parameters, a new head, and what is selected. Errors: usage, for a selection that no parameter has, and for one that takes a
- * part of parameters which are one matrix here (q, k and v; gate and up). */
+/* Local. Sets `frozen` of all parameters from selections (select.h). None: all are trained; with LoRA its own parameters, a new head, and
+ * what is selected. Errors: usage, for a selection that no parameter has, and for one that takes a part of parameters which are one matrix
+ * here (q, k and v; gate and up). */
 espl_status espl__model_freeze(espl_model *model, char *const *selections, int64_t n);
 
 #endif

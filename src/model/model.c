@@ -2,6 +2,7 @@
 #include "src/model/freeze.h"
 #include "src/model/low_rank.h"
 #include "src/model/model_config.h"
+#include "src/model/rates.h"
 
 #include "src/core/arena.h"
 #include "src/core/buffer.h"
@@ -327,6 +328,7 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
             add_params(m, of_params[i], espl_section_has_layers(of_params[i]) ? layer : -1);
     ESPL_TRY(espl__lora_check(m, &m->lora));
     ESPL_TRY(espl__model_freeze(m, options->train, options->n_train));
+    ESPL_TRY(espl__model_rates(m, options));
     m->lora.targets = NULL;
     m->lora.n_targets = 0;
     place_params(m, (int)layers + 2);
@@ -352,6 +354,9 @@ espl_model_options espl_model_options_of(const espl_config *config) {
                                 .n_labels = config->data_labels.n,
                                 .train = config->tune_train.items,
                                 .n_train = config->tune_train.n,
+                                .layer_decay = config->optim_layer_decay,
+                                .rates = config->optim_rates.items,
+                                .n_rates = config->optim_rates.n,
                                 .lora = {.rank = config->tune_method == ESPL_TUNE_LORA ? config->tune_rank : 0,
                                          .alpha = config->tune_alpha,
                                          .dropout = config->tune_dropout,

@@ -28,6 +28,7 @@ typedef struct espl_param {
     bool head;          /* of the head's table */
     int adapts;         /* the parameter whose low-rank update this is a part of (low_rank.h); -1: it is the model's own */
     int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
+    double rate;        /* by which the learning rate is multiplied (rates.h) */
     bool frozen;        /* not trained: it lies behind all buckets (its number is n_buckets), on every rank */
 } espl_param;
 
@@ -91,8 +92,11 @@ typedef struct espl_model_options {
     espl_own_head own_head; /* for families whose config.json does not tell */
     char *const *labels;    /* [n_labels] names of classes, borrowed; 0: config.json's */
     int64_t n_labels;
-    char *const *train; /* [n_train] which parameters are trained (freeze.h), borrowed; 0: all, or with LoRA none but its own */
+    char *const *train; /* [n_train] which parameters are trained (freeze.h, select.h), borrowed; 0: all, or with LoRA none but its own */
     int64_t n_train;
+    double layer_decay; /* of rates from the head down (rates.h); 0: none */
+    char *const *rates; /* [n_rates] SELECTION=FACTOR, borrowed */
+    int64_t n_rates;
     espl_lora_options lora;
 } espl_model_options;
 
@@ -131,6 +135,9 @@ int64_t espl_model_place(const espl_model *model, int param, int ranks);
 /* Local. Number of parameters, each counted once; of those that are trained. */
 int64_t espl_model_numel(const espl_model *model);
 int64_t espl_model_trained_numel(const espl_model *model);
+
+/* Local. The smallest and the largest `rate` of what is trained. */
+void espl_model_rate_span(const espl_model *model, double *low, double *high);
 
 /* Local. Matrix weights that a token is multiplied with (the embedding look-up is none; a tied head counts). */
 int64_t espl_model_matrix_numel(const espl_model *model);

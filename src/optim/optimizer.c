@@ -18,6 +18,15 @@ void espl_optimizer_configure(espl_optimizer *optimizer, const espl_config *conf
     optimizer->seed = (uint64_t)config->run_seed;
 }
 
+static void set_ranges(const espl_optimizer *o, const espl_update *u, int64_t step, double lr) {
+    for (int i = 0; i < u->n_ranges; i++) {
+        espl_rule_range *r = &u->ranges[i];
+        r->lr = (float)(lr * u->rates[i]);
+        r->c1 = (float)(1.0 - pow(o->beta1, (double)step));
+        r->c2 = (float)(1.0 - pow(o->beta2, (double)step));
+    }
+}
+
 void espl_optimizer_update(const espl_optimizer *o, int bucket, int64_t step, double lr, double gradient_scale) {
     const espl_update *u = &o->updates[bucket];
     const espl_rule_desc *rule = &espl_rules[o->rule];
@@ -29,14 +38,12 @@ void espl_optimizer_update(const espl_optimizer *o, int bucket, int64_t step, do
                         .beta1 = o->beta1,
                         .beta2 = o->beta2,
                         .grad_scale = (float)gradient_scale,
-                        .lr = (float)lr,
                         .eps = o->eps,
-                        .c1 = (float)(1.0 - pow(o->beta1, (double)step)),
-                        .c2 = (float)(1.0 - pow(o->beta2, (double)step)),
                         .momentum = o->momentum,
                         .nesterov = o->nesterov,
                         .rng = {.seed = o->seed, .purpose = ESPL_RNG_ROUND, .step = (uint32_t)step, .op = (uint32_t)bucket},
                         .first = (uint64_t)u->place};
+    set_ranges(o, u, step, lr);
     for (int i = 0; i < rule->n_states; i++)
         s.state[i] = (char *)o->states[i] + espl_rule_state_bytes(&rule->states[i], u->state);
     o->kernels->update[o->rule](&s);

@@ -70,7 +70,9 @@ static double ratio(double part, double whole) { return whole > 0 ? part / whole
 static espl_status open_files(espl_metrics *metrics, const espl_config *config, const char *run_dir) {
     espl_status status = ESPL_OK;
     char *path = espl_format("%s/metrics.jsonl", run_dir);
-    json_t *about = metrics->start.about != NULL ? json_pack("{s:O}", "about", metrics->start.about) : json_object();
+    json_t *about = json_pack("{s:f, s:f}", "rate_low", metrics->start.rate_low, "rate_high", metrics->start.rate_high);
+    if (metrics->start.about != NULL)
+        json_object_set(about, "about", metrics->start.about);
     ESPL_TRY_DONE(espl__lines_open(&metrics->lines, path, metrics->start.resume_step));
     ESPL_TRY_DONE(espl__lines_write_object(&metrics->lines, "start", metrics->start.resume_step, about));
     if (config->log_tensorboard)

@@ -19,12 +19,13 @@ typedef struct espl_metrics_start {
     int64_t total_steps; /* last step of the run */
     int64_t tokens;      /* counters as the checkpoint had them */
     int64_t skipped_steps;
-    double flops_per_token; /* of the model, forward and backward; 0: unknown */
-    double peak_flops;      /* flops a second that all ranks together could do; 0: unknown */
-    const char *peak_name;  /* how mfu is called on the terminal: "MFU", "of peak"; borrowed */
-    size_t planned_bytes;   /* of rank 0 */
-    size_t device_bytes;    /* of them, on a device that is not the host */
-    size_t process_bytes;   /* resident before they were taken */
+    double flops_per_token;     /* of the model, forward and backward; 0: unknown */
+    double peak_flops;          /* flops a second that all ranks together could do; 0: unknown */
+    const char *peak_name;      /* how mfu is called on the terminal: "MFU", "of peak"; borrowed */
+    size_t planned_bytes;       /* of rank 0 */
+    size_t device_bytes;        /* of them, on a device that is not the host */
+    size_t process_bytes;       /* resident before they were taken */
+    double rate_low, rate_high; /* by which the learning rates of parameters are multiplied, at least and at most */
     int n_nodes;
     json_t *about; /* borrowed; stands in the start line under "about" (espl_runinfo_make); or NULL */
 } espl_metrics_start;

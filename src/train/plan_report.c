@@ -189,7 +189,7 @@ static void print_tensors(const facts *f, FILE *out) {
         if (p->frozen)
             fprintf(out, "frozen\n");
         else
-            fprintf(out, "bucket %d%s\n", p->bucket, p->decay ? "" : "  no decay");
+            fprintf(out, "bucket %d  rate x%.4g%s\n", p->bucket, p->rate, p->decay ? "" : "  no decay");
     }
     fprintf(out, "buffers of the training tape (lives in calls, places in ACT)\n");
     for (int i = 0; i < f->blueprint.train.n_lives; i++) {

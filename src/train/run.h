@@ -48,6 +48,7 @@ typedef struct espl_run {
     espl_optimizer optimizer;
     espl_update *updates;    /* [n_buckets] */
     espl_rule_range *ranges; /* of all updates */
+    double *rates;           /* of all ranges */
     espl_segment *owned;     /* [n_params] */
     espl_state_tensor *state;
     int64_t n_state;

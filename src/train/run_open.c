@@ -205,17 +205,20 @@ static espl_status open_device(espl_run *run) {
 /* ---- Memory, optimizer, saver. */
 
 /* Puts a range behind the others of a bucket, or makes the last one longer. */
-static void add_range(espl_rule_range *ranges, int *n, const espl_rule_range *range) {
-    if (*n > 0 && ranges[*n - 1].end == range->begin && ranges[*n - 1].decay == range->decay)
+static void add_range(const espl_rule_range *range, double rate, espl_rule_range *ranges, double *rates, int *n) {
+    if (*n > 0 && ranges[*n - 1].end == range->begin && ranges[*n - 1].decay == range->decay && rates[*n - 1] == rate) {
         ranges[*n - 1].end = range->end;
-    else
-        ranges[(*n)++] = *range;
+        return;
+    }
+    ranges[*n] = *range;
+    rates[(*n)++] = rate;
 }
 
 /* One update a bucket: its parameters lie in it in order. */
 static void list_updates(espl_run *run) {
     const espl_model *model = run->model;
     espl_rule_range *ranges = run->ranges = espl_malloc((size_t)model->n_params * sizeof *ranges);
+    double *rates = run->rates = espl_malloc((size_t)model->n_params * sizeof *rates);
     espl_segment *segments;
     espl_owner_updates(model, &run->blueprint.owner, &segments);
     run->updates = espl_calloc((size_t)model->n_buckets, sizeof *run->updates);
@@ -229,10 +232,12 @@ static void list_updates(espl_run *run) {
             espl_rule_range range = {.begin = s->flat - u->flat, .end = s->flat - u->flat + s->end - s->begin};
             range.decay = p->decay ? (float)run->config->optim_weight_decay : 0.0f;
             if (p->bucket == b && s->begin < s->end)
-                add_range(ranges, &u->n_ranges, &range);
+                add_range(&range, p->rate, ranges, rates, &u->n_ranges);
         }
         u->ranges = ranges;
+        u->rates = rates;
         ranges += u->n_ranges;
+        rates += u->n_ranges;
     }
     free(segments);
 }
@@ -354,6 +359,7 @@ static espl_status open_metrics(espl_run *run) {
                                 .device_bytes = run->engine.calls->remote ? planned - bytes[ESPL_ARENA_STAGE] : 0,
                                 .n_nodes = run->ranks->n_nodes,
                                 .about = run->provenance};
+    espl_model_rate_span(run->model, &start.rate_low, &start.rate_high);
     return espl_metrics_open(&run->metrics, run->config, run->config->run_dir, &start);
 }
 
@@ -368,6 +374,14 @@ static void introduce_device(const espl_run *run) {
                   (double)e->info.bytes_free / 1048576.0, (double)e->info.bytes_total / 1048576.0, e->info.libraries);
 }
 
+static void introduce_rates(const espl_run *run) {
+    double low, high, peak = run->config->optim_lr;
+    espl_model_rate_span(run->model, &low, &high);
+    if (low != 1.0 || high != 1.0)
+        ESPL_INFO("learning rates differ between parameters: optim.lr times %.4g to %.4g, %.3g to %.3g at its peak", low, high, peak * low,
+                  peak * high);
+}
+
 static void introduce(const espl_run *run) {
     const espl_dims *d = &run->model->dims;
     introduce_device(run);
@@ -377,6 +391,7 @@ static void introduce(const espl_run *run) {
         ESPL_INFO("trained: %lld of %lld parameters (%.4g %%), the others are frozen", (long long)espl_model_trained_numel(run->model),
                   (long long)espl_model_numel(run->model),
                   100.0 * (double)espl_model_trained_numel(run->model) / (double)espl_model_numel(run->model));
+    introduce_rates(run);
     ESPL_INFO("%s, %d rank%s on %d node%s, %d thread%s each; matrix peak %.0f GFLOP/s",
               run->engine.calls->remote ? run->engine.kernels->name : espl_kernels_describe(), run->ranks->size,
               run->ranks->size > 1 ? "s" : "", run->ranks->n_nodes, run->ranks->n_nodes > 1 ? "s" : "", run->blueprint.threads,
@@ -448,6 +463,7 @@ void espl_run_close(espl_run *run) {
     json_decref(run->base);
     free(run->updates);
     free(run->ranges);
+    free(run->rates);
     free(run->owned);
     free(run->state);
     espl_engine_close(&run->engine);

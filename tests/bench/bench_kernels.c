@@ -288,7 +288,7 @@ static void report_bytes(const char *name, double seconds, double bytes, double 
 
 static void bench_adamw(const espl_kernels *k, bool masters, double copy) {
     int64_t n = 1 << 25;
-    espl_rule_range all = {0, n, 0.01f};
+    espl_rule_range all = {.begin = 0, .end = n, .lr = 1e-4f, .decay = 0.01f, .c1 = 0.1f, .c2 = 0.001f};
     espl_rule_step step = {.weight = filled(n, k->real),
                            .master = masters ? filled(n, ESPL_F32) : NULL,
                            .state = {filled(n, ESPL_F32), calloc((size_t)n, sizeof(float))},
@@ -296,12 +296,9 @@ static void bench_adamw(const espl_kernels *k, bool masters, double copy) {
                            .ranges = &all,
                            .n_ranges = 1,
                            .grad_scale = 1,
-                           .lr = 1e-4f,
                            .beta1 = 0.9,
                            .beta2 = 0.999,
-                           .eps = 1e-8f,
-                           .c1 = 0.1f,
-                           .c2 = 0.001f};
+                           .eps = 1e-8f};
     double t[REPEATS], s[REPEATS], size = (double)espl_dtype_size(k->real);
     for (int i = 0; i < REPEATS; i++) {
         espl_exact sum = {0};

@@ -8,6 +8,7 @@ import sys
 from job import IO, LIGHT, OK, STOPPED, USAGE, Job, check, main
 
 NAMES = ["adamw8bit", "lion", "sgd"]
+RATES = {"optim__layer_decay": 0.6, "optim__rates": ["*ln_*=2"]}
 BYTES = {"adamw": 8, "adamw8bit": 2 + 8 / 256, "lion": 4, "sgd": 4}
 
 
@@ -18,14 +19,14 @@ def trace(case, run):
 def same_however_it_is_cut(case):
     seen = set()
     for name in NAMES[:1] if LIGHT else NAMES:
-        keys = {"optim__name": name, "train__steps": 6, "train__micro_batches": 4, "optim__nesterov": name == "sgd"}
+        keys = {"optim__name": name, "train__steps": 6, "train__micro_batches": 4, "optim__nesterov": name == "sgd", **RATES}
         case.train(0, f"{name}-1", **keys)
         case.train(4, f"{name}-4", STOPPED, train__stop_after=3, checkpoint__writers=2, **keys)
         case.train(2, f"{name}-4", run__optimizer_sharding="replicated", **keys)
         check(trace(case, f"{name}-4") == trace(case, f"{name}-1"), f"{name}: 4 ranks, then 2 replicated ones, give other bits than one rank")
         seen.add(case.digest(f"{name}-1"))
-    case.train(2, "back", STOPPED, train__stop_after=2, run__optimizer_sharding="replicated", train__steps=6, train__micro_batches=4, optim__name=NAMES[0])
-    case.train(4, "back", train__steps=6, train__micro_batches=4, optim__name=NAMES[0])
+    case.train(2, "back", STOPPED, train__stop_after=2, run__optimizer_sharding="replicated", train__steps=6, train__micro_batches=4, optim__name=NAMES[0], **RATES)
+    case.train(4, "back", train__steps=6, train__micro_batches=4, optim__name=NAMES[0], **RATES)
     check(trace(case, "back") == trace(case, f"{NAMES[0]}-1"), "2 replicated ranks, then 4, give other bits than one rank")
     check(len(seen) == (1 if LIGHT else len(NAMES)), "two optimizers end in the same weights")
 
@@ -44,6 +45,16 @@ def another_optimizer_is_refused(case):
         case.start(ranks, "run", optim__name="lion").expect_failure(USAGE, "optimizer is adamw, this run's is lion", "optim.name: adamw",
                                                                    "model.checkpoint")
     case.start(0, "typing", optim__name="adamm").expect_failure(USAGE, "optim.name", "adamw")
+
+
+def rates_are_told(case):
+    job = case.train(0, "run", train__steps=2, **RATES)
+    check("optim.lr times 0.216 to 2," in job.stderr, "the span of learning rates is not told", job)
+    start = case.metrics("run", "start")[0]
+    check((round(start["rate_low"], 6), start["rate_high"]) == (0.216, 2), f"the start line has {start}")
+    case.train(0, "ones", train__steps=2, optim__rates=["*=1"])
+    case.train(0, "plain", train__steps=2)
+    check(case.digest("ones") == case.digest("plain") != case.digest("run"), "a factor of 1 changes bits, or others do not")
 
 
 def a_checkpoint_is_a_start(case):
@@ -71,4 +82,4 @@ def the_plan_tells(case):
 
 
 if __name__ == "__main__":
-    sys.exit(main([same_however_it_is_cut, without_masters, another_optimizer_is_refused, a_checkpoint_is_a_start, the_plan_tells]))
+    sys.exit(main([same_however_it_is_cut, without_masters, another_optimizer_is_refused, rates_are_told, a_checkpoint_is_a_start, the_plan_tells]))

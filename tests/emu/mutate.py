@@ -133,6 +133,7 @@ MUTATIONS = [
      ("tables[(size_t)head * entries + x] =", "tables[(size_t)head * entries + entries - 1 - x] ="), False),
     ("attention_cached.cu", "one key too many of the source", "fast", ("seen.last - 1}", "seen.last}"), False),
     ("update.cu", "second moment of the gradient itself", "fast", ("s.a2 * g * g", "s.a2 * g"), QUICK),
+    ("update.cu", "all ranges have the first one's rate", "fast", ("r.lr * ((x[0]", "s.range[0].lr * ((x[0]"), False),
     ("update.cu", "a gap between ranges is updated", "fast", ("if (r == s.n_ranges || at < s.range[r].begin)", "if (r == s.n_ranges)"), False),
     ("update.cu", "one element too many", "race", ("s.range[r].end <= at)", "s.range[r].end < at)"), False),
     ("update.cu", "lanes keep what they should trade", "fast", ("x[i] = odd ? got : x[i];", "x[i] = odd ? x[i] : got;"), False),

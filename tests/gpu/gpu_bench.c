@@ -383,7 +383,9 @@ static void call_squares(const bench *b, void *context) {
 /* One step over n elements in the ranges of a layer: matrices that decay and vectors that do not. `parameter` is the bytes that a parameter
  * reads and writes. */
 static espl_status time_adamw(const bench *b, espl_rule_step *step, int64_t n, const char *name, double parameter) {
-    const espl_rule_range ranges[] = {{0, n / 2, 0.01f}, {n / 2, n / 2 + n / 64, 0}, {n / 2 + n / 64, n, 0.01f}};
+    const float lr = 1e-4f, c1 = 0.1f, c2 = 0.001f;
+    const espl_rule_range ranges[] = {
+        {0, n / 2, lr, 0.01f, c1, c2}, {n / 2, n / 2 + n / 64, lr, 0, c1, c2}, {n / 2 + n / 64, n, lr, 0.01f, c1, c2}};
     double seconds = 0;
     char shape[64];
     snprintf(shape, sizeof shape, "%lld elements", (long long)n);
@@ -410,10 +412,7 @@ static espl_status time_update(const bench *b, int64_t n) {
                            .beta1 = 0.9,
                            .beta2 = 0.999,
                            .grad_scale = 1,
-                           .lr = 1e-4f,
                            .eps = 1e-8f,
-                           .c1 = 0.1f,
-                           .c2 = 0.001f,
                            .rng = {.seed = 1, .purpose = ESPL_RNG_ROUND}};
     ESPL_TRY(time_adamw(b, &step, n, narrow ? "adamw alone" : "adamw", 20.0 + 2.0 * (double)size));
     step.master = memory[0];

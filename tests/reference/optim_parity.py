@@ -4,6 +4,7 @@ the states of bitsandbytes' 8-bit optimizers, whose own functions round them her
 
     python optim_parity.py --espalier PROGRAM --build FOLDER
 
+Two groups of parameters, each half of the elements, with rates and decays of their own.
 The gradients are the same numbers for both, over seven decades of size, some of them zero. Bounds: weights within 1e-5 of the same steps in
 fp64; bytes of states equal but for what rounding in fp32 may put on the other side of a border, one of ten thousand, each to the next value."""
 import collections
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from parity_tools import arguments, check, error, finish
 
 N, STEPS, BLOCK = 256 * 40, 20, 256
-BASE = dict(lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, decay=0.1, momentum=0.9, nesterov=0)
+BASE = dict(lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, decay=0.1, momentum=0.9, nesterov=0, lr2=3e-4, decay2=0.05)
 Case = collections.namedtuple("Case", "rule keys")
 
 
@@ -39,12 +40,13 @@ class Lion(torch.optim.Optimizer):
                 m.mul_(beta2).add_(p.grad, alpha=1 - beta2)
 
 
-def optimizer_of(rule, p, k):
+def optimizer_of(rule, halves, k):
+    groups = [{"params": [halves[0]]}, {"params": [halves[1]], "lr": k["lr2"], "weight_decay": k["decay2"]}]
     if rule == "sgd":
-        return torch.optim.SGD([p], lr=k["lr"], momentum=k["momentum"], nesterov=bool(k["nesterov"]), weight_decay=k["decay"])
+        return torch.optim.SGD(groups, lr=k["lr"], momentum=k["momentum"], nesterov=bool(k["nesterov"]), weight_decay=k["decay"])
     if rule == "lion":
-        return Lion([p], k["lr"], (k["beta1"], k["beta2"]), k["decay"])
-    return torch.optim.AdamW([p], lr=k["lr"], betas=(k["beta1"], k["beta2"]), eps=k["eps"], weight_decay=k["decay"])
+        return Lion(groups, k["lr"], (k["beta1"], k["beta2"]), k["decay"])
+    return torch.optim.AdamW(groups, lr=k["lr"], betas=(k["beta1"], k["beta2"]), eps=k["eps"], weight_decay=k["decay"])
 
 
 def numbers():
@@ -56,13 +58,14 @@ def numbers():
 
 
 def reference(rule, keys, weight, gradients):
-    p = torch.nn.Parameter(weight.double())
-    optimizer = optimizer_of(rule, p, keys)
+    halves = [torch.nn.Parameter(half) for half in weight.double().chunk(2)]
+    optimizer = optimizer_of(rule, halves, keys)
     for row in gradients:
-        p.grad = row.double()
+        for p, half in zip(halves, row.double().chunk(2)):
+            p.grad = half
         optimizer.step()
-    state = {name: value for name, value in optimizer.state[p].items() if torch.is_tensor(value) and value.numel() == N}
-    return {"weight": p.detach(), **state}
+    names = [name for name, value in optimizer.state[halves[0]].items() if torch.is_tensor(value) and value.numel() == N // 2]
+    return {"weight": torch.cat(halves).detach(), **{name: torch.cat([optimizer.state[p][name] for p in halves]) for name in names}}
 
 
 def quantised(x, values):
@@ -75,6 +78,7 @@ def reference_8bit(keys, weight, gradients):
     """AdamW whose moments pass through bitsandbytes' blockwise quantisation after every step, in fp32."""
     from bitsandbytes import functional as bnb
     k, w = keys, weight.clone()
+    lr, decay = (torch.cat([torch.full((N // 2,), k[name]), torch.full((N // 2,), k[name + "2"])]) for name in ("lr", "decay"))
     maps = {"exp_avg": bnb.create_dynamic_map(signed=True), "exp_avg_sq": bnb.create_dynamic_map(signed=False)}
     code = {name: torch.zeros(N, dtype=torch.uint8) for name in maps}
     scale = {name: torch.zeros(N // BLOCK) for name in maps}
@@ -83,7 +87,7 @@ def reference_8bit(keys, weight, gradients):
         s["exp_avg"] = k["beta1"] * s["exp_avg"] + (1 - k["beta1"]) * g
         s["exp_avg_sq"] = k["beta2"] * s["exp_avg_sq"] + (1 - k["beta2"]) * g * g
         denominator = s["exp_avg_sq"].sqrt() / (1 - k["beta2"] ** t) ** 0.5 + k["eps"]
-        w = w - k["lr"] * (s["exp_avg"] / (1 - k["beta1"] ** t) / denominator + k["decay"] * w)
+        w = w - lr * (s["exp_avg"] / (1 - k["beta1"] ** t) / denominator + decay * w)
         for name in maps:
             code[name], scale[name] = quantised(s[name], maps[name])
     return {"weight": w, **code, **{name + "_scale": scale[name] for name in maps}}
@@ -107,8 +111,9 @@ def compare(args, name, case, weight, gradients):
     found, true = run(args, case.rule, keys, weight, gradients), reference(case.rule, keys, weight, gradients)
     off = worst(found, true)
     check(set(found) >= set(true) and off[0] <= 1e-5, f"{name}: {STEPS} steps, {', '.join(sorted(true))} off by at most {off[0]:.1e} ({off[1]})")
-    off = worst(run(args, case.rule, {**keys, "decay": keys["decay"] * 1.1}, weight, gradients), true)
-    check(off[0] > 1e-5, f"{name}: a tenth more decay is noticed: {off[0]:.1e} ({off[1]})")
+    for key in ("decay", "lr2"):
+        off = worst(run(args, case.rule, {**keys, key: keys[key] * 1.1}, weight, gradients), true)
+        check(off[0] > 1e-5, f"{name}: a tenth more {key} is noticed: {off[0]:.1e} ({off[1]})")
 
 
 def compare_8bit(args, weight, gradients):

@@ -2,7 +2,7 @@
  * scripts.
  *
  * INPUT holds weight (float [n]) and gradients (float [steps * n]); n is a multiple of 256. OUTPUT gets weight and, under its name, every
- * state after the last step. Keys: lr, beta1, beta2, eps, decay, momentum, nesterov. */
+ * state after the last step. Keys: lr, beta1, beta2, eps, decay, momentum, nesterov; lr2 and decay2 are those of the second half. */
 #include "io/safetensors.h"
 #include "kernels/kernels.h"
 #include "src/core/buffer.h"
@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LR, BETA1, BETA2, EPS, DECAY, MOMENTUM, NESTEROV, N_KEYS };
-static const char *const keys[N_KEYS] = {"lr", "beta1", "beta2", "eps", "decay", "momentum", "nesterov"};
+enum { LR, BETA1, BETA2, EPS, DECAY, MOMENTUM, NESTEROV, LR2, DECAY2, N_KEYS };
+static const char *const keys[N_KEYS] = {"lr", "beta1", "beta2", "eps", "decay", "momentum", "nesterov", "lr2", "decay2"};
 
 static espl_status read_keys(int argc, char **argv, double value[N_KEYS]) {
     for (int i = 0; i < argc; i++) {
@@ -30,22 +30,24 @@ static espl_status read_keys(int argc, char **argv, double value[N_KEYS]) {
 
 static void run_steps(espl_rule rule, const double value[N_KEYS], float *weight, void *const *states, const float *gradients, int64_t n,
                       int64_t steps) {
-    const espl_rule_range all = {.begin = 0, .end = n, .decay = (float)value[DECAY]};
+    espl_rule_range halves[] = {{.begin = 0, .end = n / 2, .lr = (float)value[LR], .decay = (float)value[DECAY]},
+                                {.begin = n / 2, .end = n, .lr = (float)value[LR2], .decay = (float)value[DECAY2]}};
     espl_rule_step step = {.weight = weight,
-                           .ranges = &all,
-                           .n_ranges = 1,
+                           .ranges = halves,
+                           .n_ranges = 2,
                            .beta1 = value[BETA1],
                            .beta2 = value[BETA2],
                            .grad_scale = 1,
-                           .lr = (float)value[LR],
                            .eps = (float)value[EPS],
                            .momentum = (float)value[MOMENTUM],
                            .nesterov = value[NESTEROV] != 0};
     memcpy(step.state, states, sizeof step.state);
     for (int64_t t = 1; t <= steps; t++) {
         step.grad = gradients + (t - 1) * n;
-        step.c1 = (float)(1 - pow(value[BETA1], (double)t));
-        step.c2 = (float)(1 - pow(value[BETA2], (double)t));
+        for (int i = 0; i < 2; i++) {
+            halves[i].c1 = (float)(1 - pow(value[BETA1], (double)t));
+            halves[i].c2 = (float)(1 - pow(value[BETA2], (double)t));
+        }
         espl_kernels_cpu(ESPL_F32)->update[rule](&step);
     }
 }

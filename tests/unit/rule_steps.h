@@ -84,13 +84,26 @@ static inline bool kept_same(const kept *a, const kept *b) {
 
 enum { STEP_PLACE = 256 * 3, STEP_RANGES = 40 };
 
-/* Ranges over n elements: short ones, one that ends amid a vector, gaps, more than one launch takes, and a long one. */
-static inline int step_ranges(int64_t n, espl_rule_range ranges[STEP_RANGES]) {
+/* Elements [begin, end), whose t-th step it is, or one that many later. */
+static inline espl_rule_range step_range(int64_t begin, int64_t end, int t, int late, float lr, float decay) {
+    return (espl_rule_range){.begin = begin,
+                             .end = end,
+                             .lr = lr,
+                             .decay = decay,
+                             .c1 = (float)(1 - pow(0.9, t + late)),
+                             .c2 = (float)(1 - pow(0.999, t + late))};
+}
+
+/* Ranges of step t over n elements: short ones, one that ends amid a vector, gaps, more than one launch takes, and a long one; their rates,
+ * decays and ages differ. */
+static inline int step_ranges(int64_t n, int t, espl_rule_range ranges[STEP_RANGES]) {
     int count = 0;
-    for (int64_t at = 0; count + 1 < STEP_RANGES && at < n / 2; at = ranges[count - 1].end + count % 3)
-        ranges[count++] =
-            (espl_rule_range){.begin = at, .end = at + 1 + n / 100 * (count % 4 == 3) + count, .decay = 0.1f * (float)(count % 2)};
-    ranges[count] = (espl_rule_range){.begin = ranges[count - 1].end, .end = n, .decay = 0.1f};
+    for (int64_t at = 0; count + 1 < STEP_RANGES && at < n / 2; at = ranges[count - 1].end + count % 3) {
+        ranges[count] = step_range(at, at + 1 + n / 100 * (count % 4 == 3) + count, t, count % 5, 1e-3f / (float)(1 + count % 3),
+                                   0.1f * (float)(count % 2));
+        count++;
+    }
+    ranges[count] = step_range(ranges[count - 1].end, n, t, 0, 1e-3f, 0.1f);
     return count + 1;
 }
 
@@ -99,8 +112,11 @@ static inline int clip_ranges(const espl_rule_range *ranges, int n, int64_t from
     int count = 0;
     for (int r = 0; r < n; r++) {
         int64_t begin = ranges[r].begin > from ? ranges[r].begin : from, end = ranges[r].end < to ? ranges[r].end : to;
-        if (begin < end)
-            clipped[count++] = (espl_rule_range){.begin = begin - from, .end = end - from, .decay = ranges[r].decay};
+        if (begin >= end)
+            continue;
+        clipped[count] = ranges[r];
+        clipped[count].begin = begin - from;
+        clipped[count++].end = end - from;
     }
     return count;
 }
@@ -112,10 +128,7 @@ static inline espl_rule_step rule_step(const kept *s, espl_dtype real, const flo
                            .beta1 = 0.9,
                            .beta2 = 0.999,
                            .grad_scale = 0.5f,
-                           .lr = 1e-3f,
                            .eps = 1e-8f,
-                           .c1 = (float)(1 - pow(0.9, t)),
-                           .c2 = (float)(1 - pow(0.999, t)),
                            .momentum = 0.9f,
                            .nesterov = t % 2 == 0,
                            .rng = {.seed = 7, .purpose = ESPL_RNG_ROUND, .step = (uint32_t)t, .op = 3},
@@ -136,29 +149,29 @@ static inline bool cuts_anywhere(espl_rule rule) {
 /* Three steps over the n elements that `s` points to, each in stretches of `cut`, or a little more where the rule has blocks. */
 static inline void three_steps(const espl_kernels *kernels, const kept *s, const float *grad, int64_t cut) {
     espl_rule_range ranges[STEP_RANGES], clipped[STEP_RANGES];
-    int n_ranges = step_ranges(s->n, ranges);
     if (!cuts_anywhere(s->rule))
         cut = (cut + ESPL_STATE_BLOCK - 1) / ESPL_STATE_BLOCK * ESPL_STATE_BLOCK;
-    for (int t = 1; t <= 3; t++)
+    for (int t = 1; t <= 3; t++) {
+        int n_ranges = step_ranges(s->n, t, ranges);
         for (int64_t i = 0; i < s->n; i += cut) {
             espl_rule_step step = rule_step(s, kernels->real, grad, i, t);
             step.ranges = clipped;
             step.n_ranges = clip_ranges(ranges, n_ranges, i, s->n - i < cut ? s->n : i + cut, clipped);
             kernels->update[s->rule](&step);
         }
+    }
 }
 
 /* The same by the reference in fp32. Weights that are bf16 alone are widened before each step, and rounded behind it by the contract. */
 static inline kept rule_truth(espl_rule rule, weight_way way, const float *grad, int64_t n) {
     kept s = kept_make(rule, way, n), wide = s;
     espl_rule_range ranges[STEP_RANGES];
-    int n_ranges = step_ranges(n, ranges);
     float *weight = wide.weight = malloc((size_t)n * sizeof *weight);
     espl_dtype_convert(weight, ESPL_F32, s.weight, way_real(way), (size_t)n);
     for (int t = 1; t <= 3; t++) {
         espl_rule_step step = rule_step(&wide, ESPL_F32, grad, 0, t);
         step.ranges = ranges;
-        step.n_ranges = n_ranges;
+        step.n_ranges = step_ranges(n, t, ranges);
         espl_kernels_ref(ESPL_F32)->update[rule](&step);
         for (int64_t i = 0; i < n && way == WAY_ALONE; i++)
             weight[i] = espl_bf16_to_float(espl_bf16_from_float_noisy(weight[i], espl_rng_u16(&step.rng, step.first + (uint64_t)i)));

@@ -144,7 +144,8 @@ static double adam_error(json_t *golden, float decay, float *m, float *v) {
     read_floats(json_object_get(golden, "weight"), want, ADAM_N);
     read_floats(json_object_get(golden, "grads"), grads, ADAM_STEPS * ADAM_N);
     for (int t = 1; t <= ADAM_STEPS; t++) {
-        espl_rule_range all = {0, ADAM_N, decay};
+        espl_rule_range all = {
+            .begin = 0, .end = ADAM_N, .lr = 0.01f, .decay = decay, .c1 = (float)(1 - pow(0.9, t)), .c2 = (float)(1 - pow(0.999, t))};
         espl_rule_step step = {.weight = weight,
                                .state = {m, v},
                                .grad = grads + (t - 1) * ADAM_N,
@@ -153,10 +154,7 @@ static double adam_error(json_t *golden, float decay, float *m, float *v) {
                                .beta1 = 0.9,
                                .beta2 = 0.999,
                                .grad_scale = 1,
-                               .lr = 0.01f,
-                               .eps = 1e-8f,
-                               .c1 = (float)(1 - pow(0.9, t)),
-                               .c2 = (float)(1 - pow(0.999, t))};
+                               .eps = 1e-8f};
         espl_kernels_ref(ESPL_F32)->update[ESPL_RULE_ADAMW](&step);
     }
     for (int i = 0; i < ADAM_N; i++)

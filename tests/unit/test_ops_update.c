@@ -31,7 +31,8 @@ static void float_step(adam_state *s, int t, int from, int to) {
     static float grad[N];
     for (int i = from; i < to; i++)
         grad[i] = (float)normal((uint32_t)t, i);
-    espl_rule_range all = {0, to - from, 0.1f};
+    espl_rule_range all = {
+        .begin = 0, .end = to - from, .lr = 0.01f, .decay = 0.1f, .c1 = (float)(1 - pow(beta1, t)), .c2 = (float)(1 - pow(beta2, t))};
     espl_rule_step step = {.weight = s->weight + from,
                            .master = s->master + from,
                            .state = {s->m + from, s->v + from},
@@ -41,10 +42,7 @@ static void float_step(adam_state *s, int t, int from, int to) {
                            .beta1 = beta1,
                            .beta2 = beta2,
                            .grad_scale = 0.5f,
-                           .lr = 0.01f,
-                           .eps = 1e-8f,
-                           .c1 = (float)(1 - pow(beta1, t)),
-                           .c2 = (float)(1 - pow(beta2, t))};
+                           .eps = 1e-8f};
     espl_kernels_ref(ESPL_F64)->update[ESPL_RULE_ADAMW](&step);
 }
 
@@ -173,9 +171,9 @@ static void small_updates_count_without_masters(void **state) {
     (void)state;
     static espl_bf16 weight[WEIGHTS];
     static float m[WEIGHTS], v[WEIGHTS], grad[WEIGHTS];
-    const espl_rule_range all = {0, WEIGHTS, 0};
     const double ulp = 0x1p-7, p = 1.0 / 50;
     const float lr = (float)(ulp * p);
+    const espl_rule_range all = {.begin = 0, .end = WEIGHTS, .lr = lr, .c1 = 1, .c2 = 1};
     double sum = 0;
     for (int i = 0; i < WEIGHTS; i++) {
         weight[i] = espl_bf16_from_float(1.5f);
@@ -184,8 +182,7 @@ static void small_updates_count_without_masters(void **state) {
     for (uint32_t t = 1; t <= DRIFT_STEPS; t++) {
         espl_rule_step step = {
             .weight = weight, .state = {m, v}, .grad = grad, .ranges = &all, .n_ranges = 1, .beta1 = beta1, .beta2 = beta2};
-        step.grad_scale = step.c1 = step.c2 = 1;
-        step.lr = lr;
+        step.grad_scale = 1;
         step.rng = (espl_rng_key){.seed = 4, .purpose = ESPL_RNG_ROUND, .step = t};
         espl_kernels_cpu(ESPL_BF16)->update[ESPL_RULE_ADAMW](&step);
     }

@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- Which matrices. */
@@ -50,35 +51,95 @@ static bool is_target(const espl_param *p, const espl_lora_options *lora) {
     return found && can_be_adapted(p);
 }
 
+/* Whether a target is a matrix that can be (has: that is) adapted; *example is one. */
+static bool is_there(const espl_model *model, const char *target, bool has, const espl_param **example) {
+    bool found = false;
+    char module[ESPL_MAX_NAME];
+    for (int i = 0; i < model->n_params; i++) {
+        const espl_param *p = &model->params[i];
+        if (!can_be_adapted(p) || (has && p->lora_a < 0))
+            continue;
+        *example = p;
+        module_of(p, module);
+        found = found || matches(target, module);
+    }
+    return found;
+}
+
+/* ---- TARGET=NUMBER */
+
+/* A target is what stands before the last equals sign. */
+static void target_of(const char *entry, char target[ESPL_MAX_NAME]) {
+    const char *end = strrchr(entry, '=');
+    snprintf(target, ESPL_MAX_NAME, "%.*s", (int)(end - entry), entry);
+}
+
+static double number_for(const char *module, char *const *entries, int64_t n, double otherwise) {
+    char target[ESPL_MAX_NAME];
+    for (int64_t i = 0; i < n; i++) {
+        target_of(entries[i], target);
+        if (matches(target, module))
+            return strtod(strrchr(entries[i], '=') + 1, NULL);
+    }
+    return otherwise;
+}
+
+static espl_status check_numbers(const char *key, char *const *entries, int64_t n, double least, double most, bool whole) {
+    for (int64_t i = 0; i < n; i++) {
+        const char *number = strrchr(entries[i], '=');
+        char *end = NULL;
+        double value = number != NULL ? strtod(number + 1, &end) : -1.0;
+        bool good = number != NULL && number > entries[i] && number - entries[i] < ESPL_MAX_NAME && end != number + 1 && *end == '\0';
+        if (!good || !(value >= least && value <= most) || (whole && value != floor(value)))
+            ESPL_FAIL(ESPL_ERR_USAGE, "%s: '%s' is not of the form TARGET=NUMBER, with a target as in tune.targets and %s", key, entries[i],
+                      whole ? "a whole number from 1 to 1024" : "a number that is not negative");
+    }
+    return ESPL_OK;
+}
+
+espl_status espl__lora_check_numbers(const espl_lora_options *lora) {
+    ESPL_TRY(check_numbers("tune.ranks", lora->ranks, lora->n_ranks, 1.0, 1024.0, true));
+    return check_numbers("tune.alphas", lora->alphas, lora->n_alphas, 0.0, 1e30, false);
+}
+
+static espl_status check_entries(const espl_model *model, const char *key, char *const *entries, int64_t n) {
+    char target[ESPL_MAX_NAME], module[ESPL_MAX_NAME] = "";
+    const espl_param *example = NULL;
+    for (int64_t i = 0; i < n; i++) {
+        target_of(entries[i], target);
+        if (is_there(model, target, true, &example))
+            continue;
+        if (example != NULL)
+            module_of(example, module);
+        ESPL_FAIL(ESPL_ERR_USAGE, "%s: '%s' is no matrix that tune.targets takes%s%s%s", key, target, example != NULL ? "; one is '" : "",
+                  module, example != NULL ? "'" : "");
+    }
+    return ESPL_OK;
+}
+
 espl_status espl__lora_check(const espl_model *model, const espl_lora_options *lora) {
     char module[ESPL_MAX_NAME];
-    for (int64_t t = 0; t < lora->n_targets; t++) {
-        bool found = false;
-        const espl_param *example = NULL;
-        for (int i = 0; i < model->n_params; i++) {
-            const espl_param *p = &model->params[i];
-            if (!can_be_adapted(p))
-                continue;
-            example = p;
-            module_of(p, module);
-            found = found || matches(lora->targets[t], module);
-        }
-        if (!found) {
+    const espl_param *example = NULL;
+    if (lora->rank == 0)
+        return ESPL_OK;
+    for (int64_t t = 0; t < lora->n_targets; t++)
+        if (!is_there(model, lora->targets[t], false, &example)) {
             module_of(example, module);
             ESPL_FAIL(
                 ESPL_ERR_USAGE,
                 "tune.targets: '%s' is no matrix of this %s model; give all-linear, the end of a name such as '%s', or a pattern of names",
                 lora->targets[t], model->family->model_type, strrchr(module, '.') + 1);
         }
-    }
-    return ESPL_OK;
+    ESPL_TRY(check_entries(model, "tune.ranks", lora->ranks, lora->n_ranks));
+    return check_entries(model, "tune.alphas", lora->alphas, lora->n_alphas);
 }
 
 /* ---- Parameters. */
 
-float espl_lora_scale(const espl_lora_options *lora) {
-    double rank = (double)lora->rank;
-    return (float)(lora->alpha / (lora->rank_stabilised ? sqrt(rank) : rank));
+float espl_lora_scale(const espl_model *model, int param) {
+    const espl_param *p = &model->params[param], *a = &model->params[model->params[p->adapts].lora_a];
+    double rank = (double)a->shape[0];
+    return (float)(p->alpha / (model->lora.rank_stabilised ? sqrt(rank) : rank));
 }
 
 static int64_t inputs_of(const espl_model *m, const espl_param *p) { return p->shape[m->family->weight_layout == ESPL_OUT_IN ? 1 : 0]; }
@@ -86,11 +147,12 @@ static int64_t inputs_of(const espl_model *m, const espl_param *p) { return p->s
 static int64_t outputs_of(const espl_model *m, const espl_param *p) { return p->shape[m->family->weight_layout == ESPL_OUT_IN ? 0 : 1]; }
 
 /* A or B of parameter `of`; the second and further ones of a group follow the one before without a gap. */
-static int add_param(espl_model *m, int of, bool is_b, int64_t rank, bool joined) {
+static int add_param(espl_model *m, const espl_lora_options *lora, int of, bool is_b, bool joined) {
     const espl_param *base = &m->params[of];
     espl_param *p = &m->params[m->n_params];
     char module[ESPL_MAX_NAME];
     module_of(base, module);
+    int64_t rank = (int64_t)number_for(module, lora->ranks, lora->n_ranks, (double)lora->rank);
     *p = (espl_param){.section = base->section,
                       .layer = base->layer,
                       .n_dims = 2,
@@ -101,7 +163,8 @@ static int add_param(espl_model *m, int of, bool is_b, int64_t rank, bool joined
                       .joined = joined,
                       .adapts = of,
                       .lora_a = -1,
-                      .lora_b = -1};
+                      .lora_b = -1,
+                      .alpha = number_for(module, lora->alphas, lora->n_alphas, lora->alpha)};
     int length = snprintf(p->name, sizeof p->name, "%.100s.lora_%c.weight", module, is_b ? 'B' : 'A');
     ESPL_ASSERT(length < (int)sizeof p->name, "the name of '%s' is too long", module);
     p->numel = p->shape[0] * p->shape[1];
@@ -121,7 +184,7 @@ static void add_group(espl_model *m, const espl_lora_options *lora, int first, i
         for (int i = first; i < end; i++) {
             if (!is_target(&m->params[i], lora))
                 continue;
-            int added = add_param(m, i, pass == 1, lora->rank, joined);
+            int added = add_param(m, lora, i, pass == 1, joined);
             *(pass == 0 ? &m->params[i].lora_a : &m->params[i].lora_b) = added;
             joined = true;
         }
@@ -200,7 +263,7 @@ static int add_down(espl_model *m, const espl_row *base, int x, int first_a, int
     return out;
 }
 
-static void add_up(espl_model *m, const espl_row *base, int u, int y, float scale) {
+static void add_up(espl_model *m, const espl_row *base, int u, int y) {
     espl_row *r = add_row(m, base, ESPL_OP_LORA, "lora_B");
     int64_t column = 0, ranks = 0;
     for (int i = base->param[0]; i < end_of_group(m, base->param[0], m->n_params); i++) {
@@ -211,7 +274,7 @@ static void add_up(espl_model *m, const espl_row *base, int u, int y, float scal
             ESPL_ASSERT(r->attrs.n_parts < ESPL_LORA_PARTS, "more parts than %d", ESPL_LORA_PARTS);
             r->param[0] = r->param[0] >= 0 ? r->param[0] : p->lora_b;
             r->attrs.part[r->attrs.n_parts++] =
-                (espl_lora_part){.column = column, .width = width, .rank = (int32_t)b->shape[1], .scale = scale};
+                (espl_lora_part){.column = column, .width = width, .rank = (int32_t)b->shape[1], .scale = espl_lora_scale(m, p->lora_b)};
             ranks += b->shape[1];
         }
         column += width;
@@ -239,7 +302,7 @@ void espl__lora_add_rows(espl_model *model, const espl_lora_options *lora, bool 
             ranks += model->params[model->params[i].lora_a].shape[0];
         }
     int x = add_dropout(model, &base, lora->dropout), u = add_down(model, &base, x, first_a, ranks);
-    add_up(model, &base, u, base.out[0], espl_lora_scale(lora));
+    add_up(model, &base, u, base.out[0]);
     if (rotates)
         add_rotation(model, &base, base.out[0]);
 }

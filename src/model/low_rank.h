@@ -14,10 +14,14 @@ bool espl__lora_adapts(const espl_model *model, int param);
 /* Local. Appends the rows that add its update to what the last row computes, and the rotation that a QKV then has behind it. */
 void espl__lora_add_rows(espl_model *model, const espl_lora_options *lora, bool rotates);
 
-/* Local. What the product of B and A is multiplied with. */
-float espl_lora_scale(const espl_lora_options *lora);
+/* Local. What the product of a matrix's B and A is multiplied with; `param` is one of the two. */
+float espl_lora_scale(const espl_model *model, int param);
 
-/* Local. Whether every target is a parameter of the model. Errors: usage, naming the target and what would be one. */
+/* Local. Whether ranks and alphas are lists of TARGET=NUMBER, with numbers that can be. Errors: usage. */
+espl_status espl__lora_check_numbers(const espl_lora_options *lora);
+
+/* Local. Whether every target is a parameter of the model, and those of ranks and alphas are parameters that have updates. Errors: usage,
+ * naming the target and what would be one. */
 espl_status espl__lora_check(const espl_model *model, const espl_lora_options *lora);
 
 #endif

@@ -323,14 +323,15 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
     int bound[ESPL_N_VALUES];
     for (int i = 0; i < ESPL_N_VALUES; i++)
         bound[i] = -1;
+    ESPL_TRY(espl__lora_check_numbers(&m->lora));
     for (int i = 0; i < ESPL_N_SECTIONS; i++)
         for (int layer = 0; layer < repeats(m, of_params[i]); layer++)
             add_params(m, of_params[i], espl_section_has_layers(of_params[i]) ? layer : -1);
     ESPL_TRY(espl__lora_check(m, &m->lora));
     ESPL_TRY(espl__model_freeze(m, options->train, options->n_train));
     ESPL_TRY(espl__model_rates(m, options));
-    m->lora.targets = NULL;
-    m->lora.n_targets = 0;
+    m->lora.targets = m->lora.ranks = m->lora.alphas = NULL;
+    m->lora.n_targets = m->lora.n_ranks = m->lora.n_alphas = 0;
     place_params(m, (int)layers + 2);
     for (espl_section section = 0; section < ESPL_N_SECTIONS; section++)
         for (int layer = 0; layer < repeats(m, section); layer++)
@@ -362,7 +363,11 @@ espl_model_options espl_model_options_of(const espl_config *config) {
                                          .dropout = config->tune_dropout,
                                          .rank_stabilised = config->tune_rank_stabilised,
                                          .targets = config->tune_targets.items,
-                                         .n_targets = config->tune_targets.n}};
+                                         .n_targets = config->tune_targets.n,
+                                         .ranks = config->tune_ranks.items,
+                                         .n_ranks = config->tune_ranks.n,
+                                         .alphas = config->tune_alphas.items,
+                                         .n_alphas = config->tune_alphas.n}};
 }
 
 espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model) {

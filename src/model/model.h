@@ -29,6 +29,7 @@ typedef struct espl_param {
     int adapts;         /* the parameter whose low-rank update this is a part of (low_rank.h); -1: it is the model's own */
     int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
     double rate;        /* by which the learning rate is multiplied (rates.h) */
+    double alpha;       /* of an A and B (low_rank.h) */
     bool frozen;        /* not trained: it lies behind all buckets (its number is n_buckets), on every rank */
 } espl_param;
 
@@ -60,12 +61,15 @@ typedef struct espl_lora_options {
     bool rank_stabilised; /* scale alpha / sqrt(rank) (Kalajdzievski 2023), else alpha / rank */
     char *const *targets; /* [n_targets] matrices: all-linear, ends of names, patterns; borrowed; 0: the attention's q and v */
     int64_t n_targets;
+    char *const *ranks, *const
+                            *alphas; /* [n_ranks], [n_alphas] "target=number": other ones for matrices of that target; the first counts */
+    int64_t n_ranks, n_alphas;
 } espl_lora_options;
 
 typedef struct espl_model {
     const espl_family *family;
     const espl_head_table *head;
-    espl_lora_options lora; /* without its targets */
+    espl_lora_options lora; /* without its lists */
     bool new_head;          /* config.json names another one, or none: files may lack its weights */
     espl_dims dims;
     espl_param *params;

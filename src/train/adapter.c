@@ -9,20 +9,41 @@
 
 /* ---- In a record. */
 
+static json_t *list_of(const espl_strings *strings) {
+    json_t *list = json_array();
+    for (int64_t i = 0; i < strings->n; i++)
+        json_array_append_new(list, json_string(strings->items[i]));
+    return list;
+}
+
+static espl_strings strings_of(const json_t *list) {
+    espl_strings strings = {.n = (int64_t)json_array_size(list)};
+    strings.items = espl_calloc((size_t)strings.n + 1, sizeof *strings.items);
+    for (int64_t i = 0; i < strings.n; i++) {
+        const char *item = json_string_value(json_array_get(list, (size_t)i));
+        strings.items[i] = espl_strdup(item != NULL ? item : "");
+    }
+    return strings;
+}
+
+static void free_strings(espl_strings *strings) {
+    for (int64_t i = 0; i < strings->n; i++)
+        free(strings->items[i]);
+    free(strings->items);
+}
+
 json_t *espl_adapter_describe(const espl_config *config) {
     if (config->tune_method != ESPL_TUNE_LORA)
         return NULL;
-    json_t *targets = json_array();
-    for (int64_t i = 0; i < config->tune_targets.n; i++)
-        json_array_append_new(targets, json_string(config->tune_targets.items[i]));
-    return json_pack("{s:s, s:I, s:f, s:f, s:b, s:o}", "method", "lora", "rank", (json_int_t)config->tune_rank, "alpha", config->tune_alpha,
-                     "dropout", config->tune_dropout, "rank_stabilised", config->tune_rank_stabilised, "targets", targets);
+    return json_pack("{s:s, s:I, s:f, s:f, s:b, s:o, s:o, s:o}", "method", "lora", "rank", (json_int_t)config->tune_rank, "alpha",
+                     config->tune_alpha, "dropout", config->tune_dropout, "rank_stabilised", config->tune_rank_stabilised, "targets",
+                     list_of(&config->tune_targets), "ranks", list_of(&config->tune_ranks), "alphas", list_of(&config->tune_alphas));
 }
 
 /* What a record says of updates; zeroed: none. */
 typedef struct adapter {
-    espl_lora_options lora; /* its targets are those below */
-    char **targets;
+    espl_lora_options lora; /* its lists are those below */
+    espl_strings targets, ranks, alphas;
 } adapter;
 
 static espl_status read_record(const json_t *record, const char *path, adapter *out) {
@@ -39,13 +60,15 @@ static espl_status read_record(const json_t *record, const char *path, adapter *
         ESPL_FAIL(ESPL_ERR_DATA, "%s: what its record says of the adapter cannot be read", path);
     lora->rank = rank;
     lora->rank_stabilised = stabilised;
-    lora->n_targets = (int64_t)json_array_size(targets);
-    out->targets = espl_calloc((size_t)lora->n_targets + 1, sizeof *out->targets);
-    for (int64_t i = 0; i < lora->n_targets; i++) {
-        const char *target = json_string_value(json_array_get(targets, (size_t)i));
-        out->targets[i] = espl_strdup(target != NULL ? target : "");
-    }
-    lora->targets = out->targets;
+    out->targets = strings_of(targets);
+    out->ranks = strings_of(json_object_get(about, "ranks"));
+    out->alphas = strings_of(json_object_get(about, "alphas"));
+    lora->targets = out->targets.items;
+    lora->n_targets = out->targets.n;
+    lora->ranks = out->ranks.items;
+    lora->n_ranks = out->ranks.n;
+    lora->alphas = out->alphas.items;
+    lora->n_alphas = out->alphas.n;
     return ESPL_OK;
 }
 
@@ -57,9 +80,40 @@ espl_status espl_adapter_model(const json_t *record, const char *path, espl_mode
     espl_status status = read_record(record, path, &updates);
     if (status == ESPL_OK)
         status = espl_model_make_json(config, path, &(espl_model_options){.lora = updates.lora}, model);
-    for (int64_t i = 0; i < updates.lora.n_targets; i++)
-        free(updates.targets[i]);
-    free(updates.targets);
+    free_strings(&updates.targets);
+    free_strings(&updates.ranks);
+    free_strings(&updates.alphas);
+    return status;
+}
+
+/* Dropout may change in the middle of a run. */
+static const char *const settled[] = {"targets", "rank", "ranks", "alpha", "alphas", "rank_stabilised"};
+
+static espl_status compare(const json_t *about, const char *path, const json_t *own) {
+    for (size_t i = 0; i < sizeof settled / sizeof *settled; i++) {
+        json_t *theirs = json_object_get(about, settled[i]), *ours = json_object_get(own, settled[i]);
+        if (theirs == NULL || json_equal(theirs, ours))
+            continue;
+        char *was = json_dumps(theirs, JSON_ENCODE_ANY), *is = json_dumps(ours, JSON_ENCODE_ANY);
+        espl_status status = espl_status_fail(ESPL_ERR_USAGE, __FILE__, __LINE__,
+                                              "%s: its tune.%s is %s, this run's is %s; set it as it was", path, settled[i], was, is);
+        free(was);
+        free(is);
+        return status;
+    }
+    return ESPL_OK;
+}
+
+espl_status espl_adapter_check(const json_t *record, const char *path, const espl_config *config) {
+    const json_t *about = json_object_get(record, "adapter");
+    json_t *own = espl_adapter_describe(config);
+    espl_status status = ESPL_OK;
+    if ((about == NULL) != (own == NULL))
+        status = espl_status_fail(ESPL_ERR_USAGE, __FILE__, __LINE__, "%s: it holds %s, this run trains %s; set tune.method as it was",
+                                  path, about != NULL ? "updates (tune.method: lora)" : "no updates", own != NULL ? "updates" : "none");
+    else if (own != NULL)
+        status = compare(about, path, own);
+    json_decref(own);
     return status;
 }
 
@@ -108,7 +162,7 @@ void espl_adapter_merge(const espl_model *model, espl_collection *all) {
         const char *names[] = {model->params[p->lora_a].name, model->params[p->lora_b].name};
         espl_tensor_out *matrix = find(all, p->name);
         float *w = as_floats(matrix, all->dtype);
-        add_product(find(all, names[0]), find(all, names[1]), all->dtype, espl_lora_scale(&model->lora), out_in, w);
+        add_product(find(all, names[0]), find(all, names[1]), all->dtype, espl_lora_scale(model, p->lora_a), out_in, w);
         espl_dtype_convert((void *)(uintptr_t)matrix->data, all->dtype, w, ESPL_F32, (size_t)p->numel);
         free(w);
         for (int k = 0; k < 2; k++)
@@ -143,6 +197,22 @@ static json_t *saved_modules(const espl_model *model) {
     return modules;
 }
 
+/* What differs from the rank or alpha of the rest, by module. */
+static json_t *pattern_of(const espl_model *model, bool alpha) {
+    json_t *pattern = json_object();
+    for (int i = 0; i < model->n_params; i++) {
+        const espl_param *p = &model->params[i];
+        if (p->lora_a < 0)
+            continue;
+        const espl_param *a = &model->params[p->lora_a];
+        char *module = espl_format("%.*s", (int)(strlen(p->name) - strlen(".weight")), p->name);
+        if (alpha ? a->alpha != model->lora.alpha : a->shape[0] != model->lora.rank)
+            json_object_set_new(pattern, module, alpha ? json_real(a->alpha) : json_integer((json_int_t)a->shape[0]));
+        free(module);
+    }
+    return pattern;
+}
+
 static const char *task_of(const espl_model *model) {
     switch (model->head->head) {
     case ESPL_HEAD_LM: return "CAUSAL_LM";
@@ -161,6 +231,8 @@ static json_t *adapter_config(const espl_model *model, const char *base) {
                        "use_rslora", lora->rank_stabilised, "bias", "none", "fan_in_fan_out", model->family->weight_layout == ESPL_IN_OUT,
                        "init_lora_weights", 1, "inference_mode", 1, "target_modules", target_modules(model));
     json_object_set_new(config, "modules_to_save", json_array_size(saved) > 0 ? saved : json_null());
+    json_object_set_new(config, "rank_pattern", pattern_of(model, false));
+    json_object_set_new(config, "alpha_pattern", pattern_of(model, true));
     if (json_array_size(saved) == 0)
         json_decref(saved);
     return config;

@@ -14,12 +14,15 @@ typedef struct espl_collection {
     espl_dtype dtype; /* of all of them */
 } espl_collection;
 
-/* Local. For a checkpoint's record: {rank, alpha, dropout, rank_stabilised, targets}; NULL where matrices themselves are trained. The
- * caller owns it. */
+/* Local. For a checkpoint's record: {rank, alpha, dropout, rank_stabilised, targets, ranks, alphas}; NULL where matrices themselves are
+ * trained. The caller owns it. */
 json_t *espl_adapter_describe(const espl_config *config);
 
 /* Local. The model of a checkpoint's record, with the updates that it has. Errors: data. */
 espl_status espl_adapter_model(const json_t *record, const char *path, espl_model **model);
+
+/* Local. Whether the updates of a checkpoint are those that the config asks for. Errors: usage, naming the key that differs. */
+espl_status espl_adapter_check(const json_t *record, const char *path, const espl_config *config);
 
 /* Local. Adds scale B A to every matrix W of the collection that has an A and B there, which are then taken out. `model` has those
  * updates. */

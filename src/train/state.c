@@ -210,6 +210,8 @@ static espl_status check_record(const espl_run *run, const char *path) {
         status = check_optimizer(run, record, path);
     if (status == ESPL_OK)
         status = espl_base_check(record, path, run->base);
+    if (status == ESPL_OK)
+        status = espl_adapter_check(record, path, run->config);
     json_decref(record);
     return status;
 }

@@ -155,8 +155,8 @@ def lora_resumed_on_2_4_1_is_undisturbed(case):
 
 def lora_merged_is_unmerged(case):
     base = base_of(case)
-    job = case.train(0, **lora_of(base, tune__dropout=0, checkpoint__export=True, data__valid=[str(case.text)], train__eval_batches=4))
-    ranks = 4 * sum(inputs + outputs for inputs, outputs in ((64, 192), (64, 64), (64, 256), (256, 64)))
+    job = case.train(0, **lora_of(base, tune__dropout=0, tune__ranks=["c_fc=2"], checkpoint__export=True, data__valid=[str(case.text)], train__eval_batches=4))
+    ranks = sum(rank * (inputs + outputs) for rank, inputs, outputs in ((4, 64, 192), (4, 64, 64), (2, 64, 256), (4, 256, 64)))
     check(f"trained: {2 * ranks} of" in job.stderr, f"{2 * ranks} parameters should be trained", job)
     adapter, merged = case.folder / "run" / "adapter", case.folder / "merged"
     check(sorted(path.name for path in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "espalier.json", "tokenizer.json"],
@@ -169,6 +169,7 @@ def lora_merged_is_unmerged(case):
         job.expect(OK)
         losses.append(json.loads(job.stdout)["loss"])
     check(abs(losses[0] / losses[1] - 1) < 1e-6 < abs(losses[0] / losses[2] - 1), f"losses unmerged, merged, of the base: {losses}")
+    case.start(0, **lora_of(base, tune__dropout=0)).expect_failure(USAGE, "tune.ranks", "c_fc=2")
     case.start(0, "other", **lora_of(base, tune__targets=["q_proj"])).expect_failure(USAGE, "q_proj", "all-linear")
     Job(case.folder, 0, "export", "--adapter", case.folder / "base", case.folder / "none").expect_failure(USAGE, "no adapter")
 

@@ -33,29 +33,37 @@ CASES = {  # name: class, config, targets
     "t5-v1.0": (tf.T5ForConditionalGeneration, t5(), ["q", "v"]),
     "t5-v1.1-all": (tf.T5ForConditionalGeneration, t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False), "all-linear"),
 }
+PATTERNS = {  # name: ranks and alphas that differ for some of the matrices
+    "gpt2-all": ({"c_proj": 2}, {}),
+    "llama-all": ({"q_proj": 7, "layers.1.mlp.up_proj": 2, "down_proj": 1}, {"k_proj": 3.5, "layers.1.mlp.up_proj": 16}),
+    "bert-mlm-all": ({"attention.output.dense": 3, "key": 5}, {"key": 10}),
+}
 LENGTHS = [37, 1, 20, 6]
 STEPS, END = 20, 0
+LR = 3e-3  # larger steps make the losses of neighbouring starts part by themselves
+EPS = 1e-3  # AdamW divides by a gradient's size: with less, the rounding of elements that are next to nothing counts as much as all others
 SMALL = dict(vocab_size=2048, bos_token_id=END, eos_token_id=END)
-TRAINED = {  # name: config, targets, rank-stabilised
-    "gpt2": (gpt2(**SMALL), "all-linear", False),
-    "llama-rslora": (llama(**SMALL), "all-linear", True),
-    "llama-k-up": (llama(**SMALL), "k_proj, up_proj", False),
+TRAINED = {  # name: config, settings beside rank and alpha
+    "gpt2": (gpt2(**SMALL), "targets: [all-linear]"),
+    "llama-rslora": (llama(**SMALL), "targets: [all-linear], rank_stabilised: true"),
+    "llama-k-up": (llama(**SMALL), "targets: [k_proj, up_proj]"),
+    "llama-ranks": (llama(**SMALL), "targets: [all-linear], ranks: ['*.1.self_attn.*=2', q_proj=7, down_proj=1], alphas: [up_proj=2.5], rank_stabilised: true"),
 }
 CONFIG = """
 run: {{threads: 1, dir: {folder}/run}}
 model: {{path: {folder}/base, dropout: 0}}
 data: {{train: {folder}/text.txt, tokenizer: {tokenizer}, cache: {folder}/cache, sequence_length: 32, document: line}}
 train: {{steps: {steps}, micro_batch_tokens: 32, micro_batches: 1, clip_norm: 0}}
-tune: {{method: lora, rank: {rank}, alpha: {alpha}, targets: [{targets}], rank_stabilised: {stabilised}}}
-optim: {{lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, schedule: constant}}
+tune: {{method: lora, rank: {rank}, alpha: {alpha}, {settings}}}
+optim: {{lr: {lr}, beta1: 0.9, beta2: 0.95, eps: {eps}, weight_decay: 0.1, schedule: constant}}
 log: {{tensorboard: false}}
 """
 
 
-def wrapped(model, targets):
+def wrapped(model, targets, patterns):
     """The model with updates whose B is not zero, and its gradients' names as the program has them."""
     config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, bias="none", lora_dropout=0.0,
-                             fan_in_fan_out=isinstance(model, tf.GPT2LMHeadModel))
+                             rank_pattern=patterns[0], alpha_pattern=patterns[1], fan_in_fan_out=isinstance(model, tf.GPT2LMHeadModel))
     tuned = peft.get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
@@ -75,20 +83,22 @@ def save(tuned, folder):
     save_file(tensors, f"{folder}/model.safetensors", {"format": "pt"})
 
 
-def probe(args, folder, batch, dtype, targets):
+def probe(args, folder, batch, dtype, targets, patterns):
     with tempfile.TemporaryDirectory() as tmp:
         save_file(batch, f"{tmp}/in.safetensors")
-        lora = ",".join([str(RANK), str(ALPHA), *([targets] if isinstance(targets, str) else targets)])
+        words = [targets] if isinstance(targets, str) else targets[:]
+        words += [f"{kind}:{target}={n}" for kind, pattern in zip(("rank", "alpha"), patterns) for target, n in pattern.items()]
+        lora = ",".join([str(RANK), str(ALPHA), *words])
         subprocess.run([f"{args.build}/tests/probe", folder, f"{tmp}/in.safetensors", f"{tmp}/out", dtype, lora], check=True, timeout=120)
         return load_file(f"{tmp}/out/model.safetensors")
 
 
-def compare(name, args, folder, model, tuned, batch, documents, targets):
+def compare(name, args, folder, model, tuned, batch, documents, targets, patterns):
     logits, loss, grads = reference(model.double(), documents)
     grads = {ours(n): g for n, g in grads.items() if "lora_" in n}
     mean = 1.0 / float(batch["weights"].sum() if "weights" in batch else (batch["targets"] >= 0).sum())
     for dtype, bound in (("ref64", 1e-6), ("ref32", 1e-5), ("fp32", 1e-5)):
-        out = probe(args, folder, batch, dtype, targets)
+        out = probe(args, folder, batch, dtype, targets, patterns)
         found = set(out) - {"logits", "loss", "hidden"}
         check(found == set(grads), f"{name} {dtype}: {len(found)} matrices, {sum(out[n].numel() for n in found)} parameters; PEFT {len(grads)}, "
               f"{sum(p.numel() for p in tuned.parameters() if p.requires_grad)} {sorted(found ^ set(grads))[:3]}")
@@ -113,18 +123,18 @@ def adapter_of(model, folder):
     return peft.PeftModel.from_pretrained(model, folder, is_trainable=True).double()
 
 
-def compare_training(name, args, folder, config, targets, stabilised):
+def compare_training(name, args, folder, config, settings):
     model = make_model(config, f"{folder}/base")
     line = next(x.strip() for x in open(TEXT) if len(x.split()) > 9)
     ids = torch.tensor(tokenize(args, [line])[0] + [END])
     document = dict(ids=ids, targets=torch.cat([ids[1:], torch.tensor([-1])]))
     open(f"{folder}/text.txt", "w").write(line + "\n")
-    open(f"{folder}/config.yaml", "w").write(CONFIG.format(folder=folder, tokenizer=TOKENIZER, steps=STEPS, rank=RANK, alpha=ALPHA, targets=targets,
-                                                           stabilised=str(stabilised).lower()))
+    open(f"{folder}/config.yaml", "w").write(CONFIG.format(folder=folder, tokenizer=TOKENIZER, steps=STEPS, rank=RANK, alpha=ALPHA, settings=settings, lr=LR,
+                                                           eps=EPS))
     train(args, folder, "start", "train.steps=1", "optim.lr=0")
     tuned = adapter_of(model, f"{folder}/start/adapter")
     parameters = [p for p in tuned.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.95), eps=EPS, weight_decay=0.1)
     expected = []
     for _ in range(STEPS):
         total, weight = loss_of(logits_of(model, document), document)
@@ -141,11 +151,12 @@ def compare_training(name, args, folder, config, targets, stabilised):
     check(set(written) == set(mine) and worst <= 1e-5, f"{name}: {len(mine)} matrices of the adapter, the worst {worst:.1e}")
     espalier(args, "export", f"{folder}/run", f"{folder}/merged")
     with torch.no_grad():
-        merged = type(model).from_pretrained(f"{folder}/merged", dtype=torch.float64)
-        off = error(logits_of(merged, document), logits_of(model, document))
-        check(off <= 1e-5, f"{name}: the merged model's logits, off by {off:.1e}")
-        base = type(model).from_pretrained(f"{folder}/base", dtype=torch.float64)
-        check(error(logits_of(base, document), logits_of(model, document)) > 1e-3, f"{name}: the base's logits are others")
+        merged, base = (type(model).from_pretrained(f"{folder}/{which}", dtype=torch.float64) for which in ("merged", "base"))
+        before = logits_of(base, document)
+        both = logits_of(adapter_of(base, f"{folder}/run/adapter").base_model.model, document)
+        off = error(logits_of(merged, document), both)
+        check(off <= 1e-5, f"{name}: the merged model's logits, off by {off:.1e} from PEFT's with the adapter")
+        check(error(before, both) > 1e-3, f"{name}: the base's logits are others")
 
 
 def main():
@@ -155,12 +166,13 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             model = make_model(config, folder, kind)
             documents = [make_document(model, torch.randint(3, config.vocab_size, (n,))) for n in LENGTHS]
-            tuned = wrapped(model, targets)
+            patterns = PATTERNS.get(name, ({}, {}))
+            tuned = wrapped(model, targets, patterns)
             save(tuned, folder)
-            compare(name, args, folder, model, tuned, pack(documents), documents, targets)
-    for name, (config, targets, stabilised) in TRAINED.items():
+            compare(name, args, folder, model, tuned, pack(documents), documents, targets, patterns)
+    for name, (config, settings) in TRAINED.items():
         with tempfile.TemporaryDirectory() as folder:
-            compare_training(name, args, folder, config, targets, stabilised)
+            compare_training(name, args, folder, config, settings)
     return finish()
 
 

@@ -1,4 +1,4 @@
-/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,TARGET...]]: one forward and backward pass of a Hugging
+/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,WORD...]]: one forward and backward pass of a Hugging
  * Face folder, for scripts.
  *
  * INPUT holds ids (int64 [n]) and segments (int64 [s + 1]), and what the model needs of: targets, types [n], labels [s], weights (float
@@ -21,7 +21,7 @@ enum { MOST_TARGETS = 8 };
 
 typedef struct probe {
     espl_model_options options;
-    char *targets[MOST_TARGETS];
+    char *targets[MOST_TARGETS], *ranks[MOST_TARGETS], *alphas[MOST_TARGETS];
     const espl_kernels *kernels;
     espl_model *model;
     espl_safetensors *input;
@@ -197,20 +197,30 @@ static espl_status run(probe *p, char **argv) {
     return espl_safetensors_write(argv[3], p->out, p->n_out, (size_t)1 << 40);
 }
 
-/* RANK,ALPHA,TARGET... */
+static bool take_word(char *word, const char *prefix, char **list, int64_t *n) {
+    if (strncmp(word, prefix, strlen(prefix)) != 0 || *n == MOST_TARGETS)
+        return false;
+    list[(*n)++] = word + strlen(prefix);
+    return true;
+}
+
+/* RANK,ALPHA,WORD...: a target, rank:TARGET=RANK or alpha:TARGET=ALPHA */
 static void read_lora(probe *p, char *text) {
     espl_lora_options *lora = &p->options.lora;
     lora->rank = strtol(strtok(text, ","), NULL, 10);
     lora->alpha = strtod(strtok(NULL, ","), NULL);
     lora->targets = p->targets;
-    for (char *target = strtok(NULL, ","); target != NULL && lora->n_targets < MOST_TARGETS; target = strtok(NULL, ","))
-        p->targets[lora->n_targets++] = target;
+    lora->ranks = p->ranks;
+    lora->alphas = p->alphas;
+    for (char *word = strtok(NULL, ","); word != NULL; word = strtok(NULL, ","))
+        if (!take_word(word, "rank:", p->ranks, &lora->n_ranks) && !take_word(word, "alpha:", p->alphas, &lora->n_alphas))
+            take_word(word, "", p->targets, &lora->n_targets);
 }
 
 int main(int argc, char **argv) {
     probe p = {0};
     if (argc < 4) {
-        fputs("usage: probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,TARGET...]]\n", stderr);
+        fputs("usage: probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,WORD...]]\n", stderr);
         return ESPL_ERR_USAGE;
     }
     espl_log_set(0, ESPL_LOG_WARN, NULL);

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "src/config/config.h"
+#include "src/model/low_rank.h"
 #include "tests/unit/tiny_models.h"
 
 static void open_or_fail(const char *name, const espl_kernels *kernels, espl_use use, int recompute, tiny *t) {
@@ -384,12 +385,45 @@ static void updates_recompute_to_the_same_bits(void **state) {
 
 static void wrong_targets_are_refused(void **state) {
     (void)state;
-    char *targets[] = {"q_prog"};
-    const espl_model_options options = {.lora = {.rank = 2, .alpha = 2, .targets = targets, .n_targets = 1}};
+    static const struct {
+        char *target, *rank, *alpha;
+        const char *said[2];
+    } wrong[] = {
+        {"q_prog", "q_prog=1", "q_prog=1", {"tune.targets", "'q_prog'"}}, {"q_proj", "k_proj=1", "q_proj=1", {"tune.ranks", "'k_proj'"}},
+        {"q_proj", "q_proj=1", "k_proj=1", {"tune.alphas", "'k_proj'"}},  {"q_proj", "q_proj=0", "q_proj=1", {"tune.ranks", "q_proj=0"}},
+        {"q_proj", "q_proj=1.5", "q_proj=1", {"tune.ranks", "1.5"}},      {"q_proj", "q_proj", "q_proj=1", {"tune.ranks", "TARGET=NUMBER"}},
+        {"q_proj", "q_proj=2", "q_proj=x", {"tune.alphas", "q_proj=x"}},  {"q_proj", "q_proj=2", "=1", {"tune.alphas", "=1"}}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char *targets[] = {wrong[i].target}, *ranks[] = {wrong[i].rank}, *alphas[] = {wrong[i].alpha};
+        const espl_model_options options = {
+            .lora = {.rank = 2, .targets = targets, .n_targets = 1, .ranks = ranks, .n_ranks = 1, .alphas = alphas, .n_alphas = 1}};
+        tiny t;
+        assert_int_equal(tiny_open_with(tiny_folder("tiny-llama"), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, 0, &options, &t),
+                         ESPL_ERR_USAGE);
+        assert_non_null(strstr(espl_status_message(), wrong[i].said[0]));
+        assert_non_null(strstr(espl_status_message(), wrong[i].said[1]));
+        tiny_close(&t);
+    }
+}
+
+/* The first entry that fits counts; the others keep what rank and alpha say. */
+static void ranks_and_alphas_by_target(void **state) {
+    (void)state;
+    char *ranks[] = {"*.0.self_attn.q_proj=3", "q_proj=2"}, *alphas[] = {"k_proj=1"};
+    espl_model_options options = low_rank;
+    options.lora.ranks = ranks, options.lora.n_ranks = 2;
+    options.lora.alphas = alphas, options.lora.n_alphas = 1;
     tiny t;
-    assert_int_equal(tiny_open_with(tiny_folder("tiny-llama"), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, 0, &options, &t),
-                     ESPL_ERR_USAGE);
-    assert_non_null(strstr(espl_status_message(), "q_prog"));
+    assert_int_equal(tiny_open_with(tiny_folder("tiny-llama"), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, 0, &options, &t), ESPL_OK);
+    for (int i = 0; i < t.model->n_params; i++) {
+        const espl_param *p = &t.model->params[i], *a = p->lora_a >= 0 ? &t.model->params[p->lora_a] : NULL;
+        if (a == NULL)
+            continue;
+        int64_t rank = strstr(p->name, "q_proj") == NULL ? 4 : p->layer == 0 ? 3 : 2;
+        assert_int_equal(a->shape[0], rank);
+        assert_int_equal(t.model->params[p->lora_b].shape[1], rank);
+        assert_true(espl_lora_scale(t.model, p->lora_b) == (strstr(p->name, "k_proj") ? 1.0f : 8.0f) / (float)rank);
+    }
     tiny_close(&t);
 }
 
@@ -441,6 +475,7 @@ int main(void) {
         cmocka_unit_test(updates_of_zero_are_the_base),
         cmocka_unit_test(updates_recompute_to_the_same_bits),
         cmocka_unit_test(wrong_targets_are_refused),
+        cmocka_unit_test(ranks_and_alphas_by_target),
         cmocka_unit_test(gradients_accumulate),
         cmocka_unit_test(lives_do_not_meet),
     };

@@ -75,6 +75,7 @@ void espl_checkpoints_close(espl_checkpoints **saver) {
     free_saver(s);
 }
 
+double espl_checkpoints_save_seconds(const espl_checkpoints *s) { return s->save_seconds; }
 double espl_checkpoints_stall_seconds(const espl_checkpoints *s) { return s->stall_seconds; }
 int64_t espl_checkpoints_bytes_written(const espl_checkpoints *s) { return s->bytes_written; }
 int64_t espl_checkpoints_failures(const espl_checkpoints *s) { return s->failures; }
@@ -138,6 +139,8 @@ static espl_status next_phase(espl_checkpoints *s) {
         return abandon(s, status);
     if (writing)
         return begin_publishing(s);
+    double seconds = now() - s->begun;
+    s->save_seconds = seconds > s->save_seconds ? seconds : s->save_seconds;
     if (s->ranks.rank == 0)
         ESPL_INFO("checkpoint of step %lld saved", (long long)s->step);
     end_save(s);
@@ -195,7 +198,7 @@ static espl_status begin_writing(espl_checkpoints *s) {
 espl_status espl_checkpoints_save(espl_checkpoints *s, int64_t step, const json_t *record, double rating) {
     if (espl_checkpoints_wait(s) != ESPL_OK)
         espl_status_clear(); /* logged and counted; this save is the remedy */
-    double start = now();
+    double start = s->begun = now();
     s->step = step;
     s->rating = rating;
     s->record = record != NULL ? json_deep_copy(record) : json_object();

@@ -46,6 +46,7 @@ struct espl_checkpoints {
     espl__kept *kept;        /* rank 0 */
     size_t n_kept;
 
+    double begun, save_seconds; /* of the save at hand; the longest that was committed */
     double stall_seconds;
     int64_t bytes_written;
     int64_t failures;

@@ -1,18 +1,22 @@
 #include "launch/commands.h"
+#include "launch/job_end.h"
 #include "launch/recipe.h"
 #include "launch/session.h"
 #include "launch/signals.h"
 
 #include "io/h5.h"
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 #include "src/core/log.h"
 #include "src/train/run.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static const char text[] =
     "Trains by a config, on as many ranks as the launcher started (mpirun, srun), or on one without a launcher.\n"
-    "SIGTERM, SIGUSR1 or SIGINT: a checkpoint is saved and the exit code is 75; the same command goes on from there.\n";
+    "SIGTERM, SIGUSR1, SIGUSR2 or SIGINT: a checkpoint is saved and the exit code is 75; the same command goes on from there. So it does\n"
+    "before the job's time is up, where the batch system (Slurm, TORQUE, Flux) or run.walltime says when that is.\n";
 
 #ifdef __clang__
 #define COMPILER __VERSION__
@@ -24,6 +28,7 @@ typedef struct job {
     espl_words operands, sets;
     const char *resume;
     char *command_line;
+    double started;
 } job;
 
 static espl_status body(espl_comm *comm, void *context) {
@@ -40,9 +45,13 @@ static espl_status body(espl_comm *comm, void *context) {
                                       {"compiler", COMPILER}};
     espl_run_options options = {.resume = job->resume,
                                 .stop_requested = espl_signals_pending,
+                                .started = job->started,
+                                .job_end = {.at = INFINITY},
                                 .command_line = job->command_line,
                                 .libraries = libraries,
                                 .n_libraries = sizeof libraries / sizeof libraries[0]};
+    if (espl_comm_ranks(comm)->rank == 0 && config.run_walltime[0] == '\0')
+        espl_job_end_find(&options.job_end);
     ESPL_TRY_DONE(espl_train(&config, comm, &options));
 done:
     espl_config_free(&config);
@@ -58,7 +67,7 @@ static char *join(int argc, char **argv) {
 }
 
 espl_status espl_cmd_train(int argc, char **argv) {
-    job job = {.resume = "auto"};
+    job job = {.resume = "auto", .started = espl_now()};
     const espl_option options[] = {
         {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
         {"resume", "WHAT", "auto (default): the newest good checkpoint in run.dir, if any; never: start anew; else a checkpoint's path",

@@ -8,7 +8,7 @@
 static struct {
     int number;
     struct sigaction earlier;
-} rows[] = {{.number = SIGTERM}, {.number = SIGUSR1}, {.number = SIGINT}};
+} rows[] = {{.number = SIGTERM}, {.number = SIGUSR1}, {.number = SIGUSR2}, {.number = SIGINT}};
 
 enum { N_ROWS = sizeof rows / sizeof rows[0], EXIT_INTERRUPTED = 128 + SIGINT };
 

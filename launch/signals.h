@@ -1,4 +1,5 @@
-/* Signals that ask the job to save and leave: SIGTERM (preemption, scancel), SIGUSR1 (walltime warning), SIGINT (a person).
+/* Signals that ask the job to save and leave: SIGTERM (preemption, scancel), SIGUSR1 (walltime warning), SIGUSR2 (LSF's,
+ * ten minutes before it kills), SIGINT (a person).
  *
  * The handler only notes the signal; the training loop asks at each step and turns it into a vote, so that all ranks leave
  * together. A second SIGINT leaves at once, without a checkpoint. */

@@ -15,6 +15,7 @@
 #include "src/train/probes.h"
 #include "src/train/runinfo.h"
 #include "src/train/tape_log.h"
+#include "src/train/walltime.h"
 
 /* What a checkpoint carries beside tensors. */
 typedef struct espl_counters {
@@ -59,6 +60,7 @@ typedef struct espl_run {
     espl_counters counters;
     double rating;                   /* of the evaluation at step `rated`; lower is better */
     int64_t rated;                   /* -1: no evaluation by this process */
+    espl_walltime walltime;          /* rank 0; elsewhere without an end */
     int64_t total_steps, first_step; /* first_step: counters.step when this process began */
     espl_tape_log *tape_log;         /* run.debug_tape; NULL without */
     double peak_flops;               /* of all ranks, measured */
@@ -71,6 +73,8 @@ typedef struct espl_run {
 typedef struct espl_run_options {
     const char *resume;          /* "auto", "never", or a checkpoint's path */
     int (*stop_requested)(void); /* a signal came; may be NULL */
+    double started;              /* when this process began, of espl_now */
+    espl_job_end job_end;        /* rank 0 */
     const char *command_line;    /* for provenance, as are the versions of the program and its libraries */
     const espl_library *libraries;
     size_t n_libraries;
@@ -82,8 +86,9 @@ typedef struct espl_step_result {
     double grad_norm, lr;
     int64_t tokens, targets;
     int64_t epoch;
-    bool skipped; /* non-finite: no update */
-    bool stop;    /* some rank was asked to stop */
+    bool skipped;                /* non-finite: no update */
+    bool stop;                   /* some rank was asked to stop */
+    espl_walltime_vote walltime; /* what the job's end asks for */
     double seconds, data_seconds, wait_seconds, update_seconds;
 } espl_step_result;
 

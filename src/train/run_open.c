@@ -2,6 +2,7 @@
 
 #include "comm/bulk.h"
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 #include "src/core/log.h"
 #include "src/plan/costs.h"
 #include "src/plan/peak.h"
@@ -43,6 +44,7 @@ static espl_status check_config(const espl_run *run) {
     int ranks = run->ranks->size;
     ESPL_TRY(espl_blueprint_check(c));
     ESPL_TRY(espl_probes_check(c));
+    ESPL_TRY(espl_walltime_check(c));
     if (c->run_dir[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is not set: the folder that gets checkpoints, metrics and logs");
     if (c->model_path[0] != '\0' && same_folder(c->run_dir, c->model_path))
@@ -399,6 +401,14 @@ static void introduce(const espl_run *run) {
     ESPL_INFO("data: %lld tokens in %lld micro-batches; %lld steps of %lld micro-batches of up to %lld tokens",
               (long long)run->data.n_tokens, (long long)espl_placement_count(run->data.placement, 0), (long long)run->total_steps,
               (long long)run->blueprint.micro_batches, (long long)run->blueprint.micro_batch_tokens);
+    espl_walltime_tell(&run->walltime, espl_now());
+}
+
+/* Rank 0's clock alone counts. */
+static void open_walltime(espl_run *run, const espl_run_options *options) {
+    run->walltime = (espl_walltime){.ends = INFINITY};
+    if (run->ranks->rank == 0)
+        espl_walltime_begin(&run->walltime, run->config, options->started, &options->job_end, espl_now());
 }
 
 /* ---- Opening and closing. */
@@ -434,6 +444,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
         ESPL_TRY(espl_comm_agree(comm, espl_tape_log_open(config->run_dir, run->ranks->rank, &run->engine, &run->tape_log),
                                  "opening the tape log"));
     ESPL_TRY(sum_peaks(run));
+    open_walltime(run, options);
     if (run->ranks->rank == 0)
         introduce(run);
     return espl_comm_agree(comm, run->ranks->rank == 0 ? open_metrics(run) : ESPL_OK, "opening the metrics");

@@ -171,7 +171,7 @@ static espl_status micro_batches(espl_run *run, place mine, int64_t first, int64
 
 /* ---- Agreeing. */
 
-enum { VOTE_STOP = 2 * ESPL_EXACT_WORDS, VOTE_TOKENS, N_VOTES };
+enum { VOTE_STOP = 2 * ESPL_EXACT_WORDS, VOTE_WALLTIME, VOTE_TOKENS, N_VOTES };
 
 /* Squares of the gradients that this rank owns, then both sums: the only time in a step that the host waits for its device. */
 static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
@@ -184,7 +184,18 @@ static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
     return run->engine.calls->read(run->engine.device, sums, run->memory.sums, ESPL_N_SUMS * sizeof *sums);
 }
 
-/* One reduction of integers: loss and squared norm as exact sums, stop votes, tokens. All ranks see the same. */
+static bool evaluates(const espl_run *run, int64_t step) {
+    int64_t every = run->config->train_eval_every;
+    return every > 0 && step % every == 0;
+}
+
+/* Rank 0's, whose votes alone count: what the job's end asks for, knowing what is evaluated before the next vote. */
+static espl_walltime_vote ask_walltime(espl_run *run) {
+    int64_t step = run->counters.step + 1;
+    return espl_walltime_decide(&run->walltime, espl_now(), evaluates(run, step) + evaluates(run, step + 1));
+}
+
+/* One reduction of integers: loss and squared norm as exact sums, stop votes, the job's end, tokens. All ranks see the same. */
 static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], const goal *all, espl_step_result *result) {
     espl_exact *loss = &sums[ESPL_SUM_LOSS], *squares = &sums[ESPL_SUM_SQUARES];
     int64_t words[N_VOTES];
@@ -193,6 +204,7 @@ static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], const goal
     memcpy(&words[0], loss, sizeof *loss);
     memcpy(&words[ESPL_EXACT_WORDS], squares, sizeof *squares);
     words[VOTE_STOP] = run->stop_requested != NULL && run->stop_requested();
+    words[VOTE_WALLTIME] = ask_walltime(run);
     words[VOTE_TOKENS] = result->tokens;
     espl_comm_beat(run->comm, run->counters.step + 1, "agreeing on loss and norm");
     ESPL_TRY(espl_comm_allreduce_i64(run->comm, words, N_VOTES, ESPL_SUM));
@@ -202,6 +214,7 @@ static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], const goal
     result->grad_norm = squares->n_nonfinite > 0 ? NAN : sqrt(espl_exact_value(squares));
     result->skipped = !isfinite(result->loss) || !isfinite(result->grad_norm);
     result->stop = words[VOTE_STOP] > 0;
+    result->walltime = (espl_walltime_vote)words[VOTE_WALLTIME];
     result->tokens = words[VOTE_TOKENS];
     result->targets = all->targets > 0 ? all->targets : 1;
     return ESPL_OK;

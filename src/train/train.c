@@ -1,6 +1,7 @@
 #include "src/train/run.h"
 
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 #include "src/core/log.h"
 #include "src/train/outcome.h"
 #include "src/train/text_scores.h"
@@ -196,18 +197,19 @@ static bool forgets_too_much(const espl_run *run) {
 
 static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 
-/* What asked for the stop: a signal of any rank, or train.stop_after. */
-static espl_status name_reason(espl_run *run, char reason[32]) {
+/* What asked for the stop: a signal of any rank, the end of the job's time, or train.stop_after. */
+static espl_status name_reason(espl_run *run, const espl_step_result *r, char reason[32]) {
     int64_t number = run->stop_requested != NULL ? run->stop_requested() : 0;
     ESPL_TRY(espl_comm_allreduce_i64(run->comm, &number, 1, ESPL_MAX));
     const char *name = number > 0 ? sigabbrev_np((int)number) : NULL;
-    snprintf(reason, 32, "%s%s", number > 0 ? "SIG" : "train.stop_after", name != NULL ? name : "");
+    bool ends = r->walltime == ESPL_WALLTIME_STOP;
+    snprintf(reason, 32, "%s%s", number > 0 ? "SIG" : ends ? "the job's walltime" : "train.stop_after", name != NULL ? name : "");
     return ESPL_OK;
 }
 
-static espl_status stop(espl_run *run) {
+static espl_status stop(espl_run *run, const espl_step_result *r) {
     char reason[32];
-    ESPL_TRY(name_reason(run, reason));
+    ESPL_TRY(name_reason(run, r, reason));
     ESPL_TRY(espl_run_save(run));
     ESPL_TRY(espl_checkpoints_wait(run->saver));
     ESPL_INFO("stopped by %s at step %lld of %lld with a checkpoint saved; the same command goes on from here", reason,
@@ -235,6 +237,28 @@ static espl_status unless_save_failed(espl_run *run, espl_status status) {
     return ESPL_OK;
 }
 
+/* Measures for the walltime what a step and a finished save took. */
+static void note_times(espl_run *run, const espl_step_result *r) {
+    double save = espl_checkpoints_save_seconds(run->saver);
+    bool first = run->walltime.save <= 0.0 && save > 0.0;
+    espl_walltime_add_step(&run->walltime, r->seconds);
+    espl_walltime_add_save(&run->walltime, save);
+    if (first)
+        espl_walltime_tell(&run->walltime, espl_now());
+}
+
+static bool must_stop(const espl_run *run, const espl_step_result *r) {
+    int64_t most = run->config->train_stop_after;
+    return r->stop || r->walltime == ESPL_WALLTIME_STOP || (most > 0 && run->counters.step - run->first_step >= most);
+}
+
+static espl_status evaluate_on_the_way(espl_run *run) {
+    double start = espl_now();
+    espl_status status = evaluate(run, false);
+    espl_walltime_add_evaluation(&run->walltime, espl_now() - start);
+    return status;
+}
+
 static espl_status loop(espl_run *run) {
     const espl_config *c = run->config;
     espl_counters *n = &run->counters;
@@ -247,12 +271,13 @@ static espl_status loop(espl_run *run) {
         if (n->step == run->first_step + 1)
             tell_attention(run);
         ESPL_TRY(unless_save_failed(run, espl_checkpoints_poll(run->saver)));
+        note_times(run, &r);
         bool last = n->step == run->total_steps;
         if (!last && due(c->train_eval_every, n->step))
-            ESPL_TRY(evaluate(run, false));
-        if (!last && (r.stop || (c->train_stop_after > 0 && n->step - run->first_step >= c->train_stop_after)))
-            return stop(run);
-        if (!last && due(c->checkpoint_every, n->step))
+            ESPL_TRY(evaluate_on_the_way(run));
+        if (!last && must_stop(run, &r))
+            return stop(run, &r);
+        if (!last && (due(c->checkpoint_every, n->step) || r.walltime == ESPL_WALLTIME_SAVE))
             ESPL_TRY(unless_save_failed(run, espl_run_save(run)));
     }
     if (n->step < run->total_steps && forgets_too_much(run))

@@ -1,0 +1,65 @@
+# test: tier=default timeout=120
+"""A run whose time is up leaves by itself, with a checkpoint, early enough, and goes on where it was: test_times_up.py ESPALIER"""
+
+import os
+import stat
+import time
+
+from job import LIGHT, OK, STOPPED, USAGE, check, main
+
+KEYS = {"train__steps": 100000, "run__walltime_margin": 2}
+
+
+def leaves_before_the_end(case, job, began, seconds):
+    """Exit 75 within the walltime; returns the step of the checkpoint it left."""
+    text = job.expect(STOPPED, "stopped by the job's walltime", "the job ends at", "the run will save and leave from")
+    took = time.monotonic() - began
+    check(took < seconds, f"it took {took:.2f} s of {seconds}", job)
+    check(text.count("checkpoint of step") == 2, "expected a save at half time, to have its time, and the last one", job)
+    check("(a save took " in text, "the time of a save is told once it is known", job)
+    return max(case.checkpoints())
+
+
+def its_own_walltime(case):
+    seconds = 16 if LIGHT else 7
+    began = time.monotonic()
+    step = leaves_before_the_end(case, case.start(2, run__walltime=str(seconds), **KEYS), began, seconds)
+    again = case.train(1, code=STOPPED, train__stop_after=3, **KEYS)
+    check("resumed from" in again.stderr and max(case.checkpoints()) == step + 3, "it goes on from where it was", again)
+
+
+def script(folder, name, lines):
+    path = folder / name
+    path.write_text("#!/bin/sh\n" + lines, encoding="utf-8")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def told_source(case, environment, source, **keys):
+    """The run says where it has the end from, and does one step where that is at hand; a source of None: it knows of no end."""
+    job = case.start(0, "told", train__steps=2, environment={"PATH": f"{case.folder}:{os.environ['PATH']}", **environment}, **keys)
+    text = job.expect(OK if source is None else STOPPED)
+    check((f"({source})" in text) if source else "the job ends" not in text, f"expected the source {source} for {environment}", job)
+
+
+def what_batch_systems_say(case):
+    script(case.folder, "squeue", 'echo "$*" >> asked; cat squeue-says\n')
+    script(case.folder, "flux", "cat flux-says\n")
+    slurm = {"SLURM_JOB_ID": "17"}
+    told_source(case, {**slurm, "SLURM_JOB_END_TIME": str(int(time.time()) + 30)}, "SLURM_JOB_END_TIME", arguments=["--resume", "never"])
+    check(not (case.folder / "asked").exists(), "Slurm is asked although its variable is there")
+    for says, source in (("0:30", "squeue"), ("0:00:31", "squeue"), ("UNLIMITED", None), ("", None)):
+        (case.folder / "squeue-says").write_text(says + "\n", encoding="utf-8")
+        told_source(case, slurm, source, arguments=["--resume", "never"])
+    check("-h -j 17 -o %L" in (case.folder / "asked").read_text(encoding="utf-8"), "squeue is asked for this job")
+    told_source(case, {"PBS_WALLTIME": "40"}, "PBS_WALLTIME", arguments=["--resume", "never"])
+    for says, source in (("30", "flux job timeleft"), ("4294967295", None)):
+        (case.folder / "flux-says").write_text(says + "\n", encoding="utf-8")
+        told_source(case, {"FLUX_JOB_ID": "f1"}, source, arguments=["--resume", "never"])
+
+
+def nonsense_is_refused(case):
+    case.start(1, run__walltime="90:00").expect_failure(USAGE, "run.walltime", "'90:00' is no time")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main([its_own_walltime, what_batch_systems_say, nonsense_is_refused]))

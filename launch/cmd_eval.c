@@ -13,9 +13,10 @@ static const char text[] =
     "Evaluates a model on data.valid of the config, on as many ranks as the launcher started; what it finds does not depend on their "
     "number.\n"
     "Of a language model: loss and perplexity a token, and bits a byte of text (which do not depend on the tokenizer). Of a classifier:\n"
-    "accuracy, precision, recall, F1, Matthews' correlation, area under the ROC curve, calibration. Of an encoder-decoder also ROUGE, "
-    "BLEU,\n"
-    "chrF and exact match of what it generates. --output writes evaluation.json (with\n"
+    "accuracy, precision, recall, F1, Matthews' correlation, area under the ROC curve, calibration. Of an encoder-decoder, and\n"
+    "of prompts and conversations (data.records), also ROUGE, BLEU, chrF, exact match and JSON validity of what the model generates, "
+    "behind\n"
+    "eval.shots examples where those are asked for. --output writes evaluation.json (with\n"
     "confusion matrix and worst mistakes) and predictions.jsonl; `espalier report` shows what lies in a run's evaluations/NAME folders.\n"
     "The model is --model, or else the newest good checkpoint of run.dir.\n";
 

@@ -1,8 +1,10 @@
 #include "launch/commands.h"
 #include "launch/recipe.h"
 
+#include "io/readers.h"
 #include "src/core/buffer.h"
 #include "src/train/choose_device.h"
+#include "src/train/dataset.h"
 #include "src/train/generate_options.h"
 #include "src/train/inference.h"
 #include "src/train/threads.h"
@@ -13,12 +15,15 @@
 static const char text[] =
     "Generates text from a model: PATH is a run folder, a checkpoint or a Hugging Face folder. Prompts come from --prompt,\n"
     "from generate.prompts, or, without either, from the lines of stdin. One prompt without beams streams to stdout as it comes;\n"
-    "several are generated together and printed in order. --set generate.* sets how (see `espalier config --reference`).\n";
+    "several are generated together and printed in order. --set generate.* sets how (see `espalier config --reference`).\n"
+    "With --chat each prompt is a user's turn, written by the model's chat template, and the assistant's is generated; --conversations "
+    "has\n"
+    "whole ones, of which the assistant's next turn is generated, or its last one anew.\n";
 
 typedef struct job {
     espl_words operands, sets, prompts;
-    const char *config;
-    bool greedy, ids;
+    const char *config, *conversations;
+    bool greedy, chat, ids;
 } job;
 
 /* ---- Prompts. */
@@ -30,6 +35,9 @@ typedef struct prompts {
     int n;
     int64_t longest;       /* of what a decoder's text begins with */
     int64_t source_tokens; /* of all prompts, where an encoder reads them */
+    bool records;          /* texts are records of conversations */
+    espl_chat *chat;       /* NULL: prompts are gone on from as they are */
+    espl_ends ends;
 } prompts;
 
 static void add_prompt(prompts *p, const char *line, size_t size) {
@@ -47,13 +55,87 @@ static void read_stdin(prompts *p) {
     free(line);
 }
 
+/* Records of conversations, as they are. */
+static espl_status read_conversations(const char *path, prompts *p) {
+    const espl_reader_options options = {.kind = ESPL_READ_RECORD};
+    espl_inputs inputs = {0};
+    espl_reader *reader = NULL;
+    espl_document document;
+    bool found;
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(espl_inputs_find((char *const[]){(char *)(uintptr_t)path}, 1, ESPL_READ_JSONL, &inputs));
+    for (int64_t i = 0; i < inputs.n; i++) {
+        const espl_share all = {i, 0, inputs.items[i].bytes};
+        ESPL_TRY_DONE(espl_reader_open(&inputs, &all, &options, &reader));
+        for (found = true; found;) {
+            ESPL_TRY_DONE(espl_reader_next(reader, &document, &found));
+            if (found)
+                add_prompt(p, document.text, document.size);
+        }
+        espl_reader_close(&reader);
+    }
+done:
+    espl_reader_close(&reader);
+    espl_inputs_free(&inputs);
+    return status;
+}
+
 static bool encodes(const espl_inference *model) { return model->model->head->head == ESPL_HEAD_SEQ2SEQ; }
 
-static espl_status encode_prompts(prompts *p, const espl_inference *model) {
+/* A prompt as the record of a conversation of one turn. */
+static char *record_of(const char *text) {
+    json_t *record = json_pack("{s:[{s:s,s:s}]}", "messages", "role", "user", "content", text);
+    char *made = record != NULL ? json_dumps(record, JSON_COMPACT) : NULL;
+    json_decref(record);
+    return made;
+}
+
+/* The conversation up to where the assistant speaks: at its end, or its last turn anew where that is the end. */
+static espl_status encode_conversation(const prompts *p, const espl_inference *model, int i, espl_encoding *encoding) {
+    espl_conversation conversation = {0};
+    espl_chat_text text = {0};
+    char *problem = NULL, *record = p->records ? espl_strdup(p->texts[i]) : record_of(p->texts[i]);
+    espl_status status = ESPL_OK;
+    if (record == NULL)
+        ESPL_FAIL_DONE(ESPL_ERR_USAGE, "prompt %d is not UTF-8, which a chat template needs", i + 1);
+    if (espl_conversation_read(p->chat, record, strlen(record), &conversation, &problem)) {
+        bool anew = espl_conversation_last(&conversation, "assistant") == conversation.n - 1;
+        espl_chat_ask(p->chat, &conversation, conversation.n - anew, &text, &problem);
+    }
+    if (problem != NULL)
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "prompt %d: %s", i + 1, problem);
+    ESPL_TRY_DONE(espl_ends_prompt(model->tokenizer, &p->ends, text.whole.text.data, text.whole.text.size, false, encoding));
+done:
+    espl_conversation_free(&conversation);
+    espl_chat_text_free(&text);
+    free(problem);
+    free(record);
+    return status;
+}
+
+static espl_status encode_prompt(const prompts *p, const espl_inference *model, int i, espl_encoding *encoding) {
+    if (p->chat != NULL)
+        return encode_conversation(p, model, i, encoding);
+    if (encodes(model))
+        return espl_tokenizer_encode(model->tokenizer, p->texts[i], strlen(p->texts[i]), true, encoding);
+    return espl_ends_prompt(model->tokenizer, &p->ends, p->texts[i], strlen(p->texts[i]), true, encoding);
+}
+
+static espl_status open_chat(const espl_config *config, const espl_inference *model, prompts *p) {
+    if (!config->generate_chat)
+        return ESPL_OK;
+    if (encodes(model))
+        ESPL_FAIL(ESPL_ERR_USAGE, "generate.chat: the model is a %s, which has no chat template", model->model->head->architecture);
+    return espl_dataset_chat(config, config->data_tokenizer[0] != '\0' ? config->data_tokenizer : model->folder, ESPL_CHAT_ALL, &p->chat);
+}
+
+static espl_status encode_prompts(const espl_config *config, const espl_inference *model, prompts *p) {
+    ESPL_TRY(open_chat(config, model, p));
+    ESPL_TRY(espl_ends_find(model->folder, model->model, model->tokenizer, p->chat, &p->ends));
     p->encodings = espl_calloc((size_t)p->n, sizeof *p->encodings);
     p->items = espl_calloc((size_t)p->n, sizeof *p->items);
     for (int i = 0; i < p->n; i++) {
-        ESPL_TRY(espl_tokenizer_encode(model->tokenizer, p->texts[i], strlen(p->texts[i]), true, &p->encodings[i]));
+        ESPL_TRY(encode_prompt(p, model, i, &p->encodings[i]));
         if (p->encodings[i].n == 0)
             ESPL_FAIL(ESPL_ERR_USAGE, "prompt %d is empty: there is nothing to go on from", i + 1);
         p->items[i] = (espl_prompt){.ids = p->encodings[i].ids, .n = p->encodings[i].n};
@@ -76,9 +158,16 @@ static void free_prompts(prompts *p) {
     free(p->texts);
     free(p->encodings);
     free(p->items);
+    espl_chat_close(&p->chat);
+    espl_ends_free(&p->ends);
 }
 
 /* ---- Results. */
+
+/* Text that goes on from its prompt stands behind it; an answer stands alone. */
+static const char *shown_prompt(const prompts *p, const espl_inference *model, int i) {
+    return encodes(model) || p->chat != NULL ? "" : p->texts[i];
+}
 
 typedef struct stream {
     const espl_inference *model;
@@ -114,7 +203,7 @@ static espl_status print_result(const espl_inference *model, const prompts *p, i
     ESPL_TRY(espl_tokenizer_decode(model->tokenizer, g->ids, g->n, true, &decoded));
     if (p->n > 1)
         printf("== %d: ", i + 1);
-    printf("%s%s\n", encodes(model) ? "" : p->texts[i], decoded.data != NULL ? decoded.data : "");
+    printf("%s%s\n", shown_prompt(p, model, i), decoded.data != NULL ? decoded.data : "");
     espl_buffer_free(&decoded);
     return ESPL_OK;
 }
@@ -122,7 +211,7 @@ static espl_status print_result(const espl_inference *model, const prompts *p, i
 /* ---- The verb. */
 
 static espl_status generate(const espl_config *config, const espl_inference *model, const prompts *p, bool ids) {
-    const espl_generate_options options = espl_generate_options_of(config, &model->model->dims.eos);
+    const espl_generate_options options = espl_generate_options_of(config, &p->ends);
     int rows = p->n * options.beams;
     bool streams = p->n == 1 && options.beams == 1 && !ids;
     stream s = {.model = model};
@@ -136,8 +225,8 @@ static espl_status generate(const espl_config *config, const espl_inference *mod
                                   .threads = model->threads,
                                   .source_tokens = p->source_tokens};
     ESPL_TRY_DONE(espl_decoder_make(&use, rows, p->longest + options.max_new, 512, &decoder));
-    if (streams && !encodes(model))
-        fputs(p->texts[0], stdout);
+    if (streams)
+        fputs(shown_prompt(p, model, 0), stdout);
     ESPL_TRY_DONE(espl_generate(decoder, &options, p->n, p->items, model->model->dims.vocab, streams ? show_token : NULL, &s, results));
     if (streams)
         putchar('\n');
@@ -157,16 +246,24 @@ static espl_status read_config(const job *job, espl_config *config) {
     ESPL_TRY(espl_recipe_read(job->config, &job->sets, config));
     if (job->greedy)
         config->generate_temperature = 0.0;
+    if (job->chat || job->conversations != NULL)
+        config->generate_chat = true;
     return ESPL_OK;
 }
 
-static void gather_prompts(const job *job, const espl_config *config, prompts *p) {
+static espl_status gather_prompts(const job *job, const espl_config *config, prompts *p) {
+    p->records = job->conversations != NULL;
+    if (p->records && job->prompts.n > 0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "--prompt and --conversations are both given, expected one of them");
+    if (p->records)
+        return read_conversations(job->conversations, p);
     for (int64_t i = 0; i < job->prompts.n; i++)
         add_prompt(p, job->prompts.items[i], strlen(job->prompts.items[i]));
     for (int64_t i = 0; i < config->generate_prompts.n && job->prompts.n == 0; i++)
         add_prompt(p, config->generate_prompts.items[i], strlen(config->generate_prompts.items[i]));
     if (p->n == 0)
         read_stdin(p);
+    return ESPL_OK;
 }
 
 static espl_status run(const job *job) {
@@ -180,14 +277,14 @@ static espl_status run(const job *job) {
     espl_status status = ESPL_OK;
     espl_config_make(&config);
     ESPL_TRY_DONE(read_config(job, &config));
-    gather_prompts(job, &config, &p);
+    ESPL_TRY_DONE(gather_prompts(job, &config, &p));
     if (p.n == 0)
         ESPL_FAIL_DONE(ESPL_ERR_USAGE, "no prompt: give --prompt TEXT, generate.prompts, or lines on stdin");
     ESPL_TRY_DONE(espl_comm_open(&self, 0));
     ESPL_TRY_DONE(espl_threads_choose(self, config.run_threads, &threads));
     ESPL_TRY_DONE(espl_choose_device(self, &config, &engine, why));
-    ESPL_TRY_DONE(espl_inference_open(self, job->operands.items[0], &config, &engine, 0, threads, &model));
-    ESPL_TRY_DONE(encode_prompts(&p, &model));
+    ESPL_TRY_DONE(espl_inference_open(self, job->operands.items[0], &config, &engine, (espl_inference_reach){0}, threads, &model));
+    ESPL_TRY_DONE(encode_prompts(&config, &model, &p));
     if (p.longest + config.generate_max_new_tokens > model.model->dims.positions)
         ESPL_FAIL_DONE(ESPL_ERR_USAGE, "a prompt of %lld tokens and generate.max_new_tokens %lld exceed the model's %lld positions",
                        (long long)p.longest, (long long)config.generate_max_new_tokens, (long long)model.model->dims.positions);
@@ -205,6 +302,9 @@ espl_status espl_cmd_generate(int argc, char **argv) {
     job job = {0};
     const espl_option options[] = {
         {"prompt", "TEXT", "a prompt; may be given several times", ESPL_OPTION_TEXTS, &job.prompts},
+        {"chat", NULL, "prompts are turns of a user, by the model's chat template (generate.chat=true)", ESPL_OPTION_SWITCH, &job.chat},
+        {"conversations", "FILE", "with the records of this file, as data.records: chat has them, in place of prompts", ESPL_OPTION_TEXT,
+         &job.conversations},
         {"config", "FILE", "a config whose generate.* and run.* keys are used", ESPL_OPTION_TEXT, &job.config},
         {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
         {"greedy", NULL, "the likeliest token each time (generate.temperature=0)", ESPL_OPTION_SWITCH, &job.greedy},

@@ -49,6 +49,9 @@ void espl_conversation_free(espl_conversation *conversation);
 /* Local. Whose turn message i is. */
 bool espl_conversation_is(const espl_conversation *conversation, int64_t i, const char *role);
 
+/* Local. The last message of a role, -1: none. */
+int64_t espl_conversation_last(const espl_conversation *conversation, const char *role);
+
 /* What a conversation is as a text; zero it before the first, later ones begin anew in the same memory. */
 typedef struct espl_chat_text {
     espl_jinja_output whole;
@@ -62,6 +65,13 @@ typedef struct espl_chat_text {
 bool espl_chat_write(const espl_chat *chat, const espl_conversation *conversation, int64_t kept, int64_t begin, int64_t end,
                      espl_chat_text *text, char **problem);
 void espl_chat_text_free(espl_chat_text *text);
+
+/* Local. Writes messages [0, end) and the template's generation prompt, which the assistant's next turn follows, to text->whole. On failure
+ * *problem says what is wrong; the caller frees it. */
+bool espl_chat_ask(const espl_chat *chat, const espl_conversation *conversation, int64_t end, espl_chat_text *text, char **problem);
+
+/* Local. What the template writes behind the words of an assistant's last turn: [*size] bytes in `text`; 0 where it cannot be told. */
+const char *espl_chat_turn_end(const espl_chat *chat, espl_chat_text *text, size_t *size);
 
 /* Local. Frees; takes the address, nulls it, accepts NULL. */
 void espl_chat_close(espl_chat **chat);

@@ -130,11 +130,17 @@ bool espl_conversation_is(const espl_conversation *conversation, int64_t i, cons
     return found != NULL && strcmp(found, role) == 0;
 }
 
+int64_t espl_conversation_last(const espl_conversation *conversation, const char *role) {
+    int64_t i = conversation->n - 1;
+    while (i >= 0 && !espl_conversation_is(conversation, i, role))
+        i--;
+    return i;
+}
+
 static char *check_turns(const espl_chat *chat, const espl_conversation *conversation) {
-    for (int64_t i = 0; i < conversation->n; i++)
-        if (espl_conversation_is(conversation, i, "assistant"))
-            return NULL;
-    return chat->loss == ESPL_CHAT_ALL ? NULL : espl_format("no message is the assistant's, so there is nothing to learn");
+    if (chat->loss == ESPL_CHAT_ALL || espl_conversation_last(conversation, "assistant") >= 0)
+        return NULL;
+    return espl_format("no message is the assistant's, so there is nothing to learn");
 }
 
 bool espl_conversation_read(const espl_chat *chat, const char *text, size_t size, espl_conversation *conversation, char **problem) {

@@ -13,7 +13,8 @@ static espl_status read_object(const char *path, json_t **object) {
     espl_buffer text = {0};
     json_error_t error;
     ESPL_TRY(espl_fs_read_file(path, MOST_BYTES, &text));
-    *object = json_loadb(text.data, text.size, JSON_ALLOW_NUL, &error);
+    /* A model_max_length of 1e30, which stands in many of these files, is no integer for jansson. */
+    *object = json_loadb(text.data, text.size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
     espl_buffer_free(&text);
     if (!json_is_object(*object)) {
         json_decref(*object);

@@ -99,6 +99,26 @@ bool espl_chat_write(const espl_chat *chat, const espl_conversation *conversatio
     return true;
 }
 
+bool espl_chat_ask(const espl_chat *chat, const espl_conversation *conversation, int64_t end, espl_chat_text *text, char **problem) {
+    text->n = 0;
+    *problem = NULL;
+    return render(chat, conversation, choose_messages(conversation, 0, 0, end), true, &text->whole, problem);
+}
+
+const char *espl_chat_turn_end(const espl_chat *chat, espl_chat_text *text, size_t *size) {
+    static const char words[] = "espalier-words";
+    json_t *messages = json_pack("[{s:s,s:s},{s:s,s:s}]", "role", "user", "content", "?", "role", "assistant", "content", words);
+    const espl_conversation conversation = {.messages = messages, .n = 2};
+    char *problem = NULL;
+    const char *found = NULL;
+    if (render(chat, &conversation, json_incref(messages), false, &text->whole, &problem))
+        found = memmem(text->whole.text.data, text->whole.text.size, words, sizeof words - 1);
+    json_decref(messages);
+    free(problem);
+    *size = found != NULL ? (size_t)(text->whole.text.data + text->whole.text.size - found) - (sizeof words - 1) : 0;
+    return found != NULL ? found + sizeof words - 1 : NULL;
+}
+
 void espl_chat_text_free(espl_chat_text *text) {
     espl_jinja_output_free(&text->whole);
     espl_jinja_output_free(&text->part);

@@ -56,16 +56,22 @@ static espl_tokens_recipe recipe_of(const espl_config *c, const espl_dataset_use
                                     c->data_task != ESPL_TASK_MLM && !whole ? (espl_truncation)c->data_truncation : ESPL_KEEP_HEAD};
 }
 
-/* The chat template of the config, NULL where records are no conversations. */
-static espl_status open_chat(const espl_config *c, espl_chat **chat) {
+espl_status espl_dataset_chat(const espl_config *c, const char *folder, espl_chat_loss loss, espl_chat **chat) {
     const espl_chat_options options = {.template = c->data_chat_template,
-                                       .folder = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path,
+                                       .folder = folder,
                                        .date = c->data_chat_date,
                                        .prompt_field = c->data_source_field,
                                        .response_field = c->data_target_field,
-                                       .loss = (espl_chat_loss)c->data_loss_on};
+                                       .loss = loss};
+    return espl_chat_open(&options, chat);
+}
+
+/* NULL where records are no conversations. */
+static espl_status open_chat(const espl_config *c, espl_chat **chat) {
     *chat = NULL;
-    return is_lm(c) && c->data_records == ESPL_RECORDS_CHAT ? espl_chat_open(&options, chat) : ESPL_OK;
+    if (!is_lm(c) || c->data_records != ESPL_RECORDS_CHAT)
+        return ESPL_OK;
+    return espl_dataset_chat(c, c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path, (espl_chat_loss)c->data_loss_on, chat);
 }
 
 static espl_status check_labels(const espl_tokens *store, const espl_dataset_use *use, const char *path) {
@@ -419,7 +425,10 @@ static espl_status given_labels(const espl_strings *names, espl_labels *labels) 
 espl_reader_options espl_dataset_reading(const espl_config *config) {
     const espl_dataset_use none = {0};
     const espl_tokens_recipe recipe = recipe_of(config, &none);
-    return espl_tokens_reading(&recipe);
+    espl_reader_options options = espl_tokens_reading(&recipe);
+    if (is_lm(config) && config->data_records == ESPL_RECORDS_CHAT)
+        options.kind = ESPL_READ_RECORD;
+    return options;
 }
 
 espl_status espl_dataset_labels(espl_comm *comm, const espl_config *config, espl_labels *labels) {

@@ -86,6 +86,7 @@ typedef struct opened {
     espl_dataset data;
     espl_tape tape;
     own_memory memory;
+    espl_asked asked;
     espl_decoder *decoder; /* NULL: nothing is generated */
     int threads;
 } opened;
@@ -109,8 +110,8 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const ch
     char why[512];
     ESPL_TRY(espl_choose_device(comm, config, &o->engine, why));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &o->threads));
-    ESPL_TRY(espl_comm_agree(comm, espl_inference_open(comm, path, config, &o->engine, config->data_sequence_length, o->threads, &o->model),
-                             "opening the model"));
+    const espl_inference_reach reach = {.least = config->data_sequence_length, .all = espl_asked_writes(config)};
+    ESPL_TRY(espl_comm_agree(comm, espl_inference_open(comm, path, config, &o->engine, reach, o->threads, &o->model), "opening the model"));
     const espl_model *model = o->model.model;
     ESPL_TRY(find_labels(comm, config, model, &o->labels));
     ESPL_TRY(check_head(config, model, &o->labels));
@@ -140,10 +141,24 @@ static espl_status evaluate(const espl_config *config, espl_comm *comm, opened *
     return espl_comm_agree(comm, espl_outcome_make(config, &o->labels, outcome), "scoring");
 }
 
+/* Prompts and what is generated behind them take no more than the model reaches. */
+static espl_status ask(const espl_config *config, opened *o, const espl_outcome_about *about) {
+    const espl_asked_use use = {.config = config,
+                                .model = o->model.model,
+                                .tokenizer = o->model.tokenizer,
+                                .folder = o->model.folder,
+                                .data = &o->data,
+                                .paths = about->paths,
+                                .labels = &o->labels,
+                                .most = o->model.positions};
+    return espl_asked_make(&use, &o->asked);
+}
+
 static espl_status add_texts(const espl_config *config, espl_comm *comm, opened *o, const espl_outcome_about *about, const char *folder,
                              espl_outcome *outcome) {
     const espl_inference *in = &o->model;
-    const espl_decoder_size size = espl_text_scores_size(config, espl_text_scores_longest(&o->data));
+    ESPL_TRY(espl_comm_agree(comm, ask(config, o, about), "reading the prompts"));
+    const espl_decoder_size size = espl_text_scores_size(config, o->asked.longest);
     const espl_decoder_use use = {.engine = in->engine,
                                   .model = in->model,
                                   .weights = in->weights,
@@ -152,7 +167,7 @@ static espl_status add_texts(const espl_config *config, espl_comm *comm, opened 
                                   .source_tokens = size.source_tokens};
     ESPL_TRY(espl_comm_agree(comm, espl_decoder_make(&use, size.rows, size.capacity, size.tokens, &o->decoder), "taking memory"));
     const espl_text_scores_use texts = {
-        .comm = comm, .model = in->model, .tokenizer = in->tokenizer, .data = &o->data, .decoder = o->decoder, .step = about->step};
+        .comm = comm, .model = in->model, .tokenizer = in->tokenizer, .asked = &o->asked, .decoder = o->decoder, .step = about->step};
     return espl_text_scores_add(&texts, about, folder, outcome);
 }
 
@@ -160,7 +175,7 @@ static espl_status add_texts_and_files(const espl_config *config, espl_comm *com
                                        espl_outcome *outcome) {
     const espl_outcome_about about = {
         .config = config, .labels = &o->labels, .paths = paths_of(config), .model = path, .step = o->model.step};
-    if (config->data_task == ESPL_TASK_SEQ2SEQ && config->eval_generate)
+    if (espl_asked_writes(config))
         ESPL_TRY(add_texts(config, comm, o, &about, folder, outcome));
     if (folder == NULL)
         return ESPL_OK;
@@ -174,11 +189,13 @@ espl_status espl_evaluate_path(const espl_config *config, espl_comm *comm, const
     *outcome = (espl_outcome){0};
     if (config->data_valid.n == 0 && config->data_valid_fraction == 0.0)
         ESPL_FAIL(ESPL_ERR_USAGE, "data.valid is empty: files, folders or globs to evaluate on are needed, or data.valid_fraction");
+    ESPL_TRY_DONE(espl_asked_check(config));
     ESPL_TRY_DONE(open_all(config, comm, path, &o));
     ESPL_TRY_DONE(evaluate(config, comm, &o, outcome));
     ESPL_TRY_DONE(add_texts_and_files(config, comm, &o, path, folder, outcome));
 done:
     espl_decoder_free(&o.decoder);
+    espl_asked_free(&o.asked);
     free_memory(&o.memory);
     espl_tape_free(&o.tape);
     espl_dataset_close(&o.data);

@@ -4,8 +4,9 @@
 
 #include "src/config/config.h"
 #include "src/eval/generate.h"
+#include "src/train/ends.h"
 
-/* Local. `eos`: the model's end token, -1: none; borrowed by what is returned. */
-espl_generate_options espl_generate_options_of(const espl_config *config, const int32_t *eos);
+/* Local. `ends` are borrowed by what is returned. */
+espl_generate_options espl_generate_options_of(const espl_config *config, const espl_ends *ends);
 
 #endif

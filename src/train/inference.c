@@ -42,16 +42,12 @@ static espl_status find_source(espl_comm *comm, const char *path, char **checkpo
 }
 
 static espl_status open_tokenizer(const char *path, const char *checkpoint, const espl_config *config, espl_inference *in) {
-    if (config->data_tokenizer[0] != '\0')
-        return espl_tokenizer_open(config->data_tokenizer, &in->tokenizer);
-    if (checkpoint == NULL)
-        return espl_tokenizer_open(path, &in->tokenizer);
-    char *companions = espl_companions_of(checkpoint);
-    if (companions == NULL)
+    in->folder = checkpoint != NULL ? espl_companions_of(checkpoint) : espl_strdup(path);
+    if (in->folder == NULL && config->data_tokenizer[0] == '\0')
         ESPL_FAIL(ESPL_ERR_DATA, "%s: no tokenizer lies beside this checkpoint's folder; give --set data.tokenizer=PATH", checkpoint);
-    espl_status status = espl_tokenizer_open(companions, &in->tokenizer);
-    free(companions);
-    return status;
+    if (in->folder == NULL)
+        in->folder = espl_strdup("");
+    return espl_tokenizer_open(config->data_tokenizer[0] != '\0' ? config->data_tokenizer : in->folder, &in->tokenizer);
 }
 
 static espl_status bind_weights(espl_inference *in) {
@@ -69,8 +65,8 @@ static espl_status bind_weights(espl_inference *in) {
     return espl_engine_put(in->engine, in->rope, ESPL_F32, m->rope, ESPL_F32, (size_t)m->rope_numel);
 }
 
-espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, const espl_engine *engine, int64_t positions,
-                                int threads, espl_inference *in) {
+espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, const espl_engine *engine,
+                                espl_inference_reach reach, int threads, espl_inference *in) {
     char *checkpoint = NULL;
     json_t *record = NULL;
     espl_status status = ESPL_OK;
@@ -84,7 +80,9 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     } else {
         ESPL_TRY_DONE(espl_weights_model(path, &(espl_model_options){0}, &in->model));
     }
-    ESPL_TRY_DONE(espl_model_reach(in->model, positions > 0 ? positions : in->model->dims.positions));
+    const int64_t own = in->model->dims.positions;
+    in->positions = reach.least == 0 || (reach.all && reach.least < own) ? own : reach.least;
+    ESPL_TRY_DONE(espl_model_reach(in->model, in->positions));
     ESPL_TRY_DONE(bind_weights(in));
     espl_weights weights = {.flat = in->weights, .real = engine->kernels->real, .owner = {.ranks = 1}, .engine = engine};
     const char *base = config->model_checkpoint[0] != '\0' ? config->model_checkpoint : config->model_path;
@@ -99,6 +97,7 @@ done:
 
 void espl_inference_close(espl_inference *in) {
     espl_tokenizer_close(&in->tokenizer);
+    free(in->folder);
     if (in->engine != NULL)
         espl_engine_give_back(in->engine, &in->arena);
     espl_model_free(&in->model);

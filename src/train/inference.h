@@ -12,18 +12,26 @@
 typedef struct espl_inference {
     espl_model *model;
     espl_tokenizer *tokenizer;
+    char *folder;              /* where chat template and generation_config.json are looked for; "": nowhere */
     const espl_engine *engine; /* borrowed */
     espl_arena arena;
     void *weights; /* the flat space, one rank, on the engine's device */
     float *rope;   /* the model's table there; NULL where kernels can read the model's own */
     int threads;
-    int64_t step; /* of the checkpoint; -1: none */
+    int64_t positions; /* tokens of the longest sequence */
+    int64_t step;      /* of the checkpoint; -1: none */
 } espl_inference;
 
+/* Tokens of the longest sequence: `least` (0: as many as the model has positions); `all`: no fewer than it has positions. */
+typedef struct espl_inference_reach {
+    int64_t least;
+    bool all;
+} espl_inference_reach;
+
 /* Collective. Opens `path` on every rank, for the kernels of the engine; data.tokenizer comes from the config. A run folder means its
- * newest checkpoint. `positions` > 0: the longest sequence; 0: the model's own. Errors: data, usage. */
-espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, const espl_engine *engine, int64_t positions,
-                                int threads, espl_inference *inference);
+ * newest checkpoint. Errors: data, usage. */
+espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, const espl_engine *engine,
+                                espl_inference_reach reach, int threads, espl_inference *inference);
 
 /* Local. Closes and zeroes; accepts one that failed to open. */
 void espl_inference_close(espl_inference *inference);

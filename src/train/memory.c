@@ -18,19 +18,24 @@ static espl_status check_best(const espl_config *config) {
     bool texts = espl_text_scores_rate(config);
     if (config->eval_best == ESPL_BEST_LOSS)
         return ESPL_OK;
-    if (texts && config->data_task != ESPL_TASK_SEQ2SEQ)
-        ESPL_FAIL(ESPL_ERR_USAGE, "eval.best is %s, a score of texts that only data.task: seq2seq writes, but data.task is %s", best, task);
     if (texts && !config->eval_generate)
         ESPL_FAIL(ESPL_ERR_USAGE, "eval.best is %s, a score of texts, but eval.generate is false: none would be written", best);
+    if (texts && !espl_asked_writes(config))
+        ESPL_FAIL(
+            ESPL_ERR_USAGE,
+            "eval.best is %s, a score of texts, which data.task: seq2seq writes and lm with data.records prompts or chat, but data.task is "
+            "%s%s",
+            best, task, config->data_task == ESPL_TASK_LM ? " with data.records text" : "");
     if (!texts && config->data_task != ESPL_TASK_CLASSIFICATION)
         ESPL_FAIL(ESPL_ERR_USAGE, "eval.best is %s, a score of classifiers, but data.task is %s; expected loss%s", best, task,
-                  config->data_task == ESPL_TASK_SEQ2SEQ ? " or a score of texts, such as rougeL" : "");
+                  espl_asked_writes(config) ? " or a score of texts, such as rougeL" : "");
     return ESPL_OK;
 }
 
 espl_status espl_blueprint_check(const espl_config *config) {
     if (config->optim_master == ESPL_MASTER_NONE && config->run_dtype != ESPL_RUN_BF16)
         ESPL_FAIL(ESPL_ERR_USAGE, "optim.master is none, but run.dtype is fp32, whose weights are their own masters; set run.dtype: bf16");
+    ESPL_TRY(espl_asked_check(config));
     return check_best(config);
 }
 
@@ -40,6 +45,13 @@ int64_t espl_blueprint_length(const espl_config *config, int64_t positions) {
 }
 
 static int64_t more(int64_t a, int64_t b) { return a > b ? a : b; }
+
+int64_t espl_blueprint_reach(const espl_config *config, int64_t positions) {
+    const int64_t length = espl_blueprint_length(config, positions), whole = length + config->generate_max_new_tokens;
+    if (!espl_text_scores_rate(config) || config->data_task == ESPL_TASK_SEQ2SEQ)
+        return length;
+    return more(length, whole < positions ? whole : positions);
+}
 
 /* The decoder that writes texts for evaluations: a part of the plan, like a tape. */
 static void plan_texts(const espl_config *config, espl_blueprint *b) {

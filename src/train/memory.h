@@ -82,6 +82,9 @@ void espl_blueprint_free(espl_blueprint *blueprint);
 /* Local. Tokens of the longest piece of text that a model of so many positions is trained on by the config. */
 int64_t espl_blueprint_length(const espl_config *config, int64_t positions);
 
+/* Local. Tokens of the longest sequence of such a run: the same, or with what evaluations generate behind a prompt of that length. */
+int64_t espl_blueprint_reach(const espl_config *config, int64_t positions);
+
 /* Local. Format of the weights that a checkpoint holds: that of the masters, or of the compute weights where those are the only ones. */
 espl_dtype espl_blueprint_truth(const espl_blueprint *blueprint);
 

@@ -219,6 +219,8 @@ static eval_row make_eval_row(const espl_eval_report *report) {
         .bleu = texts ? report->bleu : none,
         .chrf = texts ? report->chrf : none,
         .exact_match = texts ? report->exact_match : none,
+        .json_valid = texts ? report->json_valid : none,
+        .json_keys = texts ? report->json_keys : none,
         .valid_tokens = (double)report->tokens,
         .eval_seconds = report->seconds,
     };

@@ -48,7 +48,7 @@ typedef struct espl_eval_report {
     bool classifier; /* targets are texts, and these scores are there */
     double accuracy, precision, recall, f1, matthews, roc_auc;
     bool texts; /* texts were generated, and these scores are there */
-    double rouge1, rouge2, rougeL, rougeLsum, bleu, chrf, exact_match;
+    double rouge1, rouge2, rougeL, rougeLsum, bleu, chrf, exact_match, json_valid, json_keys; /* the last two NAN where they are not told */
 } espl_eval_report;
 
 typedef struct espl_probe_report {

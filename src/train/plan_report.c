@@ -110,7 +110,7 @@ static espl_status gather_facts(facts *f) {
     const espl_model_options options = espl_model_options_of(c);
     ESPL_TRY(espl_weights_model(source, &options, &f->model));
     f->length = espl_blueprint_length(c, f->model->dims.positions);
-    ESPL_TRY(espl_model_reach(f->model, f->length));
+    ESPL_TRY(espl_model_reach(f->model, espl_blueprint_reach(c, f->model->dims.positions)));
     ESPL_TRY(choose_kernels(f));
     f->ranks_per_node = f->request->ranks_per_node > 0 ? f->request->ranks_per_node : f->request->ranks;
     long cores = sysconf(_SC_NPROCESSORS_ONLN) / f->ranks_per_node;

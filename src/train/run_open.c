@@ -146,7 +146,7 @@ static espl_status open_model(espl_run *run) {
     bool pretrained;
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
     ESPL_TRY(espl_weights_model(model_source(c), &options, &run->model));
-    ESPL_TRY(espl_model_reach(run->model, sequence_length(run)));
+    ESPL_TRY(espl_model_reach(run->model, espl_blueprint_reach(c, run->model->dims.positions)));
     const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
     if (tokenizer[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "data.tokenizer is not set, and there is no model.path to take tokenizer.json from");

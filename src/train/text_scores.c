@@ -9,12 +9,15 @@
 #include "src/train/generate_options.h"
 #include "src/train/texts.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { GROUP = 8, SAMPLES = 10, SCORES = 7 }; /* sources generated from together; what the report shows; the scores */
+enum { GROUP = 8, SAMPLES = 10, SCORES = 9, PASS = 512 }; /* prompts generated from together; what the report shows; the scores; tokens */
 
-static const char *const score_names[SCORES] = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "exact_match"};
+static const char *const score_names[SCORES] = {"rouge1", "rouge2",      "rougeL",     "rougeLsum", "bleu",
+                                                "chrf",   "exact_match", "json_valid", "json_keys"};
+enum { FIRST_OF_JSON = 7 };
 
 bool espl_text_scores_rate(const espl_config *config) {
     const char *best = espl_config_choice("eval", "best", config->eval_best);
@@ -24,10 +27,14 @@ bool espl_text_scores_rate(const espl_config *config) {
     return false;
 }
 
-espl_decoder_size espl_text_scores_size(const espl_config *config, int64_t longest_source) {
+espl_decoder_size espl_text_scores_size(const espl_config *config, int64_t longest) {
     int rows = GROUP * (int)config->generate_beams;
+    const int64_t prompts = GROUP * longest < PASS ? GROUP * longest : PASS;
+    if (config->data_task == ESPL_TASK_SEQ2SEQ)
+        return (espl_decoder_size){
+            .rows = rows, .capacity = 1 + config->generate_max_new_tokens, .tokens = rows, .source_tokens = GROUP * longest};
     return (espl_decoder_size){
-        .rows = rows, .capacity = 1 + config->generate_max_new_tokens, .tokens = rows, .source_tokens = GROUP * longest_source};
+        .rows = rows, .capacity = longest + config->generate_max_new_tokens, .tokens = prompts > rows ? prompts : rows};
 }
 
 /* A text that was generated; in a buffer the bytes follow it, without alignment. */
@@ -40,38 +47,15 @@ typedef struct written {
 typedef struct maker {
     const espl_text_scores_use *use;
     espl_generate_options options;
-    int32_t *ids;    /* [GROUP, longest] sources */
-    int64_t longest; /* tokens of a source */
     espl_buffer out; /* written, bytes, written, bytes ... */
 } maker;
 
-/* Document number i of those that are used: its source, its place there, and its number among all documents. */
-static const espl_source *find_document(const espl_dataset *data, int64_t i, int64_t *place, int64_t *number) {
-    const espl_source *source = data->sources;
-    int64_t before = 0;
-    for (; i >= espl_source_used(source); source++) {
-        i -= espl_source_used(source);
-        before += source->n_documents;
-    }
-    *place = espl_source_document(source, i);
-    *number = before + *place;
-    return source;
-}
-
-int64_t espl_text_scores_longest(const espl_dataset *data) {
-    int64_t longest = 1;
-    for (int64_t s = 0; s < data->n; s++)
-        for (int64_t d = 0; d < data->sources[s].n_documents; d++)
-            longest = data->sources[s].split[d] > longest ? data->sources[s].split[d] : longest;
-    return longest;
-}
-
-static void take_source(const espl_source *source, int64_t place, int32_t *ids, espl_prompt *prompt) {
-    int64_t begin = source->documents[place];
-    prompt->source = ids;
-    prompt->n_source = source->split[place];
-    for (int64_t i = 0; i < prompt->n_source; i++)
-        ids[i] = source->ids16 != NULL ? (int32_t)source->ids16[begin + i] : (int32_t)source->ids32[begin + i];
+/* What is asked is a decoder's begin, or a source beside one. */
+static espl_prompt prompt_of(const espl_text_scores_use *u, const espl_asked_text *text) {
+    const int32_t *ids = u->asked->ids + text->begin;
+    if (u->model->head->head == ESPL_HEAD_SEQ2SEQ)
+        return (espl_prompt){.ids = &u->model->dims.start, .n = 1, .source = ids, .n_source = text->n};
+    return (espl_prompt){.ids = ids, .n = text->n};
 }
 
 static espl_status keep_text(maker *m, int64_t number, const espl_generated *g) {
@@ -86,30 +70,26 @@ static espl_status keep_text(maker *m, int64_t number, const espl_generated *g) 
 
 static espl_status make_group(maker *m, int64_t first, int n) {
     const espl_text_scores_use *u = m->use;
-    const int32_t start = u->model->dims.start;
     espl_prompt prompts[GROUP];
     espl_generated results[GROUP] = {{0}};
-    int64_t number[GROUP], place;
     espl_status status = ESPL_OK;
-    for (int i = 0; i < n; i++) {
-        const espl_source *source = find_document(u->data, first + i, &place, &number[i]);
-        prompts[i] = (espl_prompt){.ids = &start, .n = 1};
-        take_source(source, place, m->ids + i * m->longest, &prompts[i]);
-    }
+    for (int i = 0; i < n; i++)
+        prompts[i] = prompt_of(u, &u->asked->texts[first + i]);
     for (int row = 0; row < GROUP * m->options.beams; row++)
         espl_decoder_clear(u->decoder, row);
     ESPL_TRY_DONE(espl_generate(u->decoder, &m->options, n, prompts, u->model->dims.vocab, NULL, NULL, results));
     for (int i = 0; i < n; i++)
-        ESPL_TRY_DONE(keep_text(m, number[i], &results[i]));
+        ESPL_TRY_DONE(keep_text(m, u->asked->texts[first + i].document, &results[i]));
 done:
     for (int i = 0; i < n; i++)
         free(results[i].ids);
     return status;
 }
 
-static espl_status make_texts(maker *m, int64_t n) {
+static espl_status make_texts(maker *m) {
     espl_comm *comm = m->use->comm;
     const espl_ranks *ranks = espl_comm_ranks(comm);
+    const int64_t n = m->use->asked->n;
     for (int64_t first = ranks->rank * GROUP; first < n; first += ranks->size * GROUP) {
         espl_comm_beat(comm, m->use->step, "generating");
         ESPL_TRY(make_group(m, first, (int)(n - first < GROUP ? n - first : GROUP)));
@@ -147,13 +127,14 @@ typedef struct prediction {
 } prediction;
 
 typedef struct scorer {
+    const espl_asked *asked;
     prediction *predictions; /* by document */
     int64_t n, next;
     bool stem;
     double rouge[4];
     espl_bleu bleu;
     espl_chrf chrf;
-    int64_t exact;
+    int64_t exact, json_references, json_valid, json_keys;
     json_t *samples;
     espl_buffer lines;
 } scorer;
@@ -175,6 +156,25 @@ static void split_texts(const espl_buffer *all, int64_t n, scorer *s) {
     qsort(s->predictions, (size_t)s->n, sizeof *s->predictions, by_document);
 }
 
+static bool has_keys_of(const json_t *text, const json_t *reference) {
+    const char *key;
+    const json_t *value;
+    bool all = json_is_object(text) && json_is_object(reference) && json_object_size(text) == json_object_size(reference);
+    json_object_foreach((json_t *)(uintptr_t)reference, key, value) all = all && json_object_get(text, key) != NULL;
+    return all;
+}
+
+/* JSON of the form that stands alone: an object or an array. */
+static void add_json_scores(scorer *s, const char *reference, const char *text) {
+    json_error_t error;
+    json_t *wanted = json_loads(reference, 0, &error), *found = json_loads(text, 0, &error);
+    s->json_references += wanted != NULL;
+    s->json_valid += found != NULL;
+    s->json_keys += has_keys_of(found, wanted);
+    json_decref(wanted);
+    json_decref(found);
+}
+
 static void add_scores(scorer *s, const char *input, const char *reference) {
     const char *text = s->predictions[s->next].text;
     espl_rouge r = espl_rouge_score(reference, text, s->stem);
@@ -184,6 +184,7 @@ static void add_scores(scorer *s, const char *input, const char *reference) {
     espl_bleu_add(&s->bleu, reference, text);
     espl_chrf_add(&s->chrf, reference, text);
     s->exact += strcmp(reference, text) == 0;
+    add_json_scores(s, reference, text);
     json_t *line =
         json_pack("{s:I, s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "document", (json_int_t)s->predictions[s->next].document, "input", input,
                   "reference", reference, "prediction", text, "rouge1", f1[0], "rouge2", f1[1], "rougeL", f1[2], "rougeLsum", f1[3]);
@@ -200,20 +201,25 @@ static void score_document(void *context, int64_t number, const espl_document *d
     scorer *s = context;
     if (s->next >= s->n || s->predictions[s->next].document != number)
         return;
-    char *input = espl_format("%.*s", (int)document->size, document->text);
-    char *reference = espl_format("%.*s", (int)document->second_size, document->second);
+    char *input, *reference;
+    espl_asked_describe(s->asked, document, &input, &reference);
     add_scores(s, input, reference);
     free(input);
     free(reference);
 }
 
-static void find_scores(const scorer *s, double scores[SCORES]) {
+/* NAN: a score that is not told. */
+static void find_scores(const scorer *s, const espl_config *config, double scores[SCORES]) {
+    const bool asked_for = strncmp(espl_config_choice("eval", "best", config->eval_best), "json_", 5) == 0;
+    const bool json = asked_for || s->json_references == s->next;
     double n = s->next > 0 ? (double)s->next : 1.0;
     for (int i = 0; i < 4; i++)
         scores[i] = s->rouge[i] / n;
     scores[4] = espl_bleu_score(&s->bleu);
     scores[5] = espl_chrf_score(&s->chrf);
     scores[6] = (double)s->exact / n;
+    scores[FIRST_OF_JSON] = json ? (double)s->json_valid / n : (double)NAN;
+    scores[FIRST_OF_JSON + 1] = json ? (double)s->json_keys / n : (double)NAN;
 }
 
 static espl_status write_lines(const scorer *s, const char *folder) {
@@ -225,16 +231,16 @@ static espl_status write_lines(const scorer *s, const char *folder) {
     return status;
 }
 
-static espl_status score(const espl_buffer *all, int64_t n, const espl_outcome_about *about, const char *folder, espl_outcome *outcome,
-                         double scores[SCORES]) {
-    scorer s = {.stem = about->config->eval_stemmer, .samples = json_array()};
+static espl_status score(const espl_buffer *all, const espl_asked *asked, const espl_outcome_about *about, const char *folder,
+                         espl_outcome *outcome, double scores[SCORES]) {
+    scorer s = {.asked = asked, .stem = about->config->eval_stemmer, .samples = json_array()};
     espl_status status = ESPL_OK;
-    split_texts(all, n, &s);
+    split_texts(all, asked->n, &s);
     ESPL_TRY_DONE(espl_texts_read(about->config, about->paths, about->labels, score_document, &s));
     if (s.next < s.n)
         ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: %lld of %lld texts are not there to compare with; token stores hold none",
                        about->paths->items[0], (long long)(s.n - s.next), (long long)s.n);
-    find_scores(&s, scores);
+    find_scores(&s, about->config, scores);
     json_object_set(outcome->report, "samples", s.samples);
     if (folder != NULL)
         ESPL_TRY_DONE(write_lines(&s, folder));
@@ -252,31 +258,26 @@ static espl_status share_scores(espl_comm *comm, double scores[SCORES], espl_out
     json_t *report = json_object_get(outcome->report, "scores");
     ESPL_TRY(espl_comm_bcast(comm, scores, SCORES * sizeof *scores, 0));
     for (int i = 0; i < SCORES; i++)
-        json_object_set_new(report, score_names[i], json_real(scores[i]));
+        if (!isnan(scores[i]))
+            json_object_set_new(report, score_names[i], json_real(scores[i]));
     return ESPL_OK;
 }
 
 espl_status espl_text_scores_add(const espl_text_scores_use *use, const espl_outcome_about *about, const char *folder,
                                  espl_outcome *outcome) {
-    const int64_t most = about->config->eval_generate_texts;
-    const int64_t n = most > 0 && most < use->data->n_documents ? most : use->data->n_documents;
     const bool first = espl_comm_ranks(use->comm)->rank == 0;
     const double start = espl_now();
     double scores[SCORES] = {0};
-    maker m = {.use = use,
-               .options = espl_generate_options_of(about->config, &use->model->dims.eos),
-               .longest = espl_text_scores_longest(use->data)};
+    maker m = {.use = use, .options = espl_generate_options_of(about->config, &use->asked->ends)};
     espl_buffer all = {0};
     espl_status status = ESPL_OK;
-    m.ids = espl_malloc((size_t)(GROUP * m.longest) * sizeof *m.ids);
-    ESPL_TRY_DONE(espl_comm_agree(use->comm, make_texts(&m, n), "generating"));
+    ESPL_TRY_DONE(espl_comm_agree(use->comm, make_texts(&m), "generating"));
     ESPL_TRY_DONE(espl_comm_agree(use->comm, gather(use->comm, &m.out, &all), "gathering the texts"));
-    ESPL_TRY_DONE(espl_comm_agree(use->comm, first ? score(&all, n, about, folder, outcome, scores) : ESPL_OK, "scoring texts"));
+    ESPL_TRY_DONE(espl_comm_agree(use->comm, first ? score(&all, use->asked, about, folder, outcome, scores) : ESPL_OK, "scoring texts"));
     ESPL_TRY_DONE(share_scores(use->comm, scores, outcome));
     outcome->result.seconds += espl_now() - start;
 done:
     espl_buffer_free(&m.out);
     espl_buffer_free(&all);
-    free(m.ids);
     return status;
 }

@@ -68,7 +68,9 @@ static void report_evaluation(espl_run *run, const espl_outcome *o) {
                                      .rougeLsum = espl_outcome_score(o, "rougeLsum"),
                                      .bleu = espl_outcome_score(o, "bleu"),
                                      .chrf = espl_outcome_score(o, "chrf"),
-                                     .exact_match = espl_outcome_score(o, "exact_match")};
+                                     .exact_match = espl_outcome_score(o, "exact_match"),
+                                     .json_valid = espl_outcome_score(o, "json_valid"),
+                                     .json_keys = espl_outcome_score(o, "json_keys")};
     espl_metrics_eval(run->metrics, &report);
 }
 
@@ -85,25 +87,45 @@ static espl_outcome_about about_of(const espl_run *run) {
                                 .step = run->counters.step};
 }
 
-/* Scores of what the model writes, where eval.best asks for them; in the memory that training and evaluation leave alone meanwhile. */
-static espl_status add_texts(espl_run *run, bool final, espl_outcome *o) {
+static espl_status ask(const espl_run *run, const espl_outcome_about *about, espl_asked *asked) {
+    const espl_asked_use use = {.config = run->config,
+                                .model = run->model,
+                                .tokenizer = run->tokenizer,
+                                .folder = run->config->model_path,
+                                .data = &run->valid,
+                                .paths = about->paths,
+                                .labels = &run->labels,
+                                .most = espl_blueprint_reach(run->config, run->model->dims.positions)};
+    return espl_comm_agree(run->comm, espl_asked_make(&use, asked), "reading the prompts");
+}
+
+static espl_status score_texts(espl_run *run, const espl_asked *asked, const espl_outcome_about *about, const char *folder,
+                               espl_outcome *o) {
     const espl_text_scores_use use = {.comm = run->comm,
                                       .model = run->model,
                                       .tokenizer = run->tokenizer,
-                                      .data = &run->valid,
+                                      .asked = asked,
                                       .decoder = run->blueprint.texts,
                                       .step = run->counters.step};
+    ESPL_TRY(espl_comm_agree(run->comm, espl_memory_begin_texts(&run->blueprint, &run->memory), "generating"));
+    ESPL_TRY(espl_text_scores_add(&use, about, folder, o));
+    return espl_comm_agree(run->comm, espl_memory_end_texts(&run->blueprint, &run->memory), "generating");
+}
+
+/* Scores of what the model writes, where eval.best asks for them; in the memory that training and evaluation leave alone meanwhile. */
+static espl_status add_texts(espl_run *run, bool final, espl_outcome *o) {
     const espl_outcome_about about = about_of(run);
-    if (use.decoder == NULL)
+    espl_asked asked = {0};
+    if (run->blueprint.texts == NULL)
         return ESPL_OK;
     char *folder = final ? evaluation_folder(run) : NULL;
     espl_metrics_note(run->metrics, "generating");
-    espl_status status = espl_comm_agree(run->comm, espl_memory_begin_texts(&run->blueprint, &run->memory), "generating");
+    espl_status status = ask(run, &about, &asked);
     if (status == ESPL_OK)
-        status = espl_text_scores_add(&use, &about, folder, o);
+        status = score_texts(run, &asked, &about, folder, o);
+    espl_asked_free(&asked);
     free(folder);
-    ESPL_TRY(status);
-    return espl_comm_agree(run->comm, espl_memory_end_texts(&run->blueprint, &run->memory), "generating");
+    return status;
 }
 
 static espl_status write_evaluation(const espl_run *run, const espl_outcome *o) {

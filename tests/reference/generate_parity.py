@@ -4,7 +4,8 @@
     python generate_parity.py --espalier PROGRAM --build FOLDER
 
 The reference takes each prompt by itself, in fp64, so that no padding is among its tokens. Where two choices are nearer to each other than
-fp32 can tell, another case would be needed: the script then says so and fails. Sampling: a seed is a text."""
+fp32 can tell, another case would be needed: the script then says so and fails. Sampling: a seed is a text. Conversations by chat templates, with
+several end tokens, against apply_chat_template and generate; and what an evaluation generates behind examples."""
 import json
 import os
 import shutil
@@ -125,13 +126,95 @@ def compare_stories(args, texts):
         compare("stories260K", args, copy, folder, model, texts[:3], CASES[1::3])
 
 
+def talk(*contents):
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
+
+
+def make_chat(folder, model, template, ends):
+    """A model folder with a chat template, and several end tokens in its generation_config.json."""
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZER / "tokenizer.json"), eos_token="<|endoftext|>")
+    tokenizer.chat_template = template.read_text()
+    tokenizer.save_pretrained(folder)
+    tf.GenerationConfig(eos_token_id=ends, pad_token_id=END).save_pretrained(folder)
+    model.generation_config = tf.GenerationConfig.from_pretrained(folder)
+    return tokenizer
+
+
+def chat_reference(model, tokenizer, messages, ends, new_tokens=40):
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    out = generate(model, ids, max_new_tokens=new_tokens)
+    return next((out[: i + 1] for i, token in enumerate(out) if token in ends), out)
+
+
+def compare_chat(args, folder, model, template):
+    """apply_chat_template(add_generation_prompt=True) and generate, against --chat and --conversations."""
+    ends = [END, *make_ends(folder, model, template)]
+    tokenizer = make_chat(folder, model, template, ends)
+    talks = [talk("Who is there?"), talk("Good night", "Good night, sir.", "Who goes?"), [{"role": "system", "content": "Be short."}, *talk("É'en so\n\"x\"")]]
+    answered = talk("Speak.", "Long live the king!")
+    expected = [chat_reference(model, tokenizer, messages, ends) for messages in (*talks, answered[:1])]
+    lines = f"{folder}/talks.jsonl"
+    with open(lines, "w") as out:
+        out.writelines(json.dumps({"messages": messages}) + "\n" for messages in (*talks, answered))
+    how = ("--greedy", "--ids", "--set", "generate.max_new_tokens=40", "--set", "run.threads=1")
+    found = [[int(word) for word in line.split()] for line in espalier(args, "generate", folder, *how, "--conversations", lines).splitlines()]
+    check(found == expected, f"{template.name}: {len(expected)} conversations token for token, {sum(map(len, expected))} tokens")
+    one = espalier(args, "generate", folder, *how, "--chat", "--prompt", talks[0][0]["content"])
+    check([int(word) for word in one.split()] == expected[0], f"{template.name}: a prompt is a user's turn")
+    check(any(ids[-1] in ends[1:] for ids in expected), f"{template.name}: an end token of generation_config.json is reached")
+    plain = espalier(args, "generate", folder, *how, "--prompt", talks[0][0]["content"])
+    check([int(word) for word in plain.split()] != expected[0], f"{template.name}: without the template it would be another text")
+
+
+def make_ends(folder, model, template):
+    """A token that greedy decoding comes upon."""
+    tokenizer = make_chat(folder, model, template, [END])
+    return [chat_reference(model, tokenizer, talk("Who is there?"), [], 24)[9]]
+
+
+def compare_shots(args, folder, model, template, n_shots):
+    """Few-shot evaluation: what is generated behind examples that are turns before, or records before."""
+    ends = [END, *make_ends(folder, model, template)]
+    tokenizer = make_chat(folder, model, template, ends)
+    rows = [{"prompt": f"Say word number {i}.", "response": word} for i, word in enumerate(TEXT.read_text().split()[100:112])]
+    for name, part in (("train", rows[:6]), ("valid", rows[5:])):
+        with open(f"{folder}/{name}.jsonl", "w") as out:
+            out.writelines(json.dumps(row) + "\n" for row in part)
+    with open(f"{folder}/eval.yaml", "w") as out:
+        out.write("data: {task: lm}\n")
+    shots = rows[:5][:n_shots]  # the sixth is evaluated, too
+    for records in ("chat", "prompts"):
+        sets = {"data.records": records, "data.train": f"{folder}/train.jsonl", "data.valid": f"{folder}/valid.jsonl", "data.cache": f"{folder}/cache", "model.path": folder,
+                "eval.shots": n_shots, "generate.temperature": 0, "generate.max_new_tokens": 12, "run.threads": 1}
+        words = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+        scores = json.loads(espalier(args, "eval", f"{folder}/eval.yaml", "--model", folder, "--json", "--output", f"{folder}/out-{records}", *words))
+        with open(f"{folder}/out-{records}/predictions.jsonl") as lines:
+            found = [json.loads(line)["prediction"] for line in lines]
+        if records == "chat":
+            before = [turn for row in shots for turn in talk(row["prompt"], row["response"])]
+            made = [chat_reference(model, tokenizer, [*before, *talk(row["prompt"])], ends, 12) for row in rows[5:]]
+        else:
+            before = "".join(f"{row['prompt']}\n{row['response']}\n\n" for row in shots)
+            made = [generate(model, tokenizer(f"{before}{row['prompt']}\n")["input_ids"], max_new_tokens=12) for row in rows[5:]]
+        expected = [tokenizer.decode(ids, skip_special_tokens=True) for ids in made]
+        check(found == expected and "rougeL" in scores, f"{template.name}, {records}, {n_shots} examples: {len(expected)} texts are equal")
+
+
 def main():
     args = arguments(__doc__)
+    torch.manual_seed(5)
+    with tempfile.TemporaryDirectory() as folder:
+        model = make_model(MODELS["llama-gqa"], folder).double()
+        for template in (ROOT / "configs/data/support_chat.jinja", ROOT / "tests/goldens/chat/im_lines.jinja"):
+            compare_chat(args, folder, model, template)
+            for n_shots in (0, 3):
+                compare_shots(args, folder, model, template, n_shots)
     texts = read_prompts()
     for name, config in MODELS.items():
         torch.manual_seed(3)
         with tempfile.TemporaryDirectory() as folder:
             model = make_model(config, folder).double()
+            os.remove(f"{folder}/generation_config.json")  # whose end token would go first
             compare(name, args, folder, TOKENIZER, model, texts, CASES)
             compare_seeds(name, args, folder, texts)
     compare_stories(args, texts)

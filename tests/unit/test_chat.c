@@ -132,6 +132,34 @@ static void learns_assistant_turns(void **state) {
     espl_chat_close(&all);
 }
 
+static void asks_for_the_next_turn(void **state) {
+    (void)state;
+    espl_chat *chat = open_chat(PLAIN, ESPL_CHAT_ALL);
+    espl_conversation talk;
+    espl_chat_text text = {0};
+    char *problem;
+    size_t size;
+    assert_true(espl_conversation_read(chat, TALK, strlen(TALK), &talk, &problem));
+    int64_t last = espl_conversation_last(&talk, "assistant");
+    assert_int_equal(last, talk.n - 1);
+    assert_int_equal(espl_conversation_last(&talk, "critic"), -1);
+    assert_true(espl_chat_ask(chat, &talk, last, &text, &problem));
+    assert_int_equal(text.whole.text.size, strlen("<system>s;<user>one;<assistant>two;<user>three;<assistant>"));
+    assert_memory_equal(text.whole.text.data, "<system>s;<user>one;<assistant>two;<user>three;<assistant>", text.whole.text.size);
+    const char *end = espl_chat_turn_end(chat, &text, &size);
+    assert_int_equal(size, 1);
+    assert_memory_equal(end, ";", 1);
+    espl_chat_close(&chat);
+    chat = open_chat("{{ raise_exception('no') }}", ESPL_CHAT_ALL);
+    assert_null(espl_chat_turn_end(chat, &text, &size));
+    assert_int_equal(size, 0);
+    assert_false(espl_chat_ask(chat, &talk, last, &text, &problem));
+    free(problem);
+    espl_conversation_free(&talk);
+    espl_chat_text_free(&text);
+    espl_chat_close(&chat);
+}
+
 static void takes_each_shape(void **state) {
     (void)state;
     const char *expected = "[<user>a\n\nb;<assistant>]c;";
@@ -300,9 +328,15 @@ static void bounds_templates(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(learns_assistant_turns), cmocka_unit_test(takes_each_shape), cmocka_unit_test(names_bad_records),
-        cmocka_unit_test(needs_beginnings),       cmocka_unit_test(cuts_whole_turns), cmocka_unit_test(cuts_prompts_before_responses),
-        cmocka_unit_test(finds_templates),        cmocka_unit_test(bounds_templates),
+        cmocka_unit_test(learns_assistant_turns),
+        cmocka_unit_test(asks_for_the_next_turn),
+        cmocka_unit_test(takes_each_shape),
+        cmocka_unit_test(names_bad_records),
+        cmocka_unit_test(needs_beginnings),
+        cmocka_unit_test(cuts_whole_turns),
+        cmocka_unit_test(cuts_prompts_before_responses),
+        cmocka_unit_test(finds_templates),
+        cmocka_unit_test(bounds_templates),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

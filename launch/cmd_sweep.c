@@ -212,6 +212,9 @@ static espl_status write_slurm(const job *job) {
                        "#SBATCH --job-name=sweep\n"
                        "#SBATCH --array=0-%lld\n"
                        "#SBATCH --signal=USR1@300\n"
+                       "#SBATCH --requeue --open-mode=append\n"
+                       "set -euo pipefail\n"
+                       "most_restarts=10\n"
                        "names=(\n",
                        job->shared.run_dir, job->operands.items[0], (long long)job->n - 1);
     for (int64_t i = 0; i < job->n; i++) {
@@ -224,9 +227,14 @@ static espl_status write_slurm(const job *job) {
     espl_buffer_printf(&out,
                        "\nname=${names[$SLURM_ARRAY_TASK_ID]:?}\n"
                        "[ -e \"$folder/$name/done\" ] && exit 0\n"
-                       "%s espalier train \"$folder/configs/$name.yaml\" --resume auto\n"
-                       "code=$?\n"
-                       "[ $code = 75 ] && scontrol requeue \"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID\"\n"
+                       "code=0\n"
+                       "%s espalier train \"$folder/configs/$name.yaml\" --resume auto || code=$?\n"
+                       "[ -e \"$folder/$name/done\" ] && exit 0 # the marker is believed, not the launcher\n"
+                       "if [ $code = 75 ] && [ \"${SLURM_RESTART_COUNT:-0}\" -lt $most_restarts ]; then\n"
+                       "    scontrol requeue \"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID\"\n"
+                       "    exit 0\n"
+                       "fi\n"
+                       "[ $code != 0 ] || code=1\n"
                        "exit $code\n",
                        job->launch != NULL ? job->launch : "srun --mpi=pmix");
     espl_status status = ESPL_OK;

@@ -1,0 +1,178 @@
+"""A real Slurm of some nodes on this machine, for tests: munged, slurmctld and slurmds as children of the test, in one folder, on ports of
+their own, without systemd, cgroups or anything in /etc. Root is not needed."""
+
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from job import Failed, Skipped, check, reap_orphans, send
+
+PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo"]
+
+# TmpFS is one a node: PMIx of the second node would find the first one's folder. cred_expire: a requeued job may not start again before its
+# old credential has expired (120 s unless said otherwise). SlurmdTimeout and the like: nothing here may take long.
+CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={control}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.sock,cred_expire=5
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool.%n
+TmpFS={folder}/tmp.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+MpiDefault=none
+ReturnToService=2
+KillWait=3
+SlurmdTimeout=10
+SlurmctldTimeout=10
+SchedulerParameters=sched_interval=1,bf_interval=1
+JobRequeue=1
+{nodes}
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def free_ports(n):
+    sockets = [socket.socket() for _ in range(n)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def program(name):
+    return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+
+
+def members(folder):
+    """Processes whose surroundings name the cluster's folder: its daemons, their stepds, and what runs in jobs."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and int(name) != os.getpid() and os.fsencode(folder) in pathlib.Path(f"/proc/{name}/environ").read_bytes():
+                found.append(int(name))
+        except OSError:
+            continue
+    return found
+
+
+class Cluster:
+    """with Cluster(folder, nodes) as cluster: ..."""
+
+    def __init__(self, folder, nodes=2, cpus=4):
+        missing = [name for name in PROGRAMS if program(name) is None]
+        if missing:
+            raise Skipped(f"no Slurm here ({', '.join(missing)}): launch/install_deps.sh --tests installs it on Debian")
+        self.folder, self.nodes = folder, nodes
+        self.daemons = []
+        # Both nodes are this machine: Open MPI would put their ranks into shared memory by the host's name, each node's under the same names.
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "OMPI_MCA_btl": "tcp,self", "OMPI_MCA_btl_tcp_if_include": "lo"}
+        for name in [k for k in self.environment if k.startswith(("SLURM_JOB", "SLURM_STEP", "PMIX_", "OMPI_COMM_"))]:
+            del self.environment[name]
+        folder.mkdir(mode=0o755)
+        host = socket.gethostname().split(".")[0]
+        control, *ports = free_ports(nodes + 1)
+        rows = [f"NodeName=n{i + 1} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=1000 State=UNKNOWN" for i, port in enumerate(ports)]
+        for name in ["state"] + [f"{kind}.n{i + 1}" for kind in ("spool", "tmp") for i in range(nodes)]:
+            (folder / name).mkdir()
+        import pwd
+        user = pwd.getpwuid(os.getuid()).pw_name
+        (folder / "slurm.conf").write_text(CONF.format(host=host, control=control, user=user, folder=folder, nodes="\n".join(rows)), encoding="utf-8")
+        (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n", encoding="utf-8")  # else slurmd wants a mounted cgroup file system
+        key = folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+
+    def daemon(self, name, *words):
+        output = open(self.folder / f"{name}.out", "ab")
+        self.daemons.append(subprocess.Popen([program(name), *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                             env=self.environment, start_new_session=True))
+        output.close()
+
+    def __enter__(self):
+        try:
+            # --force: the folder of a test is closed to other users, which munged takes for a mistake
+            self.daemon("munged", "-F", "--force", f"--socket={self.folder}/munge.sock", f"--key-file={self.folder}/munge.key", f"--pid-file={self.folder}/munged.pid",
+                        f"--seed-file={self.folder}/munge.seed")
+            self.wait_for("munge's socket", lambda: (self.folder / "munge.sock").exists(), 10)
+            self.daemon("slurmctld", "-D", "-c")
+            self.began = time.monotonic()
+            for i in range(self.nodes):
+                self.daemon("slurmd", "-D", "-N", f"n{i + 1}")
+            self.wait_for("idle nodes", lambda: self.ask("sinfo", "-h", "-t", "idle", "-o", "%D") == str(self.nodes), 30)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *failure):
+        """Ends everything, whatever state it is in; nothing may be left."""
+        self.call("scancel", "--signal=KILL", "--state=RUNNING", "--me") if self.daemons else None
+        for daemon in reversed(self.daemons[1:]):
+            daemon.terminate()
+        for daemon in reversed(self.daemons):
+            try:
+                daemon.terminate()
+                daemon.wait(5)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        until = time.monotonic() + 5
+        while members(self.folder) and time.monotonic() < until:
+            send(members(self.folder), signal.SIGKILL)
+            reap_orphans()
+            time.sleep(0.05)
+        check(not members(self.folder), f"processes of the cluster are left: {members(self.folder)}")
+
+    def call(self, name, *words):
+        return subprocess.run([program(name), *words], capture_output=True, text=True, env=self.environment, timeout=30)
+
+    def ask(self, name, *words):
+        return self.call(name, *words).stdout.strip()
+
+    def logs(self):
+        return "\n".join(f"    {p.name} | {line}" for p in sorted([*self.folder.glob("*.out"), *self.folder.glob("*.log")]) for line in p.read_text(errors="replace").splitlines()[-15:])
+
+    def wait_for(self, what, condition, seconds):
+        until = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > until:
+                raise Failed(f"nothing of '{what}' within {seconds} s\n{self.logs()}")
+            time.sleep(0.05)
+
+    def submit(self, folder, script, *options, **environment):
+        """sbatch from `folder`; the job's number. Its output goes to folder/JOB.out."""
+        done = subprocess.run([program("sbatch"), "--parsable", f"--output={folder}/%j.out", *options, str(script)], capture_output=True, text=True,
+                              env={**self.environment, **environment}, cwd=folder, timeout=30)
+        check(done.returncode == 0, f"sbatch failed: {done.stderr}")
+        return done.stdout.strip()
+
+    def state(self, job):
+        """(state, exit code, restarts) of a job."""
+        words = dict(word.split("=", 1) for word in self.ask("scontrol", "show", "job", "-o", job).split() if "=" in word)
+        return words.get("JobState"), words.get("ExitCode"), int(words.get("Restarts", 0))
+
+    def finish(self, job, seconds):
+        """Waits until the job is over, through all its lives; (state, exit code, restarts)."""
+        over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY")
+        self.wait_for(f"an end of job {job}", lambda: self.state(job)[0] in over, seconds)
+        return self.state(job)

@@ -1,0 +1,98 @@
+# test: tier=default timeout=240
+"""The scripts of slurm/ in a real Slurm of two nodes on this machine: a chain of requeued jobs under srun, mpirun, an array, and what is
+refused. test_slurm.py ESPALIER"""
+
+import re
+
+import job
+from job import LIGHT, OK, ROOT, Job, check, main
+from slurm_cluster import Cluster
+
+STEPS = 40
+OPTIONS = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1"]
+
+
+def submit(cluster, case, script, config, run, *options, **environment):
+    """A script of slurm/, its settings given by the environment as its first lines have them."""
+    settings = {"CONFIG": str(config), "RUN_DIR": str(case.folder / run), "ESPALIER": str(job.espalier), **environment}
+    return cluster.submit(ROOT, f"slurm/{script}.sbatch", *OPTIONS, f"--output={case.folder}/%j.out", *options, **settings)
+
+
+def output(case, number):
+    return (case.folder / f"{number}.out").read_text(encoding="utf-8", errors="replace")
+
+
+def expect(cluster, case, number, state, code, *words, seconds=60):
+    """The job's end, and what its output must hold, which is returned."""
+    found = cluster.finish(number, seconds)
+    text = output(case, number)
+    tail = "\n".join("    | " + line for line in text.splitlines()[-30:])
+    check(found[:2] == (state, code), f"job {number}: expected {state} {code}, got {found}\n{tail}")
+    for word in words:
+        check(word in text, f"job {number}: expected '{word}' in its output\n{tail}")
+    return text
+
+
+def start_chain(cluster, case, config):
+    """A job that Slurm warns before its limit. Its first life is slowed down by evaluations, which change no bits, so that it cannot end
+    before; Slurm's clock for that ticks every 30 seconds, and a minute is the shortest limit it has."""
+    slow, texts = case.folder / "espalier", case.folder / "valid.txt"
+    texts.write_bytes(case.text.read_bytes() * (1 if LIGHT else 6))
+    slow.write_text(f'#!/bin/sh\n[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] && set -- "$@" --set train.eval_every=1 --set data.valid={texts}\n'
+                    f'exec {job.espalier} "$@"\n', encoding="utf-8")
+    slow.chmod(0o755)
+    return submit(cluster, case, "continued_pretraining", config, "chain", "--time=1", "--signal=B:USR1@25", ESPALIER=str(slow))
+
+
+def finish_chain(cluster, case, number):
+    text = expect(cluster, case, number, "COMPLETED", "0:0", "until_done: SIGUSR1: the run is asked to save and leave", "stopped by SIGUSR1",
+                  "stopped with a checkpoint; back into the queue, restart 1 of at most 30", "resumed from", "chain is done", seconds=150)
+    check("2 ranks on 2 nodes" in text, "the chain did not run on two nodes")
+    check(re.search(r"the job ends at .* \((squeue|SLURM_JOB_END_TIME)\)", text), "the job's end was not read from Slurm")
+    check(cluster.state(number)[2] >= 1, "Slurm counts no restart")
+    case.train(1, "whole", train__steps=STEPS)
+    check(case.digest("chain") == case.digest("whole"), "the chain ends in other weights than the run that nothing interrupted")
+
+
+def by_mpirun(cluster, case, config):
+    number = submit(cluster, case, "full_finetuning", config, "mpirun", LAUNCH="mpirun --bind-to none --mca mpi_yield_when_idle 1")
+    expect(cluster, case, number, "COMPLETED", "0:0", "2 ranks on 2 nodes", "mpirun is done")
+
+
+def what_is_refused(cluster, case, config):
+    """Neither is put back into the queue: tasks that do not find each other, and a launcher that lies, without restarts left."""
+    alone = submit(cluster, case, "full_finetuning", config, "alone", LAUNCH="srun --mpi=none")
+    lied = submit(cluster, case, "full_finetuning", config, "lied", LAUNCH="true", MOST_RESTARTS="0")
+    expect(cluster, case, alone, "FAILED", "2:0", "srun started 2 tasks, but each is alone", "Start with srun --mpi=pmix", "the run failed with exit code 2")
+    expect(cluster, case, lied, "FAILED", "1:0", "the launcher returned 0, but", "not put back, after 0 restarts of at most 0")
+
+
+def start_array(cluster, case):
+    """Two runs, each of which leaves in the middle once: a task is put back alone."""
+    config = case.config("sweep", train__steps=4, train__stop_after=2)
+    config.write_text(config.read_text(encoding="utf-8") + "sweep:\n  optim.lr: [0.001, 0.002]\n", encoding="utf-8")
+    written = Job(case.folder, 0, "sweep", config, "--slurm", "-")
+    written.expect(OK)
+    check("#SBATCH --array=0-1\n" in written.stdout, "the array's numbers", written)
+    return submit(cluster, case, "sweep", config, "", "--nodes=1", "--array=0-1", f"--output={case.folder}/%A_%a.out", SWEEP_DIR=str(case.folder / "sweep"))
+
+
+def finish_array(cluster, case, number):
+    for task in range(2):
+        text = expect(cluster, case, f"{number}_{task}", "COMPLETED", "0:0", "stopped by train.stop_after at step 2", "resumed from", "is done")
+        check(text.count("back into the queue") == 1, f"task {task} was put back {text.count('back into the queue')} times")
+
+
+def in_a_real_slurm(case):
+    with Cluster(case.folder / "slurm", cpus=8) as cluster:
+        config = case.config("unused", train__steps=STEPS, run__walltime_margin=3)
+        chain = start_chain(cluster, case, config)
+        by_mpirun(cluster, case, config)
+        array = start_array(cluster, case)
+        what_is_refused(cluster, case, config)
+        finish_array(cluster, case, array)
+        finish_chain(cluster, case, chain)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main([in_a_real_slurm]))

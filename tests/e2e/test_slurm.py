@@ -67,6 +67,14 @@ def what_is_refused(cluster, case, config):
     expect(cluster, case, lied, "FAILED", "1:0", "the launcher returned 0, but", "not put back, after 0 restarts of at most 0")
 
 
+def by_preflight(cluster, case, config):
+    bad = case.folder / "bad_nodes"
+    number = submit(cluster, case, "preflight", config, "preflight", EXCLUDE=str(bad), OPTIONS="--seconds 0.1 --disk 8 --share 0.05")
+    text = expect(cluster, case, number, "COMPLETED", "0:0", "0 of 2 hosts marked")
+    check(re.search(r"^n1 +1 .*\nn2 +1 ", text, re.M), f"the table has Slurm's names of both nodes:\n{text}")
+    check(bad.read_text() == "", "nothing is to be excluded")
+
+
 def start_array(cluster, case):
     """Two runs, each of which leaves in the middle once: a task is put back alone."""
     config = case.config("sweep", train__steps=4, train__stop_after=2)
@@ -90,6 +98,7 @@ def in_a_real_slurm(case):
         by_mpirun(cluster, case, config)
         array = start_array(cluster, case)
         what_is_refused(cluster, case, config)
+        by_preflight(cluster, case, config)
         finish_array(cluster, case, array)
         finish_chain(cluster, case, chain)
 

@@ -4,6 +4,7 @@
 #include "comm/comm.h"
 #include "io/checkpoint.h"
 #include "src/core/buffer.h"
+#include "src/train/peft_folder.h"
 #include "src/train/weights.h"
 
 #include <stdlib.h>
@@ -12,10 +13,15 @@
 
 static const char text[] =
     "Writes the weights of a checkpoint (or of the newest good one of a run folder) as a Hugging Face folder:\n"
-    "safetensors, config.json, the tokenizer's files, and where it all came from: espalier.json, and README.md as a model card.\n";
+    "safetensors, config.json, the tokenizer's files, and where it all came from: espalier.json, and README.md as a model card.\n"
+    "Of a folder with a LoRA adapter in PEFT's layout: its base with the updates merged.\n";
 
 static espl_status find_checkpoint(const char *path, char **checkpoint) {
     espl_comm *self = NULL;
+    if (espl_peft_is(path)) {
+        *checkpoint = espl_strdup(path);
+        return ESPL_OK;
+    }
     char *manifest = espl_format("%s/manifest.json", path), *folder = espl_format("%s/checkpoints", path);
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(espl_comm_open(&self, 0));
@@ -24,7 +30,8 @@ static espl_status find_checkpoint(const char *path, char **checkpoint) {
     else
         ESPL_TRY_DONE(espl_checkpoint_find(self, folder, NULL, checkpoint));
     if (*checkpoint == NULL)
-        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: neither a checkpoint nor a run folder with a good checkpoint", path);
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: neither a checkpoint, a run folder with a good checkpoint, nor an adapter (adapter_config.json)",
+                       path);
 done:
     espl_comm_close(&self);
     free(manifest);
@@ -40,7 +47,8 @@ static espl_status export_to(const char *path, const char *dtype, espl_export_op
         ESPL_FAIL(ESPL_ERR_USAGE, "--dtype is '%s': fp32 or bf16 is expected", dtype);
     options->dtype = bf16 ? ESPL_BF16 : ESPL_F32;
     ESPL_TRY_DONE(find_checkpoint(path, &checkpoint));
-    ESPL_TRY_DONE(espl_weights_export(checkpoint, options, folder));
+    ESPL_TRY_DONE(espl_peft_is(checkpoint) ? espl_weights_merge(checkpoint, options, folder)
+                                           : espl_weights_export(checkpoint, options, folder));
     printf("%s\n", folder);
 done:
     free(checkpoint);

@@ -13,7 +13,8 @@
 #include <string.h>
 
 static const char text[] =
-    "Generates text from a model: PATH is a run folder, a checkpoint or a Hugging Face folder. Prompts come from --prompt,\n"
+    "Generates text from a model: PATH is a run folder, a checkpoint, a Hugging Face folder or a LoRA adapter. Prompts come from "
+    "--prompt,\n"
     "from generate.prompts, or, without either, from the lines of stdin. One prompt without beams streams to stdout as it comes;\n"
     "several are generated together and printed in order. --set generate.* sets how (see `espalier config --reference`).\n"
     "With --chat each prompt is a user's turn, written by the model's chat template, and the assistant's is generated; --conversations "

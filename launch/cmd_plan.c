@@ -1,6 +1,7 @@
 #include "launch/commands.h"
 #include "launch/recipe.h"
 
+#include "src/train/peft_folder.h"
 #include "src/train/plan_report.h"
 
 static const char text[] =
@@ -12,6 +13,7 @@ static espl_status print_plan(const char *path, const espl_words *sets, const es
     espl_status status = ESPL_OK;
     espl_config_make(&config);
     ESPL_TRY_DONE(espl_recipe_read(path, sets, &config));
+    ESPL_TRY_DONE(espl_peft_settle(&config));
     ESPL_TRY_DONE(espl_plan_print(&config, request, stdout));
 done:
     espl_config_free(&config);

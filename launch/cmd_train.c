@@ -8,6 +8,7 @@
 #include "src/core/buffer.h"
 #include "src/core/clock.h"
 #include "src/core/log.h"
+#include "src/train/peft_folder.h"
 #include "src/train/run.h"
 
 #include <math.h>
@@ -37,6 +38,7 @@ static espl_status body(espl_comm *comm, void *context) {
     espl_status status = ESPL_OK;
     espl_config_make(&config);
     ESPL_TRY_DONE(espl_session_agree(comm, espl_recipe_read(job->operands.items[0], &job->sets, &config), "reading the config"));
+    ESPL_TRY_DONE(espl_session_agree(comm, espl_peft_settle(&config), "reading the adapter"));
     espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
     const espl_library libraries[] = {{"espalier", ESPL_VERSION},
                                       {"kernels", espl_kernels_describe()},

@@ -109,7 +109,8 @@ espl_status espl_adapter_check(const json_t *record, const char *path, const esp
     json_t *own = espl_adapter_describe(config);
     espl_status status = ESPL_OK;
     if ((about == NULL) != (own == NULL))
-        status = espl_status_fail(ESPL_ERR_USAGE, __FILE__, __LINE__, "%s: it holds %s, this run trains %s; set tune.method as it was",
+        status = espl_status_fail(ESPL_ERR_USAGE, __FILE__, __LINE__,
+                                  "%s: it holds %s, this run trains %s; set tune.method as it was, or export it and start from model.path",
                                   path, about != NULL ? "updates (tune.method: lora)" : "no updates", own != NULL ? "updates" : "none");
     else if (own != NULL)
         status = compare(about, path, own);

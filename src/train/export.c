@@ -7,6 +7,7 @@
 #include "src/train/base.h"
 #include "src/train/companions.h"
 #include "src/train/model_card.h"
+#include "src/train/peft_folder.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,22 +16,31 @@
 
 /* ---- Tensors, in the format of the export. */
 
-/* Those of the whole model, or those that the checkpoint itself holds. */
-static espl_status collect(const espl_model *model, const char *checkpoint, const espl_export_options *options, espl_collection *all) {
-    bool *held = espl_calloc((size_t)model->n_params, sizeof *held);
+static espl_weights make_room(const espl_model *model, espl_collection *all) {
     all->flat = espl_calloc((size_t)espl_model_weights_size(model, 1), espl_dtype_size(all->dtype));
     all->items = espl_calloc((size_t)model->n_params, sizeof *all->items);
-    espl_weights weights = {.flat = all->flat, .real = all->dtype, .owner = {.ranks = 1}};
-    espl_status status = options->adapter ? espl_weights_from_checkpoint(model, checkpoint, &weights, held)
-                                          : espl_base_weights(model, checkpoint, options->base, 0, &weights);
+    return (espl_weights){.flat = all->flat, .real = all->dtype, .owner = {.ranks = 1}};
+}
+
+/* All, or those that are held. */
+static void list(const espl_model *model, const bool *held, espl_collection *all) {
     for (int i = 0; i < model->n_params; i++) {
         const espl_param *p = &model->params[i];
-        if (!held[i] && options->adapter)
+        if (held != NULL && !held[i])
             continue;
         char *data = (char *)all->flat + (size_t)espl_model_place(model, i, 1) * espl_dtype_size(all->dtype);
         all->items[all->n++] =
             (espl_tensor_out){.name = p->name, .dtype = all->dtype, .n_dims = p->n_dims, .shape = {p->shape[0], p->shape[1]}, .data = data};
     }
+}
+
+/* Those of the whole model, or those that the checkpoint itself holds. */
+static espl_status collect(const espl_model *model, const char *checkpoint, const espl_export_options *options, espl_collection *all) {
+    bool *held = espl_calloc((size_t)model->n_params, sizeof *held);
+    const espl_weights weights = make_room(model, all);
+    espl_status status = options->adapter ? espl_weights_from_checkpoint(model, checkpoint, &weights, held)
+                                          : espl_base_weights(model, checkpoint, options->base, 0, &weights);
+    list(model, options->adapter ? held : NULL, all);
     free(held);
     return status;
 }
@@ -38,8 +48,8 @@ static espl_status collect(const espl_model *model, const char *checkpoint, cons
 /* ---- Files beside them. */
 
 /* config.json as it was read, with the format that the weights now have under the key that it used. */
-static espl_status write_config(const json_t *record, espl_dtype dtype, const char *folder) {
-    json_t *config = json_deep_copy(json_object_get(record, "model_config"));
+static espl_status write_config(const espl_model *model, espl_dtype dtype, const char *folder) {
+    json_t *config = json_deep_copy(model->config);
     char *path = espl_format("%s/config.json", folder);
     const char *key = json_object_get(config, "torch_dtype") != NULL ? "torch_dtype" : "dtype";
     json_object_set_new(config, key, json_string(dtype == ESPL_BF16 ? "bfloat16" : "float32"));
@@ -81,13 +91,11 @@ static espl_status check_target(const char *folder) {
 }
 
 /* The whole model: updates are merged. */
-static espl_status write_model(const json_t *record, const espl_export_options *options, const espl_model *model, espl_collection *all,
-                               const char *folder) {
+static espl_status write_model(const espl_export_options *options, const espl_model *model, espl_collection *all, const char *folder) {
     const size_t shard_bytes = (size_t)5 << 30;
     espl_adapter_merge(model, all);
     ESPL_TRY(espl_safetensors_write(folder, all->items, all->n, shard_bytes));
-    ESPL_TRY(write_config(record, options->dtype, folder));
-    return espl_model_card_write(record, folder);
+    return write_config(model, options->dtype, folder);
 }
 
 static espl_status write_adapter(const json_t *record, const char *checkpoint, const espl_model *model, const espl_collection *trained,
@@ -109,8 +117,8 @@ espl_status espl_weights_export(const char *checkpoint, const espl_export_option
     ESPL_TRY_DONE(espl_adapter_model(record, checkpoint, &model));
     ESPL_TRY_DONE(collect(model, checkpoint, options, &all));
     ESPL_TRY_DONE(write_provenance(record, checkpoint, folder));
-    ESPL_TRY_DONE(options->adapter ? write_adapter(record, checkpoint, model, &all, folder)
-                                   : write_model(record, options, model, &all, folder));
+    ESPL_TRY_DONE(options->adapter ? write_adapter(record, checkpoint, model, &all, folder) : write_model(options, model, &all, folder));
+    ESPL_TRY_DONE(espl_model_card_write(record, options->adapter, folder));
     if (companions != NULL)
         ESPL_TRY_DONE(espl_companions_copy(companions, "", folder));
     else
@@ -118,6 +126,34 @@ espl_status espl_weights_export(const char *checkpoint, const espl_export_option
 done:
     free(companions);
     json_decref(record);
+    free(all.items);
+    free(all.flat);
+    espl_model_free(&model);
+    return status;
+}
+
+espl_status espl_weights_merge(const char *adapter, const espl_export_options *options, const char *folder) {
+    const espl_strings no_labels = {0};
+    espl_collection all = {.dtype = options->dtype};
+    espl_model *model = NULL;
+    char *base = NULL;
+    json_t *about = NULL;
+    espl_status status = ESPL_OK;
+    if (options->adapter)
+        ESPL_FAIL(ESPL_ERR_USAGE, "%s: it is an adapter already; leave --adapter out to merge it into its base", adapter);
+    ESPL_TRY_DONE(check_target(folder));
+    ESPL_TRY_DONE(espl_peft_model(adapter, options->base, &no_labels, &model, &base));
+    const espl_weights weights = make_room(model, &all);
+    ESPL_TRY_DONE(espl_weights_read(model, base, 0, &weights));
+    ESPL_TRY_DONE(espl_peft_weights(model, adapter, &weights));
+    list(model, NULL, &all);
+    about = json_pack("{s:{s:s}}", "base", "path", base);
+    ESPL_TRY_DONE(write_provenance(about, adapter, folder));
+    ESPL_TRY_DONE(write_model(options, model, &all, folder));
+    ESPL_TRY_DONE(espl_companions_copy(base, "", folder));
+done:
+    json_decref(about);
+    free(base);
     free(all.items);
     free(all.flat);
     espl_model_free(&model);

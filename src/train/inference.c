@@ -5,6 +5,7 @@
 #include "src/train/adapter.h"
 #include "src/train/base.h"
 #include "src/train/companions.h"
+#include "src/train/peft_folder.h"
 #include "src/train/weights.h"
 
 #include <stdlib.h>
@@ -19,6 +20,12 @@ static bool has(const char *folder, const char *name) {
 }
 
 /* ---- Finding out what a path is. */
+
+typedef struct source {
+    char *checkpoint;    /* or, where that is NULL: */
+    char *folder;        /* of a model */
+    const char *adapter; /* on it; NULL: none; borrowed */
+} source;
 
 static espl_status newest_checkpoint(espl_comm *comm, const char *path, char **checkpoint) {
     char *folder = espl_format("%s/checkpoints", path);
@@ -35,19 +42,50 @@ static espl_status find_source(espl_comm *comm, const char *path, char **checkpo
         *checkpoint = espl_strdup(path);
     else if (has(path, "checkpoints"))
         return newest_checkpoint(comm, path, checkpoint);
-    else if (!has(path, "config.json"))
-        ESPL_FAIL(ESPL_ERR_DATA,
-                  "%s: neither a run folder (checkpoints/), a checkpoint (manifest.json) nor a Hugging Face folder (config.json)", path);
+    else if (!has(path, "config.json") && !espl_peft_is(path))
+        ESPL_FAIL(
+            ESPL_ERR_DATA,
+            "%s: neither a run folder (checkpoints/), a checkpoint (manifest.json), a Hugging Face folder (config.json) nor an adapter "
+            "(adapter_config.json)",
+            path);
     return ESPL_OK;
 }
 
-static espl_status open_tokenizer(const char *path, const char *checkpoint, const espl_config *config, espl_inference *in) {
-    in->folder = checkpoint != NULL ? espl_companions_of(checkpoint) : espl_strdup(path);
+static espl_status open_tokenizer(const source *s, const espl_config *config, espl_inference *in) {
+    bool in_adapter = s->adapter != NULL && has(s->adapter, "tokenizer.json");
+    in->folder = s->checkpoint != NULL ? espl_companions_of(s->checkpoint) : espl_strdup(in_adapter ? s->adapter : s->folder);
     if (in->folder == NULL && config->data_tokenizer[0] == '\0')
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: no tokenizer lies beside this checkpoint's folder; give --set data.tokenizer=PATH", checkpoint);
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: no tokenizer lies beside this checkpoint's folder; give --set data.tokenizer=PATH", s->checkpoint);
     if (in->folder == NULL)
         in->folder = espl_strdup("");
     return espl_tokenizer_open(config->data_tokenizer[0] != '\0' ? config->data_tokenizer : in->folder, &in->tokenizer);
+}
+
+static espl_status open_model(espl_comm *comm, const char *path, const espl_config *config, source *s, espl_inference *in) {
+    ESPL_TRY(find_source(comm, path, &s->checkpoint));
+    if (s->checkpoint != NULL) {
+        json_t *record = NULL;
+        ESPL_TRY(espl_checkpoint_record(s->checkpoint, &record));
+        espl_status status = espl_adapter_model(record, s->checkpoint, &in->model);
+        in->step = (int64_t)json_integer_value(json_object_get(json_object_get(record, "counters"), "step"));
+        json_decref(record);
+        return status;
+    }
+    bool is_adapter = espl_peft_is(path);
+    s->adapter = is_adapter ? path : config->model_adapter[0] != '\0' ? config->model_adapter : NULL;
+    if (s->adapter != NULL)
+        return espl_peft_model(s->adapter, is_adapter ? config->model_path : path, &config->data_labels, &in->model, &s->folder);
+    s->folder = espl_strdup(path);
+    return espl_weights_model(path, &(espl_model_options){0}, &in->model);
+}
+
+static espl_status read_weights(const source *s, const espl_config *config, espl_inference *in) {
+    const espl_weights weights = {.flat = in->weights, .real = in->engine->kernels->real, .owner = {.ranks = 1}, .engine = in->engine};
+    const char *base = config->model_checkpoint[0] != '\0' ? config->model_checkpoint : config->model_path;
+    if (s->checkpoint != NULL)
+        return espl_base_weights(in->model, s->checkpoint, base, 0, &weights);
+    ESPL_TRY(espl_weights_read(in->model, s->folder, 0, &weights));
+    return s->adapter != NULL ? espl_peft_weights(in->model, s->adapter, &weights) : ESPL_OK;
 }
 
 static espl_status bind_weights(espl_inference *in) {
@@ -67,31 +105,20 @@ static espl_status bind_weights(espl_inference *in) {
 
 espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, const espl_engine *engine,
                                 espl_inference_reach reach, int threads, espl_inference *in) {
-    char *checkpoint = NULL;
-    json_t *record = NULL;
+    source from = {0};
     espl_status status = ESPL_OK;
     *in = (espl_inference){.engine = engine, .threads = threads, .step = -1};
     espl_kernels_set_threads(in->threads);
-    ESPL_TRY_DONE(find_source(comm, path, &checkpoint));
-    if (checkpoint != NULL) {
-        ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
-        ESPL_TRY_DONE(espl_adapter_model(record, checkpoint, &in->model));
-        in->step = (int64_t)json_integer_value(json_object_get(json_object_get(record, "counters"), "step"));
-    } else {
-        ESPL_TRY_DONE(espl_weights_model(path, &(espl_model_options){0}, &in->model));
-    }
+    ESPL_TRY_DONE(open_model(comm, path, config, &from, in));
     const int64_t own = in->model->dims.positions;
     in->positions = reach.least == 0 || (reach.all && reach.least < own) ? own : reach.least;
     ESPL_TRY_DONE(espl_model_reach(in->model, in->positions));
     ESPL_TRY_DONE(bind_weights(in));
-    espl_weights weights = {.flat = in->weights, .real = engine->kernels->real, .owner = {.ranks = 1}, .engine = engine};
-    const char *base = config->model_checkpoint[0] != '\0' ? config->model_checkpoint : config->model_path;
-    ESPL_TRY_DONE(checkpoint != NULL ? espl_base_weights(in->model, checkpoint, base, 0, &weights)
-                                     : espl_weights_read(in->model, path, 0, &weights));
-    ESPL_TRY_DONE(open_tokenizer(path, checkpoint, config, in));
+    ESPL_TRY_DONE(read_weights(&from, config, in));
+    ESPL_TRY_DONE(open_tokenizer(&from, config, in));
 done:
-    json_decref(record);
-    free(checkpoint);
+    free(from.checkpoint);
+    free(from.folder);
     return status;
 }
 

@@ -30,19 +30,23 @@ static const struct {
                  {"ForSequenceClassification", "text-classification"},
                  {"ForConditionalGeneration", "text2text-generation"}};
 
-static void print_key(espl_buffer *out, const json_t *object, const char *key) {
-    json_t *value = json_object_get(object, key);
+static void print_as(espl_buffer *out, const char *key, const json_t *value) {
     char *quoted = json_is_string(value) ? json_dumps(value, JSON_ENCODE_ANY) : NULL; /* a JSON string is a YAML string */
     if (quoted != NULL)
         espl_buffer_printf(out, "%s: %s\n", key, quoted);
     free(quoted);
 }
 
-static void print_front_matter(espl_buffer *out, const json_t *record) {
+static void print_key(espl_buffer *out, const json_t *object, const char *key) { print_as(out, key, json_object_get(object, key)); }
+
+static void print_front_matter(espl_buffer *out, const json_t *record, bool adapter) {
     const json_t *architectures = json_object_get(json_object_get(record, "model_config"), "architectures"),
                  *licence = json_object_get(json_object_get(json_object_get(record, "provenance"), "base"), "licence");
     const char *name = json_string_value(json_array_get(architectures, 0));
-    espl_buffer_printf(out, "---\nlibrary_name: transformers\ntags:\n- espalier\n");
+    espl_buffer_printf(out, "---\nlibrary_name: %s\n", adapter ? "peft" : "transformers");
+    if (adapter)
+        print_as(out, "base_model", json_object_get(json_object_get(record, "base"), "path"));
+    espl_buffer_printf(out, "tags:\n- espalier\n%s", adapter ? "- lora\n" : "");
     for (size_t i = 0; name != NULL && i < sizeof pipelines / sizeof pipelines[0]; i++)
         if (strstr(name, pipelines[i].architecture) != NULL)
             espl_buffer_printf(out, "pipeline_tag: %s\n", pipelines[i].pipeline);
@@ -54,11 +58,11 @@ static void print_front_matter(espl_buffer *out, const json_t *record) {
 
 /* ---- The text. */
 
-static void print_base(espl_buffer *out, const json_t *record) {
+static void print_base(espl_buffer *out, const json_t *record, bool adapter) {
     const json_t *about = json_object_get(record, "provenance"), *base = json_object_get(about, "base"),
                  *licence = json_object_get(base, "licence"), *counters = json_object_get(record, "counters");
     const char *name = text_of(licence, "license"), *file = text_of(licence, "file");
-    espl_buffer_printf(out, "# A %s model trained with Espalier\n\n", text_of(base, "family"));
+    espl_buffer_printf(out, "# %s %s model trained with Espalier\n\n", adapter ? "A LoRA adapter of a" : "A", text_of(base, "family"));
     espl_buffer_printf(out, "%lld of %lld steps over %lld tokens, starting from `%s`.", number_of(counters, "step"),
                        number_of(record, "total_steps"), number_of(counters, "tokens"), text_of(base, "path"));
     if (licence == NULL)
@@ -141,7 +145,7 @@ static espl_status may_write(const char *path, bool *may) {
     return status;
 }
 
-espl_status espl_model_card_write(const json_t *record, const char *folder) {
+espl_status espl_model_card_write(const json_t *record, bool adapter, const char *folder) {
     espl_buffer out = {0};
     bool may;
     char *path = espl_format("%s/README.md", folder);
@@ -151,8 +155,8 @@ espl_status espl_model_card_write(const json_t *record, const char *folder) {
         ESPL_WARN("%s: not written by an export, or changed since: it stays as it is", path);
         goto done;
     }
-    print_front_matter(&out, record);
-    print_base(&out, record);
+    print_front_matter(&out, record, adapter);
+    print_base(&out, record, adapter);
     print_probes(&out, json_object_get(record, "probes"));
     print_data(&out, json_object_get(json_object_get(record, "provenance"), "data"));
     print_run(&out, record);

@@ -6,9 +6,11 @@
 #include "src/core/log.h"
 #include "src/plan/costs.h"
 #include "src/plan/peak.h"
+#include "src/train/adapter.h"
 #include "src/train/base.h"
 #include "src/train/choose_device.h"
 #include "src/train/companions.h"
+#include "src/train/peft_folder.h"
 #include "src/train/provenance.h"
 #include "src/train/threads.h"
 #include "src/train/weights.h"
@@ -138,14 +140,28 @@ done:
     return status;
 }
 
+/* Another alpha would change what the updates of a checkpoint add, without a word. */
+static espl_status check_updates(const espl_run *run) {
+    const char *path = run->config->model_checkpoint;
+    json_t *record = NULL;
+    ESPL_TRY(espl_checkpoint_record(path, &record));
+    espl_status status = json_object_get(record, "adapter") != NULL ? espl_adapter_check(record, path, run->config) : ESPL_OK;
+    json_decref(record);
+    return status;
+}
+
 static espl_status open_model(espl_run *run) {
     const espl_config *c = run->config;
     espl_model_options options = espl_model_options_of(c);
     options.labels = run->labels.names;
     options.n_labels = run->labels.n;
     bool pretrained;
+    if (c->model_checkpoint[0] != '\0')
+        ESPL_TRY(check_updates(run));
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
     ESPL_TRY(espl_weights_model(model_source(c), &options, &run->model));
+    if (c->model_adapter[0] != '\0')
+        ESPL_TRY(espl_peft_check(run->model, c->model_adapter));
     ESPL_TRY(espl_model_reach(run->model, espl_blueprint_reach(c, run->model->dims.positions)));
     const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
     if (tokenizer[0] == '\0')
@@ -283,16 +299,20 @@ static espl_status open_saver(espl_run *run) {
 
 /* ---- Weights. */
 
+static espl_weights weights_of(const espl_run *run) {
+    return (espl_weights){.flat = run->memory.weights,
+                          .real = run->engine.kernels->real,
+                          .master = run->memory.master,
+                          .owner = run->blueprint.owner,
+                          .engine = &run->engine};
+}
+
 /* From files or from nothing, those that are frozen or those that are trained. */
 static espl_status start_weights(espl_run *run, const bool *wanted, uint64_t *hashes) {
     const espl_config *c = run->config;
-    espl_weights weights = {.flat = run->memory.weights,
-                            .real = run->engine.kernels->real,
-                            .master = run->memory.master,
-                            .owner = run->blueprint.owner,
-                            .engine = &run->engine,
-                            .wanted = wanted,
-                            .hashes = hashes};
+    espl_weights weights = weights_of(run);
+    weights.wanted = wanted;
+    weights.hashes = hashes;
     bool pretrained;
     if (c->model_checkpoint[0] != '\0')
         return espl_base_weights(run->model, c->model_checkpoint, NULL, (uint64_t)c->run_init_seed, &weights);
@@ -311,6 +331,10 @@ static espl_status start_trained(espl_run *run) {
         wanted[i] = !m->params[i].frozen;
     espl_status status = start_weights(run, wanted, NULL);
     free(wanted);
+    if (status == ESPL_OK && run->config->model_adapter[0] != '\0') {
+        const espl_weights weights = weights_of(run);
+        status = espl_peft_weights(m, run->config->model_adapter, &weights);
+    }
     return status;
 }
 

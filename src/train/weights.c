@@ -114,6 +114,15 @@ static bool all_finite(const void *data, espl_dtype dtype, int64_t n) {
     return true;
 }
 
+static espl_status take(const espl_model *model, int param, const espl_tensor_file *t, const char *folder, const espl_segment *mine,
+                        const espl_weights *weights) {
+    const espl_param *p = &model->params[param];
+    ESPL_TRY(check_shape(t, p, folder));
+    if (!all_finite(t->data, t->dtype, p->numel))
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' holds a NaN or an infinity; training from it cannot work", folder, t->name);
+    return place(model, weights, mine, param, t->data, t->dtype);
+}
+
 static espl_status init_param(const espl_model *model, int param, uint64_t seed, const espl_segment *mine, const espl_weights *weights) {
     int64_t n = model->params[param].numel;
     float *whole = espl_malloc((size_t)n * sizeof *whole);
@@ -156,10 +165,7 @@ static espl_status read_param(reading *r, int param, const espl_segment *mine) {
     if (t == NULL)
         ESPL_TRY(espl_safetensors_require(r->set, p->name, &t)); /* says which file and why */
     mark_used(r, t);
-    ESPL_TRY(check_shape(t, p, r->folder));
-    if (!all_finite(t->data, t->dtype, p->numel))
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: tensor '%s' holds a NaN or an infinity; training from it cannot work", r->folder, t->name);
-    return place(r->model, r->weights, mine, param, t->data, t->dtype);
+    return take(r->model, param, t, r->folder, mine, r->weights);
 }
 
 static void report(const reading *r) {
@@ -192,6 +198,15 @@ done:
     espl_buffer_free(&r.missing);
     espl_safetensors_close(&r.set);
     free(r.used);
+    free(segments);
+    return status;
+}
+
+espl_status espl_weights_take(const espl_model *model, int param, const espl_tensor_file *tensor, const char *folder,
+                              const espl_weights *weights) {
+    espl_segment *segments;
+    espl_owner_updates(model, &weights->owner, &segments);
+    espl_status status = take(model, param, tensor, folder, &segments[param], weights);
     free(segments);
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef ESPL_TRAIN_WEIGHTS_H
 #define ESPL_TRAIN_WEIGHTS_H
 
+#include "io/safetensors.h"
 #include "kernels/engine.h"
 #include "src/config/config.h"
 #include "src/model/model.h"
@@ -34,6 +35,10 @@ espl_status espl_weights_read(const espl_model *model, const char *folder, uint6
  * damaged file; io. */
 espl_status espl_weights_from_checkpoint(const espl_model *model, const char *path, const espl_weights *weights, bool *held);
 
+/* Local. Takes one tensor of a file for a parameter. Errors: data, for another shape or a non-finite value; `folder` is for messages. */
+espl_status espl_weights_take(const espl_model *model, int param, const espl_tensor_file *tensor, const char *folder,
+                              const espl_weights *weights);
+
 /* Local. Random initialisation, a pure function of the seed. */
 espl_status espl_weights_init(const espl_model *model, uint64_t seed, const espl_weights *weights);
 
@@ -50,5 +55,8 @@ typedef struct espl_export_options {
  * companions (tokenizer) of its run. What the checkpoint left frozen is read from its base, low-rank updates are merged. Whatever model was
  * exported to `folder` before is replaced file by file; a base model's folder is refused. */
 espl_status espl_weights_export(const char *checkpoint, const espl_export_options *options, const char *folder);
+
+/* Local. The same from an adapter in PEFT's layout, whose updates are merged into its base (peft_folder.h). */
+espl_status espl_weights_merge(const char *adapter, const espl_export_options *options, const char *folder);
 
 #endif

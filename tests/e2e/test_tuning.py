@@ -21,9 +21,9 @@ def digest_of(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def tensors_of(folder):
+def tensors_of(folder, name="model"):
     """Name -> bytes of a safetensors file."""
-    data = (folder / "model.safetensors").read_bytes()
+    data = (folder / f"{name}.safetensors").read_bytes()
     size = struct.unpack("<Q", data[:8])[0]
     header = {name: about["data_offsets"] for name, about in json.loads(data[8 : 8 + size]).items() if name != "__metadata__"}
     return {name: data[8 + size + begin : 8 + size + end] for name, (begin, end) in header.items()}
@@ -123,7 +123,7 @@ def a_base_may_be_a_checkpoint(case):
     before, after = tensors_of(base), tensors_of(merged)
     expected = {name for name in before if is_trained(name) or name.endswith(("attn.weight", "proj.weight", "fc.weight"))}
     check({name for name in after if after[name] != before[name]} == expected, "what changed is not the part and the adapted matrices")
-    case.start(0, "plain", model__checkpoint=case.checkpoints("top")[4], train__steps=1).expect_failure(IN_DATA, "lora_A", "export it")
+    case.start(0, "plain", model__checkpoint=case.checkpoints("top")[4], train__steps=1).expect_failure(USAGE, "tune.method", "export it")
 
 
 def the_plan_is_smaller(case):
@@ -159,7 +159,7 @@ def lora_merged_is_unmerged(case):
     ranks = sum(rank * (inputs + outputs) for rank, inputs, outputs in ((4, 64, 192), (4, 64, 64), (2, 64, 256), (4, 256, 64)))
     check(f"trained: {2 * ranks} of" in job.stderr, f"{2 * ranks} parameters should be trained", job)
     adapter, merged = case.folder / "run" / "adapter", case.folder / "merged"
-    check(sorted(path.name for path in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "espalier.json", "tokenizer.json"],
+    check(sorted(path.name for path in adapter.iterdir()) == ["README.md", "adapter_config.json", "adapter_model.safetensors", "espalier.json", "tokenizer.json"],
           f"the adapter's folder holds {sorted(path.name for path in adapter.iterdir())}")
     Job(case.folder, 0, "export", case.folder / "run", merged).expect(OK)
     check(set(tensors_of(merged)) == set(tensors_of(base)), "the merged model has other tensors than the base")
@@ -174,6 +174,40 @@ def lora_merged_is_unmerged(case):
     Job(case.folder, 0, "export", "--adapter", case.folder / "base", case.folder / "none").expect_failure(USAGE, "no adapter")
 
 
+def changed(case, adapter, **keys):
+    """A copy of an adapter whose adapter_config.json says something else."""
+    folder = case.folder / "changed"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(adapter, folder)
+    about = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**about, **keys}))
+    return folder
+
+
+def an_adapter_is_a_start(case):
+    base = base_of(case)
+    before = digest_of(base)
+    case.train(0, "first", **lora_of(base, checkpoint__export=True, tune__ranks=["c_fc=2"]))
+    adapter = case.folder / "first" / "adapter"
+    check("library_name: peft" in (adapter / "README.md").read_text(), "the adapter has no card")
+    none = {"tune__" + key: None for key in ("method", "targets", "rank", "dropout")}
+    start = lora_of(base, **none, model__adapter=str(adapter), checkpoint__export=True)
+    case.train(2, **{**start, "model__path": None, "optim__lr": 0, "train__steps": 1})
+    check(tensors_of(case.folder / "run" / "adapter", "adapter_model") == tensors_of(adapter, "adapter_model"), "the adapter is not written as it was read")
+    case.train(2, "second", **start)
+    check(digest_of(base) == before, "the base's folder was written to")
+    step = list(case.checkpoints("first").values())[-1]
+    case.start(0, "third", **keys_of(base, model__checkpoint=str(step), tune__train=[])).expect_failure(USAGE, "tune.method", "export it")
+    case.start(0, "third", **lora_of(base, model__checkpoint=str(step))).expect_failure(USAGE, "tune.ranks", "c_fc=2")
+    case.start(0, "third", **lora_of(base, model__adapter=str(adapter))).expect_failure(USAGE, "c_fc", "rank 2", "leave tune.method out")
+    wrong = {"bias": "all", "peft_type": "IA3", "fan_in_fan_out": False, "init_lora_weights": "pissa", "use_of_tomorrow": True, "rank_pattern": {"c_(fc|x)": 2}}
+    for key, value in wrong.items():
+        case.start(0, "third", **{**start, "model__adapter": str(changed(case, adapter, **{key: value}))}).expect_failure(IN_DATA, key, "adapter_config.json")
+    fewer = changed(case, adapter, target_modules=["c_attn"], rank_pattern={})
+    case.start(0, "third", **{**start, "model__adapter": str(fewer)}).expect_failure(IN_DATA, "lora_A", "this model has not")
+    Job(case.folder, 0, "export", changed(case, adapter, base_model_name_or_path="some/where"), case.folder / "merged").expect_failure(IN_DATA, "some/where", "--base")
+
+
 if __name__ == "__main__":
-    raise SystemExit(main([lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
+    raise SystemExit(main([an_adapter_is_a_start, lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
                            a_run_and_its_export_say_the_same, a_random_base_is_the_seed, a_base_may_be_a_checkpoint, the_plan_is_smaller]))

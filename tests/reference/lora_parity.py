@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""LoRA against PEFT: which matrices get updates, the loss, and the gradient of every A and B, for all families; twenty steps of training, from
-and to adapters that PEFT reads, and the merged model.
+"""LoRA against PEFT: which matrices get updates, the loss, and the gradient of every A and B, for all families; twenty steps of training, to
+adapters that PEFT reads and from adapters that PEFT wrote, and the merged model.
 
     python lora_parity.py --espalier PROGRAM --build FOLDER
 
 Bounds as in model_parity.py: fp32 within 1e-5 of PEFT in fp64, relative to the tensor's norm."""
+import hashlib
 import json
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -49,12 +51,18 @@ TRAINED = {  # name: config, settings beside rank and alpha
     "llama-k-up": (llama(**SMALL), "targets: [k_proj, up_proj]"),
     "llama-ranks": (llama(**SMALL), "targets: [all-linear], ranks: ['*.1.self_attn.*=2', q_proj=7, down_proj=1], alphas: [up_proj=2.5], rank_stabilised: true"),
 }
+ADAPTERS = {  # name: config, what PEFT is told beside rank and alpha
+    "from-peft-gpt2": (gpt2(**SMALL), dict(target_modules=["c_attn", "c_fc"], rank_pattern={"c_fc": 2}, fan_in_fan_out=True)),
+    "from-peft-llama": (llama(**SMALL), dict(target_modules="all-linear", use_rslora=True, rank_pattern={"^model.layers.1.mlp.up_proj": 2, "q_proj": 6},
+                                             alpha_pattern={r"layers\.2\.self_attn\.v_proj": 3})),
+    "from-peft-layers": (llama(**SMALL), dict(target_modules=r".*\.[02]\.self_attn\.[qk]_proj", modules_to_save=["lm_head"])),
+}
 CONFIG = """
 run: {{threads: 1, dir: {folder}/run}}
 model: {{path: {folder}/base, dropout: 0}}
 data: {{train: {folder}/text.txt, tokenizer: {tokenizer}, cache: {folder}/cache, sequence_length: 32, document: line}}
 train: {{steps: {steps}, micro_batch_tokens: 32, micro_batches: 1, clip_norm: 0}}
-tune: {{method: lora, rank: {rank}, alpha: {alpha}, {settings}}}
+tune: {{{settings}}}
 optim: {{lr: {lr}, beta1: 0.9, beta2: 0.95, eps: {eps}, weight_decay: 0.1, schedule: constant}}
 log: {{tensorboard: false}}
 """
@@ -123,40 +131,85 @@ def adapter_of(model, folder):
     return peft.PeftModel.from_pretrained(model, folder, is_trainable=True).double()
 
 
-def compare_training(name, args, folder, config, settings):
+def prepare(args, folder, config, settings):
+    """A base, a text of one line and a config; returns the base and the document that training sees."""
     model = make_model(config, f"{folder}/base")
     line = next(x.strip() for x in open(TEXT) if len(x.split()) > 9)
     ids = torch.tensor(tokenize(args, [line])[0] + [END])
-    document = dict(ids=ids, targets=torch.cat([ids[1:], torch.tensor([-1])]))
     open(f"{folder}/text.txt", "w").write(line + "\n")
-    open(f"{folder}/config.yaml", "w").write(CONFIG.format(folder=folder, tokenizer=TOKENIZER, steps=STEPS, rank=RANK, alpha=ALPHA, settings=settings, lr=LR,
-                                                           eps=EPS))
-    train(args, folder, "start", "train.steps=1", "optim.lr=0")
-    tuned = adapter_of(model, f"{folder}/start/adapter")
+    open(f"{folder}/config.yaml", "w").write(CONFIG.format(folder=folder, tokenizer=TOKENIZER, steps=STEPS, settings=settings, lr=LR, eps=EPS))
+    return model, dict(ids=ids, targets=torch.cat([ids[1:], torch.tensor([-1])]))
+
+
+def follow(name, args, folder, model, document, tuned, *sets):
+    """The same steps by both, from the same adapter."""
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.95), eps=EPS, weight_decay=0.1)
     expected = []
     for _ in range(STEPS):
         total, weight = loss_of(logits_of(model, document), document)
         (total / weight).backward()
-        expected.append(float(total / weight))
+        expected.append(float((total / weight).detach()))
         optimizer.step()
         optimizer.zero_grad()
-    losses = train(args, folder, "run")
+    losses = train(args, folder, "run", *sets)
     off = max(abs(a / b - 1) for a, b in zip(losses, expected))
     check(len(losses) == STEPS and off <= 1e-5 and expected[-1] < 0.9 * expected[0], f"{name}: {STEPS} steps, loss {expected[0]:.3f} to {expected[-1]:.3f}, off by {off:.1e}")
     written = load_file(f"{folder}/run/adapter/adapter_model.safetensors")
-    mine = {n.replace(".default.", "."): p for n, p in tuned.named_parameters() if p.requires_grad}
+    mine = {n.replace(".modules_to_save", "").replace(".default.", "."): p for n, p in tuned.named_parameters() if p.requires_grad}
     worst = max(error(written[n], mine[n]) for n in mine)
     check(set(written) == set(mine) and worst <= 1e-5, f"{name}: {len(mine)} matrices of the adapter, the worst {worst:.1e}")
-    espalier(args, "export", f"{folder}/run", f"{folder}/merged")
+
+
+def check_merged(name, args, folder, model, document, of, adapter):
+    """The export of `of` against PEFT with the adapter."""
+    espalier(args, "export", of, f"{folder}/merged")
     with torch.no_grad():
         merged, base = (type(model).from_pretrained(f"{folder}/{which}", dtype=torch.float64) for which in ("merged", "base"))
         before = logits_of(base, document)
-        both = logits_of(adapter_of(base, f"{folder}/run/adapter").base_model.model, document)
+        both = logits_of(adapter_of(base, adapter).base_model.model, document)
         off = error(logits_of(merged, document), both)
         check(off <= 1e-5, f"{name}: the merged model's logits, off by {off:.1e} from PEFT's with the adapter")
         check(error(before, both) > 1e-3, f"{name}: the base's logits are others")
+
+
+def compare_training(name, args, folder, config, settings):
+    model, document = prepare(args, folder, config, f"method: lora, rank: {RANK}, alpha: {ALPHA}, {settings}")
+    train(args, folder, "start", "train.steps=1", "optim.lr=0")
+    follow(name, args, folder, model, document, adapter_of(model, f"{folder}/start/adapter"))
+    check_merged(name, args, folder, model, document, f"{folder}/run", f"{folder}/run/adapter")
+
+
+def digest_of(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(pathlib.Path(folder).iterdir())}
+
+
+def compare_adapter(name, args, folder, config, settings):
+    """An adapter that PEFT made: written again as it is, trained on, judged, merged; the base stays."""
+    model, document = prepare(args, folder, config, "")
+    before = digest_of(f"{folder}/base")
+    model = type(model).from_pretrained(f"{folder}/base")  # PEFT asks it for its folder
+    tuned = peft.get_peft_model(model, peft.LoraConfig(r=RANK, lora_alpha=ALPHA, task_type="CAUSAL_LM", **settings))
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    tuned.save_pretrained(f"{folder}/theirs")
+    train(args, folder, "again", "train.steps=1", "optim.lr=0", f"model.adapter={folder}/theirs")
+    theirs, again = (load_file(f"{folder}/{which}/adapter_model.safetensors") for which in ("theirs", "again/adapter"))
+    same = set(theirs) == set(again) and all(torch.equal(theirs[n], again[n]) for n in theirs)
+    check(same, f"{name}: {len(theirs)} tensors of PEFT's adapter are written as they were read {sorted(set(theirs) ^ set(again))[:3]}")
+    with torch.no_grad():
+        total, weight = loss_of(logits_of(tuned.double().base_model.model, document), document)
+    words = ["--json", "--set", f"data.valid={folder}/text.txt", "--set", f"data.tokenizer={TOKENIZER}"]
+    judged = [("adapter", f"{folder}/theirs", []), ("base and model.adapter", f"{folder}/base", ["--set", f"model.adapter={folder}/theirs"])]
+    for what, path, more in judged:
+        found = json.loads(espalier(args, "eval", f"{folder}/config.yaml", "--model", path, *words, *more))["loss"]
+        off = abs(found / float(total / weight) - 1)
+        check(off <= 1e-5, f"{name}: eval of {what}, loss {found:.4f}, off by {off:.1e} from PEFT's")
+    check_merged(f"{name} as PEFT wrote it", args, folder, model, document, f"{folder}/theirs", f"{folder}/theirs")
+    follow(name, args, folder, model, document, tuned, f"model.adapter={folder}/theirs")
+    check(digest_of(f"{folder}/base") == before, f"{name}: the base's folder is as it was")
 
 
 def main():
@@ -170,9 +223,10 @@ def main():
             tuned = wrapped(model, targets, patterns)
             save(tuned, folder)
             compare(name, args, folder, model, tuned, pack(documents), documents, targets, patterns)
-    for name, (config, settings) in TRAINED.items():
-        with tempfile.TemporaryDirectory() as folder:
-            compare_training(name, args, folder, config, settings)
+    for compared, cases in ((compare_training, TRAINED), (compare_adapter, ADAPTERS)):
+        for name, (config, settings) in cases.items():
+            with tempfile.TemporaryDirectory() as folder:
+                compared(name, args, folder, config, settings)
     return finish()
 
 

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GPU_TOKENS = 4096, COPY_BYTES = 64 << 20, CLOCK_ROUNDS = 16, LINK_ROUNDS = 3, TAG_CLOCK = 1, TAG_LINK = 2 };
+enum { GPU_TOKENS = 4096, COPY_BYTES = 64 << 20, CLOCK_ROUNDS = 16, LINK_ROUNDS = 8, TAG_CLOCK = 1, TAG_LINK = 2 };
 
 typedef struct preflight {
     espl_comm *comm;
@@ -156,20 +156,26 @@ static espl_status measure_clocks(preflight *p) {
     return ESPL_OK;
 }
 
-/* A message there and back, some times; the first one opens the connection. */
-static espl_status exchange(preflight *p, int other, char *message, double *rate) {
+static espl_status send_and_receive(preflight *p, int other, char *message) {
     size_t bytes = (size_t)p->options->message_bytes;
-    double start = espl_now();
+    if (p->ranks->rank < other)
+        ESPL_TRY(espl_comm_send(p->comm, message, bytes, other, TAG_LINK));
+    ESPL_TRY(espl_comm_recv(p->comm, message, bytes, other, TAG_LINK));
+    if (p->ranks->rank > other)
+        ESPL_TRY(espl_comm_send(p->comm, message, bytes, other, TAG_LINK));
+    return ESPL_OK;
+}
+
+/* The fastest of some messages there and back, as with the matrix product; the first one opens the connection. */
+static espl_status exchange(preflight *p, int other, char *message, double *rate) {
+    double least = INFINITY;
     for (int i = 0; i <= LINK_ROUNDS; i++) {
-        if (i == 1)
-            start = espl_now();
-        if (p->ranks->rank < other)
-            ESPL_TRY(espl_comm_send(p->comm, message, bytes, other, TAG_LINK));
-        ESPL_TRY(espl_comm_recv(p->comm, message, bytes, other, TAG_LINK));
-        if (p->ranks->rank > other)
-            ESPL_TRY(espl_comm_send(p->comm, message, bytes, other, TAG_LINK));
+        double start = espl_now();
+        ESPL_TRY(send_and_receive(p, other, message));
+        if (i > 0)
+            least = fmin(least, espl_now() - start);
     }
-    *rate = 2.0 * LINK_ROUNDS * (double)bytes / (espl_now() - start);
+    *rate = 2.0 * (double)p->options->message_bytes / least;
     return ESPL_OK;
 }
 

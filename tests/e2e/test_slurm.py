@@ -69,7 +69,7 @@ def what_is_refused(cluster, case, config):
 
 def by_preflight(cluster, case, config):
     bad = case.folder / "bad_nodes"
-    number = submit(cluster, case, "preflight", config, "preflight", EXCLUDE=str(bad), OPTIONS="--seconds 0.1 --disk 8 --share 0.05")
+    number = submit(cluster, case, "preflight", config, "preflight", EXCLUDE=str(bad), OPTIONS="--seconds 0.1 --disk 8 --share 0.001")
     text = expect(cluster, case, number, "COMPLETED", "0:0", "0 of 2 hosts marked")
     check(re.search(r"^n1 +1 .*\nn2 +1 ", text, re.M), f"the table has Slurm's names of both nodes:\n{text}")
     check(bad.read_text() == "", "nothing is to be excluded")

@@ -63,5 +63,36 @@ def plan_refuses_what_a_run_would(case):
         check(out.returncode == USAGE and words in out.stderr, f"exit {out.returncode}: {out.stderr}")
 
 
+GOLDEN = ROOT / "tests/goldens/plan_llama3_8b.json"  # {"parameters", "ranks": {number: {arena: MiB of a rank}}}, of the recipe on GPUs
+H100 = 79.6 * 1024 - 2048  # MiB of one, without 2 GiB that the driver and libraries take
+
+
+def plan_recipe(ranks, *sets):
+    words = [word for text in sets for word in ("--set", text)]
+    command = [str(job.espalier), "plan", "configs/llama3_8b_full.yaml", "--device", "cuda", "--ranks", str(ranks), "--ranks-per-node", "8", "--json", *words]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=job.DEADLINE)
+    check(out.returncode == 0, out.stderr)
+    return json.loads(out.stdout)
+
+
+def numbers_of(planned):
+    return {"device": round(planned["device_bytes"] / 2**20), **{name: round(planned["arenas"][name] / 2**20) for name in ("PARAM", "GRAD", "OPT", "ACT", "STAGE")}}
+
+
+def a_llama3_8b_is_planned(case):
+    """The recipe on 8 to 64 GPUs of 80 GB: the numbers of the golden, and those that follow from the number of parameters."""
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    plans = {ranks: plan_recipe(ranks) for ranks in (8, 16, 32, 64)}
+    found = {"parameters": plans[8]["parameters"], "ranks": {str(ranks): numbers_of(planned) for ranks, planned in plans.items()}}
+    check(found == golden, f"planned {json.dumps(found)}, the golden has {json.dumps(golden)}")
+    parameters = 2 * 128256 * 4096 + 4096 + 32 * (4096 * (4096 + 1024) * 2 + 3 * 4096 * 14336 + 2 * 4096)
+    check(found["parameters"] == parameters, f"{found['parameters']} parameters, the shape has {parameters}")
+    for ranks, planned in plans.items():
+        arenas = planned["arenas"]
+        check(0 <= arenas["PARAM"] / (2 * parameters) - 1 < 0.001 and 0 <= arenas["OPT"] * ranks / (12 * parameters) - 1 < 0.001, f"{ranks} ranks: {arenas}")
+        check(planned["device_bytes"] / 2**20 < H100, f"{ranks} ranks do not fit: {planned['device_bytes'] / 2**20:.0f} MiB")
+    check(plan_recipe(8, "model.recompute=selective")["device_bytes"] / 2**20 > H100, "the control: with less recomputation eight GPUs are too few")
+
+
 if __name__ == "__main__":
-    sys.exit(main([peak_is_as_planned, plans_for_many_ranks, plans_without_masters, plan_refuses_what_a_run_would]))
+    sys.exit(main([peak_is_as_planned, plans_for_many_ranks, plans_without_masters, plan_refuses_what_a_run_would, a_llama3_8b_is_planned]))

@@ -57,8 +57,10 @@ done:
 
 void espl_comm_end_bulk(espl_comm *comm) {
     espl_bulk *bulk = atomic_exchange(&comm->bulk, NULL);
-    if (bulk != NULL)
-        comm->bulk_calls->close(&bulk);
+    if (bulk == NULL)
+        return;
+    comm->bytes_sent += comm->bulk_calls->bytes_sent(bulk);
+    comm->bulk_calls->close(&bulk);
 }
 
 espl__seconds_of_bulk espl__bulk_seconds(const espl_comm *comm) {

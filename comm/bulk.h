@@ -23,13 +23,14 @@ typedef struct espl_bulk_calls {
     espl_status (*joined)(espl_bulk *bulk, bool *all);
     /* Operations: collective. Their memory, of the device, stays where it is until the bulk is closed. */
     espl_status (*reduce_scatter_start)(espl_bulk *bulk, float *data, float *stage, size_t n, int tree, espl_request *request);
+    espl_status (*exchange_start)(espl_bulk *bulk, const espl_exchange *exchange, float *data, size_t n, espl_request *request);
     espl_status (*allgather_start)(espl_bulk *bulk, void *data, size_t bytes, espl_request *request);
     espl_status (*progress)(espl_bulk *bulk); /* Local. Errors: io, when the library found one: the operation, and the rank it knows of */
     espl_status (*wait)(espl_bulk *bulk, espl_request request);
     /* Local. Since opening: milliseconds operations took, and milliseconds of them in which compute was waiting. Those not known to be
      * done are not in it yet: nothing is waited for. */
     espl_status (*timings)(espl_bulk *bulk, double *busy_ms, double *exposed_ms);
-    int64_t (*bytes_sent)(const espl_bulk *bulk);
+    int64_t (*bytes_sent)(const espl_bulk *bulk); /* Local. Since opening */
     /* Callable from the watchdog's thread: what was begun last, in words; and the end, without the other ranks. */
     void (*describe)(const espl_bulk *bulk, char *text, size_t room);
     void (*abort)(espl_bulk *bulk);

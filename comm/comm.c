@@ -120,24 +120,28 @@ espl_status espl_comm_recv(espl_comm *comm, void *data, size_t bytes, int from, 
     return comm->transport->recv(comm, data, bytes, from, tag);
 }
 
-static void count_bulk(espl_comm *comm, size_t bytes) {
-    size_t size = (size_t)comm->ranks.size;
-    ESPL_ASSERT(bytes % size == 0, "%zu bytes do not divide over %zu ranks", bytes, size);
-    comm->bytes_sent += (int64_t)(bytes / size * (size - 1));
+static void check_shards(const espl_comm *comm, size_t n) {
+    ESPL_ASSERT(n % (size_t)comm->ranks.size == 0, "%zu do not divide over %d ranks", n, comm->ranks.size);
 }
 
 espl_status espl_comm_reduce_scatter_start(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request) {
     int size = comm->ranks.size;
     ESPL_ASSERT(!tree || (size & (size - 1)) == 0, "a tree over %d ranks", size);
-    ESPL_ASSERT(n % (size_t)size == 0, "%zu elements do not divide over %d ranks", n, size);
-    count_bulk(comm, n * sizeof(float));
+    check_shards(comm, n);
     if (comm->bulk != NULL)
         return comm->bulk_calls->reduce_scatter_start(comm->bulk, data, stage, n, tree, request);
     return comm->transport->reduce_scatter_start(comm, data, stage, n, tree, request);
 }
 
+espl_status espl_comm_exchange_start(espl_comm *comm, const espl_exchange *exchange, float *data, size_t n, espl_request *request) {
+    check_shards(comm, n);
+    if (comm->bulk != NULL)
+        return comm->bulk_calls->exchange_start(comm->bulk, exchange, data, n, request);
+    return comm->transport->exchange_start(comm, exchange, data, n, request);
+}
+
 espl_status espl_comm_allgather_start(espl_comm *comm, void *data, size_t bytes, espl_request *request) {
-    count_bulk(comm, bytes);
+    check_shards(comm, bytes);
     if (comm->bulk != NULL)
         return comm->bulk_calls->allgather_start(comm->bulk, data, bytes, request);
     return comm->transport->allgather_start(comm, data, bytes, request);
@@ -160,4 +164,6 @@ double espl_comm_wait_seconds(const espl_comm *comm) { return comm->wait_seconds
 
 double espl_comm_busy_seconds(const espl_comm *comm) { return comm->busy_seconds + espl__bulk_seconds(comm).busy; }
 
-int64_t espl_comm_bytes_sent(const espl_comm *comm) { return comm->bytes_sent; }
+int64_t espl_comm_bytes_sent(const espl_comm *comm) {
+    return comm->bytes_sent + (comm->bulk != NULL ? comm->bulk_calls->bytes_sent(comm->bulk) : 0);
+}

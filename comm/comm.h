@@ -6,6 +6,7 @@
 #ifndef ESPL_COMM_COMM_H
 #define ESPL_COMM_COMM_H
 
+#include "src/core/rank_parts.h"
 #include "src/core/status.h"
 
 #include <stddef.h>
@@ -69,6 +70,20 @@ typedef int espl_request; /* index of an operation under way; -1 none */
  * tree = 1: the fixed binary tree over ranks ((0+1)+(2+3))+..., size a power of two; `stage` holds n floats.
  * `data` and `stage` stay the operation's until it is done. */
 espl_status espl_comm_reduce_scatter_start(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request);
+
+/* How a sum over ranks travels as bf16: a stage that lasts, and kernels (those of memory that a device's bulk operations work on are the
+ * device's own). */
+typedef struct espl_exchange {
+    espl_bf16 *outgoing, *incoming; /* size * piece elements each, the same for all exchanges: they follow each other */
+    int64_t piece;                  /* of a shard, that is under way at a time */
+    espl_parts_round *round;
+    espl_parts_add *add;
+} espl_exchange;
+
+/* Collective. The sum of espl_comm_reduce_scatter_start, of n floats that travel as bf16: a rank rounds each of its parts of others' shards
+ * once, and adds what it gets for its own shard in fp32, in the order of the ranks; its own part is not rounded. `exchange` is borrowed
+ * until the operation is done. */
+espl_status espl_comm_exchange_start(espl_comm *comm, const espl_exchange *exchange, float *data, size_t n, espl_request *request);
 
 /* Collective. Rank r's bytes [r n/size, (r+1) n/size) of `data` spread to all ranks, in place; n in bytes, divisible by size. */
 espl_status espl_comm_allgather_start(espl_comm *comm, void *data, size_t bytes, espl_request *request);

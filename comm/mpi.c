@@ -110,6 +110,7 @@ static const espl__transport mpi_transport = {
     .send = mpi_send,
     .recv = mpi_recv,
     .reduce_scatter_start = espl__mpi_reduce_scatter_start,
+    .exchange_start = espl__mpi_exchange_start,
     .allgather_start = espl__mpi_allgather_start,
     .progress = espl__mpi_progress,
     .wait = espl__mpi_wait,

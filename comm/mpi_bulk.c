@@ -6,6 +6,8 @@
  *           complete. n (size-1)/size elements a rank, the least possible, and n/size of staging (Patarasuk & Yuan 2009).
  *   tree    every rank sends shard q to rank q at once; when all parts of its own shard are there, a rank adds them in the
  *           order of the fixed binary tree over ranks. The same traffic, n of staging.
+ *   exchange  every rank sends its part of shard q, rounded to bf16, to rank q; each adds the parts of its own shard in the order of the
+ *           ranks. Half the traffic; in pieces, so that the stage stays small. A ring would round each partial sum anew.
  *   gather  every rank sends its shard to all others at once. */
 #include "comm/mpi_state.h"
 
@@ -30,22 +32,29 @@ static MPI_Request *next_request(espl__bulk *bulk) {
     return &bulk->requests[bulk->n_requests++];
 }
 
-static int piece_at(const espl__bulk *bulk, size_t at) {
-    size_t left = bulk->shard - at;
+static int message_at(size_t bytes, size_t at) {
+    size_t left = bytes - at;
     return (int)(left < ESPL__MESSAGE_BYTES ? left : ESPL__MESSAGE_BYTES);
 }
 
-static espl_status post_send(espl__mpi *mpi, espl__bulk *bulk, const char *shard, int to) {
-    for (size_t at = 0; at < bulk->shard; at += ESPL__MESSAGE_BYTES)
-        ESPL__MPI(MPI_Isend(shard + at, piece_at(bulk, at), MPI_BYTE, to, bulk->tag, mpi->bulk, next_request(bulk)));
+static espl_status post_send(espl_comm *comm, espl__bulk *bulk, const void *data, size_t bytes, int to) {
+    espl__mpi *mpi = comm->state;
+    for (size_t at = 0; at < bytes; at += ESPL__MESSAGE_BYTES)
+        ESPL__MPI(MPI_Isend((const char *)data + at, message_at(bytes, at), MPI_BYTE, to, bulk->tag, mpi->bulk, next_request(bulk)));
+    comm->bytes_sent += (int64_t)bytes;
     return ESPL_OK;
 }
 
-static espl_status post_receive(espl__mpi *mpi, espl__bulk *bulk, char *shard, int from) {
-    for (size_t at = 0; at < bulk->shard; at += ESPL__MESSAGE_BYTES)
-        ESPL__MPI(MPI_Irecv(shard + at, piece_at(bulk, at), MPI_BYTE, from, bulk->tag, mpi->bulk, next_request(bulk)));
+static espl_status post_receive(espl_comm *comm, espl__bulk *bulk, void *data, size_t bytes, int from) {
+    espl__mpi *mpi = comm->state;
+    for (size_t at = 0; at < bytes; at += ESPL__MESSAGE_BYTES)
+        ESPL__MPI(MPI_Irecv((char *)data + at, message_at(bytes, at), MPI_BYTE, from, bulk->tag, mpi->bulk, next_request(bulk)));
     return ESPL_OK;
 }
+
+/* The i-th partner, 1 .. size - 1, to send to and to receive from: in rotated order, so that no rank is everybody's first. */
+static int partner_to(const espl_ranks *ranks, int i) { return (ranks->rank + i) % ranks->size; }
+static int partner_from(const espl_ranks *ranks, int i) { return (ranks->rank + ranks->size - i) % ranks->size; }
 
 static char *shard_of(char *base, const espl__bulk *bulk, int rank) { return base + (size_t)rank * bulk->shard; }
 
@@ -54,9 +63,9 @@ static int ring_shard(const espl_ranks *ranks, int step) { return (ranks->rank -
 
 static espl_status ring_step(espl_comm *comm, espl__bulk *bulk) {
     const espl_ranks *ranks = &comm->ranks;
-    int next = (ranks->rank + 1) % ranks->size, previous = (ranks->rank + ranks->size - 1) % ranks->size;
-    ESPL_TRY(post_receive(comm->state, bulk, bulk->stage, previous));
-    return post_send(comm->state, bulk, shard_of(bulk->data, bulk, ring_shard(ranks, bulk->step - 1)), next);
+    const char *shard = shard_of(bulk->data, bulk, ring_shard(ranks, bulk->step - 1));
+    ESPL_TRY(post_receive(comm, bulk, bulk->stage, bulk->shard, partner_from(ranks, 1)));
+    return post_send(comm, bulk, shard, bulk->shard, partner_to(ranks, 1));
 }
 
 static espl_status ring_finish_step(espl_comm *comm, espl__bulk *bulk) {
@@ -90,28 +99,76 @@ static espl_status tree_finish(espl_comm *comm, espl__bulk *bulk) {
     return ESPL_OK;
 }
 
-/* All messages at once; partners in rotated order, so that no rank is everybody's first. */
 static espl_status tree_start(espl_comm *comm, espl__bulk *bulk) {
     const espl_ranks *ranks = &comm->ranks;
     for (int i = 1; i < ranks->size; i++) {
-        int from = (ranks->rank + ranks->size - i) % ranks->size;
-        ESPL_TRY(post_receive(comm->state, bulk, shard_of(bulk->stage, bulk, from), from));
+        int from = partner_from(ranks, i);
+        ESPL_TRY(post_receive(comm, bulk, shard_of(bulk->stage, bulk, from), bulk->shard, from));
     }
     for (int i = 1; i < ranks->size; i++) {
-        int to = (ranks->rank + i) % ranks->size;
-        ESPL_TRY(post_send(comm->state, bulk, shard_of(bulk->data, bulk, to), to));
+        int to = partner_to(ranks, i);
+        ESPL_TRY(post_send(comm, bulk, shard_of(bulk->data, bulk, to), bulk->shard, to));
     }
     return ESPL_OK;
+}
+
+static espl_rank_parts exchange_parts(const espl_comm *comm, const espl__bulk *bulk, espl_bf16 *stage) {
+    const int64_t piece = bulk->exchange->piece, left = (int64_t)(bulk->shard / sizeof(float)) - bulk->at;
+    return (espl_rank_parts){
+        .data = stage, .stride = piece, .n = left < piece ? left : piece, .rank = comm->ranks.rank, .size = comm->ranks.size};
+}
+
+static espl_status exchange_piece(espl_comm *comm, espl__bulk *bulk) {
+    const espl_exchange *exchange = bulk->exchange;
+    const espl_ranks *ranks = &comm->ranks;
+    const espl_rank_parts parts = exchange_parts(comm, bulk, exchange->outgoing);
+    const size_t bytes = (size_t)parts.n * sizeof(espl_bf16);
+    exchange->round(&parts, (const float *)bulk->data + bulk->at, (int64_t)(bulk->shard / sizeof(float)));
+    for (int i = 1; i < ranks->size; i++) {
+        int from = partner_from(ranks, i);
+        ESPL_TRY(post_receive(comm, bulk, exchange->incoming + from * exchange->piece, bytes, from));
+    }
+    for (int i = 1; i < ranks->size; i++) {
+        int to = partner_to(ranks, i);
+        ESPL_TRY(post_send(comm, bulk, exchange->outgoing + to * exchange->piece, bytes, to));
+    }
+    return ESPL_OK;
+}
+
+static void exchange_add(espl_comm *comm, espl__bulk *bulk) {
+    const espl_rank_parts parts = exchange_parts(comm, bulk, bulk->exchange->incoming);
+    bulk->exchange->add((float *)shard_of(bulk->data, bulk, comm->ranks.rank) + bulk->at, &parts);
+    bulk->at += parts.n;
+}
+
+/* All exchanges share one stage, so they take turns, in the order in which all ranks start them. */
+static espl_status exchange_step(espl_comm *comm, espl__bulk *bulk) {
+    espl__mpi *mpi = comm->state;
+    if (bulk->turn != mpi->n_exchanged)
+        return ESPL_OK;
+    if (bulk->step++ > 0)
+        exchange_add(comm, bulk);
+    bulk->done = bulk->at == (int64_t)(bulk->shard / sizeof(float));
+    if (!bulk->done)
+        return exchange_piece(comm, bulk);
+    mpi->n_exchanged++;
+    return ESPL_OK;
+}
+
+static espl_status exchange_start(espl_comm *comm, espl__bulk *bulk) {
+    espl__mpi *mpi = comm->state;
+    bulk->turn = mpi->n_exchanges++;
+    return exchange_step(comm, bulk);
 }
 
 static espl_status gather_start(espl_comm *comm, espl__bulk *bulk) {
     const espl_ranks *ranks = &comm->ranks;
     for (int i = 1; i < ranks->size; i++) {
-        int from = (ranks->rank + ranks->size - i) % ranks->size;
-        ESPL_TRY(post_receive(comm->state, bulk, shard_of(bulk->data, bulk, from), from));
+        int from = partner_from(ranks, i);
+        ESPL_TRY(post_receive(comm, bulk, shard_of(bulk->data, bulk, from), bulk->shard, from));
     }
     for (int i = 1; i < ranks->size; i++)
-        ESPL_TRY(post_send(comm->state, bulk, shard_of(bulk->data, bulk, ranks->rank), (ranks->rank + i) % ranks->size));
+        ESPL_TRY(post_send(comm, bulk, shard_of(bulk->data, bulk, ranks->rank), bulk->shard, partner_to(ranks, i)));
     return ESPL_OK;
 }
 
@@ -127,6 +184,7 @@ static const struct {
 } kinds[] = {
     [ESPL__BULK_RING] = {ring_step, ring_finish_step},
     [ESPL__BULK_TREE] = {tree_start, tree_finish},
+    [ESPL__BULK_EXCHANGE] = {exchange_start, exchange_step},
     [ESPL__BULK_GATHER] = {gather_start, gather_finish},
 };
 
@@ -138,32 +196,42 @@ static espl_request free_slot(const espl__mpi *mpi) {
     return -1;
 }
 
-static espl_status bulk_start(espl_comm *comm, espl__bulk_kind kind, void *data, void *stage, size_t shard, espl_request *request) {
+/* `what`: its kind, data, shard and what the kind needs besides. */
+static espl_status bulk_start(espl_comm *comm, const espl__bulk *what, espl_request *request) {
     espl__mpi *mpi = comm->state;
     *request = -1;
-    if (comm->ranks.size == 1 || shard == 0)
+    if (comm->ranks.size == 1 || what->shard == 0)
         return ESPL_OK;
     *request = free_slot(mpi);
     espl__bulk *bulk = &mpi->bulks[*request];
-    bulk->kind = kind;
-    bulk->done = false;
+    MPI_Request *requests = bulk->requests;
+    int room = bulk->room;
+    *bulk = *what;
+    bulk->requests = requests;
+    bulk->room = room;
     bulk->tag = mpi->n_started++ % TAGS;
-    bulk->step = bulk->n_requests = 0;
-    bulk->data = data;
-    bulk->stage = stage;
-    bulk->shard = shard;
     if (mpi->n_under_way++ == 0)
         mpi->busy_since = espl__seconds();
-    return kinds[kind].start(comm, bulk);
+    return kinds[bulk->kind].start(comm, bulk);
 }
 
 espl_status espl__mpi_reduce_scatter_start(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request) {
-    size_t shard = n / (size_t)comm->ranks.size * sizeof(float);
-    return bulk_start(comm, tree ? ESPL__BULK_TREE : ESPL__BULK_RING, data, stage, shard, request);
+    const espl__bulk what = {.kind = tree ? ESPL__BULK_TREE : ESPL__BULK_RING,
+                             .data = (char *)data,
+                             .stage = (char *)stage,
+                             .shard = n / (size_t)comm->ranks.size * sizeof(float)};
+    return bulk_start(comm, &what, request);
+}
+
+espl_status espl__mpi_exchange_start(espl_comm *comm, const espl_exchange *exchange, float *data, size_t n, espl_request *request) {
+    const espl__bulk what = {
+        .kind = ESPL__BULK_EXCHANGE, .data = (char *)data, .exchange = exchange, .shard = n / (size_t)comm->ranks.size * sizeof(float)};
+    return bulk_start(comm, &what, request);
 }
 
 espl_status espl__mpi_allgather_start(espl_comm *comm, void *data, size_t bytes, espl_request *request) {
-    return bulk_start(comm, ESPL__BULK_GATHER, data, NULL, bytes / (size_t)comm->ranks.size, request);
+    const espl__bulk what = {.kind = ESPL__BULK_GATHER, .data = data, .shard = bytes / (size_t)comm->ranks.size};
+    return bulk_start(comm, &what, request);
 }
 
 static void count_done(espl_comm *comm) {

@@ -5,8 +5,11 @@
  * by `progress`, by whoever waits for the device (espl__cuda_while_waiting), or by the watchdog.
  *   fast    ncclReduceScatter in place
  *   tree    every rank sends shard q to rank q; each adds the parts of its own shard in the order of the fixed binary tree
+ *   exchange  every rank rounds its parts to bf16 and sends that of shard q to rank q; each adds those of its own shard in the order of the
+ *           ranks, piece after piece: ncclReduceScatter in bf16 would round each partial sum
  *   gather  ncclAllGather in place */
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/parts.h"
 #include "kernels/cuda/tree_sum.h"
 
 #include "comm/bulk.h"
@@ -271,6 +274,7 @@ static espl_status know(espl_bulk *bulk, void *data, size_t bytes) {
         if (bulk->registered[i].data == (char *)data && bulk->registered[i].bytes == bytes)
             return ESPL_OK;
     void *handle = NULL;
+    ESPL_TRY(check_aborted(bulk));
     begin(bulk, "registering memory", bytes);
     ESPL_TRY(settle(bulk, ncclCommRegister(bulk->comm, data, bytes, &handle)));
     bulk->registered = espl_realloc(bulk->registered, (size_t)(bulk->n_registered + 1) * sizeof *bulk->registered);
@@ -281,10 +285,9 @@ static espl_status know(espl_bulk *bulk, void *data, size_t bytes) {
     return ESPL_OK;
 }
 
-static espl_status start(espl_bulk *bulk, const char *name, void *data, size_t bytes, espl_request *request) {
+static espl_status start(espl_bulk *bulk, const char *name, size_t bytes, espl_request *request) {
     ESPL_TRY(check_aborted(bulk));
     *request = -1;
-    ESPL_TRY(know(bulk, data, bytes));
     begin(bulk, name, bytes);
     int place = free_place(bulk);
     operation *o = &bulk->operations[place];
@@ -292,7 +295,6 @@ static espl_status start(espl_bulk *bulk, const char *name, void *data, size_t b
     ESPL_TRY(make_events(o));
     ESPL_TRY(espl__cuda_follow(bulk->device, bulk->device->communication));
     ESPL__CUDA(cudaEventRecord(o->start, bulk->device->communication));
-    bulk->bytes_sent += (int64_t)(bytes / (size_t)bulk->size * (size_t)(bulk->size - 1));
     o->state = UNDER_WAY;
     *request = place;
     return ESPL_OK;
@@ -303,40 +305,88 @@ static espl_status finish_start(espl_bulk *bulk, espl_request request) {
     return ESPL_OK;
 }
 
-static ncclResult_t exchange(espl_bulk *bulk, const float *data, float *stage, size_t shard) {
+static void count_sent(espl_bulk *bulk, size_t bytes_to_each) { bulk->bytes_sent += (int64_t)bytes_to_each * (bulk->size - 1); }
+
+/* n elements at out + q * stride to every other rank q, and as many from it to in + q * stride. */
+typedef struct swap {
+    const void *out;
+    void *in;
+    size_t stride, n;
+    ncclDataType_t type;
+    size_t element;
+} swap;
+
+static ncclResult_t swap_parts(espl_bulk *bulk, const swap *s) {
     ncclResult_t error = ncclGroupStart();
     for (int i = 1; i < bulk->size && error == ncclSuccess; i++) {
-        size_t to = (size_t)((bulk->rank + i) % bulk->size), from = (size_t)((bulk->rank + bulk->size - i) % bulk->size);
-        error = ncclSend(data + to * shard, shard, ncclFloat32, (int)to, bulk->comm, bulk->device->communication);
+        const int to = (bulk->rank + i) % bulk->size, from = (bulk->rank + bulk->size - i) % bulk->size;
+        const char *out = (const char *)s->out + (size_t)to * s->stride * s->element;
+        char *in = (char *)s->in + (size_t)from * s->stride * s->element;
+        error = ncclSend(out, s->n, s->type, to, bulk->comm, bulk->device->communication);
         if (error == ncclSuccess)
-            error = ncclRecv(stage + from * shard, shard, ncclFloat32, (int)from, bulk->comm, bulk->device->communication);
+            error = ncclRecv(in, s->n, s->type, from, bulk->comm, bulk->device->communication);
     }
+    count_sent(bulk, s->n * s->element);
     ncclResult_t ended = ncclGroupEnd();
     return error == ncclSuccess ? ended : error;
 }
 
+static espl_status tree_sum(espl_bulk *bulk, float *data, float *stage, size_t shard) {
+    const swap s = {data, stage, shard, shard, ncclFloat32, sizeof *data};
+    ESPL_TRY(settle(bulk, swap_parts(bulk, &s)));
+    espl__cuda_tree_sum(data + (size_t)bulk->rank * shard, stage, (int64_t)shard, bulk->rank, bulk->size, bulk->device->communication);
+    return ESPL_OK;
+}
+
+static espl_status fast_sum(espl_bulk *bulk, float *data, size_t shard) {
+    float *own = data + (size_t)bulk->rank * shard;
+    count_sent(bulk, shard * sizeof *data);
+    return settle(bulk, ncclReduceScatter(data, own, shard, ncclFloat32, ncclSum, bulk->comm, bulk->device->communication));
+}
+
 static espl_status nccl_reduce_scatter_start(espl_bulk *bulk, float *data, float *stage, size_t n, int tree, espl_request *request) {
     const size_t shard = n / (size_t)bulk->size;
-    float *own = data + (size_t)bulk->rank * shard;
-    cudaStream_t stream = bulk->device->communication;
     *request = -1;
+    ESPL_TRY(know(bulk, data, n * sizeof *data));
     if (tree)
         ESPL_TRY(know(bulk, stage, n * sizeof *stage));
-    ESPL_TRY(start(bulk, tree ? "tree reduce-scatter" : "reduce-scatter", data, n * sizeof *data, request));
-    ncclResult_t result =
-        tree ? exchange(bulk, data, stage, shard) : ncclReduceScatter(data, own, shard, ncclFloat32, ncclSum, bulk->comm, stream);
-    ESPL_TRY(settle(bulk, result));
-    if (tree)
-        espl__cuda_tree_sum(own, stage, (int64_t)shard, bulk->rank, bulk->size, stream);
+    ESPL_TRY(start(bulk, tree ? "tree reduce-scatter" : "reduce-scatter", n * sizeof *data, request));
+    ESPL_TRY(tree ? tree_sum(bulk, data, stage, shard) : fast_sum(bulk, data, shard));
+    return finish_start(bulk, *request);
+}
+
+static espl_status exchange_piece(espl_bulk *bulk, const espl_exchange *exchange, float *data, int64_t shard, int64_t at) {
+    const int64_t piece = exchange->piece, n = shard - at < piece ? shard - at : piece;
+    espl_rank_parts parts = {exchange->outgoing, piece, n, bulk->rank, bulk->size};
+    const swap s = {exchange->outgoing, exchange->incoming, (size_t)piece, (size_t)n, ncclBfloat16, sizeof(espl_bf16)};
+    espl__cuda_round_parts_on(&parts, data + at, shard, bulk->device->communication);
+    ESPL_TRY(settle(bulk, swap_parts(bulk, &s)));
+    parts.data = exchange->incoming;
+    espl__cuda_add_parts_on(data + bulk->rank * shard + at, &parts, bulk->device->communication);
+    return ESPL_OK;
+}
+
+/* The stage is free for the next piece, and the next exchange, by the order of the stream. */
+static espl_status nccl_exchange_start(espl_bulk *bulk, const espl_exchange *exchange, float *data, size_t n, espl_request *request) {
+    const int64_t shard = (int64_t)n / bulk->size;
+    const size_t stage = (size_t)exchange->piece * (size_t)bulk->size * sizeof(espl_bf16);
+    *request = -1;
+    ESPL_TRY(know(bulk, exchange->outgoing, stage));
+    ESPL_TRY(know(bulk, exchange->incoming, stage));
+    ESPL_TRY(start(bulk, "bf16 reduce-scatter", n * sizeof(espl_bf16), request));
+    for (int64_t at = 0; at < shard; at += exchange->piece)
+        ESPL_TRY(exchange_piece(bulk, exchange, data, shard, at));
     return finish_start(bulk, *request);
 }
 
 static espl_status nccl_allgather_start(espl_bulk *bulk, void *data, size_t bytes, espl_request *request) {
     const size_t shard = bytes / (size_t)bulk->size;
     const char *own = (const char *)data + (size_t)bulk->rank * shard;
-    ESPL_TRY(start(bulk, "all-gather", data, bytes, request));
-    ncclResult_t result = ncclAllGather(own, data, shard, ncclUint8, bulk->comm, bulk->device->communication);
-    ESPL_TRY(settle(bulk, result));
+    *request = -1;
+    ESPL_TRY(know(bulk, data, bytes));
+    ESPL_TRY(start(bulk, "all-gather", bytes, request));
+    count_sent(bulk, shard);
+    ESPL_TRY(settle(bulk, ncclAllGather(own, data, shard, ncclUint8, bulk->comm, bulk->device->communication)));
     return finish_start(bulk, *request);
 }
 
@@ -360,6 +410,7 @@ const espl_bulk_calls espl__cuda_bulk = {
     .open = nccl_open,
     .joined = nccl_joined,
     .reduce_scatter_start = nccl_reduce_scatter_start,
+    .exchange_start = nccl_exchange_start,
     .allgather_start = nccl_allgather_start,
     .progress = nccl_progress,
     .wait = nccl_wait,

@@ -15,7 +15,8 @@ struct espl_reducer {
     int max_depth, depth;
     float *stage;          /* where the parts of other ranks arrive */
     int64_t stage_divisor; /* a bucket's staging starts at offset / stage_divisor */
-    int64_t micro;         /* the one under way; -1 between steps */
+    espl_exchange exchange;
+    int64_t micro; /* the one under way; -1 between steps */
     int64_t n_started;
     espl_request *requests;            /* [n_buckets] */
     bool *started;                     /* [n_buckets] */
@@ -53,9 +54,35 @@ static int deepest_stack(const espl_reducer_plan *plan) {
     return deepest;
 }
 
+/* Of a shard, at a time: whole units, at least one, and no more than the largest bucket has. */
+static int64_t exchange_piece(const espl_reducer_plan *plan) {
+    const int64_t chunk = plan->chunk > 0 ? plan->chunk : ESPL_REDUCER_CHUNK;
+    int64_t piece = chunk / plan->size / ESPL_SHARD_UNIT * ESPL_SHARD_UNIT, largest = ESPL_SHARD_UNIT;
+    for (int64_t i = 0; i < plan->n_buckets; i++)
+        if (plan->buckets[i].n / plan->size > largest)
+            largest = plan->buckets[i].n / plan->size;
+    piece = piece > ESPL_SHARD_UNIT ? piece : ESPL_SHARD_UNIT;
+    return piece < largest ? piece : largest;
+}
+
+static void take_exchange(espl_reducer *reducer, espl_arena *arena) {
+    const espl_reducer_plan *plan = &reducer->plan;
+    espl_exchange *exchange = &reducer->exchange;
+    exchange->piece = exchange_piece(plan);
+    exchange->round = plan->round_parts;
+    exchange->add = plan->add_parts;
+    const size_t bytes = (size_t)exchange->piece * (size_t)plan->size * sizeof(espl_bf16);
+    exchange->outgoing = espl_arena_take(arena, bytes);
+    exchange->incoming = espl_arena_take(arena, bytes);
+}
+
 /* A bucket's place on the stack is free once the bucket is merged, so a tree needs staging of its own only when there is no stack. */
 static void take_memory(espl_reducer *reducer, espl_arena *arena) {
     const espl_reducer_plan *plan = &reducer->plan;
+    if (plan->narrow && plan->size > 1) {
+        take_exchange(reducer, arena);
+        return;
+    }
     size_t bytes = (size_t)espl_shard_extent(plan->buckets, plan->n_buckets) * sizeof(float);
     reducer->max_depth = deepest_stack(plan);
     reducer->stage_divisor = plan->tree ? 1 : plan->size;
@@ -69,6 +96,7 @@ static void take_memory(espl_reducer *reducer, espl_arena *arena) {
 
 static espl_status check_plan(const espl_reducer_plan *plan) {
     ESPL_ASSERT(plan->n_buckets <= ESPL_MAX_REQUESTS, "%lld buckets", (long long)plan->n_buckets);
+    ESPL_ASSERT(!(plan->narrow && plan->tree), "a tree in bf16");
     ESPL_ASSERT(plan->n_local > 0, "%lld micro-batches a rank", (long long)plan->n_local);
     for (int64_t i = 0; i < plan->n_buckets; i++)
         ESPL_ASSERT(plan->buckets[i].n == espl_shard_pad(plan->buckets[i].n, plan->size) && plan->buckets[i].offset % plan->size == 0,
@@ -128,6 +156,9 @@ espl_status espl_reducer_start(espl_reducer *reducer, int64_t b) {
         reducer->waited_before = espl_comm_wait_seconds(reducer->comm);
     }
     reducer->started[b] = true;
+    if (reducer->plan.narrow)
+        return espl_comm_exchange_start(reducer->comm, &reducer->exchange, reducer->gradients + bucket->offset, (size_t)bucket->n,
+                                        &reducer->requests[b]);
     float *stage = reducer->stage != NULL ? reducer->stage + bucket->offset / reducer->stage_divisor : NULL;
     return espl_comm_reduce_scatter_start(reducer->comm, reducer->gradients + bucket->offset, stage, (size_t)bucket->n, reducer->plan.tree,
                                           &reducer->requests[b]);

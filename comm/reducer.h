@@ -12,7 +12,9 @@
  * mid) + [mid, b), mid = a + (b - a) / 2. size is a power of two, so a rank's micro-batches are exactly one node, and the bits of the
  * result are the same for every such size. Finished left siblings wait on a stack of at most ceil(log2(n_local)) copies of the gradients;
  * the merges of the last micro-batch happen bucket by bucket, so they overlap, too. They are kernels alone, so a device can record them
- * with the tape and start the sums afterwards. One rank sends nothing and (fast) copies nothing.
+ * with the tape and start the sums afterwards. narrow: as fast, but what travels is bf16: each rank's sum over its micro-batches is rounded
+ * once for each other rank's shard, and the owner of the shard adds in fp32; sums that are handed out (replicated) travel in fp32. One rank
+ * sends nothing, rounds nothing and (fast) copies nothing.
  * Memory is planned: make runs once with a measuring arena, without a comm. */
 #ifndef ESPL_COMM_REDUCER_H
 #define ESPL_COMM_REDUCER_H
@@ -29,11 +31,18 @@ typedef struct espl_reducer_plan {
     int rank, size;
     int64_t n_local; /* micro-batches of a step on this rank */
     bool tree;
+    bool narrow;     /* what travels is bf16; not of a tree */
+    int64_t chunk;   /* narrow: elements, of all shards together, that are under way at a time; 0: ESPL_REDUCER_CHUNK */
     bool replicated; /* every rank gets the whole sum, not its shard alone */
-    /* Kernels, handed in because comm knows none: to += from, to = from. */
+    /* Kernels, handed in because comm knows none: to += from, to = from, and those of espl_exchange. */
     void (*add)(float *to, const float *from, int64_t n);
     void (*copy)(void *to, const void *from, size_t bytes);
+    espl_parts_round *round_parts;
+    espl_parts_add *add_parts;
 } espl_reducer_plan;
+
+/* A stage of 64 MiB at most: messages between 2 .. 64 ranks are of 16 MiB .. 512 KiB, and a bucket of 200 M elements goes in 13 pieces. */
+enum { ESPL_REDUCER_CHUNK = 1 << 24 };
 
 typedef struct espl_reducer espl_reducer;
 

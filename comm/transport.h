@@ -16,6 +16,7 @@ typedef struct espl__transport {
     espl_status (*send)(espl_comm *comm, const void *data, size_t bytes, int to, int tag);
     espl_status (*recv)(espl_comm *comm, void *data, size_t bytes, int from, int tag);
     espl_status (*reduce_scatter_start)(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request);
+    espl_status (*exchange_start)(espl_comm *comm, const espl_exchange *exchange, float *data, size_t n, espl_request *request);
     espl_status (*allgather_start)(espl_comm *comm, void *data, size_t bytes, espl_request *request);
     espl_status (*progress)(espl_comm *comm);
     espl_status (*wait)(espl_comm *comm, espl_request request);
@@ -26,7 +27,7 @@ struct espl_comm {
     espl_ranks ranks;
     void *state; /* the transport's own */
     double wait_seconds, busy_seconds;
-    int64_t bytes_sent;
+    int64_t bytes_sent;       /* in bulk operations; counted by the transport */
     espl__watchdog *watchdog; /* NULL: not watched */
     const espl_bulk_calls *bulk_calls;
     _Atomic(espl_bulk *) bulk; /* NULL: bulk operations are the transport's; the watchdog reads it */

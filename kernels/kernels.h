@@ -81,6 +81,7 @@
 #include "kernels/rules.h"
 #include "src/core/dtype.h"
 #include "src/core/exact_sum.h"
+#include "src/core/rank_parts.h"
 #include "src/core/rng.h"
 
 #include <stdbool.h>
@@ -219,6 +220,8 @@ typedef struct espl_kernels {
     /* Adds n floats, each by itself, to the exact sum. `sum` lies where tensors lie, here and in sum_squares. */
     void (*sum)(const float *x, int64_t n, espl_exact *sum);
     void (*add)(float *to, const float *from, int64_t n); /* to += from */
+    espl_parts_round *round_parts;
+    espl_parts_add *add_parts;
     void (*zero)(void *to, size_t bytes);
     void (*copy)(void *to, const void *from, size_t bytes);
 } espl_kernels;

@@ -36,6 +36,8 @@ const espl_kernels CPU(table) = {
     .sum_squares = CPU(sum_squares),
     .sum = CPU(sum),
     .add = CPU(add),
+    .round_parts = CPU(round_parts),
+    .add_parts = CPU(add_parts),
     .zero = CPU(zero),
     .copy = CPU(copy),
 };

@@ -17,6 +17,8 @@
 /* Local. As espl_kernels in kernels.h. */
 void CPU(sum_squares)(const float *x, int64_t n, espl_exact *sum);
 void CPU(add)(float *to, const float *from, int64_t n);
+espl_parts_round CPU(round_parts);
+espl_parts_add CPU(add_parts);
 void CPU(zero)(void *to, size_t bytes);
 void CPU(copy)(void *to, const void *from, size_t bytes);
 void CPU(sum)(const float *x, int64_t n, espl_exact *sum);

@@ -226,6 +226,33 @@ void CPU(add)(float *to, const float *from, int64_t n) {
             to[i] += from[i];
 }
 
+void CPU(round_parts)(const espl_rank_parts *to, const float *from, int64_t from_stride) {
+#pragma omp parallel for collapse(2)
+    for (int r = 0; r < to->size; r++)
+        for (int64_t c = 0; c < to->n; c += CPU_CHUNK)
+            if (r != to->rank)
+                for (int64_t i = c; i < min64(c + CPU_CHUNK, to->n); i++)
+                    to->data[r * to->stride + i] = espl_bf16_from_float(from[r * from_stride + i]);
+}
+
+static void add_parts_stretch(float *restrict own, const espl_rank_parts *from, int64_t at, int64_t n) {
+    float sum[CPU_STRETCH];
+    for (int r = 0; r < from->size; r++) {
+        const espl_bf16 *part = from->data + r * from->stride + at;
+        for (int64_t i = 0; i < n; i++) {
+            float value = r == from->rank ? own[at + i] : espl_bf16_to_float(part[i]);
+            sum[i] = r == 0 ? value : sum[i] + value;
+        }
+    }
+    memcpy(own + at, sum, (size_t)n * sizeof *own);
+}
+
+void CPU(add_parts)(float *own, const espl_rank_parts *from) {
+#pragma omp parallel for
+    for (int64_t at = 0; at < from->n; at += CPU_STRETCH)
+        add_parts_stretch(own, from, at, min64(CPU_STRETCH, from->n - at));
+}
+
 void CPU(zero)(void *to, size_t bytes) {
 #pragma omp parallel for
     for (size_t at = 0; at < bytes; at += 1 << 18)

@@ -16,6 +16,8 @@ const espl_kernels espl__cuda_fp32 = {
     .sum_squares = espl__cuda_sum_squares,
     .sum = espl__cuda_sum,
     .add = espl__cuda_add,
+    .round_parts = espl__cuda_round_parts,
+    .add_parts = espl__cuda_add_parts,
     .zero = espl__cuda_zero,
     .copy = espl__cuda_copy,
 };
@@ -36,6 +38,8 @@ const espl_kernels espl__cuda_bf16 = {
     .sum_squares = espl__cuda_sum_squares,
     .sum = espl__cuda_sum,
     .add = espl__cuda_add,
+    .round_parts = espl__cuda_round_parts,
+    .add_parts = espl__cuda_add_parts,
     .zero = espl__cuda_zero,
     .copy = espl__cuda_copy,
 };

@@ -23,6 +23,8 @@ extern "C" {
 void espl__cuda_sum_squares(const float *x, int64_t n, espl_exact *sum);
 void espl__cuda_sum(const float *x, int64_t n, espl_exact *sum);
 void espl__cuda_add(float *to, const float *from, int64_t n);
+espl_parts_round espl__cuda_round_parts;
+espl_parts_add espl__cuda_add_parts;
 void espl__cuda_zero(void *to, size_t bytes);
 void espl__cuda_copy(void *to, const void *from, size_t bytes);
 

@@ -38,6 +38,8 @@ size_t REF(work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threa
 void REF(sum_squares)(const float *x, int64_t n, espl_exact *sum);
 void REF(sum)(const float *x, int64_t n, espl_exact *sum);
 void REF(add)(float *to, const float *from, int64_t n);
+espl_parts_round REF(round_parts);
+espl_parts_add REF(add_parts);
 
 /* Local. f(x) of an ESPL_ACT_* kind, and f'(x). */
 real REF(act)(int32_t kind, real x);

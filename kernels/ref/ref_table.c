@@ -28,6 +28,8 @@ const espl_kernels REF(table) = {
     .sum_squares = REF(sum_squares),
     .sum = REF(sum),
     .add = REF(add),
+    .round_parts = REF(round_parts),
+    .add_parts = REF(add_parts),
     .zero = zero,
     .copy = copy,
 };

@@ -122,3 +122,20 @@ void REF(add)(float *to, const float *from, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         to[i] += from[i];
 }
+
+void REF(round_parts)(const espl_rank_parts *to, const float *from, int64_t from_stride) {
+    for (int r = 0; r < to->size; r++)
+        for (int64_t i = 0; i < to->n && r != to->rank; i++)
+            to->data[r * to->stride + i] = espl_bf16_from_float(from[r * from_stride + i]);
+}
+
+void REF(add_parts)(float *own, const espl_rank_parts *from) {
+    for (int64_t i = 0; i < from->n; i++) {
+        float sum = 0;
+        for (int r = 0; r < from->size; r++) {
+            float part = r == from->rank ? own[i] : espl_bf16_to_float(from->data[r * from->stride + i]);
+            sum = r == 0 ? part : sum + part;
+        }
+        own[i] = sum;
+    }
+}

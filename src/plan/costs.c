@@ -38,7 +38,7 @@ double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount) 
     return flops;
 }
 
-double espl_costs_wire_bytes(const espl_model *model, int ranks, int weight_bytes) {
+double espl_costs_wire_bytes(const espl_model *model, int ranks, size_t part_bytes, size_t back_bytes) {
     double flat = (double)espl_model_flat_size(model, ranks);
-    return flat * (ranks - 1) / ranks * (4.0 + weight_bytes);
+    return flat * (ranks - 1) / ranks * (double)(part_bytes + back_bytes);
 }

@@ -35,6 +35,10 @@ static espl_status check_best(const espl_config *config) {
 espl_status espl_blueprint_check(const espl_config *config) {
     if (config->optim_master == ESPL_MASTER_NONE && config->run_dtype != ESPL_RUN_BF16)
         ESPL_FAIL(ESPL_ERR_USAGE, "optim.master is none, but run.dtype is fp32, whose weights are their own masters; set run.dtype: bf16");
+    if (config->run_reduction == ESPL_REDUCTION_TREE && config->run_reduction_dtype == ESPL_REDUCTION_BF16)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "run.reduction_dtype is bf16, but run.reduction is tree, which gives the same bits on any number of ranks: what one rank "
+                  "sums in fp32 several would round; set run.reduction: fast, or run.reduction_dtype: fp32");
     ESPL_TRY(espl_asked_check(config));
     return check_best(config);
 }
@@ -85,6 +89,7 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .micro_batch_tokens = config->train_micro_batch_tokens,
                           .micro_batches = config->train_micro_batches,
                           .tree = config->run_reduction == ESPL_REDUCTION_TREE,
+                          .narrow = config->run_reduction_dtype == ESPL_REDUCTION_BF16,
                           .rule = espl_optimizer_rule(config),
                           .master = kernels->real != ESPL_F32 && config->optim_master == ESPL_MASTER_FP32};
     espl_streams_capacity(model, &b->room, b->capacity);
@@ -128,9 +133,12 @@ static espl_status take_reducer(const espl_blueprint *b, espl_comm *comm, espl_m
                               .size = b->owner.ranks,
                               .n_local = count,
                               .tree = b->tree,
+                              .narrow = b->narrow,
                               .replicated = b->owner.replicated,
                               .add = b->kernels->add,
-                              .copy = b->kernels->copy};
+                              .copy = b->kernels->copy,
+                              .round_parts = b->kernels->round_parts,
+                              .add_parts = b->kernels->add_parts};
     return espl_reducer_make(&plan, comm, m->gradients, &m->arenas[ESPL_ARENA_GRAD], &m->reducer);
 }
 

@@ -40,7 +40,7 @@ typedef struct espl_blueprint {
     int threads;
     espl_room room;                            /* of a micro-batch */
     int64_t micro_batch_tokens, micro_batches; /* of the step over all ranks */
-    bool tree;
+    bool tree, narrow;                         /* of the reducer */
     espl_rule rule;
     bool master; /* fp32 master weights */
     espl_tape train, eval;

@@ -30,7 +30,7 @@ typedef struct facts {
 } facts;
 
 static const char *const arena_help[ESPL_N_ARENAS] = {"compute weights",
-                                                      "gradients in fp32, partial sums",
+                                                      "gradients in fp32, partial sums, stages of sums over ranks",
                                                       "what the optimizer keeps, master weights (optim.master)",
                                                       "activations and their gradients, shared by lifetime",
                                                       "scratch of kernels, sums",
@@ -65,6 +65,10 @@ static espl_status measure_memory(facts *f) {
     return ESPL_OK;
 }
 
+/* In what gradients travel to their owners, and what comes back. */
+static espl_dtype dtype_there(const facts *f) { return f->blueprint.narrow ? ESPL_BF16 : ESPL_F32; }
+static espl_dtype dtype_back(const facts *f) { return f->blueprint.owner.replicated ? ESPL_F32 : f->kernels->real; }
+
 static void estimate_step(facts *f) {
     espl_amount amount = espl_costs_amount(f->model, f->blueprint.capacity, (double)f->length);
     double flops = espl_costs_train_flops(&f->blueprint.train, &amount);
@@ -72,7 +76,7 @@ static void estimate_step(facts *f) {
     f->most_local = (f->blueprint.micro_batches + ranks - 1) / ranks;
     f->flops = flops * (double)f->blueprint.micro_batches;
     f->rank_flops = flops * (double)f->most_local;
-    f->wire = espl_costs_wire_bytes(f->model, f->request->ranks, (int)espl_dtype_size(f->kernels->real));
+    f->wire = espl_costs_wire_bytes(f->model, f->request->ranks, espl_dtype_size(dtype_there(f)), espl_dtype_size(dtype_back(f)));
     f->compute_seconds = f->peak > 0.0 ? f->rank_flops / f->peak : 0.0;
     f->wire_seconds = f->request->bandwidth > 0.0 ? f->wire / f->request->bandwidth : 0.0;
 }
@@ -170,8 +174,8 @@ static void print_work(const facts *f, FILE *out) {
             (long long)f->blueprint.micro_batches * (long long)f->blueprint.micro_batch_tokens, (long long)f->blueprint.micro_batches,
             (long long)f->blueprint.micro_batch_tokens, (long long)f->most_local);
     fprintf(out, "  flops                  %.4g of all ranks, %.4g of one (recomputation not counted)\n", f->flops, f->rank_flops);
-    fprintf(out, "  sent by a rank         %.1f MiB (gradients in fp32, weights in %s)\n", f->wire / 1048576.0,
-            espl_dtype_name(f->kernels->real));
+    fprintf(out, "  sent by a rank         %.1f MiB (gradients in %s, %s in %s)\n", f->wire / 1048576.0, espl_dtype_name(dtype_there(f)),
+            f->blueprint.owner.replicated ? "their sums" : "weights", espl_dtype_name(dtype_back(f)));
     if (f->peak > 0.0)
         fprintf(out, "  at %.4g GFLOP/s a rank  %.3g s if every product ran at the %s matrix peak\n", f->peak * 1e-9, f->compute_seconds,
                 f->request->peak > 0.0 ? "given" : "measured");

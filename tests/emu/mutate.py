@@ -47,6 +47,7 @@ TESTS = {
     "device_batch.c": ["test_device_emu"],
     "device_fetch.c": ["test_device_emu"],
     "nccl.c": ["test_bulk_emu"],
+    "parts.cu": ["test_update_emu"],
     "step.c": ["snapshots_under_way"],
 }
 RANKS = {"test_bulk_emu": "2"}
@@ -152,6 +153,11 @@ MUTATIONS = [
     ("nccl.c", "memory is not registered", "fast",
      ("bulk->registered[i].data == (char *)data && bulk->registered[i].bytes == bytes", "true"), False),
     ("nccl.c", "what is received of a tree is not registered", "fast", ("ESPL_TRY(know(bulk, stage, n * sizeof *stage));", ";"), QUICK),
+    ("nccl.c", "what is received as bf16 is not registered", "fast", ("ESPL_TRY(know(bulk, exchange->incoming, stage));", ";"), False),
+    ("nccl.c", "every piece is added to the first", "fast", ("data + bulk->rank * shard + at, &parts", "data + bulk->rank * shard, &parts"), False),
+    ("parts.cu", "parts of the next shard", "fast", ("load_floats(from + rank * from_stride + i, x);", "load_floats(from + (to.size - 1 - rank) * from_stride + i, x);"), False),
+    ("parts.cu", "our own part is read from the stage", "fast", ("if (rank == from.rank)", "if (false)"), QUICK),
+    ("parts.cu", "one eight too many", "race", ("if (i >= from.n)", "if (i > from.n)"), False),
     ("nccl.c", "memory stays registered", "fast", ("ncclCommDeregister(bulk->comm, bulk->registered[i].handle);", ";"), QUICK),
     ("nccl.c", "compute does not wait for a sum", "fast", ("ESPL__CUDA(cudaStreamWaitEvent(bulk->device->compute, o->done, 0));", ""), False),
     ("nccl.c", "a sum does not wait for compute", "fast", ("ESPL_TRY(espl__cuda_follow(bulk->device, bulk->device->communication));", ""), False),

@@ -12,12 +12,13 @@
 
 #include "tests/unit/emu_device.h"
 
-enum { N_SIZES = 4 };
+enum { N_SIZES = 4, PIECE = 9000 /* elements of a shard that are exchanged at a time */ };
 static const size_t per_rank[N_SIZES] = {1, 256, 1003, 70004}; /* elements; odd ones are not added by fours */
 
 static espl_comm *comm;
 static const espl_ranks *ranks;
-static float *expected[N_SIZES]; /* own shards of trees, as MPI adds them */
+static float *expected[N_SIZES];  /* own shards of trees, as MPI adds them */
+static float *exchanged[N_SIZES]; /* and of sums that travel as bf16, by MPI and the reference's kernels */
 
 static size_t total(int size) { return per_rank[size] * (size_t)ranks->size; }
 
@@ -30,15 +31,46 @@ static float *make_values(int size) {
     return values;
 }
 
+static espl_exchange exchange_in(void *outgoing, void *incoming) {
+    const espl_kernels *ref = espl_kernels_ref(ESPL_F32);
+    return (espl_exchange){outgoing, incoming, PIECE, ref->round_parts, ref->add_parts};
+}
+
+static size_t stage_bytes(void) { return (size_t)PIECE * (size_t)ranks->size * sizeof(espl_bf16); }
+
+static float *own_shard(const float *values, int s) {
+    float *own = malloc(per_rank[s] * sizeof *own);
+    memcpy(own, values + (size_t)ranks->rank * per_rank[s], per_rank[s] * sizeof *own);
+    return own;
+}
+
+/* All under way at once, in one stage. */
+static void exchange_by_mpi(void) {
+    espl_exchange exchange = exchange_in(malloc(stage_bytes()), malloc(stage_bytes()));
+    float *values[N_SIZES];
+    espl_request request[N_SIZES];
+    for (int s = 0; s < N_SIZES; s++) {
+        values[s] = make_values(s);
+        assert_ok(espl_comm_exchange_start(comm, &exchange, values[s], total(s), &request[s]));
+    }
+    for (int s = N_SIZES - 1; s >= 0; s--) {
+        assert_ok(espl_comm_wait(comm, request[s]));
+        exchanged[s] = own_shard(values[s], s);
+        free(values[s]);
+    }
+    free(exchange.outgoing);
+    free(exchange.incoming);
+}
+
 /* Before the device brings its own operations. */
 static void add_by_mpi(void) {
+    exchange_by_mpi();
     for (int s = 0; s < N_SIZES; s++) {
         float *values = make_values(s), *stage = malloc(total(s) * sizeof *stage);
         espl_request request;
         assert_ok(espl_comm_reduce_scatter_start(comm, values, stage, total(s), 1, &request));
         assert_ok(espl_comm_wait(comm, request));
-        expected[s] = malloc(per_rank[s] * sizeof(float));
-        memcpy(expected[s], values + (size_t)ranks->rank * per_rank[s], per_rank[s] * sizeof(float));
+        expected[s] = own_shard(values, s);
         free(values);
         free(stage);
     }
@@ -100,6 +132,34 @@ static void trees_have_the_bits_of_mpi(void **state) {
         assert_memory_equal(own, expected[s], per_rank[s] * sizeof *own);
         free(own);
     }
+}
+
+/* All under way at once; the largest in eight pieces, the last of which is not added by eights. What travels is half. */
+static void exchanges_have_the_bits_of_mpi(void **state) {
+    (void)state;
+    const espl_exchange exchange = exchange_in(take(stage_bytes()), take(stage_bytes()));
+    float *data[N_SIZES];
+    espl_request request[N_SIZES];
+    int64_t sent = espl_comm_bytes_sent(comm), elements = 0;
+    bool differs = false;
+    for (int s = 0; s < N_SIZES; s++) {
+        float *values = make_values(s);
+        data[s] = to_device(values, total(s));
+        assert_ok(espl_comm_exchange_start(comm, &exchange, data[s], total(s), &request[s]));
+        assert_ok(espl_comm_progress(comm));
+        elements += (int64_t)per_rank[s];
+        free(values);
+    }
+    for (int s = 0; s < N_SIZES; s++) {
+        float *own = malloc(per_rank[s] * sizeof *own);
+        assert_ok(espl_comm_wait(comm, request[s]));
+        assert_ok(calls->read(device, own, data[s] + (size_t)ranks->rank * per_rank[s], per_rank[s] * sizeof *own));
+        assert_memory_equal(own, exchanged[s], per_rank[s] * sizeof *own);
+        differs |= memcmp(own, expected[s], per_rank[s] * sizeof *own) != 0;
+        free(own);
+    }
+    assert_true(differs == (ranks->size > 1)); /* control: sums of fp32 have other bits */
+    assert_int_equal(espl_comm_bytes_sent(comm) - sent, elements * 2 * (ranks->size - 1));
 }
 
 /* Integers: the sum is exact in any order. */
@@ -320,8 +380,10 @@ static void an_error_on_the_way_is_told(void **state) {
 
 static int run_all(void) {
     const struct CMUnitTest tests[] = {
-        WITH_BULK(trees_have_the_bits_of_mpi), WITH_BULK(fast_sums_are_right),    WITH_BULK(gathers_spread_bytes),
-        WITH_BULK(a_mark_holds_once),          WITH_BULK(gathers_begin_at_marks), WITH_BULK(time_and_bytes_are_counted),
+        WITH_BULK(trees_have_the_bits_of_mpi),     WITH_BULK(fast_sums_are_right),
+        WITH_BULK(gathers_spread_bytes),           WITH_BULK(a_mark_holds_once),
+        WITH_BULK(gathers_begin_at_marks),         WITH_BULK(time_and_bytes_are_counted),
+        WITH_BULK(exchanges_have_the_bits_of_mpi),
     };
     const struct CMUnitTest failures[] = {
         ON_DEVICE(a_rank_that_never_comes_is_told),
@@ -346,7 +408,9 @@ int main(void) {
     add_by_mpi();
     int failed = run_all();
     espl_comm_close(&comm);
-    for (int s = 0; s < N_SIZES; s++)
+    for (int s = 0; s < N_SIZES; s++) {
         free(expected[s]);
+        free(exchanged[s]);
+    }
     return failed;
 }

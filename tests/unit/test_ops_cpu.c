@@ -295,6 +295,41 @@ static void rules_are_the_reference(void **state) {
     free(grad);
 }
 
+enum { SOME = 5003 };
+
+/* What another rank's place holds is not touched, and so is the same on both sides. */
+static void check_parts(const espl_kernels *kernels, int rank, int size) {
+    const espl_kernels *ref = espl_kernels_ref(ESPL_F32);
+    const int64_t stride = SOME + 5, all = size * stride;
+    float *x = numbers(9, all), *own = numbers(10, SOME), *own_ref = numbers(10, SOME);
+    espl_bf16 *stage = calloc((size_t)all, sizeof *stage), *stage_ref = calloc((size_t)all, sizeof *stage);
+    const espl_rank_parts parts = {.data = stage, .stride = stride, .n = SOME, .rank = rank, .size = size};
+    espl_rank_parts parts_ref = parts;
+    parts_ref.data = stage_ref;
+    x[stride + 3] = INFINITY;
+    x[stride + 5] = NAN;
+    x[stride + 7] = 0x1p-140f;
+    kernels->round_parts(&parts, x, stride);
+    ref->round_parts(&parts_ref, x, stride);
+    assert_memory_equal(stage, stage_ref, (size_t)all * sizeof *stage);
+    kernels->add_parts(own, &parts);
+    ref->add_parts(own_ref, &parts_ref);
+    assert_memory_equal(own, own_ref, SOME * sizeof *own);
+    free(x), free(own), free(own_ref), free(stage), free(stage_ref);
+}
+
+static void parts_have_the_bits_of_the_reference(void **state) {
+    (void)state;
+    for (int i = 0; i < 2 * N_SETS; i++) {
+        const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i / 2], i % 2 ? ESPL_BF16 : ESPL_F32);
+        if (!kernels)
+            continue;
+        for (int rank = 0; rank < 3; rank++)
+            check_parts(kernels, rank, 3);
+        check_parts(kernels, 1, 2);
+    }
+}
+
 static void adds_and_zeroes(void **state) {
     (void)state;
     const espl_kernels *kernels = espl_kernels_cpu(ESPL_F32);
@@ -332,6 +367,7 @@ int main(void) {
         cmocka_unit_test(what_is_asked_for_changes_no_bits),
         cmocka_unit_test(planted_error_is_found),
         cmocka_unit_test(squares_have_the_bits_of_the_reference),
+        cmocka_unit_test(parts_have_the_bits_of_the_reference),
         cmocka_unit_test(rules_are_the_reference),
         cmocka_unit_test(adds_and_zeroes),
         cmocka_unit_test(describes_itself),

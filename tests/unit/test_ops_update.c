@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-/* AdamW, sums of squares and additions of the reference; stochastic rounding, and what it is for on the CPU. */
+/* AdamW, sums of squares, additions and parts of sums over ranks of the reference; stochastic rounding, and what it is for on the CPU. */
 
 enum { N = 1000, STEPS = 20 };
 
@@ -253,6 +253,51 @@ static void add_adds_and_zero_clears(void **state) {
     assert_true(to[0] == 0 && to[N - 2] == 0 && to[N - 1] != 0);
 }
 
+enum { PARTS = 3, PLACE = 1000, HELD = 777 }; /* ranks, elements between their parts, and of each */
+
+/* No bf16 is nearer to x, and of two that are as near it is the even one. */
+static bool is_nearest(espl_bf16 rounded, float x) {
+    double off = fabs((double)espl_bf16_to_float(rounded) - x);
+    double below = fabs((double)espl_bf16_to_float((espl_bf16)(rounded - 1)) - x),
+           above = fabs((double)espl_bf16_to_float((espl_bf16)(rounded + 1)) - x);
+    return off <= below && off <= above && ((off < below && off < above) || rounded % 2 == 0);
+}
+
+static void parts_are_rounded_for_others(void **state) {
+    (void)state;
+    static float from[PARTS * (HELD + 5)];
+    static espl_bf16 stage[PARTS * PLACE];
+    const espl_rank_parts to = {.data = stage, .stride = PLACE, .n = HELD, .rank = 1, .size = PARTS};
+    for (int i = 0; i < PARTS * (HELD + 5); i++)
+        from[i] = i % 3 ? (float)normal(30, i) : 1 + (float)(2 * i + 1) * 0x1p-8f; /* of which many lie midway */
+    espl_kernels_ref(ESPL_F32)->round_parts(&to, from, HELD + 5);
+    for (int r = 0; r < PARTS; r++)
+        for (int i = 0; i < PLACE; i++) {
+            bool filled = r != 1 && i < HELD;
+            assert_true(filled ? is_nearest(stage[r * PLACE + i], from[r * (HELD + 5) + i]) : stage[r * PLACE + i] == 0);
+            assert_true(!filled || !is_nearest((espl_bf16)(stage[r * PLACE + i] + 1), from[r * (HELD + 5) + i])); /* control */
+        }
+}
+
+static void parts_are_added_in_order(void **state) {
+    (void)state;
+    static espl_bf16 stage[PARTS * PLACE];
+    static float own[PLACE];
+    int other_order = 0;
+    for (int i = 0; i < PARTS * PLACE; i++)
+        stage[i] = espl_bf16_from_float((float)normal(31, i));
+    for (int i = 0; i < PLACE; i++)
+        own[i] = (float)normal(32, i);
+    const espl_rank_parts from = {.data = stage, .stride = PLACE, .n = HELD, .rank = 1, .size = PARTS};
+    espl_kernels_ref(ESPL_F32)->add_parts(own, &from);
+    for (int i = 0; i < PLACE; i++) {
+        float a = espl_bf16_to_float(stage[i]), b = (float)normal(32, i), c = espl_bf16_to_float(stage[2 * PLACE + i]);
+        assert_true(own[i] == (i < HELD ? (a + b) + c : b));
+        other_order += i < HELD && own[i] != a + (b + c);
+    }
+    assert_true(other_order > 0); /* control */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adamw_follows_the_formula),
@@ -260,6 +305,8 @@ int main(void) {
         cmocka_unit_test(sum_squares_has_no_cuts),
         cmocka_unit_test(sum_squares_counts_what_is_not_finite),
         cmocka_unit_test(add_adds_and_zero_clears),
+        cmocka_unit_test(parts_are_rounded_for_others),
+        cmocka_unit_test(parts_are_added_in_order),
         cmocka_unit_test(stochastic_rounding_is_fair),
         cmocka_unit_test(stochastic_rounding_keeps_what_needs_none),
         cmocka_unit_test(small_updates_count_without_masters),

@@ -1,4 +1,4 @@
-// test: libs=comm,core ranks=1+2+3+4+8 tier=short timeout=60
+// test: libs=kernels,comm,core ranks=1+2+3+4+8 tier=short timeout=60
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,13 +6,13 @@
 #include <cmocka.h>
 
 #include "comm/reducer.h"
-#include "src/core/rng.h"
+#include "kernels/kernels.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_BUCKETS = 5 };
+enum { N_BUCKETS = 5, LOCAL = 3 /* micro-batches of a rank, where nothing else is said */ };
 
 static espl_comm *comm;
 static const espl_ranks *ranks;
@@ -49,16 +49,22 @@ typedef struct run {
     float *gradients;
 } run;
 
-static espl_status make_run(run *r, int64_t n_local, bool tree, bool replicated) {
+typedef enum way { FAST, TREE, NARROW } way;
+
+static espl_status make_run(run *r, int64_t n_local, way way, bool replicated) {
     espl_reducer_plan plan = {.buckets = buckets,
                               .n_buckets = N_BUCKETS,
                               .rank = ranks->rank,
                               .size = ranks->size,
                               .n_local = n_local,
-                              .tree = tree,
+                              .tree = way == TREE,
+                              .narrow = way == NARROW,
+                              .chunk = 5 * ESPL_SHARD_UNIT * ranks->size, /* on 2, 3, 4 ranks a bucket goes in pieces, the last one smaller */
                               .replicated = replicated,
                               .add = add,
-                              .copy = copy};
+                              .copy = copy,
+                              .round_parts = espl_kernels_ref(ESPL_F32)->round_parts,
+                              .add_parts = espl_kernels_ref(ESPL_F32)->add_parts};
     espl_arena measure = espl_arena_measure("stage");
     *r = (run){.gradients = malloc((size_t)extent * sizeof(float))};
     ESPL_TRY(espl_reducer_make(&plan, NULL, NULL, &measure, &r->reducer));
@@ -119,7 +125,7 @@ static void tree_has_the_same_bits_on_any_ranks(void **state) {
             continue;
         run r;
         int64_t n_local = globals[k] / ranks->size, differ = 0;
-        assert_int_equal(make_run(&r, n_local, true, false), ESPL_OK);
+        assert_int_equal(make_run(&r, n_local, TREE, false), ESPL_OK);
         for (int repeat = 0; repeat < 2; repeat++) {
             step(&r, n_local);
             for (int b = 0; b < N_BUCKETS; b++) {
@@ -138,7 +144,7 @@ static void replicated_gradients_are_whole(void **state) {
     run r;
     if (!power_of_two(ranks->size))
         return;
-    assert_int_equal(make_run(&r, 3, true, true), ESPL_OK);
+    assert_int_equal(make_run(&r, 3, TREE, true), ESPL_OK);
     step(&r, 3);
     check_bits(&r, 0, extent, 3 * ranks->size);
     free_run(&r);
@@ -146,10 +152,9 @@ static void replicated_gradients_are_whole(void **state) {
 
 static void fast_is_close_and_repeats(void **state) {
     (void)state;
-    enum { LOCAL = 3 };
     run r;
     float *first = malloc((size_t)extent * sizeof *first);
-    assert_int_equal(make_run(&r, LOCAL, false, true), ESPL_OK);
+    assert_int_equal(make_run(&r, LOCAL, FAST, true), ESPL_OK);
     step(&r, LOCAL);
     memcpy(first, r.gradients, (size_t)extent * sizeof *first);
     for (int64_t e = 0; e < extent; e++) {
@@ -168,6 +173,115 @@ static void fast_is_close_and_repeats(void **state) {
     assert_true(hidden >= 0 && waited >= 0 && (ranks->size > 1 || hidden + waited < 1e-3));
     free_run(&r);
     free(first);
+}
+
+/* ---- What travels is bf16. */
+
+/* A rank's sum over its micro-batches, as backward adds them up. */
+static float local_sum(int rank, int64_t element) {
+    float sum = leaf((int64_t)rank * LOCAL, element);
+    for (int64_t i = 1; i < LOCAL; i++)
+        sum = leaf((int64_t)rank * LOCAL + i, element) + sum;
+    return sum;
+}
+
+typedef espl_bf16 round_fn(float x);
+static espl_bf16 towards_zero(float x) { return espl_bf16_from_float_noisy(x, 0); }
+
+/* The definition: parts of others rounded, that of the owner not, added in fp32 in the order of the ranks. */
+static float narrow_sum(int owner, int64_t element, round_fn *round) {
+    float sum = 0;
+    for (int q = 0; q < ranks->size; q++) {
+        float part = local_sum(q, element);
+        part = q == owner ? part : espl_bf16_to_float(round(part));
+        sum = q == 0 ? part : sum + part;
+    }
+    return sum;
+}
+
+static float fp32_sum(int owner, int64_t element) {
+    float sum = local_sum(0, element);
+    (void)owner;
+    for (int q = 1; q < ranks->size; q++)
+        sum += local_sum(q, element);
+    return sum;
+}
+
+/* Checks the shard that `owner` has of each bucket; counts where sums in fp32, and of parts rounded otherwise, would have other bits. */
+static void check_narrow(const run *r, int owner, int64_t differ[2]) {
+    for (int b = 0; b < N_BUCKETS; b++) {
+        int64_t begin, end;
+        espl_shard_range(&buckets[b], owner, ranks->size, &begin, &end);
+        for (int64_t e = begin; e < end; e++) {
+            float expected = narrow_sum(owner, e, espl_bf16_from_float);
+            assert_memory_equal(&r->gradients[e], &expected, sizeof expected);
+            differ[0] += fp32_sum(owner, e) != expected;
+            differ[1] += narrow_sum(owner, e, towards_zero) != expected;
+        }
+    }
+}
+
+/* Bytes that a rank sends in a step; every bucket's, of which it keeps a shard. */
+static int64_t step_bytes(run *r) {
+    int64_t before = espl_comm_bytes_sent(comm);
+    step(r, LOCAL);
+    return espl_comm_bytes_sent(comm) - before;
+}
+
+/* Twice, so that sharded and replicated, and each step with the next, have the same bits. */
+static void narrow_has_the_bits_of_its_definition(void **state) {
+    (void)state;
+    for (int replicated = 0; replicated < 2; replicated++) {
+        run r;
+        int64_t differ[2] = {0};
+        assert_int_equal(make_run(&r, LOCAL, NARROW, replicated), ESPL_OK);
+        for (int repeat = 0; repeat < 2; repeat++) {
+            step(&r, LOCAL);
+            for (int q = 0; q < ranks->size; q++)
+                if (replicated || q == ranks->rank)
+                    check_narrow(&r, q, differ);
+        }
+        assert_true(ranks->size > 1 ? differ[0] > 0 && differ[1] > 0 : differ[0] == 0 && differ[1] == 0); /* one rank rounds nothing */
+        free_run(&r);
+    }
+}
+
+/* Of the sums alone it is half; sums that are handed out are fp32 either way. */
+static void narrow_sends_half(void **state) {
+    (void)state;
+    for (int replicated = 0; replicated < 2; replicated++) {
+        run fast, narrow;
+        const int64_t elements = extent / ranks->size * (ranks->size - 1);
+        assert_int_equal(make_run(&fast, LOCAL, FAST, replicated), ESPL_OK);
+        assert_int_equal(make_run(&narrow, LOCAL, NARROW, replicated), ESPL_OK);
+        assert_int_equal(step_bytes(&fast), elements * (replicated ? 8 : 4));
+        assert_int_equal(step_bytes(&narrow), elements * (replicated ? 6 : 2));
+        free_run(&fast);
+        free_run(&narrow);
+    }
+}
+
+static size_t narrow_stage(int size, int64_t shard, int64_t chunk) {
+    const espl_bucket two[] = {{0, 256 * size}, {256 * size, shard * size}};
+    const espl_reducer_plan plan = {.buckets = two, .n_buckets = 2, .size = size, .n_local = 4, .narrow = true, .chunk = chunk};
+    espl_arena measure = espl_arena_measure("stage");
+    espl_reducer *reducer;
+    assert_int_equal(espl_reducer_make(&plan, NULL, NULL, &measure, &reducer), ESPL_OK);
+    espl_reducer_free(&reducer);
+    return measure.used;
+}
+
+/* Two bytes an element to send and two to receive; never more than 64 MiB as long as ranks have a unit each. */
+static void a_narrow_stage_is_bounded(void **state) {
+    (void)state;
+    enum { ROUND = 2 * 4096 };
+    const size_t most = (size_t)4 * ESPL_REDUCER_CHUNK;
+    assert_int_equal(narrow_stage(1, 1 << 20, 0), 0);
+    assert_in_range(narrow_stage(4, 1 << 20, 0), 16 << 20, (16 << 20) + ROUND);
+    assert_in_range(narrow_stage(4, 1 << 20, 4 * 512 + 100), 4 * 4 * 512, 4 * 4 * 512 + ROUND);
+    assert_in_range(narrow_stage(4, 1 << 20, 1), 4 * 4 * 256, 4 * 4 * 256 + ROUND);
+    assert_in_range(narrow_stage(4, 1 << 26, 0), most, most + ROUND);
+    assert_in_range(narrow_stage(1000, 1 << 22, 0), most - (size_t)4 * 1000 * 256, most + ROUND);
 }
 
 /* One rank takes no memory when it is fast; a tree takes a copy a level of its own micro-batches, and staging only where there is none. */
@@ -246,7 +360,10 @@ int main(void) {
         cmocka_unit_test(tree_has_the_same_bits_on_any_ranks),
         cmocka_unit_test(replicated_gradients_are_whole),
         cmocka_unit_test(fast_is_close_and_repeats),
+        cmocka_unit_test(narrow_has_the_bits_of_its_definition),
+        cmocka_unit_test(narrow_sends_half),
         cmocka_unit_test(memory_is_as_planned),
+        cmocka_unit_test(a_narrow_stage_is_bounded),
         cmocka_unit_test(a_tree_of_three_is_refused),
         cmocka_unit_test(shards_tile_a_bucket),
         cmocka_unit_test(weights_are_gathered),

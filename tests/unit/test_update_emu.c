@@ -1,6 +1,6 @@
 // test: libs=kernels,core ranks=1 tier=short timeout=60
-/* What runs over parameters on an emulated GPU: update rules and exact sums have the bits of the reference, which the CPU has, wherever
- * ranges are cut and tensors begin. */
+/* What runs over parameters on an emulated GPU: update rules, exact sums and parts of sums over ranks have the bits of the reference, which
+ * the CPU has, wherever ranges are cut and tensors begin. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -155,6 +155,40 @@ static void adds_copies_and_zeroes(void **state) {
     check_moves(1022, 4);
 }
 
+/* With 16 bytes at a time, and where places do not allow it. */
+static void check_parts(int rank, int64_t n, int64_t stride, size_t skip) {
+    enum { SIZE = 3 };
+    const espl_kernels *ref = espl_kernels_ref(ESPL_F32);
+    const size_t all = (size_t)(SIZE * stride), bytes = (size_t)n * sizeof(float);
+    float *x = numbers(9, (int64_t)all), *own = numbers(10, n), *own_ref = numbers(10, n);
+    espl_bf16 *stage = calloc(all, sizeof *stage), *stage_ref = calloc(all, sizeof *stage);
+    x[stride + 3] = INFINITY;
+    float *x_there = sent(x, all * sizeof *x, skip), *own_there = sent(own, bytes, skip);
+    const espl_rank_parts parts = {.data = sent(stage, all * sizeof *stage, skip), .stride = stride, .n = n, .rank = rank, .size = SIZE};
+    espl_rank_parts parts_ref = parts;
+    parts_ref.data = stage_ref;
+    backend->fp32->round_parts(&parts, x_there, stride);
+    backend->bf16->add_parts(own_there, &parts);
+    ref->round_parts(&parts_ref, x, stride);
+    ref->add_parts(own_ref, &parts_ref);
+    take_back(stage, parts.data, all * sizeof *stage, skip);
+    take_back(own, own_there, bytes, skip);
+    take_back(x, x_there, all * sizeof *x, skip);
+    assert_memory_equal(stage, stage_ref, all * sizeof *stage);
+    assert_memory_equal(own, own_ref, bytes);
+    free(x), free(own), free(own_ref), free(stage), free(stage_ref);
+}
+
+static void parts_are_rounded_and_added(void **state) {
+    (void)state;
+    for (int rank = 0; rank < 3; rank++) {
+        check_parts(rank, 2560, 2816, 0);
+        check_parts(rank, 2560, 2816, 4);
+        check_parts(rank, 1003, 1003, 0);
+        check_parts(rank, 1000, 1004, 0);
+    }
+}
+
 static void nothing_is_done_to_nothing(void **state) {
     (void)state;
     espl_rule_step none = {.n_ranges = 0};
@@ -164,6 +198,9 @@ static void nothing_is_done_to_nothing(void **state) {
     backend->fp32->sum(NULL, 0, NULL);
     backend->fp32->add(NULL, NULL, 0);
     backend->fp32->copy(NULL, NULL, 0);
+    const espl_rank_parts nowhere = {.size = 2};
+    backend->fp32->round_parts(&nowhere, NULL, 0);
+    backend->fp32->add_parts(NULL, &nowhere);
     backend->fp32->zero(NULL, 0);
     assert_ok(calls->sync(device));
 }
@@ -173,6 +210,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(rules_have_the_bits_of_the_reference, open_device, close_device),
         cmocka_unit_test_setup_teardown(sums_are_exact, open_device, close_device),
         cmocka_unit_test_setup_teardown(adds_copies_and_zeroes, open_device, close_device),
+        cmocka_unit_test_setup_teardown(parts_are_rounded_and_added, open_device, close_device),
         cmocka_unit_test_setup_teardown(nothing_is_done_to_nothing, open_device, close_device),
     };
     find_emulator();

@@ -157,8 +157,19 @@ def fast_repeats_itself(case):
     train(case, 2, "replicated", run__reduction="fast", run__optimizer_sharding="replicated", **WINDOWS)
     train(case, 2, "cpu", run__reduction="fast", run__device="cpu", **WINDOWS)
     train(case, 2, "cpu-bf16", run__reduction="fast", run__device="cpu", run__dtype="bf16", **WINDOWS)
+    unit = distance(case, "cpu-bf16", "cpu")
     check(trace(case, "a") == trace(case, "replicated"), "fast differs when every rank updates everything")
-    check(within(distance(case, "a", "cpu"), distance(case, "cpu-bf16", "cpu"), FP32_BOUND), "fast on 2 ranks is not the CPU's")
+    check(within(distance(case, "a", "cpu"), unit, FP32_BOUND), "fast on 2 ranks is not the CPU's")
+    narrow = {"run__reduction": "fast", "run__reduction_dtype": "bf16"}
+    train(case, 2, "narrow", **narrow, **WINDOWS)
+    train(case, 2, "narrow-late", environment=LATE, run__optimizer_sharding="replicated", **narrow, **WINDOWS)
+    train(case, 2, "narrow-cpu", run__device="cpu", **narrow, **WINDOWS)
+    check(trace(case, "narrow") == trace(case, "narrow-late"), "gradients that travel as bf16 differ in another order, replicated")
+    found = {base: distance(case, "narrow", base) for base in ("cpu", "narrow-cpu")}
+    text = f"where gradients travel as bf16, (loss, weights) are off by {found}, with kernels in bf16 by {unit}"
+    print("   ", text)
+    check(within(found["narrow-cpu"], unit, BF16_BOUND) and within(found["cpu"], unit, BF16_BOUND), text)
+    check(not within(found["cpu"], unit, FP32_BOUND), "nothing was rounded: " + text)
 
 
 LATE, RANDOM = {"EMU_STREAMS": "late", "EMU_SCHEDULE": "reverse"}, {"EMU_STREAMS": "random:1", "EMU_SCHEDULE": "random:2"}

@@ -46,6 +46,18 @@ def plans_for_many_ranks(case):
     check(abs(many["compute_seconds"] * 1024 / one["compute_seconds"] - 1) < 1e-9, "the work of a step is shared")
 
 
+def plans_what_travels_as_bf16(case):
+    """Half of what gradients take of the wire, and a stage that many ranks do not cut: at most 64 MiB."""
+    for ranks, sharding in ((1, "sharded"), (8, "sharded"), (8, "replicated")):
+        keys = {**BIG, "train__micro_batches": 64, "run__reduction": "fast", "run__optimizer_sharding": sharding}
+        wide, narrow = (plan(case, "run", "--ranks", str(ranks), "--peak", "100", **keys, run__reduction_dtype=dtype) for dtype in ("fp32", "bf16"))
+        sent, bound = [p["wire_bytes_per_rank"] for p in (wide, narrow)], 64 * 2**20 + 8192
+        check(sent[1] == 0.75 * sent[0], f"{ranks} ranks, {sharding}: sent {sent}")  # the other half are weights, or sums, of four bytes
+        check(narrow["arenas"]["GRAD"] <= plan(case, "run", "--ranks", "1", "--peak", "100", **keys)["arenas"]["GRAD"] * 1.01 + (bound if ranks > 1 else 0),
+              f"{ranks} ranks, {sharding}: {narrow['arenas']}")
+        check(all(narrow["arenas"][name] == wide["arenas"][name] for name in ("PARAM", "OPT", "ACT", "WORK", "STAGE")), "other arenas differ")
+
+
 def plans_without_masters(case):
     keys = {**BIG, "run__dtype": "bf16", "train__micro_batches": 64}
     for ranks in (1, 64):
@@ -57,7 +69,8 @@ def plans_without_masters(case):
 
 
 def plan_refuses_what_a_run_would(case):
-    for keys, words in (({"optim__master": "none"}, "optim.master"), ({"train__micro_batches": 2}, "micro_batches"), ({"train__micro_batches": 12, "run__reduction": "tree"}, "run.reduction: tree")):
+    for keys, words in (({"optim__master": "none"}, "optim.master"), ({"train__micro_batches": 2}, "micro_batches"), ({"train__micro_batches": 12, "run__reduction": "tree"}, "run.reduction: tree"),
+                        ({"run__reduction": "tree", "run__reduction_dtype": "bf16"}, "run.reduction_dtype")):
         config = case.config("bad", **keys)
         out = subprocess.run([job.espalier, "plan", str(config), "--ranks", "3", "--peak", "100"], cwd=ROOT, capture_output=True, text=True, timeout=job.DEADLINE)
         check(out.returncode == USAGE and words in out.stderr, f"exit {out.returncode}: {out.stderr}")
@@ -95,4 +108,5 @@ def a_llama3_8b_is_planned(case):
 
 
 if __name__ == "__main__":
-    sys.exit(main([peak_is_as_planned, plans_for_many_ranks, plans_without_masters, plan_refuses_what_a_run_would, a_llama3_8b_is_planned]))
+    sys.exit(main([peak_is_as_planned, plans_for_many_ranks, plans_what_travels_as_bf16, plans_without_masters, plan_refuses_what_a_run_would,
+                   a_llama3_8b_is_planned]))

@@ -1,10 +1,11 @@
 # test: tier=default timeout=420
-"""Any number of ranks gives the same bits with run.reduction: tree; fast gives the same bits on the same number of ranks."""
+"""Any number of ranks gives the same bits with run.reduction: tree; fast gives the same bits on the same number of ranks, also where gradients
+travel as bf16."""
 
 import json
 import sys
 
-from job import DATA, LIGHT, check, main
+from job import DATA, LIGHT, STOPPED, USAGE, check, main
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 160,
          "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "vocab_size": 2048,
@@ -94,6 +95,36 @@ def fast_repeats_itself(case):
         check(trace(case, f"a-{n}") == trace(case, f"b-{n}"), f"fast differs between two runs on {n} ranks")
 
 
+def off(case, run, base):
+    """Largest difference of a loss between two runs."""
+    return max(abs(a["loss"] - b["loss"]) for a, b in zip(case.metrics(run, "step"), case.metrics(base, "step")))
+
+
+def gradients_travel_as_bf16(case):
+    """The same bits again, resumed, and where every rank updates everything; as near to sums in fp32 as kernels in bf16 are."""
+    fast = {"run__reduction": "fast", "train__steps": 4}
+    narrow = {**fast, "run__reduction_dtype": "bf16"}
+    case.start(2, "refused", run__reduction="tree", run__reduction_dtype="bf16").expect_failure(USAGE, "run.reduction_dtype is bf16, but run.reduction is tree")
+    check(not (case.folder / "refused").exists(), "a refused run left a folder")
+    case.train(2, "narrow", **narrow)
+    case.train(2, "stopped", STOPPED, **narrow, train__stop_after=2)
+    case.train(2, "stopped", **narrow)
+    check(trace(case, "stopped") == trace(case, "narrow"), "resumed after two steps, it differs")
+    if LIGHT:
+        return
+    case.train(2, "replicated", run__optimizer_sharding="replicated", **narrow)
+    check(trace(case, "replicated") == trace(case, "narrow"), "a replicated optimizer gives other bits than a sharded one")
+    for name, keys in (("fp32", {}), ("coarse", {"run__dtype": "bf16"})):
+        case.train(2, name, **fast, **keys)
+    found, unit = off(case, "narrow", "fp32"), off(case, "coarse", "fp32")
+    print(f"    losses are off by {found:.3g} where gradients travel as bf16, by {unit:.3g} with kernels in bf16")
+    check(0 < found <= unit, "gradients that travel as bf16 are not what was asked for")
+    for name, keys in (("one-fp32", fast), ("one-narrow", narrow)):
+        case.train(1, name, **keys)
+    check(trace(case, "one-fp32") == trace(case, "one-narrow"), "on one rank nothing travels, and nothing is rounded")
+
+
 if __name__ == "__main__":
     sys.exit(main([windows_and_controls, packed_documents_without_dropout, packed_documents_with_dropout_over_an_epoch, bf16_sharded_and_replicated,
-                   replicated_is_sharded, twelve_micro_batches, recompute_changes_nothing, llama_and_validation, fast_repeats_itself]))
+                   replicated_is_sharded, twelve_micro_batches, recompute_changes_nothing, llama_and_validation, fast_repeats_itself,
+                   gradients_travel_as_bf16]))

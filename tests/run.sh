@@ -18,7 +18,8 @@ script_seconds=900
 # Tests of code that starts threads of its own, mostly on one rank: Open MPI itself is not clean under TSan.
 threaded='^test_(checkpoint|comm|core|metrics|progress|tokens|watchdog)$'
 
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# Threads that wait do not spin: tests, builds and ranks share few cores.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 if [ -z "${ESPL_SHARED_DATA:-}" ] && [ -d "$root/../shared/data" ]; then
     ESPL_SHARED_DATA=$(cd "$root/../shared/data" && pwd)
 fi
@@ -81,13 +82,13 @@ work_behind() {
     check clang-tidy tidy_check
 }
 
-# run_tests PRESET CTEST_ARG ...: tests of a built preset.
+# run_tests PRESET CTEST_ARG ...: tests of a built preset; one more at once than there are cores, for many wait (for a start, a deadline, a disk).
 run_tests() {
     local preset=$1 junit=$root/build/$1-junit.xml
     shift
     say "testing $preset"
     rm -f "$junit"
-    ctest --test-dir "build/$preset" -j "$jobs" --output-junit "$junit" --test-output-size-passed 65536 --test-output-size-failed 65536 \
+    ctest --test-dir "build/$preset" -j $((jobs + 1)) --output-junit "$junit" --test-output-size-passed 65536 --test-output-size-failed 65536 \
         "$@" > "$root/build/$preset-ctest.log" 2>&1
     if [ -f "$junit" ]; then
         count ctest "$preset/" "$junit"

@@ -396,10 +396,29 @@ static inline uint64_t op_case_seed(const op_case *c) {
     return seed;
 }
 
-/* A number of the case on the grid of `format`. */
-static inline double op_number(const op_case *c, int slot, int64_t element, espl_dtype format) {
+/* The first n normal numbers of a slot; those of the last case are kept, because every check takes them several times and they cost as much
+ * as a kernel. */
+static inline const double *op_normals(const op_case *c, int slot, int64_t n) {
+    static struct {
+        uint64_t seed;
+        int64_t n;
+        double *x;
+    } kept[OP_SLOTS];
     espl_rng_key key = {.seed = op_case_seed(c), .purpose = ESPL_RNG_TEST, .op = (uint32_t)slot};
-    double x = espl_rng_normal(&key, (uint64_t)element), rounded;
+    if (kept[slot].seed == key.seed && kept[slot].n >= n)
+        return kept[slot].x;
+    free(kept[slot].x);
+    kept[slot].x = malloc((size_t)n * sizeof(double));
+    kept[slot].seed = key.seed;
+    kept[slot].n = n;
+    for (int64_t e = 0; e < n; e++)
+        kept[slot].x[e] = espl_rng_normal(&key, (uint64_t)e);
+    return kept[slot].x;
+}
+
+/* A number of the case on the grid of `format`, from a normal one. */
+static inline double op_number(const op_case *c, int slot, int64_t element, double x, espl_dtype format) {
+    double rounded;
     char narrow[sizeof(double)];
     if (slot == OP_PARAM0 && c->op == ESPL_OP_RESNORM)
         x = 1 + 0.2 * x;
@@ -494,9 +513,10 @@ static inline op_values op_values_make(const op_case *c, espl_dtype format) {
     for (int s = 0; s < OP_SLOTS; s++) {
         v.size[s] = op_slot_size(c, s);
         v.slot[s] = v.size[s] ? malloc((size_t)v.size[s] * sizeof(double)) : NULL;
-        bool prior = op_slot_is_added(c, s);
+        bool empty = op_slot_is_result(s) && !op_slot_is_added(c, s);
+        const double *normals = empty ? NULL : op_normals(c, s, v.size[s]);
         for (int64_t e = 0; e < v.size[s]; e++)
-            v.slot[s][e] = op_slot_is_result(s) && !prior ? NAN : op_number(c, s, e, format);
+            v.slot[s][e] = empty ? NAN : op_number(c, s, e, normals[e], format);
     }
     return v;
 }

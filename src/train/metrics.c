@@ -70,7 +70,8 @@ static double ratio(double part, double whole) { return whole > 0 ? part / whole
 static espl_status open_files(espl_metrics *metrics, const espl_config *config, const char *run_dir) {
     espl_status status = ESPL_OK;
     char *path = espl_format("%s/metrics.jsonl", run_dir);
-    json_t *about = json_pack("{s:f, s:f}", "rate_low", metrics->start.rate_low, "rate_high", metrics->start.rate_high);
+    json_t *about = json_pack("{s:I, s:f, s:f}", "total_steps", (json_int_t)metrics->start.total_steps, "rate_low", metrics->start.rate_low,
+                              "rate_high", metrics->start.rate_high);
     if (metrics->start.about != NULL)
         json_object_set(about, "about", metrics->start.about);
     ESPL_TRY_DONE(espl__lines_open(&metrics->lines, path, metrics->start.resume_step));
@@ -302,7 +303,7 @@ static void log_summary(const espl_metrics *metrics, const totals *sum) {
         ESPL_INFO("energy: not available (%s)", metrics->energy.reason);
 }
 
-void espl_metrics_summary(espl_metrics *metrics) {
+void espl_metrics_summary(espl_metrics *metrics, const char *ended) {
     if (metrics == NULL)
         return;
     espl__energy_sample(&metrics->energy);
@@ -310,9 +311,9 @@ void espl_metrics_summary(espl_metrics *metrics) {
     log_summary(metrics, &sum);
     json_t *joules = metrics->energy.n > 0 ? json_real(metrics->energy.joules) : json_null();
     json_t *line =
-        json_pack("{s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)sum.steps, "tokens", (json_int_t)sum.tokens, "seconds",
-                  sum.seconds, "tokens_per_second", sum.tokens_per_second, "node_hours", sum.node_hours, "skipped_steps",
-                  (json_int_t)metrics->skipped_steps, "peak_rss_bytes", (json_int_t)sum.peak_rss, "joules", joules);
+        json_pack("{s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:o, s:s}", "steps", (json_int_t)sum.steps, "tokens", (json_int_t)sum.tokens,
+                  "seconds", sum.seconds, "tokens_per_second", sum.tokens_per_second, "node_hours", sum.node_hours, "skipped_steps",
+                  (json_int_t)metrics->skipped_steps, "peak_rss_bytes", (json_int_t)sum.peak_rss, "joules", joules, "ended", ended);
     espl_status status = espl__lines_write_object(&metrics->lines, "summary", metrics->step, line);
     json_decref(line);
     keep(metrics, status);

@@ -77,8 +77,8 @@ void espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *report);
 void espl_metrics_note(espl_metrics *metrics, const char *text);
 
 /* Local. Writes the summary (tokens, wall time, tokens a second, node-hours, peak memory, energy) to the log and as the last
- * line of metrics.jsonl. A failed or stopped run is summed up as well. */
-void espl_metrics_summary(espl_metrics *metrics);
+ * line of metrics.jsonl. `ended` says why the run ends: "done", "stopped by SIGUSR1", or how it failed. */
+void espl_metrics_summary(espl_metrics *metrics, const char *ended);
 
 /* Local. Closes; takes the address, nulls it, accepts NULL. */
 void espl_metrics_close(espl_metrics **metrics);

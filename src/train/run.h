@@ -67,6 +67,7 @@ typedef struct espl_run {
     json_t *base;                    /* where the frozen parameters came from (base.h); NULL: nothing is frozen */
     json_t *provenance;              /* command line, versions, host and job: in every checkpoint and export */
     FILE *log;                       /* rank 0: log.txt */
+    char ending[64];                 /* "stopped by ...", when it is */
     int (*stop_requested)(void);
 } espl_run;
 

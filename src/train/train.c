@@ -234,6 +234,7 @@ static espl_status stop(espl_run *run, const espl_step_result *r) {
     ESPL_TRY(name_reason(run, r, reason));
     ESPL_TRY(espl_run_save(run));
     ESPL_TRY(espl_checkpoints_wait(run->saver));
+    snprintf(run->ending, sizeof run->ending, "stopped by %s", reason);
     ESPL_INFO("stopped by %s at step %lld of %lld with a checkpoint saved; the same command goes on from here", reason,
               (long long)run->counters.step, (long long)run->total_steps);
     return ESPL_STOPPED;
@@ -359,7 +360,7 @@ espl_status espl_train(const espl_config *config, espl_comm *comm, const espl_ru
     if (status == ESPL_OK)
         status = finish(&run);
     char *message = espl_strdup(espl_status_message());
-    espl_metrics_summary(run.metrics);
+    espl_metrics_summary(run.metrics, status == ESPL_OK ? "done" : status == ESPL_STOPPED ? run.ending : message);
     if (status != ESPL_OK)
         espl_status_set_message("%s", message);
     free(message);

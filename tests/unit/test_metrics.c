@@ -101,7 +101,7 @@ static void run_steps(const char *folder, const espl_config *how, int64_t resume
             espl_metrics_eval(metrics, &eval);
         }
     }
-    espl_metrics_summary(metrics);
+    espl_metrics_summary(metrics, "done");
     espl_metrics_close(&metrics);
     assert_null(metrics);
 }
@@ -200,7 +200,7 @@ static void other_ranks_do_nothing(void **state) {
     (void)state;
     espl_metrics_step(NULL, &(espl_step_report){0});
     espl_metrics_eval(NULL, &(espl_eval_report){0});
-    espl_metrics_summary(NULL);
+    espl_metrics_summary(NULL, "done");
     espl_metrics_note(NULL, "evaluating");
     espl_metrics_close(&(espl_metrics *){NULL});
 }
@@ -235,7 +235,7 @@ static void a_full_disk_loses_lines_and_nothing_else(void **state) {
         disk_is_full = step == 4 || step == 6;
         report(metrics, step);
     }
-    espl_metrics_summary(metrics);
+    espl_metrics_summary(metrics, "done");
     espl_metrics_close(&metrics);
     espl_fs_set_table(NULL);
     json_t *lines = read_lines(*state);

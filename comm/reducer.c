@@ -17,9 +17,9 @@ struct espl_reducer {
     int64_t stage_divisor; /* a bucket's staging starts at offset / stage_divisor */
     espl_exchange exchange;
     int64_t micro; /* the one under way; -1 between steps */
-    int64_t n_started;
+    int64_t n_started, n_used;
     espl_request *requests;            /* [n_buckets] */
-    bool *started;                     /* [n_buckets] */
+    bool *started, *used;              /* [n_buckets] */
     double busy_before, waited_before; /* the comm's clocks when the first bucket of the step was started */
     double hidden, waited;
 };
@@ -118,9 +118,20 @@ espl_status espl_reducer_make(const espl_reducer_plan *plan, espl_comm *comm, fl
     reducer->micro = -1;
     reducer->requests = espl_calloc((size_t)plan->n_buckets, sizeof *reducer->requests);
     reducer->started = espl_calloc((size_t)plan->n_buckets, sizeof *reducer->started);
+    reducer->used = espl_malloc((size_t)plan->n_buckets * sizeof *reducer->used);
+    reducer->n_used = plan->n_buckets;
+    for (int64_t b = 0; b < plan->n_buckets; b++)
+        reducer->used[b] = true;
     take_memory(reducer, arena);
     *made = reducer;
     return ESPL_OK;
+}
+
+void espl_reducer_use(espl_reducer *reducer, const bool *buckets) {
+    ESPL_ASSERT(reducer->micro == -1, "the buckets change during micro-batch %lld", (long long)reducer->micro);
+    reducer->n_used = 0;
+    for (int64_t b = 0; b < reducer->plan.n_buckets; b++)
+        reducer->n_used += reducer->used[b] = buckets[b];
 }
 
 bool espl_reducer_accumulates(const espl_reducer *reducer, int64_t i) { return !reducer->plan.tree && i > 0; }
@@ -149,8 +160,8 @@ void espl_reducer_merge(espl_reducer *reducer, int64_t b) {
 
 espl_status espl_reducer_start(espl_reducer *reducer, int64_t b) {
     const espl_bucket *bucket = &reducer->plan.buckets[b];
-    ESPL_ASSERT(reducer->micro == reducer->plan.n_local - 1 && !reducer->started[b], "bucket %lld is summed in micro-batch %lld",
-                (long long)b, (long long)reducer->micro);
+    ESPL_ASSERT(reducer->micro == reducer->plan.n_local - 1 && reducer->used[b] && !reducer->started[b],
+                "bucket %lld is summed in micro-batch %lld", (long long)b, (long long)reducer->micro);
     if (reducer->n_started++ == 0) {
         reducer->busy_before = espl_comm_busy_seconds(reducer->comm);
         reducer->waited_before = espl_comm_wait_seconds(reducer->comm);
@@ -183,19 +194,23 @@ void espl_reducer_done(espl_reducer *reducer, int64_t i) {
         return;
     int merges = merges_after(plan->n_local, i);
     for (int64_t b = 0; b < plan->n_buckets; b++)
-        push_leaf(reducer, &plan->buckets[b], merges);
+        if (reducer->used[b])
+            push_leaf(reducer, &plan->buckets[b], merges);
     reducer->depth = depth_after(plan->n_local, i, reducer->depth);
 }
 
 static espl_status wait_all(espl_reducer *reducer) {
     for (int64_t b = 0; b < reducer->plan.n_buckets; b++)
-        ESPL_TRY(espl_comm_wait(reducer->comm, reducer->requests[b]));
+        if (reducer->used[b])
+            ESPL_TRY(espl_comm_wait(reducer->comm, reducer->requests[b]));
     return ESPL_OK;
 }
 
 static espl_status gather_all(espl_reducer *reducer) {
     for (int64_t b = 0; b < reducer->plan.n_buckets; b++) {
         const espl_bucket *bucket = &reducer->plan.buckets[b];
+        if (!reducer->used[b])
+            continue;
         ESPL_TRY(espl_comm_allgather_start(reducer->comm, reducer->gradients + bucket->offset, (size_t)bucket->n * sizeof(float),
                                            &reducer->requests[b]));
     }
@@ -214,8 +229,8 @@ static void end_step(espl_reducer *reducer) {
 }
 
 espl_status espl_reducer_finish(espl_reducer *reducer) {
-    ESPL_ASSERT(reducer->n_started == reducer->plan.n_buckets, "%lld of %lld buckets are started", (long long)reducer->n_started,
-                (long long)reducer->plan.n_buckets);
+    ESPL_ASSERT(reducer->n_started == reducer->n_used, "%lld of %lld buckets are started", (long long)reducer->n_started,
+                (long long)reducer->n_used);
     espl_comm_point(reducer->comm, "sum of gradients over ranks");
     ESPL_TRY(wait_all(reducer));
     if (reducer->plan.replicated)
@@ -236,5 +251,6 @@ void espl_reducer_free(espl_reducer **address) {
         return;
     free(reducer->requests);
     free(reducer->started);
+    free(reducer->used);
     free(reducer);
 }

@@ -50,6 +50,10 @@ typedef struct espl_reducer espl_reducer;
  * gradients: the flat buffer that buckets index. Errors: usage, for a tree over a number of ranks that is no power of two. */
 espl_status espl_reducer_make(const espl_reducer_plan *plan, espl_comm *comm, float *gradients, espl_arena *arena, espl_reducer **reducer);
 
+/* Local, between steps. Which buckets [n_buckets] take part from now on; the gradients of the others are neither summed nor moved. All do
+ * at first. */
+void espl_reducer_use(espl_reducer *reducer, const bool *buckets);
+
 /* Local. Whether the backward of micro-batch i adds to the gradients (else it assigns). */
 bool espl_reducer_accumulates(const espl_reducer *reducer, int64_t i);
 
@@ -65,7 +69,7 @@ espl_status espl_reducer_start(espl_reducer *reducer, int64_t bucket);
 /* Local. Micro-batch i has finished its backward. */
 void espl_reducer_done(espl_reducer *reducer, int64_t i);
 
-/* Collective. Waits for all buckets, every one of which has been started. */
+/* Collective. Waits for all buckets, every one of which has been started, but for those that take no part. */
 espl_status espl_reducer_finish(espl_reducer *reducer);
 
 /* Local. Seconds since make in which sums were under way behind other work, and seconds spent in finish with nothing else to do. */

@@ -75,7 +75,7 @@ espl_decoder *espl_decoder_plan(const espl_decoder_size *size) {
         [ESPL_STREAM_MAIN] = {d->size.tokens, size->rows, 0},
         [ESPL_STREAM_SOURCE] = {size->source_tokens, size->source_tokens > 0 ? size->rows : 0, 0}};
     memcpy(d->batches, batches, sizeof batches);
-    espl_tape_make(size->model, size->kernels, ESPL_USE_GENERATE, 0, batches, size->threads, &d->tape);
+    espl_tape_make(size->model, size->kernels, ESPL_USE_GENERATE, 0, 0, batches, size->threads, &d->tape);
     const espl_row *loss = loss_row(d);
     d->head = (espl_attrs){.n_in = loss->attrs.n_in, .n_out = loss->attrs.vocab, .layout = ESPL_OUT_IN, .scale = loss->attrs.scale};
     return d;

@@ -4,9 +4,9 @@
 
 #include "src/model/model.h"
 
-/* Local. Sets `frozen` of all parameters from selections (select.h). None: all are trained; with LoRA its own parameters, a new head, and
- * what is selected. Errors: usage, for a selection that no parameter has, and for one that takes a part of parameters which are one matrix
- * here (q, k and v; gate and up). */
-espl_status espl__model_freeze(espl_model *model, char *const *selections, int64_t n);
+/* Local. Sets `frozen` and `phase` of all parameters from the options' selections (select.h), and makes the list of phases (phases.h). No
+ * selections: all are trained; with LoRA its own parameters, a new head, and what is selected. Errors: usage, for a selection that no
+ * parameter has, and for one that takes a part of parameters which are one matrix here (q, k and v; gate and up). */
+espl_status espl__model_freeze(espl_model *model, const espl_model_options *options);
 
 #endif

@@ -328,7 +328,7 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
         for (int layer = 0; layer < repeats(m, of_params[i]); layer++)
             add_params(m, of_params[i], espl_section_has_layers(of_params[i]) ? layer : -1);
     ESPL_TRY(espl__lora_check(m, &m->lora));
-    ESPL_TRY(espl__model_freeze(m, options->train, options->n_train));
+    ESPL_TRY(espl__model_freeze(m, options));
     ESPL_TRY(espl__model_rates(m, options));
     m->lora.targets = m->lora.ranks = m->lora.alphas = NULL;
     m->lora.n_targets = m->lora.n_ranks = m->lora.n_alphas = 0;
@@ -355,6 +355,8 @@ espl_model_options espl_model_options_of(const espl_config *config) {
                                 .n_labels = config->data_labels.n,
                                 .train = config->tune_train.items,
                                 .n_train = config->tune_train.n,
+                                .unfreeze = config->tune_unfreeze.items,
+                                .n_unfreeze = config->tune_unfreeze.n,
                                 .layer_decay = config->optim_layer_decay,
                                 .rates = config->optim_rates.items,
                                 .n_rates = config->optim_rates.n,
@@ -420,6 +422,9 @@ void espl_model_free(espl_model **model) {
     if (m == NULL)
         return;
     json_decref(m->config);
+    for (int i = 0; i < m->n_phases; i++)
+        free(m->phases[i].what);
+    free(m->phases);
     free(m->params);
     free(m->slots);
     free(m->rows);
@@ -450,16 +455,32 @@ int64_t espl_model_place(const espl_model *model, int param, int ranks) {
     return espl_model_bucket_start(model, p->bucket, ranks) + p->offset;
 }
 
-static int64_t count(const espl_model *model, bool frozen) {
+bool espl_model_trains(const espl_model *model, int param, int phase) {
+    return param >= 0 && !model->params[param].frozen && model->params[param].phase <= phase;
+}
+
+bool espl_model_trains_bucket(const espl_model *model, int bucket, int phase) {
+    for (int i = 0; i < model->n_params; i++)
+        if (model->params[i].bucket == bucket && espl_model_trains(model, i, phase))
+            return true;
+    return false;
+}
+
+int64_t espl_model_numel(const espl_model *model) {
     int64_t n = 0;
     for (int i = 0; i < model->n_params; i++)
-        n += frozen || !model->params[i].frozen ? model->params[i].numel : 0;
+        n += model->params[i].numel;
     return n;
 }
 
-int64_t espl_model_numel(const espl_model *model) { return count(model, true); }
+int64_t espl_model_phase_numel(const espl_model *model, int phase) {
+    int64_t n = 0;
+    for (int i = 0; i < model->n_params; i++)
+        n += espl_model_trains(model, i, phase) ? model->params[i].numel : 0;
+    return n;
+}
 
-int64_t espl_model_trained_numel(const espl_model *model) { return count(model, false); }
+int64_t espl_model_trained_numel(const espl_model *model) { return espl_model_phase_numel(model, model->n_phases - 1); }
 
 static int64_t lora_numel(const espl_attrs *attrs) {
     int64_t n = 0;

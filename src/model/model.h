@@ -30,8 +30,16 @@ typedef struct espl_param {
     int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
     double rate;        /* by which the learning rate is multiplied (rates.h) */
     double alpha;       /* of an A and B (low_rank.h) */
-    bool frozen;        /* not trained: it lies behind all buckets (its number is n_buckets), on every rank */
+    int phase;          /* from which on it is trained (phases.h) */
+    bool frozen;        /* never trained: it lies behind all buckets (its number is n_buckets), on every rank */
 } espl_param;
+
+/* A stretch of training in which the same is trained. */
+typedef struct espl_phase {
+    double at;   /* when it begins: steps that are done, or passes over the data */
+    bool epochs; /* the latter */
+    char *what;  /* the selections that join, separated by commas */
+} espl_phase;
 
 typedef struct espl_slot { /* a value between ops */
     const char *name;      /* the row that makes it */
@@ -78,6 +86,8 @@ typedef struct espl_model {
     int n_slots;
     espl_row *rows;
     int n_rows;
+    espl_phase *phases; /* at least one */
+    int n_phases;
     int n_buckets;
     int64_t *bucket_numel; /* [n_buckets] without the padding that depends on ranks */
     int64_t frozen_numel;  /* of what lies behind them */
@@ -98,6 +108,8 @@ typedef struct espl_model_options {
     int64_t n_labels;
     char *const *train; /* [n_train] which parameters are trained (freeze.h, select.h), borrowed; 0: all, or with LoRA none but its own */
     int64_t n_train;
+    char *const *unfreeze; /* [n_unfreeze] what is trained later (phases.h), borrowed */
+    int64_t n_unfreeze;
     double layer_decay; /* of rates from the head down (rates.h); 0: none */
     char *const *rates; /* [n_rates] SELECTION=FACTOR, borrowed */
     int64_t n_rates;
@@ -139,6 +151,11 @@ int64_t espl_model_place(const espl_model *model, int param, int ranks);
 /* Local. Number of parameters, each counted once; of those that are trained. */
 int64_t espl_model_numel(const espl_model *model);
 int64_t espl_model_trained_numel(const espl_model *model);
+
+/* Local. Whether a parameter (-1: none), or anything of a bucket, is trained in a phase; how many parameters are. */
+bool espl_model_trains(const espl_model *model, int param, int phase);
+bool espl_model_trains_bucket(const espl_model *model, int bucket, int phase);
+int64_t espl_model_phase_numel(const espl_model *model, int phase);
 
 /* Local. The smallest and the largest `rate` of what is trained. */
 void espl_model_rate_span(const espl_model *model, double *low, double *high);

@@ -135,7 +135,7 @@ static void ensure(maker *k, int slot) {
 
 /* ---- What has a backward. */
 
-static bool is_trained(const espl_model *m, int param) { return param >= 0 && !m->params[param].frozen; }
+static bool is_trained(const maker *k, int param) { return espl_model_trains(k->model, param, k->tape->phase); }
 
 /* Nothing below the lowest trained row has one. */
 static void mark_backward(maker *k) {
@@ -144,7 +144,7 @@ static void mark_backward(maker *k) {
         const espl_row *r = &m->rows[row];
         bool back = espl_ops[r->op].flags & ESPL_OP_LOSS, in_place = espl_ops[r->op].flags & ESPL_OP_IN_PLACE;
         for (int i = 0; i < ESPL_MAX_PARAM; i++)
-            back |= is_trained(m, r->param[i]);
+            back |= is_trained(k, r->param[i]);
         for (int i = 0; i < ESPL_MAX_IN; i++)
             back |= r->in[i] >= 0 && k->needed[r->in[i]];
         k->back[row] = back && !r->scored;
@@ -158,7 +158,7 @@ static void mark_backward(maker *k) {
 static bool reads_input(const maker *k, const espl_row *r, int i) {
     const espl_op_desc *d = &espl_ops[r->op];
     bool for_matrix = i == 0 && (d->flags & ESPL_OP_FOR_MATRIX);
-    return r->in[i] >= 0 && (d->bwd_in >> i & 1) && (!for_matrix || is_trained(k->model, r->param[0]));
+    return r->in[i] >= 0 && (d->bwd_in >> i & 1) && (!for_matrix || is_trained(k, r->param[0]));
 }
 
 /* ---- What stays between forward and backward. */
@@ -272,7 +272,7 @@ static void add_bucket_marks(maker *k) {
         last[b] = -1;
     for (int c = 0; c < t->n_calls; c++)
         for (int i = 0; i < ESPL_MAX_PARAM && t->calls[c].kind == ESPL_CALL_BACKWARD; i++)
-            if (is_trained(m, m->rows[t->calls[c].row].param[i]))
+            if (is_trained(k, m->rows[t->calls[c].row].param[i]))
                 last[m->params[m->rows[t->calls[c].row].param[i]].bucket] = c;
     for (int at = t->n_calls - 1; at >= 0; at--)
         for (int b = 0; b < m->n_buckets; b++)
@@ -342,10 +342,10 @@ static size_t largest_work(const espl_tape *t, int threads) {
     return most;
 }
 
-void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute,
+void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute, int phase,
                     const espl_capacity capacity[ESPL_N_STREAMS], int threads, espl_tape *tape) {
     size_t slots = (size_t)model->n_slots, rows = (size_t)model->n_rows;
-    *tape = (espl_tape){.model = model, .kernels = kernels, .use = use, .loss = -1, .hidden = -1, .logits = -1};
+    *tape = (espl_tape){.model = model, .kernels = kernels, .use = use, .phase = phase, .loss = -1, .hidden = -1, .logits = -1};
     for (int s = 0; s < ESPL_N_STREAMS; s++)
         tape->n_rows[s] = capacity[s].rows;
     tape->calls = espl_calloc(4 * rows + (size_t)model->n_buckets, sizeof *tape->calls);

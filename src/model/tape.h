@@ -37,6 +37,7 @@ typedef struct espl_tape {
     const espl_model *model;
     const espl_kernels *kernels;
     espl_use use;
+    int phase;                      /* of training: which parameters have gradients */
     int64_t n_rows[ESPL_N_STREAMS]; /* at most, of each stream */
     espl_call *calls;
     int n_calls, n_encode; /* n_encode: of generation, the calls of the encoder, which come first and run once a sequence */
@@ -49,8 +50,9 @@ typedef struct espl_tape {
     char *act;
 } espl_tape;
 
-/* Local. Makes the list for micro-batches of this capacity. `recompute`: ESPL_RECOMPUTE_*, for training. Needs no memory for tensors. */
-void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute,
+/* Local. Makes the list for micro-batches of this capacity. `recompute`: ESPL_RECOMPUTE_*, for training, as is `phase`: what is
+ * not trained in it has no gradient, and nothing below its lowest trained row a backward. Needs no memory for tensors. */
+void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_use use, int recompute, int phase,
                     const espl_capacity capacity[ESPL_N_STREAMS], int threads, espl_tape *tape);
 
 /* Where a tape's tensors lie; borrowed. */

@@ -9,8 +9,8 @@ static void *param_at(const espl_tape *t, void *base, espl_dtype dtype, int para
 }
 
 static void *gradient_at(const espl_tape *t, const espl_places *places, int param) {
-    bool frozen = param >= 0 && t->model->params[param].frozen;
-    return frozen ? NULL : param_at(t, places->gradients, t->kernels->stat, param, places->ranks);
+    bool trained = espl_model_trains(t->model, param, t->phase);
+    return trained ? param_at(t, places->gradients, t->kernels->stat, param, places->ranks) : NULL;
 }
 
 static void bind_call(espl_tape *t, int index, const espl_places *places) {

@@ -18,13 +18,21 @@ void espl_optimizer_configure(espl_optimizer *optimizer, const espl_config *conf
     optimizer->seed = (uint64_t)config->run_seed;
 }
 
-static void set_ranges(const espl_optimizer *o, const espl_update *u, int64_t step, double lr) {
-    for (int i = 0; i < u->n_ranges; i++) {
-        espl_rule_range *r = &u->ranges[i];
-        r->lr = (float)(lr * u->rates[i]);
-        r->c1 = (float)(1.0 - pow(o->beta1, (double)step));
-        r->c2 = (float)(1.0 - pow(o->beta2, (double)step));
+/* Those of the phase, with all that follows from the number of the update; returns how many. */
+static int fill_ranges(const espl_optimizer *o, const espl_update *u, int64_t step, double lr) {
+    int n = 0;
+    for (const espl_update_range *r = u->ranges; r < u->ranges + u->n_ranges; r++) {
+        if (r->phase > o->phase)
+            continue;
+        double t = (double)(step - o->born[r->phase]);
+        o->ranges[n++] = (espl_rule_range){.begin = r->begin,
+                                           .end = r->end,
+                                           .lr = (float)(lr * r->rate),
+                                           .decay = r->decay,
+                                           .c1 = (float)(1.0 - pow(o->beta1, t)),
+                                           .c2 = (float)(1.0 - pow(o->beta2, t))};
     }
+    return n;
 }
 
 void espl_optimizer_update(const espl_optimizer *o, int bucket, int64_t step, double lr, double gradient_scale) {
@@ -33,8 +41,8 @@ void espl_optimizer_update(const espl_optimizer *o, int bucket, int64_t step, do
     espl_rule_step s = {.weight = (char *)o->weights + (size_t)u->flat * espl_dtype_size(o->kernels->real),
                         .master = o->master != NULL ? o->master + u->state : NULL,
                         .grad = o->gradients + u->flat,
-                        .ranges = u->ranges,
-                        .n_ranges = u->n_ranges,
+                        .ranges = o->ranges,
+                        .n_ranges = fill_ranges(o, u, step, lr),
                         .beta1 = o->beta1,
                         .beta2 = o->beta2,
                         .grad_scale = (float)gradient_scale,
@@ -43,7 +51,6 @@ void espl_optimizer_update(const espl_optimizer *o, int bucket, int64_t step, do
                         .nesterov = o->nesterov,
                         .rng = {.seed = o->seed, .purpose = ESPL_RNG_ROUND, .step = (uint32_t)step, .op = (uint32_t)bucket},
                         .first = (uint64_t)u->place};
-    set_ranges(o, u, step, lr);
     for (int i = 0; i < rule->n_states; i++)
         s.state[i] = (char *)o->states[i] + espl_rule_state_bytes(&rule->states[i], u->state);
     o->kernels->update[o->rule](&s);

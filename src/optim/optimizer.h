@@ -10,12 +10,19 @@
 #include "kernels/kernels.h"
 #include "src/config/config.h"
 
+/* Elements [begin, end) of an update that have the same rate, decay and age. */
+typedef struct espl_update_range {
+    int64_t begin, end;
+    double rate; /* by which the rate is multiplied */
+    float decay;
+    int phase; /* from which on they are updated */
+} espl_update_range;
+
 /* The stretch of a bucket that is updated. */
 typedef struct espl_update {
-    int64_t flat, state;     /* its first element in the flat space, in the state arrays */
-    int64_t place;           /* and in the bucket, where it does not depend on the ranks */
-    espl_rule_range *ranges; /* [n_ranges]; each update sets their rates and what follows from its number */
-    const double *rates;     /* [n_ranges] by which the rate is multiplied */
+    int64_t flat, state; /* its first element in the flat space, in the state arrays */
+    int64_t place;       /* and in the bucket, where it does not depend on the ranks */
+    const espl_update_range *ranges;
     int n_ranges;
 } espl_update;
 
@@ -27,6 +34,9 @@ typedef struct espl_optimizer {
     void *weights;                 /* flat space, real */
     const float *gradients;        /* flat space */
     const espl_update *updates;    /* [buckets] */
+    espl_rule_range *ranges;       /* as many as the longest update has: what a call is given */
+    int phase;                     /* of training */
+    const int64_t *born;           /* [phases] updates before each began; those of its parameters are counted from there */
     double beta1, beta2;
     float eps, momentum;
     bool nesterov;
@@ -40,7 +50,8 @@ espl_rule espl_optimizer_rule(const espl_config *config);
 void espl_optimizer_configure(espl_optimizer *optimizer, const espl_config *config);
 
 /* Local. Update number `step` (1-based) of what this rank updates of a bucket, with rate `lr`; gradients are multiplied by `gradient_scale`
- * first. A range's rate is rounded once, as that of a parameter group of torch.optim is. The bits do not depend on the ranks. */
+ * first. What joins in a later phase stays. A range's rate is rounded once, as that of a parameter group of torch.optim is. The bits do not
+ * depend on the ranks. */
 void espl_optimizer_update(const espl_optimizer *optimizer, int bucket, int64_t step, double lr, double gradient_scale);
 
 #endif

@@ -23,7 +23,7 @@ static double backward_products(const espl_tape *tape, const espl_call *c) {
     bool loss = espl_ops[r->op].flags & ESPL_OP_LOSS; /* which has its forward in there */
     if (r->param[0] < 0 || r->op == ESPL_OP_ATTENTION)
         return 2.0;
-    return (c->din[0] >= 0) + !tape->model->params[r->param[0]].frozen + loss;
+    return (c->din[0] >= 0) + espl_model_trains(tape->model, r->param[0], tape->phase) + loss;
 }
 
 double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount) {
@@ -38,7 +38,9 @@ double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount) 
     return flops;
 }
 
-double espl_costs_wire_bytes(const espl_model *model, int ranks, size_t part_bytes, size_t back_bytes) {
-    double flat = (double)espl_model_flat_size(model, ranks);
+double espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, size_t part_bytes, size_t back_bytes) {
+    double flat = 0.0;
+    for (int b = 0; b < model->n_buckets; b++)
+        flat += espl_model_trains_bucket(model, b, phase) ? (double)espl_model_bucket_size(model, b, ranks) : 0.0;
     return flat * (ranks - 1) / ranks * (double)(part_bytes + back_bytes);
 }

@@ -20,8 +20,8 @@ espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capac
  * parameters do without. */
 double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount);
 
-/* Local. Bytes that one rank sends in a step: for each element its part of a gradient's sum to the owner, and from the owner what comes
- * back, the weight or (where every rank updates everything) the sum. */
-double espl_costs_wire_bytes(const espl_model *model, int ranks, size_t part_bytes, size_t back_bytes);
+/* Local. Bytes that one rank sends in a step of a phase: for each element its part of a gradient's sum to the owner, and from the owner
+ * what comes back, the weight or (where every rank updates everything) the sum. */
+double espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, size_t part_bytes, size_t back_bytes);
 
 #endif

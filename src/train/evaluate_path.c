@@ -122,7 +122,7 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const ch
                             .labels = &o->labels};
     ESPL_TRY(open_data(comm, config, &use, o));
     espl_streams_capacity(model, &use.room, capacity);
-    espl_tape_make(model, o->engine.kernels, ESPL_USE_EVAL, 0, capacity, o->threads, &o->tape);
+    espl_tape_make(model, o->engine.kernels, ESPL_USE_EVAL, 0, 0, capacity, o->threads, &o->tape);
     return espl_comm_agree(comm, take_memory(&o->model, &o->tape, &use.room, capacity, &o->memory), "taking memory");
 }
 

@@ -93,13 +93,18 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .rule = espl_optimizer_rule(config),
                           .master = kernels->real != ESPL_F32 && config->optim_master == ESPL_MASTER_FP32};
     espl_streams_capacity(model, &b->room, b->capacity);
-    espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, b->capacity, threads, &b->train);
-    espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, b->capacity, threads, &b->eval);
+    b->train = espl_calloc((size_t)model->n_phases, sizeof *b->train);
+    for (int p = 0; p < model->n_phases; p++)
+        espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, p, b->capacity, threads, &b->train[p]);
+    espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, 0, b->capacity, threads, &b->eval);
     plan_texts(config, b);
 }
 
 void espl_blueprint_free(espl_blueprint *blueprint) {
-    espl_tape_free(&blueprint->train);
+    for (int p = 0; blueprint->train != NULL && p < blueprint->model->n_phases; p++)
+        espl_tape_free(&blueprint->train[p]);
+    free(blueprint->train);
+    blueprint->train = NULL;
     espl_tape_free(&blueprint->eval);
     espl_decoder_free(&blueprint->texts);
 }
@@ -163,6 +168,17 @@ static void take_states(const espl_blueprint *b, espl_memory *m) {
     m->master = b->master ? espl_arena_take(&m->arenas[ESPL_ARENA_OPT], (size_t)n * sizeof *m->master) : NULL;
 }
 
+/* Values and scratch of what needs the most: the phases of training, evaluation, texts. They never run at once. */
+static void take_values(const espl_blueprint *b, espl_memory *m) {
+    size_t act = larger(b->eval.act_bytes, b->texts_act), work = larger(b->eval.work_bytes, b->texts_work);
+    for (int p = 0; p < b->model->n_phases; p++) {
+        act = larger(act, b->train[p].act_bytes);
+        work = larger(work, b->train[p].work_bytes);
+    }
+    m->act = espl_arena_take(&m->arenas[ESPL_ARENA_ACT], act);
+    m->work = espl_arena_take(&m->arenas[ESPL_ARENA_WORK], work);
+}
+
 /* The layout: every tensor of the run, in order. */
 static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
     size_t flat = (size_t)espl_model_flat_size(b->model, b->owner.ranks),
@@ -173,8 +189,7 @@ static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory 
         m->rope = espl_arena_take(&a[ESPL_ARENA_PARAM], (size_t)b->model->rope_numel * sizeof(float));
     m->gradients = espl_arena_take(&a[ESPL_ARENA_GRAD], flat * sizeof(float));
     take_states(b, m);
-    m->act = espl_arena_take(&a[ESPL_ARENA_ACT], larger(larger(b->train.act_bytes, b->eval.act_bytes), b->texts_act));
-    m->work = espl_arena_take(&a[ESPL_ARENA_WORK], larger(larger(b->train.work_bytes, b->eval.work_bytes), b->texts_work));
+    take_values(b, m);
     m->sums = espl_arena_take(&a[ESPL_ARENA_WORK], ESPL_N_SUMS * sizeof *m->sums);
     espl_sample_take(&a[ESPL_ARENA_STAGE], &b->room, &m->sample);
     take_texts(b, m);
@@ -250,7 +265,8 @@ espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engin
                           .act = memory->act,
                           .work = memory->work,
                           .rope = memory->rope};
-    espl_tape_bind(&blueprint->train, &places);
+    for (int p = 0; p < model->n_phases; p++)
+        espl_tape_bind(&blueprint->train[p], &places);
     places.gradients = NULL;
     espl_tape_bind(&blueprint->eval, &places);
     if (blueprint->texts != NULL)

@@ -42,8 +42,9 @@ typedef struct espl_blueprint {
     int64_t micro_batch_tokens, micro_batches; /* of the step over all ranks */
     bool tree, narrow;                         /* of the reducer */
     espl_rule rule;
-    bool master; /* fp32 master weights */
-    espl_tape train, eval;
+    bool master;      /* fp32 master weights */
+    espl_tape *train; /* one for each of the model's phases */
+    espl_tape eval;
     espl_capacity capacity[ESPL_N_STREAMS]; /* of a micro-batch on the device */
     espl_decoder *texts;                    /* generates for evaluations, where eval.best asks for it; else NULL. It shares ACT and WORK */
     size_t texts_act, texts_work;           /* what it takes of them */

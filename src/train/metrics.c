@@ -182,6 +182,11 @@ static void show(const espl_metrics *metrics, const espl_step_report *report, co
     espl_progress_step(&state, line);
 }
 
+void espl_metrics_work(espl_metrics *metrics, double flops_per_token) {
+    if (metrics != NULL)
+        metrics->start.flops_per_token = flops_per_token;
+}
+
 void espl_metrics_step(espl_metrics *metrics, const espl_step_report *report) {
     if (metrics == NULL)
         return;

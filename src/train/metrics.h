@@ -19,7 +19,7 @@ typedef struct espl_metrics_start {
     int64_t total_steps; /* last step of the run */
     int64_t tokens;      /* counters as the checkpoint had them */
     int64_t skipped_steps;
-    double flops_per_token;     /* of the model, forward and backward; 0: unknown */
+    double flops_per_token;     /* as espl_metrics_work would say */
     double peak_flops;          /* flops a second that all ranks together could do; 0: unknown */
     const char *peak_name;      /* how mfu is called on the terminal: "MFU", "of peak"; borrowed */
     size_t planned_bytes;       /* of rank 0 */
@@ -62,6 +62,9 @@ typedef struct espl_probe_report {
 
 /* Local. Opens metrics.jsonl in `run_dir` and, by log.tensorboard and log.progress, the rest. Errors: io. */
 espl_status espl_metrics_open(espl_metrics **metrics, const espl_config *config, const char *run_dir, const espl_metrics_start *start);
+
+/* Local. From now on a token takes so many flops of the model, forward and backward; 0: unknown. */
+void espl_metrics_work(espl_metrics *metrics, double flops_per_token);
 
 /* Local. Reports a finished step; steps come in order, each once. Here and below: what cannot be written is lost, with a warning when that
  * begins and when it ends; no training ends for it. */

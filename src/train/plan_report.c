@@ -65,18 +65,22 @@ static espl_status measure_memory(facts *f) {
     return ESPL_OK;
 }
 
+/* Of the phase that trains all that is ever trained. */
+static const espl_tape *last_tape(const facts *f) { return &f->blueprint.train[f->model->n_phases - 1]; }
+
 /* In what gradients travel to their owners, and what comes back. */
 static espl_dtype dtype_there(const facts *f) { return f->blueprint.narrow ? ESPL_BF16 : ESPL_F32; }
 static espl_dtype dtype_back(const facts *f) { return f->blueprint.owner.replicated ? ESPL_F32 : f->kernels->real; }
 
 static void estimate_step(facts *f) {
     espl_amount amount = espl_costs_amount(f->model, f->blueprint.capacity, (double)f->length);
-    double flops = espl_costs_train_flops(&f->blueprint.train, &amount);
+    double flops = espl_costs_train_flops(last_tape(f), &amount);
     int64_t ranks = f->request->ranks;
     f->most_local = (f->blueprint.micro_batches + ranks - 1) / ranks;
     f->flops = flops * (double)f->blueprint.micro_batches;
     f->rank_flops = flops * (double)f->most_local;
-    f->wire = espl_costs_wire_bytes(f->model, f->request->ranks, espl_dtype_size(dtype_there(f)), espl_dtype_size(dtype_back(f)));
+    f->wire = espl_costs_wire_bytes(f->model, f->model->n_phases - 1, f->request->ranks, espl_dtype_size(dtype_there(f)),
+                                    espl_dtype_size(dtype_back(f)));
     f->compute_seconds = f->peak > 0.0 ? f->rank_flops / f->peak : 0.0;
     f->wire_seconds = f->request->bandwidth > 0.0 ? f->wire / f->request->bandwidth : 0.0;
 }
@@ -196,8 +200,8 @@ static void print_tensors(const facts *f, FILE *out) {
             fprintf(out, "bucket %d  rate x%.4g%s\n", p->bucket, p->rate, p->decay ? "" : "  no decay");
     }
     fprintf(out, "buffers of the training tape (lives in calls, places in ACT)\n");
-    for (int i = 0; i < f->blueprint.train.n_lives; i++) {
-        const espl_life *l = &f->blueprint.train.lives[i];
+    for (int i = 0; i < last_tape(f)->n_lives; i++) {
+        const espl_life *l = &last_tape(f)->lives[i];
         fprintf(out, "  %-28s %s layer %3d  calls %5d .. %-5d  at %14zu  %12.3f MiB\n", l->name, l->gradient ? "gradient" : "value   ",
                 l->layer, l->first, l->last, l->offset, mib(l->bytes));
     }

@@ -15,6 +15,7 @@
 #include "src/train/probes.h"
 #include "src/train/runinfo.h"
 #include "src/train/tape_log.h"
+#include "src/train/unfreeze.h"
 #include "src/train/walltime.h"
 
 /* What a checkpoint carries beside tensors. */
@@ -45,12 +46,12 @@ typedef struct espl_run {
     espl_memory memory;
     size_t process_bytes;     /* resident before the memory was taken: the program, its libraries, the tokenizer, lists of the data */
     espl_graph *graphs[2][2]; /* the recorded tape, by fresh and last (step.c); NULL: not yet */
-    bool tried;               /* the tape has run call by call, as it does before it is recorded */
+    bool tried;               /* the phase's tape has run call by call, as it does before it is recorded */
     espl_optimizer optimizer;
-    espl_update *updates;    /* [n_buckets] */
-    espl_rule_range *ranges; /* of all updates */
-    double *rates;           /* of all ranges */
-    espl_segment *owned;     /* [n_params] */
+    espl_update *updates;      /* [n_buckets] */
+    espl_update_range *ranges; /* of all updates */
+    espl_phases phases;
+    espl_segment *owned; /* [n_params] */
     espl_state_tensor *state;
     int64_t n_state;
     espl_state_memory state_memory; /* reaches tensors on a remote device; zeroed for the host */
@@ -101,6 +102,9 @@ void espl_run_close(espl_run *run);
 
 /* Collective when nothing failed. Gives back what steps run in: recordings, bulk operations, memory. Only files can be worked on then. */
 void espl_run_release(espl_run *run);
+
+/* Local. Gives the recordings of the tape back. */
+void espl_run_forget(espl_run *run);
 
 /* Collective. One optimizer step. Errors: numeric, when too many steps in a row were not finite. */
 espl_status espl_run_step(espl_run *run, espl_step_result *result);

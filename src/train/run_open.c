@@ -4,7 +4,6 @@
 #include "src/core/buffer.h"
 #include "src/core/clock.h"
 #include "src/core/log.h"
-#include "src/plan/costs.h"
 #include "src/plan/peak.h"
 #include "src/train/adapter.h"
 #include "src/train/base.h"
@@ -205,6 +204,7 @@ static espl_status open_data(espl_run *run) {
     if (run->total_steps < 1)
         ESPL_FAIL(ESPL_ERR_USAGE, "train.epochs %g makes no whole step of %lld micro-batches; raise it or set train.steps", c->train_epochs,
                   (long long)c->train_micro_batches);
+    espl_phases_open(run->model, (double)count / (double)c->train_micro_batches, &run->phases);
     return ESPL_OK;
 }
 
@@ -223,20 +223,18 @@ static espl_status open_device(espl_run *run) {
 /* ---- Memory, optimizer, saver. */
 
 /* Puts a range behind the others of a bucket, or makes the last one longer. */
-static void add_range(const espl_rule_range *range, double rate, espl_rule_range *ranges, double *rates, int *n) {
-    if (*n > 0 && ranges[*n - 1].end == range->begin && ranges[*n - 1].decay == range->decay && rates[*n - 1] == rate) {
-        ranges[*n - 1].end = range->end;
-        return;
-    }
-    ranges[*n] = *range;
-    rates[(*n)++] = rate;
+static void add_range(espl_update_range *ranges, int *n, const espl_update_range *range) {
+    espl_update_range *last = ranges + *n - 1;
+    if (*n > 0 && last->end == range->begin && last->decay == range->decay && last->rate == range->rate && last->phase == range->phase)
+        last->end = range->end;
+    else
+        ranges[(*n)++] = *range;
 }
 
 /* One update a bucket: its parameters lie in it in order. */
 static void list_updates(espl_run *run) {
     const espl_model *model = run->model;
-    espl_rule_range *ranges = run->ranges = espl_malloc((size_t)model->n_params * sizeof *ranges);
-    double *rates = run->rates = espl_malloc((size_t)model->n_params * sizeof *rates);
+    espl_update_range *ranges = run->ranges = espl_malloc((size_t)model->n_params * sizeof *ranges);
     espl_segment *segments;
     espl_owner_updates(model, &run->blueprint.owner, &segments);
     run->updates = espl_calloc((size_t)model->n_buckets, sizeof *run->updates);
@@ -247,15 +245,16 @@ static void list_updates(espl_run *run) {
         for (int i = 0; i < model->n_params; i++) {
             const espl_segment *s = &segments[i];
             const espl_param *p = &model->params[i];
-            espl_rule_range range = {.begin = s->flat - u->flat, .end = s->flat - u->flat + s->end - s->begin};
-            range.decay = p->decay ? (float)run->config->optim_weight_decay : 0.0f;
+            const espl_update_range range = {.begin = s->flat - u->flat,
+                                             .end = s->flat - u->flat + s->end - s->begin,
+                                             .rate = p->rate,
+                                             .decay = p->decay ? (float)run->config->optim_weight_decay : 0.0f,
+                                             .phase = p->phase};
             if (p->bucket == b && s->begin < s->end)
-                add_range(&range, p->rate, ranges, rates, &u->n_ranges);
+                add_range(ranges, &u->n_ranges, &range);
         }
         u->ranges = ranges;
-        u->rates = rates;
         ranges += u->n_ranges;
-        rates += u->n_ranges;
     }
     free(segments);
 }
@@ -263,8 +262,13 @@ static void list_updates(espl_run *run) {
 static void open_optimizer(espl_run *run) {
     const espl_memory *m = &run->memory;
     list_updates(run);
-    run->optimizer = (espl_optimizer){
-        .kernels = run->engine.kernels, .master = m->master, .weights = m->weights, .gradients = m->gradients, .updates = run->updates};
+    run->optimizer = (espl_optimizer){.kernels = run->engine.kernels,
+                                      .master = m->master,
+                                      .weights = m->weights,
+                                      .gradients = m->gradients,
+                                      .updates = run->updates,
+                                      .ranges = espl_calloc((size_t)run->model->n_params, sizeof *run->optimizer.ranges),
+                                      .born = run->phases.born};
     memcpy(run->optimizer.states, m->states, sizeof m->states);
     espl_optimizer_configure(&run->optimizer, run->config);
 }
@@ -371,13 +375,10 @@ static espl_status open_metrics(espl_run *run) {
     ESPL_TRY(espl_memory_measure(&run->blueprint, bytes));
     for (int i = 0; i < ESPL_N_ARENAS; i++)
         planned += bytes[i];
-    espl_amount amount = espl_costs_amount(run->model, run->blueprint.capacity, (double)sequence_length(run));
     espl_metrics_start start = {.resume_step = run->counters.step,
                                 .total_steps = run->total_steps,
                                 .tokens = run->counters.tokens,
                                 .skipped_steps = run->counters.skipped,
-                                .flops_per_token = espl_costs_train_flops(&run->blueprint.train, &amount) /
-                                                   (amount.rows[ESPL_STREAM_MAIN] + amount.rows[ESPL_STREAM_SOURCE]),
                                 .peak_flops = run->peak_flops,
                                 .peak_name = "of peak",
                                 .planned_bytes = planned,
@@ -474,10 +475,14 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     return espl_comm_agree(comm, run->ranks->rank == 0 ? open_metrics(run) : ESPL_OK, "opening the metrics");
 }
 
-void espl_run_release(espl_run *run) {
+void espl_run_forget(espl_run *run) {
     for (int i = 0; i < 4; i++)
         if (run->graphs[i / 2][i % 2] != NULL)
             run->engine.calls->forget(run->engine.device, &run->graphs[i / 2][i % 2]);
+}
+
+void espl_run_release(espl_run *run) {
+    espl_run_forget(run);
     espl_comm_end_bulk(run->comm);
     espl_memory_free(&run->memory);
 }
@@ -498,7 +503,8 @@ void espl_run_close(espl_run *run) {
     json_decref(run->base);
     free(run->updates);
     free(run->ranges);
-    free(run->rates);
+    free(run->optimizer.ranges);
+    espl_phases_free(&run->phases);
     free(run->owned);
     free(run->state);
     espl_engine_close(&run->engine);

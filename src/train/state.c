@@ -122,6 +122,7 @@ static json_t *make_record(const espl_run *run) {
     fclose(memory);
     json_object_set_new(record, "counters", counters_to_json(&run->counters));
     json_object_set_new(record, "probes", espl_probes_to_json(&run->probes));
+    json_object_set_new(record, "phases", espl_phases_to_json(&run->phases));
     json_object_set_new(record, "total_steps", json_integer(run->total_steps));
     json_object_set_new(record, "config", json_string(text));
     set_hash(record, "config_hash", espl_config_hash(run->config));
@@ -221,6 +222,8 @@ static espl_status load(espl_run *run, const char *path) {
     ESPL_TRY(espl_comm_agree(run->comm, check_record(run, path), "reading the checkpoint's record"));
     ESPL_TRY(espl_checkpoint_load(run->comm, path, espl_run_state_memory(run), run->state, run->n_state, &record));
     espl_status status = counters_from_json(json_object_get(record, "counters"), path, &run->counters);
+    if (status == ESPL_OK)
+        status = espl_phases_from_json(json_object_get(record, "phases"), path, &run->phases);
     if (status == ESPL_OK && run->ranks->rank == 0)
         warn_of_changes(run, record);
     espl_probes_from_json(json_object_get(record, "probes"), &run->probes);

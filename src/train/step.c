@@ -3,6 +3,7 @@
 #include "src/core/clock.h"
 #include "src/core/log.h"
 #include "src/optim/schedule.h"
+#include "src/plan/costs.h"
 #include "src/train/streams.h"
 
 #include <math.h>
@@ -72,9 +73,11 @@ static espl_status mark_bucket(void *context, int bucket) {
     return run->engine.calls->mark(run->engine.device, bucket);
 }
 
+static const espl_tape *tape_of(const espl_run *run) { return &run->blueprint.train[run->phases.now]; }
+
 /* The tape and the sum of its losses: what is done for every micro-batch. */
 static espl_status run_tape(espl_run *run, const espl_batch *batch, bool fresh, const espl_hooks *hooks) {
-    const espl_tape *tape = &run->blueprint.train;
+    const espl_tape *tape = tape_of(run);
     ESPL_TRY(espl_tape_run(tape, batch, fresh, hooks));
     espl_tape_sum_loss(tape, &run->engine, batch, &run->memory.sums[ESPL_SUM_LOSS]);
     return ESPL_OK;
@@ -90,7 +93,7 @@ static espl_status record_tape(espl_run *run, const espl_batch *batch, bool fres
 
 /* Of a recorded tape: each sum over ranks begins on the device when its mark is reached, long after this has returned. */
 static espl_status start_sums(espl_run *run) {
-    const espl_tape *tape = &run->blueprint.train;
+    const espl_tape *tape = tape_of(run);
     for (int i = 0; i < tape->n_calls; i++) {
         const espl_call *c = &tape->calls[i];
         if (c->kind != ESPL_CALL_BUCKET)
@@ -110,9 +113,9 @@ static espl_status replay_tape(espl_run *run, const espl_batch *batch, bool fres
     return last ? start_sums(run) : ESPL_OK;
 }
 
-/* A device that can record replays, but for the first micro-batch of the process: then each call runs by itself, as on the host, and
- * libraries choose their algorithms on what the calls hand them, which they cannot inside a recording. Under run.debug_tape this goes on,
- * and the tensors of each call are looked at. */
+/* A device that can record replays, but for the first micro-batch of the process or of a phase: then each call runs by itself, as on the
+ * host, and libraries choose their algorithms on what the calls hand them, which they cannot inside a recording. Under run.debug_tape this
+ * goes on, and the tensors of each call are looked at. */
 static espl_status one_micro_batch(espl_run *run, const espl_batch *batch, bool fresh, bool last) {
     const espl_hooks hooks = {.context = run, .after_call = after_call, .bucket = last ? sum_bucket : NULL};
     espl_comm_beat(run->comm, run->counters.step + 1, "waiting for the device");
@@ -139,18 +142,23 @@ static void zero_range(const espl_run *run, int64_t begin, int64_t end) {
 }
 
 /* The reduction leaves anything it likes in what other ranks own, gaps between parameters included; a gap must stay zero, or it would
- * be summed again and again and show in the norm. */
+ * be summed again and again and show in the norm. So must parameters of later phases in buckets that are summed now. */
 static void zero_gaps(const espl_run *run) {
     const espl_model *m = run->model;
-    int64_t end = 0;
-    for (int i = 0; i < m->n_params; i++) {
-        if (m->params[i].frozen)
+    for (int b = 0; b < m->n_buckets; b++) {
+        const espl_bucket *bucket = &run->memory.buckets[b];
+        int64_t end = bucket->offset;
+        if (!run->phases.buckets[b])
             continue;
-        int64_t start = espl_model_place(m, i, run->ranks->size);
-        zero_range(run, end, start);
-        end = start + m->params[i].numel;
+        for (int i = 0; i < m->n_params; i++) {
+            if (m->params[i].bucket != b || !espl_model_trains(m, i, run->phases.now))
+                continue;
+            int64_t start = bucket->offset + m->params[i].offset;
+            zero_range(run, end, start);
+            end = start + m->params[i].numel;
+        }
+        zero_range(run, end, bucket->offset + bucket->n);
     }
-    zero_range(run, end, espl_model_flat_size(m, run->ranks->size));
 }
 
 static espl_status micro_batches(espl_run *run, place mine, int64_t first, int64_t count, float loss_scale, espl_step_result *result) {
@@ -177,6 +185,8 @@ enum { VOTE_STOP = 2 * ESPL_EXACT_WORDS, VOTE_WALLTIME, VOTE_TOKENS, N_VOTES };
 static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
     for (int b = 0; b < run->model->n_buckets; b++) {
         int64_t begin, end;
+        if (!run->phases.buckets[b])
+            continue;
         espl_owner_piece(run->model, &run->blueprint.owner, b, &begin, &end);
         run->engine.kernels->sum_squares(run->memory.gradients + begin, end - begin, &run->memory.sums[ESPL_SUM_SQUARES]);
     }
@@ -233,6 +243,8 @@ static espl_status update(espl_run *run, const espl_step_result *result) {
     double scale = clip_factor(run->config, result->grad_norm);
     ESPL_TRY(run->engine.calls->let_fetch(run->engine.device));
     for (int b = 0; b < run->model->n_buckets; b++) {
+        if (!run->phases.buckets[b])
+            continue;
         espl_optimizer_update(&run->optimizer, b, run->counters.updates, result->lr, scale);
         if (!run->blueprint.owner.replicated)
             ESPL_TRY(espl_gather_start(run->memory.gather, b));
@@ -255,6 +267,31 @@ static espl_status skip(espl_run *run, const espl_step_result *result) {
     return ESPL_OK;
 }
 
+/* ---- Phases. */
+
+static void tell_phase(const espl_run *run) {
+    const espl_model *m = run->model;
+    int now = run->phases.now;
+    espl_amount amount = espl_costs_amount(m, run->blueprint.capacity, (double)espl_blueprint_length(run->config, m->dims.positions));
+    double flops = espl_costs_train_flops(tape_of(run), &amount);
+    espl_metrics_work(run->metrics, flops / (amount.rows[ESPL_STREAM_MAIN] + amount.rows[ESPL_STREAM_SOURCE]));
+    if (m->n_phases > 1 && run->ranks->rank == 0)
+        ESPL_INFO("phase %d of %d from step %lld on, %s%s: %lld of %lld parameters are trained", now + 1, m->n_phases,
+                  (long long)run->phases.steps[now] + 1, now > 0 ? "with " : "", m->phases[now].what,
+                  (long long)espl_model_phase_numel(m, now), (long long)espl_model_numel(m));
+}
+
+/* Another tape from here on: what was recorded of the last one goes, once the device is done with it. */
+static espl_status begin_phase(espl_run *run) {
+    ESPL_TRY(run->engine.calls->sync(run->engine.device));
+    espl_run_forget(run);
+    run->tried = false;
+    run->optimizer.phase = run->phases.now;
+    espl_reducer_use(run->memory.reducer, run->phases.buckets);
+    tell_phase(run);
+    return ESPL_OK;
+}
+
 /* ---- The step. */
 
 espl_status espl_run_step(espl_run *run, espl_step_result *result) {
@@ -264,6 +301,8 @@ espl_status espl_run_step(espl_run *run, espl_step_result *result) {
     place mine = {0, 0};
     double start = espl_now(), waited = espl_comm_wait_seconds(run->comm);
     *result = (espl_step_result){.epoch = run->counters.epoch};
+    if (espl_phases_enter(&run->phases, run->counters.step, run->counters.updates))
+        ESPL_TRY(espl_run_device(run, begin_phase(run)));
     espl_blueprint_share(&run->blueprint, &first, &count);
     place next = survey(run, first, &mine, &all);
     zero_gaps(run);

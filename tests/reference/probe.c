@@ -125,8 +125,8 @@ static espl_status open_probe(probe *p, const char *folder) {
     espl_room room = {.tokens = p->sample.n, .source_tokens = p->sample.source.n, .sequences = p->sample.n_segments};
     espl_capacity capacity[ESPL_N_STREAMS];
     espl_streams_capacity(p->model, &room, capacity);
-    espl_tape_make(p->model, p->kernels, ESPL_USE_TRAIN, ESPL_RECOMPUTE_SELECTIVE, capacity, espl_kernels_threads(), &p->train);
-    espl_tape_make(p->model, p->kernels, ESPL_USE_EVAL, 0, capacity, espl_kernels_threads(), &p->eval);
+    espl_tape_make(p->model, p->kernels, ESPL_USE_TRAIN, ESPL_RECOMPUTE_SELECTIVE, 0, capacity, espl_kernels_threads(), &p->train);
+    espl_tape_make(p->model, p->kernels, ESPL_USE_EVAL, 0, 0, capacity, espl_kernels_threads(), &p->eval);
     p->act = espl_calloc(1, p->train.act_bytes + p->eval.act_bytes);
     p->work = espl_calloc(1, p->train.work_bytes + p->eval.work_bytes + (1 << 24));
     espl_places places = {.weights = p->weights, .gradients = p->gradients, .ranks = 1, .act = p->act, .work = p->work};

@@ -152,7 +152,7 @@ static inline espl_status tiny_open_with(const char *folder, const espl_kernels 
     espl_room room = {.tokens = t->sample.n, .source_tokens = t->sample.source.n, .sequences = t->sample.n_segments};
     espl_capacity capacity[ESPL_N_STREAMS];
     espl_streams_capacity(t->model, &room, capacity);
-    espl_tape_make(t->model, kernels, use, recompute, capacity, 2, &t->tape);
+    espl_tape_make(t->model, kernels, use, recompute, t->model->n_phases - 1, capacity, 2, &t->tape);
     t->act = espl_calloc(1, t->tape.act_bytes);
     t->work = espl_calloc(1, t->tape.work_bytes);
     espl_places places = {.weights = t->weights, .gradients = t->gradients, .ranks = 1, .act = t->act, .work = t->work};

@@ -57,8 +57,8 @@ typedef struct espl_rule_range {
  *              w -= lr * ((m / c1) / (sqrt(v / c2) + eps) + decay * w)     Loshchilov & Hutter 2019
  *   adamw8bit  the same, with m and v kept as Dettmers et al. 2022 (8-bit Optimizers via Block-wise Quantization) do: a block's largest
  *              magnitude, and for each element the number of the value in a table (dynamic_map.h) that is nearest to its share of that.
- *              w takes m and v before they are rounded. Of a block with elements in a range all are rounded anew;
- *              a block has at most 32 ranges.
+ *              w takes m and v before they are rounded. Of a block with elements in a range all are rounded anew, and those in none
+ *              have m = v = 0 from then on, whatever their bytes were; a block has at most 32 ranges.
  *   lion       w -= lr * (sign(b1 m + (1-b1) g) + decay * w); m = b2 m + (1-b2) g: Chen et al. 2023
  *   sgd        g += decay * w; m = momentum m + g; w -= lr * (nesterov ? g + momentum m : m): as torch.optim.SGD
  * b is (float)beta and 1-b is (float)(1 - beta), so that 1 - 0.999 keeps its digits; c comes from the double beta too.

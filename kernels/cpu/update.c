@@ -138,6 +138,11 @@ typedef struct maps {
     float with_sign[ESPL_MAP_SIZE], without[ESPL_MAP_SIZE];
 } maps;
 
+static void clear(float *m, float *v, int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; i++)
+        m[i] = v[i] = 0;
+}
+
 /* AdamW of what lies in a range of the block at element `at`, with its moments as floats; whether that is anything. */
 static bool update_block(const espl_rule_step *s, int64_t at, float *m, float *v) {
     espl_rule_step block = {.weight = (real *)s->weight + at,
@@ -150,15 +155,17 @@ static bool update_block(const espl_rule_step *s, int64_t at, float *m, float *v
                             .eps = s->eps,
                             .rng = s->rng,
                             .first = s->first + (uint64_t)at};
-    bool any = false;
+    int64_t done = 0;
     for (const espl_rule_range *r = s->ranges; r < s->ranges + s->n_ranges; r++) {
         int64_t from = max64(at, r->begin) - at, to = min64(at + BLOCK, r->end) - at;
         if (from >= to)
             continue;
         update_stretch(&block, adamw_floats, r, from, to);
-        any = true;
+        clear(m, v, done, from);
+        done = to;
     }
-    return any;
+    clear(m, v, done, BLOCK);
+    return done > 0;
 }
 
 static void adamw8bit_block(const espl_rule_step *s, const maps *maps, int64_t at) {

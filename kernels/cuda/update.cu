@@ -302,8 +302,10 @@ __device__ __forceinline__ bool update_block(const update_call &s, int64_t at, f
     for (int i = 0; i < 8; i++) {
         int64_t place = at + 32 * i;
         int r = range_at(s, place);
-        if (r == s.n_ranges || place < s.range[r].begin)
+        if (r == s.n_ranges || place < s.range[r].begin) {
+            m[i] = v[i] = 0.0f;
             continue;
+        }
         float w = load_weight<T, MASTER>(s, place), x[2] = {m[i], v[i]};
         adamw_rule::element(s, s.range[r], s.grad[place], w, x);
         m[i] = x[0];

@@ -63,13 +63,18 @@ static bool clip(const espl_rule_range *range, int64_t block, espl_rule_range *p
     return part->begin < part->end;
 }
 
+static void clear(float *m, float *v, int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; i++)
+        m[i] = v[i] = 0;
+}
+
 static void adamw8bit_block(const espl_rule_step *step, const float *with_sign, const float *without, int64_t at) {
     float m[ESPL_STATE_BLOCK], v[ESPL_STATE_BLOCK];
     float *m_scale = (float *)step->state[2] + at / ESPL_STATE_BLOCK, *v_scale = (float *)step->state[3] + at / ESPL_STATE_BLOCK;
     uint8_t *m_code = (uint8_t *)step->state[0] + at, *v_code = (uint8_t *)step->state[1] + at;
     espl_rule_range part;
     espl_rule_step block = *step;
-    bool touched = false;
+    int64_t done = 0;
     block.weight = (real *)step->weight + at;
     block.master = step->master ? step->master + at : NULL;
     block.grad = step->grad + at;
@@ -82,9 +87,11 @@ static void adamw8bit_block(const espl_rule_step *step, const float *with_sign, 
     for (int r = 0; r < step->n_ranges; r++)
         if (clip(&step->ranges[r], at, &part)) {
             update(&block, adamw_element);
-            touched = true;
+            clear(m, v, done, part.begin);
+            done = part.end;
         }
-    if (touched) {
+    if (done > 0) {
+        clear(m, v, done, ESPL_STATE_BLOCK);
         *m_scale = narrow(with_sign, m, m_code);
         *v_scale = narrow(without, v, v_code);
     }

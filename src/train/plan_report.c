@@ -72,9 +72,14 @@ static const espl_tape *last_tape(const facts *f) { return &f->blueprint.train[f
 static espl_dtype dtype_there(const facts *f) { return f->blueprint.narrow ? ESPL_BF16 : ESPL_F32; }
 static espl_dtype dtype_back(const facts *f) { return f->blueprint.owner.replicated ? ESPL_F32 : f->kernels->real; }
 
-static void estimate_step(facts *f) {
+/* Of a micro-batch. */
+static double phase_flops(const facts *f, int phase) {
     espl_amount amount = espl_costs_amount(f->model, f->blueprint.capacity, (double)f->length);
-    double flops = espl_costs_train_flops(last_tape(f), &amount);
+    return espl_costs_train_flops(&f->blueprint.train[phase], &amount);
+}
+
+static void estimate_step(facts *f) {
+    double flops = phase_flops(f, f->model->n_phases - 1);
     int64_t ranks = f->request->ranks;
     f->most_local = (f->blueprint.micro_batches + ranks - 1) / ranks;
     f->flops = flops * (double)f->blueprint.micro_batches;
@@ -188,6 +193,18 @@ static void print_work(const facts *f, FILE *out) {
                 f->request->bandwidth * 1e-9, f->wire_seconds);
 }
 
+/* What stands above is that of the most demanding of them. */
+static void print_phases(const facts *f, FILE *out) {
+    fprintf(out, "phases                        trained     ACT MiB  flops of a step\n");
+    for (int i = 0; i < f->model->n_phases; i++) {
+        const espl_phase *p = &f->model->phases[i];
+        char *when = i == 0 ? espl_strdup("from the start") : espl_format("after %g %s", p->at, p->epochs ? "epochs" : "steps");
+        fprintf(out, "  %-22s %12lld %11.1f %16.4g  %s\n", when, (long long)espl_model_phase_numel(f->model, i),
+                mib(f->blueprint.train[i].act_bytes), phase_flops(f, i) * (double)f->blueprint.micro_batches, p->what);
+        free(when);
+    }
+}
+
 static void print_tensors(const facts *f, FILE *out) {
     fprintf(out, "parameters\n");
     for (int i = 0; i < f->model->n_params; i++) {
@@ -207,6 +224,19 @@ static void print_tensors(const facts *f, FILE *out) {
     }
 }
 
+static json_t *phases_to_json(const facts *f) {
+    json_t *list = json_array();
+    for (int i = 0; i < f->model->n_phases; i++) {
+        const espl_phase *p = &f->model->phases[i];
+        json_array_append_new(list, json_pack("{s:s, s:f, s:s, s:I, s:I, s:f}", "what", p->what, "after", p->at, "unit",
+                                              p->epochs ? "epochs" : "steps", "trained_parameters",
+                                              (json_int_t)espl_model_phase_numel(f->model, i), "act_bytes",
+                                              (json_int_t)f->blueprint.train[i].act_bytes, "flops_per_step",
+                                              phase_flops(f, i) * (double)f->blueprint.micro_batches));
+    }
+    return list;
+}
+
 static void print_json(const facts *f, FILE *out) {
     json_t *arenas = json_object();
     for (int i = 0; i < ESPL_N_ARENAS; i++)
@@ -217,6 +247,7 @@ static void print_json(const facts *f, FILE *out) {
                   (json_int_t)f->process, "total_bytes", (json_int_t)f->total, "parameters", (json_int_t)espl_model_numel(f->model),
                   "trained_parameters", (json_int_t)espl_model_trained_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank",
                   f->wire, "peak_flops", f->peak, "compute_seconds", f->compute_seconds, "wire_seconds", f->wire_seconds);
+    json_object_set_new(plan, "phases", phases_to_json(f));
     json_dumpf(plan, out, JSON_INDENT(2));
     fputc('\n', out);
     json_decref(plan);
@@ -240,6 +271,8 @@ espl_status espl_plan_print(const espl_config *config, const espl_plan_request *
                 100.0 * (double)espl_model_trained_numel(f.model) / (double)espl_model_numel(f.model));
     print_memory(&f, out);
     print_work(&f, out);
+    if (f.model->n_phases > 1)
+        print_phases(&f, out);
     if (request->tensors)
         print_tensors(&f, out);
 done:

@@ -66,6 +66,66 @@ def resumed_on_2_4_1_is_undisturbed(case):
         check(case.digest(pieces) == case.digest(whole), f"{name}: the resumed run ends in other weights than the undisturbed one")
 
 
+PHASES = {"tune__train": ["layers.1"], "tune__unfreeze": ["*ln_f*@3", "layers.0@6", "*h.1.mlp*@6", "embeddings@9"], "optim__layer_decay": 0.9,
+          "train__micro_batches": 4}
+
+
+def rows_of(case, run):
+    return [(row["loss"], row["grad_norm"]) for row in case.metrics(run, "step")]
+
+
+def phases_resumed_on_2_4_1_are_undisturbed(case):
+    base = base_of(case)
+    variants = {"8bit": {"optim__name": "adamw8bit", "run__dtype": "bf16", "optim__master": "none"},
+                **({} if LIGHT else {"fp32": {}, "replicated": {"run__optimizer_sharding": "replicated"}})}
+    for name, keys in variants.items():
+        whole, pieces = f"whole-{name}", f"pieces-{name}"
+        job = case.train(0, whole, **keys_of(base, **PHASES, **keys))
+        check("phase 1 of 4 from step 1" in job.stderr and "phase 4 of 4 from step 10 on, with embeddings" in job.stderr, f"{name}: phases are not told", job)
+        for ranks in (2, 4):
+            case.train(ranks, pieces, STOPPED, **keys_of(base, train__stop_after=4, **PHASES, **keys))
+        case.train(1, pieces, **keys_of(base, **PHASES, **keys))
+        check(rows_of(case, pieces) == rows_of(case, whole), f"{name}: losses and norms of the resumed run are others")
+        check(case.digest(pieces) == case.digest(whole), f"{name}: the resumed run ends in other weights than the undisturbed one")
+
+
+def a_phase_is_the_run_that_trains_just_that(case):
+    base = base_of(case)
+    weights = tensors_of(base)
+    case.train(0, "phases", STOPPED, **keys_of(base, **PHASES, train__stop_after=5))
+    case.train(0, "first", STOPPED, **keys_of(base, **{**PHASES, "tune__unfreeze": []}, train__stop_after=5))
+    phases, first = rows_of(case, "phases"), rows_of(case, "first")
+    check(phases[:3] == first[:3] and phases[3:] != first[3:], f"losses and norms with phases {phases}, without {first}")
+    Job(case.folder, 0, "export", case.folder / "phases", case.folder / "now").expect(OK)
+    for name, values in tensors_of(case.folder / "now").items():
+        check((values != weights[name]) == is_trained(name), f"after 5 steps {name} should {'' if is_trained(name) else 'not '}have changed")
+
+
+def what_has_begun_stays(case):
+    base = base_of(case)
+    case.train(0, **keys_of(base, **PHASES, train__stop_after=4), code=STOPPED)
+    case.start(0, **keys_of(base, **{**PHASES, "tune__unfreeze": ["*ln_f*@2", *PHASES["tune__unfreeze"][1:]]})).expect_failure(USAGE, "since step 3", "tune.unfreeze")
+    case.train(0, **keys_of(base, **{**PHASES, "tune__unfreeze": [PHASES["tune__unfreeze"][0], "layers.0@7", "*h.1.mlp*@7", "embeddings@8"]}))
+    for wrong, word in (("layers.0", "@"), ("layers.0@0", "above 0"), ("layers.0@1.5", "SELECTION@STEP"), ("layers.9@1", "layers.9")):
+        case.start(0, "wrong", **keys_of(base, tune__unfreeze=[wrong])).expect_failure(USAGE, "tune.unfreeze", word)
+    case.start(0, "wrong", **keys_of(base, tune__unfreeze=["layers.0@1", "embeddings@1e"])).expect_failure(USAGE, "all in epochs")
+    case.start(0, "wrong", **keys_of(base, tune__train=[], tune__unfreeze=["layers.0@1"])).expect_failure(USAGE, "tune.train")
+
+
+def phases_are_planned(case):
+    job = Job(case.folder, 0, "plan", case.config("run", **PHASES), "--json")
+    job.expect(OK)
+    plan = json.loads(job.stdout)
+    phases = plan["phases"]
+    for key in ("trained_parameters", "act_bytes", "flops_per_step"):
+        sizes = [phase[key] for phase in phases]
+        check(sizes == sorted(sizes) and sizes[0] < sizes[-1], f"{key} by phase: {sizes}")
+    check(plan["trained_parameters"] == phases[-1]["trained_parameters"] and plan["flops_per_step"] == phases[-1]["flops_per_step"], f"{plan}")
+    job = Job(case.folder, 0, "plan", case.config("run", **PHASES))
+    job.expect(OK)
+    check("after 6 steps" in job.stdout and "layers.0, *h.1.mlp*" in job.stdout, "phases are not in the plan", job)
+
+
 def evaluation_of(case, *arguments):
     return Job(case.folder, 0, "eval", case.folder / f"config-{case.n_configs}.yaml", "--json", *arguments)
 
@@ -209,5 +269,6 @@ def an_adapter_is_a_start(case):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main([an_adapter_is_a_start, lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
+    raise SystemExit(main([phases_resumed_on_2_4_1_are_undisturbed, a_phase_is_the_run_that_trains_just_that, what_has_begun_stays, phases_are_planned,
+                           an_adapter_is_a_start, lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
                            a_run_and_its_export_say_the_same, a_random_base_is_the_seed, a_base_may_be_a_checkpoint, the_plan_is_smaller]))

@@ -194,6 +194,38 @@ static void small_updates_count_without_masters(void **state) {
     assert_int_equal(espl_bf16_from_float(1.5f - lr), espl_bf16_from_float(1.5f)); /* control: rounding to nearest never moves */
 }
 
+/* The bytes of gaps are in no checkpoint: what they were must not reach the scale of their block. */
+static void gaps_of_a_block_have_no_moments(void **state) {
+    (void)state;
+    float weight[ESPL_STATE_BLOCK] = {0}, grad[ESPL_STATE_BLOCK];
+    const espl_rule_range ranges[] = {{.begin = 10, .end = 20, .lr = 1, .c1 = 1, .c2 = 1},
+                                      {.begin = 30, .end = 250, .lr = 1, .c1 = 1, .c2 = 1}};
+    for (int i = 0; i < ESPL_STATE_BLOCK; i++)
+        grad[i] = 1;
+    for (int cpu = 0; cpu < 2; cpu++) {
+        uint8_t m[2][ESPL_STATE_BLOCK] = {0}, v[2][ESPL_STATE_BLOCK] = {0};
+        float m_scale[2] = {2, 2}, v_scale[2] = {2, 2};
+        for (int k = 0; k < 2; k++) {
+            for (int i = 0; i < ESPL_STATE_BLOCK; i++)
+                m[k][i] = v[k][i] = (uint8_t)((i >= 10 && i < 20) || (i >= 30 && i < 250) ? 100 : 255 * k);
+            espl_rule_step step = {.weight = weight,
+                                   .state = {m[k], v[k], &m_scale[k], &v_scale[k]},
+                                   .grad = grad,
+                                   .ranges = ranges,
+                                   .n_ranges = 2,
+                                   .beta1 = beta1,
+                                   .beta2 = beta2,
+                                   .grad_scale = 1,
+                                   .eps = 1};
+            (cpu ? espl_kernels_cpu(ESPL_F32) : espl_kernels_ref(ESPL_F32))->update[ESPL_RULE_ADAMW8BIT](&step);
+        }
+        assert_memory_equal(m[0], m[1], sizeof m[0]);
+        assert_memory_equal(v[0], v[1], sizeof v[0]);
+        assert_true(m_scale[0] == m_scale[1] && v_scale[0] == v_scale[1] && m[0][0] == m[0][25] && m[0][0] == m[0][255]);
+        assert_int_not_equal(m[0][0], m[0][10]); /* control: what is in a range keeps its moments */
+    }
+}
+
 enum { SQUARES = 256 * 9 + 77 };
 
 static espl_exact sum_of(const float *x, const int64_t *cuts, int n_cuts) {
@@ -310,6 +342,7 @@ int main(void) {
         cmocka_unit_test(stochastic_rounding_is_fair),
         cmocka_unit_test(stochastic_rounding_keeps_what_needs_none),
         cmocka_unit_test(small_updates_count_without_masters),
+        cmocka_unit_test(gaps_of_a_block_have_no_moments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

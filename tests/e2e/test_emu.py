@@ -261,6 +261,18 @@ def recorded_or_not(case):
     check(len(mine) > 5 and mine == other, "the tape of micro-batch 2 is not the same on one and two ranks")
 
 
+def phases_are_recorded_anew(case):
+    """Each phase has a tape, so recordings of its own; without recordings, on other ranks and resumed inside a phase the bits are the same."""
+    keys = {"tune__train": ["layers.1"], "tune__unfreeze": ["*ln_f*@1", "layers.0@3"], "optim__layer_decay": 0.5, "train__steps": 5, **WINDOWS}
+    train(case, 0, "recorded", **keys)
+    train(case, 0, "calls", run__debug_tape=True, **keys)
+    for ranks, code, more in ((2, STOPPED, {"train__stop_after": 2}), (2, OK, {})):
+        train(case, ranks, "pieces", code, **keys, **more)
+    check(trace(case, "recorded") == trace(case, "calls") == trace(case, "pieces"), "phases: recorded, call by call, or in pieces on 2 ranks, the bits differ")
+    train(case, 0, "later", **{**keys, "tune__unfreeze": ["*ln_f*@1", "layers.0@4"]})
+    check(trace(case, "later")[0][:3] == trace(case, "recorded")[0][:3] and case.digest("later") != case.digest("recorded"), "a phase that begins later changes what was before it, or nothing")
+
+
 def evaluated_and_generated(case):
     train(case, 0, "run", model=LLAMA, train__steps=8, optim__lr=1e-2, data__valid=[str(DATA / "shakespeare_valid.txt")], train__eval_batches=4, **PACKED)
     config, found, texts = case.folder / f"config-{case.n_configs}.yaml", {}, {}
@@ -377,7 +389,7 @@ def main_or_skip(cases):
 
 
 WHOLE = [gpt2_is_the_cpus, llama_is_the_cpus, bert_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, fast_repeats_itself, any_legal_order,
-         protected, snapshots_under_way, over_to_the_cpu_and_back, recorded_or_not, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use,
+         protected, snapshots_under_way, over_to_the_cpu_and_back, recorded_or_not, phases_are_recorded_anew, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use,
          libraries_that_are_not_there, failures_under_way]
 # What reaches memory that the others do not: sanitizers look for that alone.
 REACHING = [gpt2_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, evaluated_and_generated, failures_under_way]

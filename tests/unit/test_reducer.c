@@ -86,11 +86,16 @@ static void backward_of_bucket(run *r, int64_t micro, int64_t i, const espl_buck
         r->gradients[e] = leaf(micro, e) + (espl_reducer_accumulates(r->reducer, i) ? r->gradients[e] : 0.0f);
 }
 
-/* One training step: buckets become complete from the last to the first. */
-static void step(run *r, int64_t n_local) {
+static const bool all_buckets[N_BUCKETS] = {true, true, true, true, true};
+
+/* One training step: buckets that take part become complete from the last to the first. */
+static void step_of(run *r, int64_t n_local, const bool *used) {
+    espl_reducer_use(r->reducer, used);
     for (int64_t i = 0; i < n_local; i++) {
         espl_reducer_begin(r->reducer, i);
         for (int b = N_BUCKETS - 1; b >= 0; b--) {
+            if (!used[b])
+                continue;
             backward_of_bucket(r, ranks->rank * n_local + i, i, &buckets[b]);
             if (i == n_local - 1)
                 espl_reducer_merge(r->reducer, b);
@@ -102,6 +107,8 @@ static void step(run *r, int64_t n_local) {
     }
     assert_int_equal(espl_reducer_finish(r->reducer), ESPL_OK);
 }
+
+static void step(run *r, int64_t n_local) { step_of(r, n_local, all_buckets); }
 
 /* Bits of elements [begin, end) against the definition; returns how many a plain chain of additions would have got wrong. */
 static int64_t check_bits(const run *r, int64_t begin, int64_t end, int64_t n_global) {
@@ -145,6 +152,29 @@ static void replicated_gradients_are_whole(void **state) {
     if (!power_of_two(ranks->size))
         return;
     assert_int_equal(make_run(&r, 3, TREE, true), ESPL_OK);
+    step(&r, 3);
+    check_bits(&r, 0, extent, 3 * ranks->size);
+    free_run(&r);
+}
+
+/* What takes no part is left alone; what does has the bits that it has with all. */
+static void some_buckets_alone(void **state) {
+    (void)state;
+    static const bool some[N_BUCKETS] = {false, true, false, true, true};
+    run r;
+    if (!power_of_two(ranks->size))
+        return;
+    assert_int_equal(make_run(&r, 3, true, true), ESPL_OK);
+    step(&r, 3);
+    memset(r.gradients, 0x5a, (size_t)extent * sizeof *r.gradients);
+    step_of(&r, 3, some);
+    for (int b = 0; b < N_BUCKETS; b++) {
+        const uint8_t *bytes = (const uint8_t *)(r.gradients + buckets[b].offset);
+        if (some[b])
+            check_bits(&r, buckets[b].offset, buckets[b].offset + buckets[b].n, 3 * ranks->size);
+        for (size_t i = 0; !some[b] && i < (size_t)buckets[b].n * sizeof(float); i++)
+            assert_int_equal(bytes[i], 0x5a);
+    }
     step(&r, 3);
     check_bits(&r, 0, extent, 3 * ranks->size);
     free_run(&r);
@@ -359,6 +389,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tree_has_the_same_bits_on_any_ranks),
         cmocka_unit_test(replicated_gradients_are_whole),
+        cmocka_unit_test(some_buckets_alone),
         cmocka_unit_test(fast_is_close_and_repeats),
         cmocka_unit_test(narrow_has_the_bits_of_its_definition),
         cmocka_unit_test(narrow_sends_half),

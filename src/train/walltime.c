@@ -10,6 +10,16 @@
 
 /* ---- Times as people write them. */
 
+/* What begins with a digit; *at moves on. */
+static bool read_number(const char **at, double *value) {
+    char *end = NULL;
+    if (!isdigit((unsigned char)**at))
+        return false;
+    *value = strtod(*at, &end);
+    *at = end;
+    return isfinite(*value);
+}
+
 /* Two digits below 60 behind a colon; *at moves on. */
 static bool read_sixty(const char **at, double *value) {
     const char *c = *at;
@@ -20,36 +30,35 @@ static bool read_sixty(const char **at, double *value) {
     return true;
 }
 
+/* [D-]HH:MM:SS */
+static bool read_clock(const char *at, double *seconds) {
+    double days = 0.0, hours = 0.0, minutes = 0.0, rest = 0.0;
+    if (!read_number(&at, &hours))
+        return false;
+    if (*at == '-') {
+        days = hours;
+        at++;
+        if (!read_number(&at, &hours))
+            return false;
+    }
+    *seconds = 0.0;
+    if (days != floor(days) || hours != floor(hours) || !read_sixty(&at, &minutes) || !read_sixty(&at, &rest) || *at != '\0')
+        return false;
+    *seconds = ((days * 24.0 + hours) * 60.0 + minutes) * 60.0 + rest;
+    return true;
+}
+
 espl_status espl_walltime_parse(const char *name, const char *text, double *seconds) {
     const char *at = text;
-    char *end = NULL;
-    double days = 0.0, hours = 0.0, minutes = 0.0, rest = 0.0;
-    double first = isdigit((unsigned char)*at) ? strtod(at, &end) : NAN;
-    bool good = isfinite(first);
-    if (good && *end == '-') {
-        days = first;
-        at = end + 1;
-        good = isdigit((unsigned char)*at) != 0;
-        hours = good ? strtod(at, &end) : 0.0;
-    } else if (good && *end == ':') {
-        hours = first;
-    } else if (good && *end == '\0') {
-        *seconds = first;
+    *seconds = 0.0;
+    if ((read_number(&at, seconds) && *at == '\0') || read_clock(text, seconds))
         return ESPL_OK;
-    }
-    if (good) {
-        at = end;
-        good = days == floor(days) && hours == floor(hours) && read_sixty(&at, &minutes) && read_sixty(&at, &rest) && *at == '\0';
-    }
-    if (!good)
-        ESPL_FAIL(ESPL_ERR_USAGE, "%s: '%s' is no time; seconds (5400), HH:MM:SS (01:30:00) or D-HH:MM:SS (1-12:00:00) are expected", name,
-                  text);
-    *seconds = ((days * 24.0 + hours) * 60.0 + minutes) * 60.0 + rest;
-    return ESPL_OK;
+    ESPL_FAIL(ESPL_ERR_USAGE, "%s: '%s' is no time; seconds (5400), HH:MM:SS (01:30:00) or D-HH:MM:SS (1-12:00:00) are expected", name,
+              text);
 }
 
 espl_status espl_walltime_check(const espl_config *config) {
-    double seconds;
+    double seconds = 0.0;
     if (config->run_walltime[0] == '\0')
         return ESPL_OK;
     ESPL_TRY(espl_walltime_parse("run.walltime", config->run_walltime, &seconds));
@@ -61,7 +70,7 @@ espl_status espl_walltime_check(const espl_config *config) {
 
 void espl_walltime_begin(espl_walltime *walltime, const espl_config *config, double started, const espl_job_end *job, double now) {
     *walltime = (espl_walltime){.opened = now, .ends = job->at, .margin = config->run_walltime_margin, .source = job->source};
-    double seconds;
+    double seconds = 0.0;
     if (config->run_walltime[0] == '\0' || espl_walltime_parse("run.walltime", config->run_walltime, &seconds) != ESPL_OK)
         return;
     walltime->ends = started + seconds;

@@ -59,6 +59,13 @@ def by_mpirun(cluster, case, config):
     expect(cluster, case, number, "COMPLETED", "0:0", "2 ranks on 2 nodes", "mpirun is done")
 
 
+def on_one_gpu(cluster, case):
+    """This Slurm has no GPU to give away, so the script is asked to do without."""
+    config = case.config("unused", train__steps=4, tune__method="lora")
+    number = submit(cluster, case, "lora_one_gpu", config, "lora", "--nodes=1", "--gpus=0", DEVICE="cpu")
+    expect(cluster, case, number, "COMPLETED", "0:0", "1 rank on 1 node", "others are frozen", "lora is done")
+
+
 def what_is_refused(cluster, case, config):
     """Neither is put back into the queue: tasks that do not find each other, and a launcher that lies, without restarts left."""
     alone = submit(cluster, case, "full_finetuning", config, "alone", LAUNCH="srun --mpi=none")
@@ -97,6 +104,7 @@ def in_a_real_slurm(case):
         chain = start_chain(cluster, case, config)
         by_mpirun(cluster, case, config)
         array = start_array(cluster, case)
+        on_one_gpu(cluster, case)
         what_is_refused(cluster, case, config)
         by_preflight(cluster, case, config)
         finish_array(cluster, case, array)

@@ -6,15 +6,20 @@
 Templates: tests/goldens/chat/*.jinja, those in ESPL_SHARED_DATA/chat_templates, and every .jinja in the folders given. Conversations: plain
 ones, several turns, unicode, empty contents, control tokens in contents, tools, and ones that templates refuse; where transformers fails,
 we must fail too. Of templates with generation blocks also ids and masks, for each tokenizer that is there; and the masks that we find for a
-template without such blocks must be those of the same template with them. Needs transformers; exit 77 without it.
+template without such blocks must be those of the same template with them. Where trl is installed (its folder of templates is read, not its code) the same
+holds for each of its templates and the one with generation blocks that it trains with in its place; and for templates that it does not know masks are
+compared with their definition by differences of texts, from transformers' renderings. Needs transformers; exit 77 without it.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 
 try:
     from transformers import PreTrainedTokenizerFast
@@ -226,6 +231,95 @@ def compare_beginnings(args):
     return wrong
 
 
+# trl's blocks begin within what the template's generation prompt writes, which a model is given and need not say; or end behind the next turn's begin.
+TRL_DIFFERS = {"diffusion_gemma": "with tools, what begins their answer", "glm4moe": "the next turn's role is learned", "llava_next": "a blank before the answer",
+               "muse_glimmer": "the turn's header is learned", "qwen2_5": "the line break of the turn's header is learned", "qwen3_5_nothink": "empty thoughts of the prompt are learned",
+               "qwen3_5_think": "the prompt's <think> is learned", "qwen3_6": "the prompt's <think> is learned", "qwen3_8": "the prompt's <think> is learned"}
+
+
+def special_tokenizer(folder):
+    """The small tokenizer, whose special tokens are the strings above."""
+    shutil.copy(HERE.parents[1] / "configs/data/bpe2048/tokenizer.json", folder)
+    (pathlib.Path(folder) / "tokenizer_config.json").write_text(json.dumps(SPECIAL))
+    return open_tokenizer(pathlib.Path(folder))
+
+
+def ask_masks(args, folder, cases):
+    return probe(args, [{"file": str(path), "tokenizer": str(folder), "record": {"messages": messages}} for path, messages in cases])
+
+
+def trl_pairs():
+    spec = importlib.util.find_spec("trl")
+    folder = pathlib.Path(spec.submodule_search_locations[0]) / "chat_templates" if spec else pathlib.Path("absent")
+    pairs = [(path, folder / f"{path.stem}_training.jinja") for path in sorted(folder.glob("*.jinja"))]
+    return [(path, training) for path, training in pairs if training.exists()]
+
+
+def compare_trl(args, paths):
+    """Masks of templates as they are, ours by differences of texts, against those of trl's blocks; a shared template by its text."""
+    talks = [t for t in TALKS if any(m["role"] == ASSISTANT for m in t)]
+    pairs = trl_pairs()
+    trained = {path.read_text(): training for path, training in pairs}
+    pairs += [(path, trained[path.read_text()]) for path in paths if path.read_text() in trained]
+    total, wrong = {}, 0
+    with tempfile.TemporaryDirectory() as folder:
+        fast = special_tokenizer(folder)
+        cases = [(path, training, messages) for path, training in pairs for messages in talks]
+        plain, marked = (ask_masks(args, folder, [(case[i], case[2]) for case in cases]) for i in (0, 1))
+        for (path, training, messages), ours, blocks in zip(cases, plain, marked, strict=True):
+            theirs = reference_mask(fast, training.read_text(), messages)
+            if theirs is None or "error" in blocks:
+                kind = "refused" if theirs is None and "error" in blocks else "refused by one" if "strftime" not in training.read_text() else "a date"
+            elif blocks != theirs and not has_empty_span(training.read_text(), messages):
+                kind = "blocks differ"
+            elif "error" in ours:
+                kind = "cannot be told without blocks"
+            elif ours["ids"] != theirs["ids"]:
+                kind = "trained with another text"
+            else:
+                kind = "equal" if ours == theirs else "differ as listed" if path.stem in TRL_DIFFERS else "differ"
+            total[kind] = total.get(kind, 0) + 1
+            if kind in ("differ", "blocks differ", "refused by one"):
+                wrong += 1
+                print(f"{path.name}: {kind}: {json.dumps(messages)[:200]}")
+    print(f"trl: {len(pairs)} templates, {total}" if pairs else "trl: not installed, left out")
+    unseen = bool(pairs) and not total.get("differ as listed")  # the control: differences are seen
+    return wrong + unseen
+
+
+def mask_by_texts(fast, template, messages):
+    """A turn is what the text up to it has more than the text up to the one before with the generation prompt; a token is learned with any of its letters."""
+    def text(count, prompt):
+        return fast.apply_chat_template(messages[:count], chat_template=template, tokenize=False, add_generation_prompt=prompt)
+
+    try:
+        whole = text(len(messages), False)
+        spans = [(len(text(i, True)) if i else 0, len(text(i + 1, False))) for i, m in enumerate(messages) if m["role"] == ASSISTANT]
+    except Exception:  # whatever it raises
+        return None
+    made = fast(whole, add_special_tokens=False, return_offsets_mapping=True)
+    return {"ids": made["input_ids"], "mask": [int(any(a < end and begin < b for a, b in spans)) for begin, end in made["offset_mapping"]]}
+
+
+def compare_definition(args, paths):
+    wrong = done = 0
+    talks = [t for t in TALKS if t and t[0]["role"] != ASSISTANT and any(m["role"] == ASSISTANT for m in t)]
+    paths = [path for path in paths if "generation %}" not in path.read_text() and "strftime" not in path.read_text()]
+    with tempfile.TemporaryDirectory() as folder:
+        fast = special_tokenizer(folder)
+        cases = [(path, messages) for path in paths for messages in talks]
+        for (path, messages), ours in zip(cases, ask_masks(args, folder, cases), strict=True):
+            theirs = mask_by_texts(fast, path.read_text(), messages)
+            if "error" in ours:  # also where beginnings are rewritten, which the definition does not see
+                continue
+            done += 1
+            if ours != theirs:
+                wrong += 1
+                print(f"{path.name}: {json.dumps(messages)[:200]}\n  ours   {str(ours)[:500]}\n  theirs {str(theirs)[:500]}")
+    print(f"{done} records by {len(paths)} templates without blocks: masks of {wrong} differ from their definition")
+    return wrong if done else 1
+
+
 def find_templates(args):
     folders = [HERE.parent / "goldens/chat", pathlib.Path(SHARED) / "chat_templates", *map(pathlib.Path, args.templates)]
     return [path for folder in folders for path in sorted(folder.glob("*.jinja"))]
@@ -239,7 +333,7 @@ def main():
     args = parser.parse_args()
     paths = find_templates(args)
     wrong = compare_texts(args, [(path.name, path.read_text()) for path in paths]) + check_refused(args)
-    wrong += compare_masks(args, paths) + compare_beginnings(args)
+    wrong += compare_masks(args, paths) + compare_beginnings(args) + compare_trl(args, paths) + compare_definition(args, paths)
     return wrong != 0
 
 

@@ -409,6 +409,14 @@ static void introduce_rates(const espl_run *run) {
                   peak * high);
 }
 
+/* What is planned for a time that the run does not see is most likely a slip. */
+static void warn_of_phases(const espl_run *run) {
+    for (int i = 1; i < run->model->n_phases; i++)
+        if (run->phases.steps[i] >= run->total_steps)
+            ESPL_WARN("tune.unfreeze: %s would join after %lld steps, but the run has %lld: it is never trained",
+                      run->model->phases[i].what, (long long)run->phases.steps[i], (long long)run->total_steps);
+}
+
 static void introduce(const espl_run *run) {
     const espl_dims *d = &run->model->dims;
     introduce_device(run);
@@ -419,6 +427,7 @@ static void introduce(const espl_run *run) {
                   (long long)espl_model_numel(run->model),
                   100.0 * (double)espl_model_trained_numel(run->model) / (double)espl_model_numel(run->model));
     introduce_rates(run);
+    warn_of_phases(run);
     ESPL_INFO("%s, %d rank%s on %d node%s, %d thread%s each; matrix peak %.0f GFLOP/s",
               run->engine.calls->remote ? run->engine.kernels->name : espl_kernels_describe(), run->ranks->size,
               run->ranks->size > 1 ? "s" : "", run->ranks->n_nodes, run->ranks->n_nodes > 1 ? "s" : "", run->blueprint.threads,

@@ -15,7 +15,7 @@ void espl_phases_open(const espl_model *model, double epoch_steps, espl_phases *
                             .born = espl_calloc(n, sizeof *phases->born),
                             .buckets = espl_calloc((size_t)model->n_buckets, sizeof *phases->buckets)};
     for (size_t i = 0; i < n; i++)
-        phases->steps[i] = (int64_t)ceil(model->phases[i].at * (model->phases[i].epochs ? epoch_steps : 1.0));
+        phases->steps[i] = (int64_t)fmin(0x1p62, ceil(model->phases[i].at * (model->phases[i].epochs ? epoch_steps : 1.0)));
 }
 
 bool espl_phases_enter(espl_phases *p, int64_t step, int64_t updates) {

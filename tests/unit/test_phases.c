@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "src/train/unfreeze.h"
 #include "tests/unit/tiny_models.h"
 
 /* What is trained by phase: a layer, norms and biases all over, all. */
@@ -127,10 +128,49 @@ static void wrong_phases_are_refused(void **state) {
     assert_int_equal(espl_model_make(tiny_folder("tiny-llama"), &mixed, &m), ESPL_ERR_USAGE);
 }
 
+/* Phases of tiny-llama whose epochs have two and a half steps. */
+static espl_model *open_phases(char **entries, int64_t n, espl_phases *phases) {
+    char *train[] = {"layers.0"};
+    espl_model *m;
+    const espl_model_options options = {.train = train, .n_train = 1, .unfreeze = entries, .n_unfreeze = n};
+    assert_int_equal(espl_model_make(tiny_folder("tiny-llama"), &options, &m), ESPL_OK);
+    espl_phases_open(m, 2.5, phases);
+    return m;
+}
+
+/* A run that skipped two of its first five steps, stopped inside a phase, and went on. */
+static void updates_before_a_phase_are_remembered(void **state) {
+    (void)state;
+    char *entries[] = {"layers.1@1e", "embeddings@2e", "head@9e"}, *others[] = {"layers.1@2e", "embeddings@3e"};
+    espl_phases first, again;
+    espl_model *m = open_phases(entries, 3, &first), *same = open_phases(entries, 3, &again);
+    assert_int_equal(first.steps[1], 3); /* the first step that begins behind 2.5 */
+    assert_int_equal(first.steps[2], 5);
+    assert_true(espl_phases_enter(&first, 0, 0) && !espl_phases_enter(&first, 2, 1) && first.now == 0);
+    assert_true(espl_phases_enter(&first, 3, 1) && !espl_phases_enter(&first, 4, 2) && first.now == 1);
+    for (int b = 0; b < m->n_buckets; b++)
+        assert_int_equal(first.buckets[b], espl_model_trains_bucket(m, b, 1));
+    json_t *list = espl_phases_to_json(&first);
+    assert_int_equal(espl_phases_from_json(list, "step-4", &again), ESPL_OK);
+    assert_true(espl_phases_enter(&again, 4, 2) && again.now == 1 && again.born[0] == 0 && again.born[1] == 1);
+    assert_true(espl_phases_enter(&again, 5, 3) && again.now == 2 && again.born[1] == 1 && again.born[2] == 3);
+    espl_phases_free(&again);
+    espl_model_free(&same);
+    same = open_phases(others, 2, &again);
+    assert_int_equal(espl_phases_from_json(list, "step-4", &again), ESPL_ERR_USAGE);
+    assert_non_null(strstr(espl_status_message(), "layers.1 has been trained since step 3"));
+    json_decref(list);
+    espl_phases_free(&first);
+    espl_phases_free(&again);
+    espl_model_free(&m);
+    espl_model_free(&same);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_phase_is_the_run_that_trains_just_that),
         cmocka_unit_test(wrong_phases_are_refused),
+        cmocka_unit_test(updates_before_a_phase_are_remembered),
     };
     espl_kernels_set_threads(1); /* bits do not depend on it */
     return cmocka_run_group_tests(tests, NULL, NULL);

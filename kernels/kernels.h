@@ -12,6 +12,9 @@
  * take that, for the other ops din is always there. A dparam that is NULL is frozen;
  * where that of P0 is, in0 of LINEAR, QKV and MLP is NULL in backward. Backward never changes out; of dout only QKV's and ROPE's.
  *
+ * P0 of LINEAR and QKV, P0 and P2 of MLP may be quantised (attrs->quant, quant.h): results are those of the matrix that it expands to,
+ * rounded to real, bit for bit; its dparam is NULL.
+ *
  * drop(x)_e is 0 or x / (1 - p), kept where espl_rng_u32(key, e) >= espl_rng_threshold(p), with key = batch->rng and its op =
  * attrs->rng_op; e = row * width of out0 + column in EMBED, RESNORM, ACT and GLU. It is the identity when p = 0 or not batch->training;
  * drop' is drop with the same e.
@@ -78,6 +81,7 @@
 #ifndef ESPL_KERNELS_KERNELS_H
 #define ESPL_KERNELS_KERNELS_H
 
+#include "kernels/quant.h"
 #include "kernels/rules.h"
 #include "src/core/dtype.h"
 #include "src/core/exact_sum.h"
@@ -143,6 +147,7 @@ typedef struct espl_attrs {
     espl_stream stream; /* whose rows the call works on; args->batch is that stream's */
     int32_t n_parts;    /* LORA */
     espl_lora_part part[ESPL_LORA_PARTS];
+    espl_quant quant[2]; /* LINEAR, QKV: of P0; MLP: of P0 and P2 */
 } espl_attrs;
 
 /* Key/value cache of generation; borrowed. */

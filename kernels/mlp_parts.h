@@ -14,6 +14,7 @@ typedef struct espl__mlp_parts {
 static inline void espl__mlp_parts_of(const espl_args *args, void *hidden, void *work, espl__mlp_parts *p) {
     p->first_attrs = p->act_attrs = p->second_attrs = *args->attrs;
     p->first_attrs.n_out = p->act_attrs.n_in = p->act_attrs.n_out = p->second_attrs.n_in = args->attrs->ffn;
+    p->second_attrs.quant[0] = args->attrs->quant[1];
     p->first = (espl_args){.attrs = &p->first_attrs,
                            .batch = args->batch,
                            .in = {args->in[0]},

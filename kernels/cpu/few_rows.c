@@ -158,8 +158,11 @@ void CPU(few_rows)(const gemm *g) {
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t c = 0; c < g->n; c += width) {
         int64_t columns = min64(width, g->n - c);
+        gemm own = g->quant ? CPU(gemm_strip)(g, c, columns) : *g;
+        int64_t first = g->quant ? 0 : c; /* column of B */
+        own.c = (char *)g->c + (size_t)(c - first) * espl_dtype_size(g->c_dtype);
         for (int64_t j = 0; j < columns; j += PANEL)
-            panel(g, c + j, min64(PANEL, columns - j));
+            panel(&own, first + j, min64(PANEL, columns - j));
         if (g->finish)
             g->finish(g, 0, g->m, c, columns);
     }

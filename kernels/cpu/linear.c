@@ -21,6 +21,11 @@ static void finish_tile(const gemm *g, int64_t row, int64_t rows, int64_t column
         with->finish(with->args, row, rows, column, columns);
 }
 
+static const espl_quant *quant_of(const espl_args *args) {
+    const espl_quant *quant = &args->attrs->quant[0];
+    return quant->format != ESPL_QUANT_NONE ? quant : NULL;
+}
+
 void CPU(linear_apply)(const espl_args *args, int64_t unit, linear_finish *finish) {
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     bool out_in = args->attrs->layout == ESPL_OUT_IN;
@@ -32,6 +37,8 @@ void CPU(linear_apply)(const espl_args *args, int64_t unit, linear_finish *finis
              .a = args->in[0],
              .lda = K,
              .b = args->param[0],
+             .quant = quant_of(args),
+             .quantised = quant_of(args) ? args->param[0] : NULL,
              .ldb = out_in ? K : M,
              .trans_b = out_in,
              .c = args->out[0],
@@ -57,6 +64,8 @@ static void backward_input(const espl_args *args) {
              .a = args->dout[0],
              .lda = M,
              .b = args->param[0],
+             .quant = quant_of(args),
+             .quantised = quant_of(args) ? args->param[0] : NULL,
              .ldb = out_in ? K : M,
              .trans_b = !out_in,
              .c = args->din[0],
@@ -119,6 +128,8 @@ void CPU(linear_backward)(const espl_args *args) {
 }
 
 size_t CPU(linear_work)(const espl_attrs *attrs, int64_t n, int threads, int backward) {
-    (void)attrs, (void)n, (void)backward;
-    return CPU(gemm_work)(threads);
+    (void)n;
+    if (attrs->quant[0].format == ESPL_QUANT_NONE)
+        return CPU(gemm_work)(threads);
+    return CPU(gemm_quant_work)(threads, backward ? attrs->n_out : attrs->n_in, backward ? 1 : attrs->head_dim);
 }

@@ -45,6 +45,9 @@ espl_parts_add REF(add_parts);
 real REF(act)(int32_t kind, real x);
 real REF(act_slope)(int32_t kind, real x);
 
+/* Local. The matrix P<param> of LINEAR, QKV (param 0) or MLP (0 or 2): as it lies, or where it is quantised expanded to `room`. */
+const real *REF(matrix)(const espl_args *args, int param, real *room);
+
 /* One query and the keys and values it sees: rows 0 .. count - 1, `stride` elements apart, of `width` elements. */
 typedef struct ref_view {
     const real *query, *keys, *values;

@@ -1,9 +1,17 @@
 #include "kernels/ref/ref.h"
 
+/* Work: two rows of the hidden layer, then matrices that are expanded, which each call does anew for each token. */
+static const real *first_matrix(const espl_args *args) { return REF(matrix)(args, 0, (real *)args->work + 2 * args->attrs->ffn); }
+
+static const real *second_matrix(const espl_args *args) {
+    const espl_attrs *a = args->attrs;
+    return REF(matrix)(args, 2, (real *)args->work + 2 * a->ffn + a->n_in * a->ffn);
+}
+
 /* h[t][j] = b1[j] + sum over k of x[t][k] W1[k][j] */
 static void token_hidden(const espl_args *args, int64_t t) {
     const espl_attrs *a = args->attrs;
-    const real *x = (const real *)args->in[0] + t * a->n_in, *weight = args->param[0], *bias = args->param[1];
+    const real *x = (const real *)args->in[0] + t * a->n_in, *weight = first_matrix(args), *bias = args->param[1];
     real *hidden = (real *)args->out[1] + t * a->ffn;
     for (int64_t j = 0; j < a->ffn; j++) {
         real sum = 0;
@@ -24,7 +32,7 @@ static void token_activation(const espl_args *args, int64_t t, real *active) {
 /* y[t][m] = b2[m] + sum over j of f(h[t][j]) W2[j][m] */
 static void token_output(const espl_args *args, int64_t t, const real *active) {
     const espl_attrs *a = args->attrs;
-    const real *weight = args->param[2], *bias = args->param[3];
+    const real *weight = second_matrix(args), *bias = args->param[3];
     real *out = (real *)args->out[0] + t * a->n_out;
     for (int64_t m = 0; m < a->n_out; m++) {
         real sum = 0;
@@ -48,7 +56,7 @@ void REF(mlp_forward)(const espl_args *args) {
 static void token_hidden_gradient(const espl_args *args, int64_t t, real *gradient) {
     const espl_attrs *a = args->attrs;
     const real *hidden = (const real *)args->out[1] + t * a->ffn, *dout = (const real *)args->dout[0] + t * a->n_out,
-               *weight = args->param[2];
+               *weight = second_matrix(args);
     for (int64_t j = 0; j < a->ffn; j++) {
         real sum = 0;
         for (int64_t m = 0; m < a->n_out; m++)
@@ -70,7 +78,7 @@ static void add_token(const espl_args *args, const real *x, int64_t n_in, const 
 /* dx[t][k] = sum over j of dh[j] W1[k][j] */
 static void token_input_gradient(const espl_args *args, int64_t t, const real *gradient) {
     const espl_attrs *a = args->attrs;
-    const real *weight = args->param[0];
+    const real *weight = first_matrix(args);
     real *din = args->din[0];
     for (int64_t k = 0; k < a->n_in && din; k++) {
         real sum = 0;

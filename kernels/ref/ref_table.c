@@ -2,10 +2,12 @@
 
 #include <string.h>
 
-/* Of one token: the logits, or what an MLP has between its matrices and the gradient of that. */
+/* Of one token: the logits, or what an MLP has between its matrices and the gradient of that; matrices that are quantised. */
 size_t REF(work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward) {
     (void)n, (void)threads, (void)backward;
     int64_t held = op == ESPL_OP_LINEAR_XENT ? attrs->vocab : op == ESPL_OP_MLP ? 2 * attrs->ffn : 0;
+    if (attrs->quant[0].format != ESPL_QUANT_NONE || attrs->quant[1].format != ESPL_QUANT_NONE)
+        held += op == ESPL_OP_MLP ? attrs->ffn * (attrs->n_in + attrs->n_out) : attrs->n_in * attrs->n_out;
     return (size_t)held * sizeof(real);
 }
 

@@ -87,13 +87,12 @@ float *espl_decoder_logits(espl_decoder *d) { return d->found; }
 
 void espl_decoder_bind(espl_decoder *d, const espl_engine *engine, const espl_places *places) {
     const espl_model *m = d->size.model;
-    const espl_param *p = &m->params[loss_row(d)->param[0]];
-    size_t start = (size_t)(espl_model_bucket_start(m, p->bucket, places->ranks) + p->offset);
+    size_t start = espl_model_weights_at(m, loss_row(d)->param[0], places->ranks, d->size.kernels->real);
     espl_places own = *places;
     own.act = d->act;
     own.work = d->work;
     d->engine = engine;
-    d->head_weight = (const char *)places->weights + start * espl_dtype_size(d->size.kernels->real);
+    d->head_weight = (const char *)places->weights + start;
     for (int64_t i = 0; i < d->size.tokens; i++)
         d->targets[i] = -1;
     espl_tape_bind(&d->tape, &own);

@@ -2,6 +2,7 @@
 #include "src/model/freeze.h"
 #include "src/model/low_rank.h"
 #include "src/model/model_config.h"
+#include "src/model/quantise.h"
 #include "src/model/rates.h"
 
 #include "src/core/arena.h"
@@ -105,6 +106,12 @@ static void place_param(espl_param *p, int64_t *used) {
     *used = p->offset + p->numel;
 }
 
+static void place_quantised(espl_model *m, int param) {
+    espl_quant quant = espl_model_quant(m, param);
+    m->params[param].offset = (int64_t)m->quant_bytes;
+    m->quant_bytes += espl_quant_bytes(&quant);
+}
+
 /* Buckets that nothing is trained of go; the others keep their order. */
 static void place_params(espl_model *m, int n_sections) {
     int *number = espl_malloc((size_t)n_sections * sizeof *number);
@@ -117,7 +124,11 @@ static void place_params(espl_model *m, int n_sections) {
     for (int i = 0; i < m->n_params; i++) {
         espl_param *p = &m->params[i];
         p->bucket = p->frozen ? m->n_buckets : number[p->bucket];
-        place_param(p, p->frozen ? &m->frozen_numel : &m->bucket_numel[p->bucket]);
+        if (p->quant != ESPL_QUANT_NONE)
+            place_quantised(m, i);
+        else
+            place_param(p, p->frozen ? &m->frozen_reals : &m->bucket_numel[p->bucket]);
+        m->frozen_numel += p->frozen ? p->numel : 0;
     }
     free(number);
     free(trained);
@@ -221,6 +232,8 @@ static void bind_inputs(espl_model *m, espl_row *r, const espl_op_row *op, const
         r->param[i] = find_param(m, op->param[i], op->section, r->layer);
     if (r->in[0] >= 0)
         r->attrs.n_in = m->slots[r->in[0]].width;
+    for (int i = 0; i < 2; i++)
+        r->attrs.quant[i] = espl__model_matrix_quant(m, r->param[2 * i]);
     if (op->op == ESPL_OP_LINEAR_XENT)
         r->attrs.vocab = m->params[r->param[0]].shape[0];
     if (op->op == ESPL_OP_ATTENTION && r->param[0] >= 0) {
@@ -330,6 +343,7 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
     ESPL_TRY(espl__lora_check(m, &m->lora));
     ESPL_TRY(espl__model_freeze(m, options));
     ESPL_TRY(espl__model_rates(m, options));
+    ESPL_TRY(espl__model_quantise(m, options->quant));
     m->lora.targets = m->lora.ranks = m->lora.alphas = NULL;
     m->lora.n_targets = m->lora.n_ranks = m->lora.n_alphas = 0;
     place_params(m, (int)layers + 2);
@@ -344,6 +358,12 @@ static void set_dropout(espl_dims *d, double dropout) {
         d->drop_embed = d->drop_attention = d->drop_residual = d->drop_ffn = d->drop_head = (float)dropout;
 }
 
+static int quant_of(const espl_config *config) {
+    if (config->tune_base != ESPL_BASE_NF4)
+        return config->tune_base == ESPL_BASE_INT8 ? ESPL_QUANT_INT8 : ESPL_QUANT_NONE;
+    return config->tune_double_quantise ? ESPL_QUANT_NF4_DOUBLE : ESPL_QUANT_NF4;
+}
+
 espl_model_options espl_model_options_of(const espl_config *config) {
     static const espl_head of_task[] = {[ESPL_TASK_LM] = ESPL_HEAD_LM,
                                         [ESPL_TASK_MLM] = ESPL_HEAD_MLM,
@@ -353,6 +373,7 @@ espl_model_options espl_model_options_of(const espl_config *config) {
                                 .head = of_task[config->data_task],
                                 .labels = config->data_labels.items,
                                 .n_labels = config->data_labels.n,
+                                .quant = quant_of(config),
                                 .train = config->tune_train.items,
                                 .n_train = config->tune_train.n,
                                 .unfreeze = config->tune_unfreeze.items,
@@ -448,11 +469,33 @@ int64_t espl_model_bucket_start(const espl_model *model, int bucket, int ranks) 
 
 int64_t espl_model_flat_size(const espl_model *model, int ranks) { return espl_model_bucket_start(model, model->n_buckets, ranks); }
 
-int64_t espl_model_weights_size(const espl_model *model, int ranks) { return espl_model_flat_size(model, ranks) + model->frozen_numel; }
-
 int64_t espl_model_place(const espl_model *model, int param, int ranks) {
     const espl_param *p = &model->params[param];
+    ESPL_ASSERT(p->quant == ESPL_QUANT_NONE, "'%s' is quantised", p->name);
     return espl_model_bucket_start(model, p->bucket, ranks) + p->offset;
+}
+
+/* Of the weights that are reals; behind them begins what is quantised. */
+static size_t reals_bytes(const espl_model *model, int ranks, espl_dtype real) {
+    size_t bytes = (size_t)(espl_model_flat_size(model, ranks) + model->frozen_reals) * espl_dtype_size(real);
+    return model->quant_bytes > 0 ? espl_quant_round_up(bytes) : bytes;
+}
+
+size_t espl_model_weights_bytes(const espl_model *model, int ranks, espl_dtype real) {
+    return reals_bytes(model, ranks, real) + model->quant_bytes;
+}
+
+size_t espl_model_weights_at(const espl_model *model, int param, int ranks, espl_dtype real) {
+    const espl_param *p = &model->params[param];
+    if (p->quant != ESPL_QUANT_NONE)
+        return reals_bytes(model, ranks, real) + (size_t)p->offset;
+    return (size_t)espl_model_place(model, param, ranks) * espl_dtype_size(real);
+}
+
+size_t espl_model_param_bytes(const espl_model *model, int param, espl_dtype real) {
+    const espl_param *p = &model->params[param];
+    espl_quant quant = p->quant != ESPL_QUANT_NONE ? espl_model_quant(model, param) : (espl_quant){0};
+    return p->quant != ESPL_QUANT_NONE ? espl_quant_bytes(&quant) : (size_t)p->numel * espl_dtype_size(real);
 }
 
 bool espl_model_trains(const espl_model *model, int param, int phase) {

@@ -3,7 +3,7 @@
  * Parameters with names, shapes, buckets and places; op rows with attributes; values (the tensors between ops). No memory is held
  * but these lists. Parameters lie in one flat space of elements: bucket 0 embeddings, then one for each layer of the encoder, one for each
  * of the decoder or the only stack, the last the head: backward completes them from the last to the first. What is frozen comes behind
- * them, in no bucket; a bucket of which nothing is trained is none.
+ * them, in no bucket, and what is quantised (kernels/quant.h) behind that; a bucket of which nothing is trained is none.
  * A bucket is what is reduced and gathered at once. Inside a bucket the places do not depend on the ranks; a bucket's end is padded so
  * that it divides into pieces of ESPL_PIECE elements a rank. */
 #ifndef ESPL_MODEL_MODEL_H
@@ -22,7 +22,7 @@ typedef struct espl_param {
     int n_dims;
     int64_t shape[2], numel;
     int bucket;
-    int64_t offset; /* in elements from the start of its bucket */
+    int64_t offset; /* in elements from the start of its bucket; of what is quantised, in bytes from where such begin */
     espl_init init;
     bool decay, joined; /* joined: follows the parameter before it without a gap */
     bool head;          /* of the head's table */
@@ -32,6 +32,7 @@ typedef struct espl_param {
     double alpha;       /* of an A and B (low_rank.h) */
     int phase;          /* from which on it is trained (phases.h) */
     bool frozen;        /* never trained: it lies behind all buckets (its number is n_buckets), on every rank */
+    int quant;          /* ESPL_QUANT_*: frozen, and held quantised */
 } espl_param;
 
 /* A stretch of training in which the same is trained. */
@@ -90,7 +91,10 @@ typedef struct espl_model {
     int n_phases;
     int n_buckets;
     int64_t *bucket_numel; /* [n_buckets] without the padding that depends on ranks */
-    int64_t frozen_numel;  /* of what lies behind them */
+    int64_t frozen_numel;  /* elements of what is frozen */
+    int64_t frozen_reals;  /* of what lies behind the buckets as reals, with gaps */
+    size_t quant_bytes;    /* of what is quantised */
+    int quant;             /* ESPL_QUANT_*: how */
     float *rope;           /* [positions, rope_dim] or NULL */
     int64_t rope_numel;    /* its elements */
     json_t *config;        /* config.json as it was read, but for what the head has changed */
@@ -114,6 +118,7 @@ typedef struct espl_model_options {
     char *const *rates; /* [n_rates] SELECTION=FACTOR, borrowed */
     int64_t n_rates;
     espl_lora_options lora;
+    int quant; /* ESPL_QUANT_*: how frozen matrices of layers are held */
 } espl_model_options;
 
 /* Local. What a config decides about the model that it trains: its dropout, the head of its task, labels that it names. */
@@ -140,13 +145,21 @@ void espl_model_free(espl_model **model);
 int64_t espl_model_bucket_size(const espl_model *model, int bucket, int ranks);
 int64_t espl_model_bucket_start(const espl_model *model, int bucket, int ranks);
 
-/* Local. Elements of the whole flat space for `ranks` ranks: of gradients, which end where the buckets do, and of weights, which
- * include those that are frozen. */
+/* Local. Elements of the whole flat space for `ranks` ranks: of gradients, which end where the buckets do. */
 int64_t espl_model_flat_size(const espl_model *model, int ranks);
-int64_t espl_model_weights_size(const espl_model *model, int ranks);
 
-/* Local. Where a parameter lies in the flat space. */
+/* Local. Where a parameter that is not quantised lies in the flat space, in elements. */
 int64_t espl_model_place(const espl_model *model, int param, int ranks);
+
+/* Local. Bytes of all weights, those that are frozen included, in the compute format `real`; and where among them a parameter's begin. */
+size_t espl_model_weights_bytes(const espl_model *model, int ranks, espl_dtype real);
+size_t espl_model_weights_at(const espl_model *model, int param, int ranks, espl_dtype real);
+
+/* Local. How a quantised parameter lies there: a quant of one part. */
+espl_quant espl_model_quant(const espl_model *model, int param);
+
+/* Local. Bytes that a parameter's values take. */
+size_t espl_model_param_bytes(const espl_model *model, int param, espl_dtype real);
 
 /* Local. Number of parameters, each counted once; of those that are trained. */
 int64_t espl_model_numel(const espl_model *model);

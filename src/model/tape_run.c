@@ -4,13 +4,14 @@
 
 void *espl_tape_buffer(const espl_tape *tape, int life) { return life < 0 ? NULL : tape->act + tape->lives[life].offset; }
 
-static void *param_at(const espl_tape *t, void *base, espl_dtype dtype, int param, int ranks) {
-    return param < 0 || base == NULL ? NULL : (char *)base + (size_t)espl_model_place(t->model, param, ranks) * espl_dtype_size(dtype);
+static const void *weight_at(const espl_tape *t, const espl_places *places, int param) {
+    return param < 0 ? NULL : (char *)places->weights + espl_model_weights_at(t->model, param, places->ranks, t->kernels->real);
 }
 
 static void *gradient_at(const espl_tape *t, const espl_places *places, int param) {
-    bool trained = espl_model_trains(t->model, param, t->phase);
-    return trained ? param_at(t, places->gradients, t->kernels->stat, param, places->ranks) : NULL;
+    if (places->gradients == NULL || !espl_model_trains(t->model, param, t->phase))
+        return NULL;
+    return (char *)places->gradients + (size_t)espl_model_place(t->model, param, places->ranks) * espl_dtype_size(t->kernels->stat);
 }
 
 static void bind_call(espl_tape *t, int index, const espl_places *places) {
@@ -32,7 +33,7 @@ static void bind_call(espl_tape *t, int index, const espl_places *places) {
         a->dout[i] = espl_tape_buffer(t, c->dout[i]);
     }
     for (int i = 0; i < ESPL_MAX_PARAM; i++) {
-        a->param[i] = param_at(t, places->weights, t->kernels->real, r->param[i], places->ranks);
+        a->param[i] = weight_at(t, places, r->param[i]);
         a->dparam[i] = gradient_at(t, places, r->param[i]);
     }
 }

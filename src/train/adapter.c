@@ -2,6 +2,7 @@
 
 #include "src/core/buffer.h"
 #include "src/model/low_rank.h"
+#include "src/train/base.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -77,9 +78,14 @@ espl_status espl_adapter_model(const json_t *record, const char *path, espl_mode
     adapter updates = {0};
     if (!json_is_object(config))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: the record holds no model_config", path);
+    espl_model_options options = {0};
     espl_status status = read_record(record, path, &updates);
     if (status == ESPL_OK)
-        status = espl_model_make_json(config, path, &(espl_model_options){.lora = updates.lora}, model);
+        status = espl_base_held(record, path, &options);
+    options.lora = updates.lora;
+    if (status == ESPL_OK)
+        status = espl_model_make_json(config, path, &options, model);
+    free((void *)(uintptr_t)options.train);
     free_strings(&updates.targets);
     free_strings(&updates.ranks);
     free_strings(&updates.alphas);

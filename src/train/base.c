@@ -27,7 +27,47 @@ json_t *espl_base_describe(const espl_config *config, const espl_model *model, c
     json_t *base = json_pack("{s:s, s:I, s:o}", "path", path != NULL ? path : "", "init_seed", (json_int_t)config->run_init_seed, "digest",
                              json_sprintf("%016" PRIx64, digest_of(model, NULL, hashes)));
     free(path);
+    if (model->quant != ESPL_QUANT_NONE) {
+        json_t *trained = json_array();
+        for (int i = 0; i < model->n_params; i++)
+            if (!model->params[i].frozen && model->params[i].adapts < 0)
+                json_array_append_new(trained, json_string(model->params[i].name));
+        json_object_set_new(base, "held", json_string(espl_quant_name(model->quant)));
+        json_object_set_new(base, "trained", trained);
+    }
     return base;
+}
+
+static const char *held_as(const json_t *base) {
+    const char *held = json_string_value(json_object_get(base, "held"));
+    return held != NULL ? held : espl_quant_name(ESPL_QUANT_NONE);
+}
+
+espl_status espl_base_held(const json_t *record, const char *path, espl_model_options *options) {
+    const json_t *base = json_object_get(record, "base"), *trained = json_object_get(base, "trained");
+    options->quant = espl_quant_format(held_as(base));
+    if (options->quant < 0)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: its base was held as '%s', which this program does not know", path, held_as(base));
+    if (options->quant == ESPL_QUANT_NONE)
+        return ESPL_OK;
+    options->n_train = (int64_t)json_array_size(trained);
+    char **names = espl_calloc((size_t)options->n_train + 1, sizeof *names);
+    for (int64_t i = 0; i < options->n_train; i++) {
+        const char *name = json_string_value(json_array_get(trained, (size_t)i));
+        names[i] = (char *)(uintptr_t)(name != NULL ? name : "");
+    }
+    options->train = names;
+    return ESPL_OK;
+}
+
+static espl_status compare_held(const json_t *base, const char *path, int quant) {
+    if (strcmp(held_as(base), espl_quant_name(quant)) != 0)
+        ESPL_FAIL(
+            ESPL_ERR_USAGE,
+            "%s: what it trained stands on a base that was held as %s, here it is held as %s; set tune.base and tune.double_quantise as "
+            "they were, or export it and start from model.path",
+            path, held_as(base), espl_quant_name(quant));
+    return ESPL_OK;
 }
 
 static espl_status compare(const json_t *base, const char *path, const char *found) {
@@ -48,6 +88,7 @@ espl_status espl_base_check(const json_t *record, const char *path, const json_t
         ESPL_FAIL(ESPL_ERR_USAGE,
                   "%s: the checkpoint holds %s, this run trains %s; set tune.train as it was, or export it and start from model.path", path,
                   base == NULL ? "all parameters" : "a part of the parameters", own == NULL ? "all" : "a part");
+    ESPL_TRY(compare_held(base, path, espl_quant_format(held_as(own))));
     return compare(base, path, json_string_value(json_object_get(own, "digest")));
 }
 
@@ -80,7 +121,9 @@ static espl_status read_base(const espl_model *model, const char *path, const js
     uint64_t *hashes = espl_calloc((size_t)model->n_params, sizeof *hashes), *asked = weights->hashes;
     char found[17];
     weights->hashes = hashes;
-    espl_status status = read_folder(model, path, folder, seed, weights);
+    espl_status status = compare_held(base, path, model->quant);
+    if (status == ESPL_OK)
+        status = read_folder(model, path, folder, seed, weights);
     snprintf(found, sizeof found, "%016" PRIx64, digest_of(model, weights->wanted, hashes));
     if (status == ESPL_OK)
         status = compare(base, path, found);

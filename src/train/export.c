@@ -16,19 +16,43 @@
 
 /* ---- Tensors, in the format of the export. */
 
+/* Quantised values as the run multiplied with them, in `room`, which moves on. */
+static void *expand(const espl_model *model, int param, const void *quantised, espl_dtype dtype, char **room) {
+    espl_quant quant = espl_model_quant(model, param);
+    size_t n = (size_t)model->params[param].numel;
+    float *values = espl_malloc(n * sizeof *values);
+    void *to = *room;
+    espl_dequantise(&quant, 0, quantised, values);
+    espl_dtype_convert(to, dtype, values, ESPL_F32, n);
+    free(values);
+    *room += n * espl_dtype_size(dtype);
+    return to;
+}
+
+static size_t expanded_bytes(const espl_model *model, espl_dtype dtype) {
+    size_t bytes = 0;
+    for (int i = 0; i < model->n_params; i++)
+        bytes += model->params[i].quant != ESPL_QUANT_NONE ? (size_t)model->params[i].numel * espl_dtype_size(dtype) : 0;
+    return bytes;
+}
+
+/* For the weights as the model has them, and behind them for what is expanded. */
 static espl_weights make_room(const espl_model *model, espl_collection *all) {
-    all->flat = espl_calloc((size_t)espl_model_weights_size(model, 1), espl_dtype_size(all->dtype));
+    all->flat = espl_calloc(1, espl_model_weights_bytes(model, 1, all->dtype) + expanded_bytes(model, all->dtype));
     all->items = espl_calloc((size_t)model->n_params, sizeof *all->items);
     return (espl_weights){.flat = all->flat, .real = all->dtype, .owner = {.ranks = 1}};
 }
 
 /* All, or those that are held. */
 static void list(const espl_model *model, const bool *held, espl_collection *all) {
+    char *room = (char *)all->flat + espl_model_weights_bytes(model, 1, all->dtype);
     for (int i = 0; i < model->n_params; i++) {
         const espl_param *p = &model->params[i];
         if (held != NULL && !held[i])
             continue;
-        char *data = (char *)all->flat + (size_t)espl_model_place(model, i, 1) * espl_dtype_size(all->dtype);
+        void *data = (char *)all->flat + espl_model_weights_at(model, i, 1, all->dtype);
+        if (p->quant != ESPL_QUANT_NONE)
+            data = expand(model, i, data, all->dtype, &room);
         all->items[all->n++] =
             (espl_tensor_out){.name = p->name, .dtype = all->dtype, .n_dims = p->n_dims, .shape = {p->shape[0], p->shape[1]}, .data = data};
     }

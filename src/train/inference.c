@@ -90,7 +90,7 @@ static espl_status read_weights(const source *s, const espl_config *config, espl
 
 static espl_status bind_weights(espl_inference *in) {
     const espl_model *m = in->model;
-    size_t bytes = (size_t)espl_model_weights_size(m, 1) * espl_dtype_size(in->engine->kernels->real);
+    size_t bytes = espl_model_weights_bytes(m, 1, in->engine->kernels->real);
     size_t rope = in->engine->calls->remote ? (size_t)m->rope_numel * sizeof(float) : 0;
     espl_arena measure = espl_arena_measure("PARAM");
     espl_arena_take(&measure, bytes);

@@ -181,10 +181,9 @@ static void take_values(const espl_blueprint *b, espl_memory *m) {
 
 /* The layout: every tensor of the run, in order. */
 static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
-    size_t flat = (size_t)espl_model_flat_size(b->model, b->owner.ranks),
-           weights = (size_t)espl_model_weights_size(b->model, b->owner.ranks);
+    size_t flat = (size_t)espl_model_flat_size(b->model, b->owner.ranks);
     espl_arena *a = m->arenas;
-    m->weights = espl_arena_take(&a[ESPL_ARENA_PARAM], weights * espl_dtype_size(b->kernels->real));
+    m->weights = espl_arena_take(&a[ESPL_ARENA_PARAM], espl_model_weights_bytes(b->model, b->owner.ranks, b->kernels->real));
     if (b->remote && b->model->rope != NULL)
         m->rope = espl_arena_take(&a[ESPL_ARENA_PARAM], (size_t)b->model->rope_numel * sizeof(float));
     m->gradients = espl_arena_take(&a[ESPL_ARENA_GRAD], flat * sizeof(float));

@@ -149,12 +149,22 @@ static void print_texts(const facts *f, FILE *out) {
                 mib(f->blueprint.texts_act), espl_decoder_rows(f->blueprint.texts));
 }
 
+static int64_t quantised_numel(const facts *f) {
+    int64_t n = 0;
+    for (int i = 0; i < f->model->n_params; i++)
+        n += f->model->params[i].quant != ESPL_QUANT_NONE ? f->model->params[i].numel : 0;
+    return n;
+}
+
 /* What of it the number of parameters decides. */
 static void print_state(const facts *f, FILE *out) {
     double rule = espl_rule_bytes(f->blueprint.rule);
     size_t weight = espl_dtype_size(f->kernels->real), master = f->blueprint.master ? sizeof(float) : 0;
     if (f->model->frozen_numel > 0)
         fprintf(out, "  %-22s %6zu bytes  weight, the same on every rank\n", "for each frozen", weight);
+    if (f->model->quant_bytes > 0)
+        fprintf(out, "  %-22s %6.4g bytes  %lld weights in %s\n", "for each quantised", (double)f->model->quant_bytes / (double)quantised_numel(f),
+                (long long)quantised_numel(f), espl_quant_name(f->model->quant));
     fprintf(out, "  %-22s %6.4g bytes  weight %zu, gradient 4, %s %.4g%s%s\n",
             f->model->frozen_numel > 0 ? "for each trained" : "for each parameter", (double)(weight + master) + 4.0 + rule, weight,
             espl_rules[f->blueprint.rule].name, rule, f->blueprint.master ? ", master weight 4" : "",
@@ -210,9 +220,9 @@ static void print_tensors(const facts *f, FILE *out) {
     for (int i = 0; i < f->model->n_params; i++) {
         const espl_param *p = &f->model->params[i];
         fprintf(out, "  %-56s %8lld x %-8lld %12.3f MiB  ", p->name, (long long)p->shape[0], (long long)(p->n_dims > 1 ? p->shape[1] : 1),
-                mib((size_t)p->numel * espl_dtype_size(f->kernels->real)));
+                mib(espl_model_param_bytes(f->model, i, f->kernels->real)));
         if (p->frozen)
-            fprintf(out, "frozen\n");
+            fprintf(out, "%s\n", p->quant != ESPL_QUANT_NONE ? "frozen, quantised" : "frozen");
         else
             fprintf(out, "bucket %d  rate x%.4g%s\n", p->bucket, p->rate, p->decay ? "" : "  no decay");
     }

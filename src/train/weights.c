@@ -42,14 +42,31 @@ espl_status espl_weights_model(const char *path, const espl_model_options *optio
 
 /* ---- Placing a range of a parameter. */
 
+/* Quantised here, straight to where it stays when the host can write there. */
+static espl_status place_quantised(const espl_model *model, const espl_weights *w, int param, const void *data, espl_dtype dtype) {
+    espl_quant quant = espl_model_quant(model, param);
+    char *to = (char *)w->flat + espl_model_weights_at(model, param, w->owner.ranks, w->real);
+    if (w->engine == NULL || !w->engine->calls->remote) {
+        espl_quantise(&quant, 0, data, dtype, to);
+        return ESPL_OK;
+    }
+    size_t bytes = espl_quant_bytes(&quant);
+    void *quantised = espl_malloc(bytes);
+    espl_quantise(&quant, 0, data, dtype, quantised);
+    espl_status status = w->engine->calls->write(w->engine->device, to, quantised, bytes);
+    free(quantised);
+    return status;
+}
+
 static espl_status place(const espl_model *model, const espl_weights *w, const espl_segment *mine, int param, const void *data,
                          espl_dtype dtype) {
     const espl_param *p = &model->params[param];
-    int64_t start = espl_model_place(model, param, w->owner.ranks);
     if (w->hashes != NULL)
         w->hashes[param] = XXH3_64bits_withSeed(data, (size_t)p->numel * espl_dtype_size(dtype), XXH3_64bits(p->name, strlen(p->name)));
-    ESPL_TRY(
-        espl_engine_put(w->engine, (char *)w->flat + (size_t)start * espl_dtype_size(w->real), w->real, data, dtype, (size_t)p->numel));
+    if (p->quant != ESPL_QUANT_NONE)
+        return place_quantised(model, w, param, data, dtype);
+    char *to = (char *)w->flat + espl_model_weights_at(model, param, w->owner.ranks, w->real);
+    ESPL_TRY(espl_engine_put(w->engine, to, w->real, data, dtype, (size_t)p->numel));
     if (w->master == NULL || mine->end <= mine->begin)
         return ESPL_OK;
     return espl_engine_put(w->engine, w->master + mine->state, ESPL_F32, (const char *)data + (size_t)mine->begin * espl_dtype_size(dtype),

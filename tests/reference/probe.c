@@ -118,7 +118,7 @@ static espl_status open_probe(probe *p, const char *folder) {
     fill_streams(p);
     ESPL_TRY(espl_model_reach(p->model, longest_segment(&p->sample)));
     size_t flat = (size_t)espl_model_flat_size(p->model, 1), real = espl_dtype_size(p->kernels->real);
-    p->weights = espl_calloc((size_t)espl_model_weights_size(p->model, 1), real);
+    p->weights = espl_calloc(1, espl_model_weights_bytes(p->model, 1, p->kernels->real));
     p->gradients = espl_calloc(flat, espl_dtype_size(p->kernels->stat));
     espl_weights weights = {.flat = p->weights, .real = p->kernels->real, .owner = {.ranks = 1}};
     ESPL_TRY(espl_weights_read(p->model, folder, 0, &weights));
@@ -138,7 +138,7 @@ static espl_status open_probe(probe *p, const char *folder) {
 static const void *weight_of(const probe *p, int param) {
     if (param < 0)
         return NULL;
-    return (const char *)p->weights + (size_t)espl_model_place(p->model, param, 1) * espl_dtype_size(p->kernels->real);
+    return (const char *)p->weights + espl_model_weights_at(p->model, param, 1, p->kernels->real);
 }
 
 /* What the head multiplies times the head, through the LINEAR kernel, scaled as the loss scales it. */

@@ -130,7 +130,7 @@ static inline espl_status tiny_open_weights(const char *folder, const espl_kerne
     ESPL_TRY(espl_weights_model(folder, options != NULL ? options : &(espl_model_options){0}, &t->model));
     ESPL_TRY(espl_model_reach(t->model, t->model->dims.positions < TINY_POSITIONS ? t->model->dims.positions : TINY_POSITIONS));
     size_t flat = (size_t)espl_model_flat_size(t->model, 1);
-    t->weights = espl_calloc((size_t)espl_model_weights_size(t->model, 1), espl_dtype_size(kernels->real));
+    t->weights = espl_calloc(1, espl_model_weights_bytes(t->model, 1, kernels->real));
     t->gradients = espl_calloc(flat, espl_dtype_size(kernels->stat));
     espl_weights weights = {.flat = t->weights, .real = kernels->real, .owner = {.ranks = 1}};
     ESPL_TRY(espl_weights_read(t->model, folder, 0, &weights));

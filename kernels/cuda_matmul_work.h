@@ -32,18 +32,27 @@ static inline size_t espl__product_work(int64_t width) {
     return (size_t)espl__round_up(espl__most(ESPL_SUM_PIECES * width * (int64_t)sizeof(float), ESPL_GEMM_WORK), 256);
 }
 
+/* Local. Of products with matrices that may be quantised: behind ESPL_GEMM_WORK is room for one, expanded. */
+static inline size_t espl__expanding_work(const espl_attrs *attrs, espl_dtype real, size_t products) {
+    int64_t most = espl__most(espl_quant_numel(&attrs->quant[0]), espl_quant_numel(&attrs->quant[1]));
+    size_t expanding = most > 0 ? (size_t)espl__round_up(ESPL_GEMM_WORK + most * (real == ESPL_F32 ? 4 : 2), 256) : 0;
+    return products > expanding ? products : expanding;
+}
+
 /* Local. Work of LINEAR and QKV. */
 static inline size_t espl__linear_work(const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
-    (void)real, (void)n;
-    return espl__product_work(backward ? attrs->n_out : 0);
+    (void)n;
+    return espl__expanding_work(attrs, real, espl__product_work(backward ? attrs->n_out : 0));
 }
 
 /* Local. Of MLP, what its products need; its [N,F] begins behind. */
-static inline size_t espl__mlp_products_work(const espl_attrs *attrs) { return espl__product_work(espl__most(attrs->ffn, attrs->n_out)); }
+static inline size_t espl__mlp_products_work(const espl_attrs *attrs, espl_dtype real) {
+    return espl__expanding_work(attrs, real, espl__product_work(espl__most(attrs->ffn, attrs->n_out)));
+}
 
 static inline size_t espl__mlp_work(const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
     (void)backward;
-    return espl__mlp_products_work(attrs) + (size_t)espl__round_up(n * attrs->ffn * (real == ESPL_F32 ? 4 : 2), 256);
+    return espl__mlp_products_work(attrs, real) + (size_t)espl__round_up(n * attrs->ffn * (real == ESPL_F32 ? 4 : 2), 256);
 }
 
 /* Local. From one row of logits to the next, in floats. */

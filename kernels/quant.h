@@ -66,7 +66,7 @@ static inline ESPL_ANYWHERE size_t espl_quant_round_up(size_t bytes) {
 /* Local. Where a part's pieces lie, counted from its beginning. */
 static inline ESPL_ANYWHERE espl_quant_places espl_quant_places_of(const espl_quant *p, int part) {
     bool bytes = p->format == ESPL_QUANT_INT8, twice = p->format == ESPL_QUANT_NF4_DOUBLE;
-    espl_quant_places at = {0};
+    espl_quant_places at;
     at.n = p->rows[part] * p->columns;
     int64_t blocks = (at.n + ESPL_QUANT_BLOCK - 1) / ESPL_QUANT_BLOCK;
     at.n_scales = !bytes ? blocks : p->outputs_across ? p->columns : p->rows[part];
@@ -93,7 +93,8 @@ static inline ESPL_ANYWHERE int64_t espl_quant_numel(const espl_quant *p) {
 }
 
 /* Local. Quantises one tensor, finite numbers of any float format, that is part `part`, to `to` (the part's own beginning, aligned to
- * ESPL_QUANT_ALIGN). As bitsandbytes: of two levels that are equally near, the lower one. Uses all threads; allocates four bytes a scale. */
+ * ESPL_QUANT_ALIGN). As bitsandbytes: of two levels that are equally near, the lower one. Uses all threads; allocates four bytes a scale.
+ */
 void espl_quantise(const espl_quant *quant, int part, const void *from, espl_dtype dtype, void *to);
 
 /* Local. A format's name, as records have it: as_is, int8, nf4, nf4_double; and the format of a name, -1 when there is none. */

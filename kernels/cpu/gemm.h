@@ -2,8 +2,8 @@
  *
  *   C[m,n] (+)= alpha op(A)[m,k] op(B)[k,n]        op: transposed or not; A and B real, C real or float
  *
- * B may be quantised (quant.h): the columns of C that a tile computes need a strip of it, which is expanded into work and multiplied with as
- * if it had been there; so the bits are those of the product with the whole of it expanded, and only a strip a thread is ever held.
+ * B may be quantised (quant.h): the columns of C that a tile computes need a strip of it, which is expanded into work and multiplied with
+ * as if it had been there; so the bits are those of the product with the whole of it expanded, and only a strip a thread is ever held.
  *
  * Products of few rows go through kernels of our own that read B once, at the speed of memory. */
 #ifndef ESPL_KERNELS_CPU_GEMM_H

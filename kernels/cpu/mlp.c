@@ -38,6 +38,7 @@ void CPU(mlp_backward)(const espl_args *args) {
 size_t CPU(mlp_work)(const espl_attrs *attrs, int64_t n, int threads, int backward) {
     (void)backward;
     bool quantised = attrs->quant[0].format != ESPL_QUANT_NONE || attrs->quant[1].format != ESPL_QUANT_NONE;
-    size_t products = quantised ? CPU(gemm_quant_work)(threads, max64(attrs->ffn, max64(attrs->n_in, attrs->n_out)), 1) : CPU(gemm_work)(threads);
+    size_t products =
+        quantised ? CPU(gemm_quant_work)(threads, max64(attrs->ffn, max64(attrs->n_in, attrs->n_out)), 1) : CPU(gemm_work)(threads);
     return hidden_bytes(attrs, n) + products;
 }

@@ -1,5 +1,6 @@
 #include "kernels/cuda/dialect.cuh"
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/expand_matrix.h"
 #include "kernels/cuda/gemm_lt.h"
 #include "kernels/cuda/linear_lt.h"
 #include "kernels/cuda/rows.cuh"
@@ -13,12 +14,21 @@ static espl__gemm product(const espl_args *args, espl_dtype real) {
     return g;
 }
 
+/* The matrix as it lies, or where it is quantised expanded into work, behind what the product takes of that. */
+static const void *matrix(const espl_args *args, espl_dtype real) {
+    if (args->attrs->quant[0].format == ESPL_QUANT_NONE)
+        return args->param[0];
+    void *room = (char *)args->work + ESPL_GEMM_WORK;
+    espl__cuda_expand(&args->attrs->quant[0], args->param[0], real, room);
+    return room;
+}
+
 espl__gemm espl__cuda_linear_product(const espl_args *args, espl_dtype real) {
     int64_t K = args->attrs->n_in, M = args->attrs->n_out;
     espl__gemm g = product(args, real);
     g.m = espl__rows_of(args)->tokens, g.n = M, g.k = K;
     g.a = args->in[0], g.lda = K;
-    g.b = args->param[0], g.trans_b = args->attrs->layout == ESPL_OUT_IN, g.ldb = g.trans_b ? K : M;
+    g.b = matrix(args, real), g.trans_b = args->attrs->layout == ESPL_OUT_IN, g.ldb = g.trans_b ? K : M;
     g.c = args->out[0], g.ldc = M;
     g.epilogue = args->param[1] ? ESPL__BIAS : ESPL__PLAIN, g.bias = args->param[1];
     return g;
@@ -35,7 +45,7 @@ espl__gemm espl__cuda_linear_input_product(const espl_args *args, espl_dtype rea
     espl__gemm g = product(args, real);
     g.m = espl__rows_of(args)->tokens, g.n = K, g.k = M;
     g.a = args->dout[0], g.lda = M;
-    g.b = args->param[0], g.trans_b = args->attrs->layout == ESPL_IN_OUT, g.ldb = g.trans_b ? M : K;
+    g.b = matrix(args, real), g.trans_b = args->attrs->layout == ESPL_IN_OUT, g.ldb = g.trans_b ? M : K;
     g.c = args->din[0], g.ldc = K, g.add = args->din_add[0];
     return g;
 }

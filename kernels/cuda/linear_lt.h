@@ -11,7 +11,8 @@ extern "C" {
 /* Local. out0 = in0 W (+ b) over all rows of the micro-batch. */
 void espl__cuda_linear_apply(const espl_args *args, espl_dtype real);
 
-/* Local. The product of that, and the one of din0 = dout0 W^T; for whoever gives them another epilogue. */
+/* Local. The product of that, and the one of din0 = dout0 W^T; for whoever gives them another epilogue. A quantised W is expanded, so the
+ * product comes next. */
 espl__gemm espl__cuda_linear_product(const espl_args *args, espl_dtype real);
 espl__gemm espl__cuda_linear_input_product(const espl_args *args, espl_dtype real);
 

@@ -13,7 +13,7 @@ typedef struct mlp {
 /* Work: that of products, then [N,F]. */
 static void mlp_of(const espl_args *args, espl_dtype real, mlp *m) {
     m->real = real;
-    espl__mlp_parts_of(args, (char *)args->work + espl__mlp_products_work(args->attrs), args->work, &m->parts);
+    espl__mlp_parts_of(args, (char *)args->work + espl__mlp_products_work(args->attrs, real), args->work, &m->parts);
 }
 
 /* What cuBLASLt asks of an auxiliary matrix: whole and aligned pieces of 16 bytes. */

@@ -23,8 +23,9 @@ espl_status espl__model_quantise(espl_model *model, int format) {
             n++;
         }
     if (format != ESPL_QUANT_NONE && n == 0)
-        ESPL_FAIL(ESPL_ERR_USAGE, "tune.base quantises frozen matrices of layers, but all of them are trained; set tune.method: lora, or choose "
-                                  "what is trained by tune.train");
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "tune.base quantises frozen matrices of layers, but all of them are trained; set tune.method: lora, or choose "
+                  "what is trained by tune.train");
     model->quant = format;
     return ESPL_OK;
 }
@@ -32,10 +33,10 @@ espl_status espl__model_quantise(espl_model *model, int format) {
 espl_quant espl_model_quant(const espl_model *model, int param) {
     const espl_param *p = &model->params[param];
     return (espl_quant){.format = p->quant,
-                          .n_parts = 1,
-                          .outputs_across = model->family->weight_layout == ESPL_IN_OUT,
-                          .rows = {p->shape[0]},
-                          .columns = p->shape[1]};
+                        .n_parts = 1,
+                        .outputs_across = model->family->weight_layout == ESPL_IN_OUT,
+                        .rows = {p->shape[0]},
+                        .columns = p->shape[1]};
 }
 
 espl_quant espl__model_matrix_quant(const espl_model *model, int param) {

@@ -10,8 +10,8 @@
 #include <jansson.h>
 
 /* Local. Where a config's base comes from (model.checkpoint, model.path or nothing) and what it is, for a checkpoint's record: {path,
- * init_seed, digest}, and where it is held quantised {held, trained}: how, and which of its own parameters are trained; NULL when nothing
- * is frozen. The caller owns it. */
+ * init_seed, digest}, and where it is held quantised {held, trained}: how, and which of the model's own parameters are trained; NULL when
+ * nothing is frozen. The caller owns it. */
 json_t *espl_base_describe(const espl_config *config, const espl_model *model, const uint64_t *hashes);
 
 /* Local. Sets in `options` how a checkpoint's record, which `path` names in messages, has its base held; the caller frees options->train,

@@ -163,8 +163,9 @@ static void print_state(const facts *f, FILE *out) {
     if (f->model->frozen_numel > 0)
         fprintf(out, "  %-22s %6zu bytes  weight, the same on every rank\n", "for each frozen", weight);
     if (f->model->quant_bytes > 0)
-        fprintf(out, "  %-22s %6.4g bytes  %lld weights in %s\n", "for each quantised", (double)f->model->quant_bytes / (double)quantised_numel(f),
-                (long long)quantised_numel(f), espl_quant_name(f->model->quant));
+        fprintf(out, "  %-22s %6.4g bytes  %lld weights in %s\n", "for each quantised",
+                (double)f->model->quant_bytes / (double)quantised_numel(f), (long long)quantised_numel(f),
+                espl_quant_name(f->model->quant));
     fprintf(out, "  %-22s %6.4g bytes  weight %zu, gradient 4, %s %.4g%s%s\n",
             f->model->frozen_numel > 0 ? "for each trained" : "for each parameter", (double)(weight + master) + 4.0 + rule, weight,
             espl_rules[f->blueprint.rule].name, rule, f->blueprint.master ? ", master weight 4" : "",

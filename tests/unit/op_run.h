@@ -2,7 +2,8 @@
  *
  * op_run gives the values to a table in its own formats, runs forward and backward, and takes the
  * results back as double. A backend may be a device with memory of its own: then everything goes there, each tensor
- * by itself, and rows behind the tokens of the case are padding (device.h). op_run_cached feeds a causal attention case piece by piece
+ * by itself, and rows behind the tokens of the case are padding (device.h). op_expands runs a case over matrices that are quantised, and
+ * over what those expand to: the same bits. op_run_cached feeds a causal attention case piece by piece
  * through a cache. op_worst_2x is the rule for fast kernels: their error against fp64 is at most twice that of the plain reference in the
  * same precision. */
 #ifndef ESPL_TESTS_UNIT_OP_RUN_H
@@ -115,6 +116,29 @@ static inline void op_round_slots(const op_backend *backend, const op_case *c, c
 
 enum { OP_ROPE = OP_SLOTS, OP_BUFFERS };
 
+/* How the matrix in a slot is quantised; NULL: it is not. */
+static inline const espl_quant *op_quant(const op_values *v, int slot) {
+    const espl_quant *quant = slot == OP_PARAM0 ? &v->attrs.quant[0] : slot == OP_PARAM2 ? &v->attrs.quant[1] : NULL;
+    return quant && quant->format != ESPL_QUANT_NONE ? quant : NULL;
+}
+
+/* The numbers of a slot quantised, part by part; `expanded`, or NULL: what they expand to. */
+static inline void op_quantise(const espl_quant *quant, const double *x, char *to, double *expanded) {
+    int64_t n = espl_quant_numel(quant);
+    float *values = op_alloc((size_t)n * sizeof *values), *part_of = values;
+    espl_dtype_convert(values, ESPL_F32, x, ESPL_F64, (size_t)n);
+    for (int part = 0; part < quant->n_parts; part++) {
+        espl_quant_places at = espl_quant_places_of(quant, part);
+        espl_quantise(quant, part, part_of, ESPL_F32, to);
+        espl_dequantise(quant, part, to, part_of);
+        part_of += at.n;
+        to += at.bytes;
+    }
+    if (expanded)
+        espl_dtype_convert(expanded, ESPL_F64, values, ESPL_F32, (size_t)n);
+    free(values);
+}
+
 /* Elements of a slot's buffer: with the rows of padding, where a row is a token's. */
 static inline int64_t op_buffer_size(const op_backend *backend, const op_values *v, int slot) {
     bool parameter = (slot >= OP_PARAM0 && slot < OP_DIN0) || slot >= OP_DPARAM0;
@@ -127,6 +151,8 @@ static inline int64_t op_buffer_size(const op_backend *backend, const op_values 
 static inline size_t op_buffer_bytes(const op_backend *backend, const op_case *c, const op_values *v, int slot) {
     if (slot == OP_ROPE)
         return (size_t)(v->attrs.positions * v->attrs.rope_dim) * sizeof(float);
+    if (op_quant(v, slot))
+        return espl_quant_bytes(op_quant(v, slot));
     return (size_t)op_buffer_size(backend, v, slot) * espl_dtype_size(op_slot_format(backend, c->op, slot));
 }
 
@@ -149,7 +175,10 @@ static inline void op_buffers_make(const op_backend *backend, const op_case *c, 
         void *narrow = op_alloc(bytes);
         memcpy(wide, v->slot[s], (size_t)v->size[s] * sizeof *wide);
         op_fill_padding(backend, c, v, s, wide);
-        espl_dtype_convert(narrow, format, wide, ESPL_F64, (size_t)size);
+        if (op_quant(v, s))
+            op_quantise(op_quant(v, s), wide, narrow, NULL);
+        else
+            espl_dtype_convert(narrow, format, wide, ESPL_F64, (size_t)size);
         op_put(backend, buffer[s], narrow, bytes);
         free(narrow);
         free(wide);
@@ -376,6 +405,58 @@ static inline bool op_is_alone(const op_backend *backend, const op_case *c) {
     bool same = memcmp(again.slot[OP_OUT1], v.slot[OP_OUT1], (size_t)v.size[OP_OUT1] * sizeof(double)) == 0;
     op_values_free(&v);
     op_values_free(&again);
+    return same;
+}
+
+static inline bool op_has_matrix(const op_case *c) { return c->op == ESPL_OP_LINEAR || c->op == ESPL_OP_QKV || c->op == ESPL_OP_MLP; }
+
+/* A matrix of `inputs` by `outputs`; of QKV q, k and v by themselves, where they are rows. */
+static inline espl_quant op_quant_of(const op_case *c, int format, int64_t inputs, int64_t outputs) {
+    const espl_attrs *a = &c->attrs;
+    bool rows = a->layout == ESPL_OUT_IN, three = c->op == ESPL_OP_QKV && rows;
+    espl_quant quant = {.format = format,
+                        .n_parts = three ? 3 : 1,
+                        .outputs_across = !rows,
+                        .rows = {rows ? outputs : inputs},
+                        .columns = rows ? inputs : outputs};
+    for (int part = 0; part < 3 && three; part++)
+        quant.rows[part] = (part == 0 ? a->heads : a->kv_heads) * a->head_dim;
+    return quant;
+}
+
+/* The results of the case with frozen matrices that are quantised, or with what those expand to. */
+static inline op_values op_run_quantised(const op_backend *backend, const op_case *c, int format, bool expanded) {
+    op_values v = op_values_make(c, backend->kernels->real);
+    const espl_attrs *a = &c->attrs;
+    bool mlp = c->op == ESPL_OP_MLP;
+    espl_quant quant[2] = {op_quant_of(c, format, a->n_in, mlp ? a->ffn : a->n_out)};
+    if (mlp)
+        quant[1] = op_quant_of(c, format, a->ffn, a->n_out);
+    for (int i = 0; i < 2; i++) {
+        char *bytes = op_alloc(espl_quant_bytes(&quant[i]));
+        if (expanded && bytes)
+            op_quantise(&quant[i], v.slot[OP_PARAM0 + 2 * i], bytes, v.slot[OP_PARAM0 + 2 * i]);
+        else
+            v.attrs.quant[i] = quant[i];
+        free(bytes);
+    }
+    op_run(backend, c, &v);
+    return v;
+}
+
+/* Whether the case has the bits over quantised matrices that it has over what they expand to. Complains. */
+static inline bool op_expands(const op_backend *backend, const op_case *c, int format) {
+    op_case frozen = *c;
+    frozen.flags |= OP_FROZEN;
+    op_values a = op_run_quantised(backend, &frozen, format, false), b = op_run_quantised(backend, &frozen, format, true);
+    bool same = true;
+    for (int s = 0; s < OP_SLOTS; s++)
+        if (op_slot_is_result(s) && a.slot[s] && memcmp(a.slot[s], b.slot[s], (size_t)a.size[s] * sizeof(double)) != 0) {
+            printf("%s: %s: %s over %s differs\n", backend->kernels->name, c->name, op_slot_names[s], espl_quant_name(format));
+            same = false;
+        }
+    op_values_free(&a);
+    op_values_free(&b);
     return same;
 }
 

@@ -247,6 +247,46 @@ static void planted_error_is_found(void **state) {
     assert_true(linear > 10);
 }
 
+static int count_not_expanded(const espl_kernels *kernels, int threads) {
+    op_backend backend = op_backend_of(kernels, threads);
+    int broken = 0;
+    espl_kernels_set_threads(threads);
+    for (int i = 0; i < N_CASES; i++)
+        for (int format = ESPL_QUANT_INT8; format <= ESPL_QUANT_NF4_DOUBLE && op_has_matrix(case_of(i)); format++)
+            broken += !op_expands(&backend, case_of(i), format);
+    return broken;
+}
+
+static void quantised_matrices_are_what_they_expand_to(void **state) {
+    (void)state;
+    for (int i = 0; i < 2 * N_SETS; i++) {
+        const espl_kernels *kernels = espl_kernels_cpu_isa(sets[i / 2], i % 2 ? ESPL_BF16 : ESPL_F32);
+        if (kernels)
+            assert_int_equal(count_not_expanded(kernels, 1 + i % 3), 0);
+    }
+    espl__matmul_forbid_bf16(true);
+    assert_int_equal(count_not_expanded(espl_kernels_cpu(ESPL_BF16), 3), 0);
+    espl__matmul_forbid_bf16(false);
+    assert_int_equal(count_not_expanded(espl_kernels_ref(ESPL_F32), 1) + count_not_expanded(espl_kernels_ref(ESPL_F64), 1), 0);
+}
+
+/* One code of one matrix is another. */
+static void linear_of_another_code(const espl_args *args) {
+    if (args->attrs->quant[0].format != ESPL_QUANT_NONE)
+        ((uint8_t *)(uintptr_t)args->param[0])[0] ^= 1;
+    espl_kernels_cpu(ESPL_F32)->forward[ESPL_OP_LINEAR](args);
+}
+
+static void another_code_is_found(void **state) {
+    (void)state;
+    espl_kernels wrong = *espl_kernels_cpu(ESPL_F32);
+    wrong.forward[ESPL_OP_LINEAR] = linear_of_another_code;
+    op_backend backend = op_backend_of(&wrong, 2);
+    for (int i = 0; i < N_CASES; i++)
+        for (int format = ESPL_QUANT_INT8; format <= ESPL_QUANT_NF4_DOUBLE && case_of(i)->op == ESPL_OP_LINEAR; format++)
+            assert_false(op_expands(&backend, case_of(i), format));
+}
+
 enum { MANY = 300001 };
 
 static void squares_have_the_bits_of_the_reference(void **state) {
@@ -366,6 +406,8 @@ int main(void) {
         cmocka_unit_test(cached_attention_is_attention),
         cmocka_unit_test(what_is_asked_for_changes_no_bits),
         cmocka_unit_test(planted_error_is_found),
+        cmocka_unit_test(quantised_matrices_are_what_they_expand_to),
+        cmocka_unit_test(another_code_is_found),
         cmocka_unit_test(squares_have_the_bits_of_the_reference),
         cmocka_unit_test(parts_have_the_bits_of_the_reference),
         cmocka_unit_test(rules_are_the_reference),

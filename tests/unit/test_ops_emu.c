@@ -396,6 +396,16 @@ static void cached_attention_is_attention(void **state) {
     for_each_case(check_cached);
 }
 
+static void check_expands(const op_backend *backend, const op_case *c) {
+    for (int format = ESPL_QUANT_INT8; format <= ESPL_QUANT_NF4_DOUBLE && op_has_matrix(c); format++)
+        assert_true(op_expands(backend, c, format));
+}
+
+static void quantised_matrices_are_what_they_expand_to(void **state) {
+    (void)state;
+    for_each_case(check_expands);
+}
+
 static int run_the_tests(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keeps_the_rule),
@@ -408,6 +418,7 @@ static int run_the_tests(void) {
         cmocka_unit_test(planted_errors_are_found),
         cmocka_unit_test(schedules_change_no_bits),
         cmocka_unit_test(keeps_the_rule_unaligned),
+        cmocka_unit_test(quantised_matrices_are_what_they_expand_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

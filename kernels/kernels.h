@@ -217,6 +217,8 @@ typedef struct espl_kernels {
     /* Bytes of work for forward (backward = 0) or backward, n tokens, `threads` threads. */
     size_t (*work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward);
     espl_rule_kernel *update[ESPL_N_RULES]; /* rules.h */
+    /* Bytes of work for the update of one tensor by a rule with matrices, `threads` threads; 0 for the other rules. */
+    size_t (*rule_work)(espl_rule rule, const espl_rule_tensor *tensor, int threads);
     /* Adds the squares of n floats to the sum. Each 256 elements: squares in double (exact), lane l of 8 sums elements l, l + 8, ... in
      * order, ((l0 + l1) + (l2 + l3)) + ((l4 + l5) + (l6 + l7)) goes to the exact sum; where that is not finite, each square by itself, so
      * that non-finite values are counted. `x` must start at a multiple of 256 in the caller's numbering: then cuts do not change bits,

@@ -1,4 +1,6 @@
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/table.h"
+#include "kernels/whole_tensors.h"
 
 #define QUOTE_(x) #x
 #define QUOTE(x) QUOTE_(x)
@@ -21,6 +23,10 @@ static size_t work_bytes(espl_op op, const espl_attrs *attrs, int64_t n, int thr
     return work_of[op] ? work_of[op](attrs, n, threads, backward) : 0;
 }
 
+static size_t rule_work(espl_rule rule, const espl_rule_tensor *tensor, int threads) {
+    return espl__rule_work(rule, tensor, sizeof(real), CPU(gemm_work)(threads));
+}
+
 const espl_kernels CPU(table) = {
     .name = "cpu " QUOTE(ESPL_ISA) " " QUOTE(ESPL_REAL),
     .real = REAL_DTYPE,
@@ -29,10 +35,11 @@ const espl_kernels CPU(table) = {
     .forward[ESPL_OP_##ID] = CPU(name##_forward), .backward[ESPL_OP_##ID] = (flags)&ESPL_OP_FORWARD ? NULL : CPU(name##_backward),
 #include "kernels/ops.def"
 #undef OP
-#define RULE(ID, name, states) .update[ESPL_RULE_##ID] = CPU(name),
+#define RULE(ID, name, matrices, states) .update[ESPL_RULE_##ID] = CPU(name),
 #include "kernels/rules.def"
 #undef RULE
     .work_bytes = work_bytes,
+    .rule_work = rule_work,
     .sum_squares = CPU(sum_squares),
     .sum = CPU(sum),
     .add = CPU(add),

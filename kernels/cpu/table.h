@@ -10,7 +10,7 @@
 #include "kernels/ops.def"
 #undef OP
 
-#define RULE(ID, name, states) espl_rule_kernel CPU(name);
+#define RULE(ID, name, matrices, states) espl_rule_kernel CPU(name);
 #include "kernels/rules.def"
 #undef RULE
 

@@ -1,13 +1,11 @@
 #include "kernels/cpu/philox.h"
 #include "kernels/cpu/table.h"
+#include "kernels/cpu/update.h"
 #include "kernels/dynamic_map.h"
 
 #include <math.h>
 
 enum { SQUARES = 256, SQUARE_PIECES = 4096 /* blocks whose sums one parallel stretch holds */ };
-
-/* A rule over n elements from `from` on; `weight` points to the first of them. */
-typedef void floats_fn(const espl_rule_step *s, const espl_rule_range *r, float *restrict weight, int64_t from, int64_t n);
 
 static void adamw_floats(const espl_rule_step *s, const espl_rule_range *r, float *restrict weight, int64_t from, int64_t n) {
     float b1 = (float)s->beta1, b2 = (float)s->beta2, a1 = (float)(1.0 - s->beta1), a2 = (float)(1.0 - s->beta2);
@@ -87,7 +85,7 @@ static void update_alone(const espl_rule_step *s, floats_fn *floats, const espl_
 }
 #endif
 
-static void update_stretch(const espl_rule_step *s, floats_fn *floats, const espl_rule_range *r, int64_t from, int64_t to) {
+void CPU(update_stretch)(const espl_rule_step *s, floats_fn *floats, const espl_rule_range *r, int64_t from, int64_t to) {
     real *weight = s->weight;
     if (s->master == NULL) {
         update_alone(s, floats, r, from, to);
@@ -107,7 +105,7 @@ static void update(const espl_rule_step *s, floats_fn *floats) {
         for (const espl_rule_range *r = s->ranges; r < s->ranges + s->n_ranges; r++) {
             int64_t from = max64(c, r->begin), to = min64(c + CPU_CHUNK, r->end);
             if (from < to)
-                update_stretch(s, floats, r, from, to);
+                CPU(update_stretch)(s, floats, r, from, to);
         }
 }
 
@@ -160,7 +158,7 @@ static bool update_block(const espl_rule_step *s, int64_t at, float *m, float *v
         int64_t from = max64(at, r->begin) - at, to = min64(at + BLOCK, r->end) - at;
         if (from >= to)
             continue;
-        update_stretch(&block, adamw_floats, r, from, to);
+        CPU(update_stretch)(&block, adamw_floats, r, from, to);
         clear(m, v, done, from);
         done = to;
     }

@@ -10,7 +10,7 @@ const espl_kernels espl__cuda_fp32 = {
     .stat = ESPL_F32,
 #include "kernels/ops.def"
     .work_bytes = espl__cuda_fp32_work,
-#define RULE(ID, name, states) .update[ESPL_RULE_##ID] = espl__cuda_fp32_##name,
+#define RULE(ID, name, matrices, states) .update[ESPL_RULE_##ID] = espl__cuda_fp32_##name,
 #include "kernels/rules.def"
 #undef RULE
     .sum_squares = espl__cuda_sum_squares,
@@ -32,7 +32,7 @@ const espl_kernels espl__cuda_bf16 = {
     .stat = ESPL_F32,
 #include "kernels/ops.def"
     .work_bytes = espl__cuda_bf16_work,
-#define RULE(ID, name, states) .update[ESPL_RULE_##ID] = espl__cuda_bf16_##name,
+#define RULE(ID, name, matrices, states) .update[ESPL_RULE_##ID] = espl__cuda_bf16_##name,
 #include "kernels/rules.def"
 #undef RULE
     .sum_squares = espl__cuda_sum_squares,

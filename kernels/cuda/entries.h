@@ -16,7 +16,7 @@ extern "C" {
 #include "kernels/ops.def"
 #undef OP
 
-#define RULE(ID, name, states) espl_rule_kernel espl__cuda_fp32_##name, espl__cuda_bf16_##name;
+#define RULE(ID, name, matrices, states) espl_rule_kernel espl__cuda_fp32_##name, espl__cuda_bf16_##name;
 #include "kernels/rules.def"
 #undef RULE
 

@@ -25,7 +25,7 @@ typedef float real;
 #include "kernels/ops.def"
 #undef OP
 
-#define RULE(ID, name, states) espl_rule_kernel REF(name);
+#define RULE(ID, name, matrices, states) espl_rule_kernel REF(name);
 #include "kernels/rules.def"
 #undef RULE
 
@@ -33,6 +33,9 @@ extern const espl_kernels REF(table);
 
 /* Local. Bytes of work of an op; see espl_kernels. */
 size_t REF(work_bytes)(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward);
+
+/* Local. Bytes of work of a rule; see espl_kernels. */
+size_t REF(rule_work)(espl_rule rule, const espl_rule_tensor *tensor, int threads);
 
 /* Local. The rows of the table that are not ops; see espl_kernels. */
 void REF(sum_squares)(const float *x, int64_t n, espl_exact *sum);

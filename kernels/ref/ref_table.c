@@ -23,10 +23,11 @@ const espl_kernels REF(table) = {
     .forward[ESPL_OP_##ID] = REF(name##_forward), .backward[ESPL_OP_##ID] = (flags)&ESPL_OP_FORWARD ? NULL : REF(name##_backward),
 #include "kernels/ops.def"
 #undef OP
-#define RULE(ID, name, states) .update[ESPL_RULE_##ID] = REF(name),
+#define RULE(ID, name, matrices, states) .update[ESPL_RULE_##ID] = REF(name),
 #include "kernels/rules.def"
 #undef RULE
     .work_bytes = REF(work_bytes),
+    .rule_work = REF(rule_work),
     .sum_squares = REF(sum_squares),
     .sum = REF(sum),
     .add = REF(add),

@@ -101,8 +101,16 @@ bool espl_backend_has_driver(void) {
 }
 
 const espl_kernels *espl_backend_planned(const char *name, espl_dtype real) {
-    static const espl_kernels fp32 = {.name = "cuda fp32", .real = ESPL_F32, .stat = ESPL_F32, .work_bytes = espl__cuda_fp32_work};
-    static const espl_kernels bf16 = {.name = "cuda bf16", .real = ESPL_BF16, .stat = ESPL_F32, .work_bytes = espl__cuda_bf16_work};
+    static const espl_kernels fp32 = {.name = "cuda fp32",
+                                      .real = ESPL_F32,
+                                      .stat = ESPL_F32,
+                                      .work_bytes = espl__cuda_fp32_work,
+                                      .rule_work = espl__cuda_fp32_rule_work};
+    static const espl_kernels bf16 = {.name = "cuda bf16",
+                                      .real = ESPL_BF16,
+                                      .stat = ESPL_F32,
+                                      .work_bytes = espl__cuda_bf16_work,
+                                      .rule_work = espl__cuda_bf16_rule_work};
     if (strcmp(name, "cpu") == 0)
         return espl_kernels_cpu(real);
     return real == ESPL_F32 ? &fp32 : real == ESPL_BF16 ? &bf16 : NULL;

@@ -22,7 +22,7 @@ espl_status espl_backend_open(const char *name, const espl_backend **backend);
 /* Local. Whether the driver of NVIDIA GPUs is here: without it, opening "cuda" only costs the memory of its libraries. */
 bool espl_backend_has_driver(void);
 
-/* Local. A table that can plan for a backend without having it: name, real, stat and work_bytes alone. */
+/* Local. A table that can plan for a backend without having it: name, real, stat, work_bytes and rule_work alone. */
 const espl_kernels *espl_backend_planned(const char *name, espl_dtype real);
 
 /* Local. Memory of the device that a GPU takes for micro-batches of this capacity (device.h: reserve). */

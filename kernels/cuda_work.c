@@ -4,6 +4,7 @@
 #include "kernels/cuda_cudnn_work.h"
 #include "kernels/cuda_matmul_work.h"
 #include "kernels/cuda_rows_work.h"
+#include "kernels/whole_tensors.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -38,4 +39,14 @@ size_t espl__cuda_fp32_work(espl_op op, const espl_attrs *attrs, int64_t n, int 
 size_t espl__cuda_bf16_work(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward) {
     (void)threads;
     return work(op, attrs, ESPL_BF16, n, backward);
+}
+
+size_t espl__cuda_fp32_rule_work(espl_rule rule, const espl_rule_tensor *tensor, int threads) {
+    (void)threads;
+    return espl__rule_work(rule, tensor, sizeof(float), ESPL_GEMM_WORK);
+}
+
+size_t espl__cuda_bf16_rule_work(espl_rule rule, const espl_rule_tensor *tensor, int threads) {
+    (void)threads;
+    return espl__rule_work(rule, tensor, sizeof(espl_bf16), ESPL_GEMM_WORK);
 }

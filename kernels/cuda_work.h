@@ -16,6 +16,10 @@ typedef size_t espl__cuda_work_fn(const espl_attrs *attrs, espl_dtype real, int6
 size_t espl__cuda_fp32_work(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward);
 size_t espl__cuda_bf16_work(espl_op op, const espl_attrs *attrs, int64_t n, int threads, int backward);
 
+/* Local. rule_work of the tables. */
+size_t espl__cuda_fp32_rule_work(espl_rule rule, const espl_rule_tensor *tensor, int threads);
+size_t espl__cuda_bf16_rule_work(espl_rule rule, const espl_rule_tensor *tensor, int threads);
+
 #ifdef __cplusplus
 }
 #endif

@@ -27,8 +27,8 @@ static inline int64_t espl__up(int64_t n, int64_t unit) { return (n + unit - 1) 
 
 /* Local. Rows of a piece of a column, and pieces. */
 static inline int64_t espl__piece_rows(int64_t rows) {
-    int64_t even = espl__up(rows, ESPL_COLUMN_PIECES);
-    return even > ESPL_PIECE_LEAST ? even : ESPL_PIECE_LEAST;
+    const int64_t even = espl__up(rows, ESPL_COLUMN_PIECES), least = ESPL_PIECE_LEAST;
+    return even > least ? even : least;
 }
 
 static inline int64_t espl__column_pieces(int64_t rows) { return espl__up(rows, espl__piece_rows(rows)); }

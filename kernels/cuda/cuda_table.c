@@ -10,6 +10,7 @@ const espl_kernels espl__cuda_fp32 = {
     .stat = ESPL_F32,
 #include "kernels/ops.def"
     .work_bytes = espl__cuda_fp32_work,
+    .rule_work = espl__cuda_fp32_rule_work,
 #define RULE(ID, name, matrices, states) .update[ESPL_RULE_##ID] = espl__cuda_fp32_##name,
 #include "kernels/rules.def"
 #undef RULE
@@ -32,6 +33,7 @@ const espl_kernels espl__cuda_bf16 = {
     .stat = ESPL_F32,
 #include "kernels/ops.def"
     .work_bytes = espl__cuda_bf16_work,
+    .rule_work = espl__cuda_bf16_rule_work,
 #define RULE(ID, name, matrices, states) .update[ESPL_RULE_##ID] = espl__cuda_bf16_##name,
 #include "kernels/rules.def"
 #undef RULE

@@ -2,6 +2,7 @@
 #include "kernels/cuda/dialect.cuh"
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/weights.cuh"
 #include "kernels/dynamic_map.h"
 
 enum {
@@ -65,23 +66,6 @@ __device__ __forceinline__ int range_at(const update_call &s, int64_t at) {
     while (r < s.n_ranges && s.range[r].end <= at)
         r++;
     return r;
-}
-
-template <class T, bool MASTER> __device__ __forceinline__ float load_weight(const update_call &s, int64_t at) {
-    if constexpr (MASTER)
-        return s.master[at];
-    else
-        return reals<T>::load(static_cast<const T *>(s.weight) + at);
-}
-
-template <class T, bool MASTER> __device__ __forceinline__ void store_weight(const update_call &s, int64_t at, float w) {
-    T *weight = static_cast<T *>(s.weight) + at;
-    if constexpr (MASTER)
-        s.master[at] = w;
-    if constexpr (MASTER || sizeof(T) == sizeof(float))
-        reals<T>::store(weight, w);
-    else
-        *weight = __ushort_as_bfloat16(espl_bf16_from_float_noisy(w, espl_rng_u16(&s.rng, s.first + (uint64_t)at)));
 }
 
 __device__ __forceinline__ float *state_of(const update_call &s, int i) { return static_cast<float *>(s.state[i]); }

@@ -127,11 +127,11 @@ static void momentum(const espl_rule_step *s, int64_t n, real *x) {
 }
 
 static void normalise(real *x, int64_t n) {
-    real sum = 0;
+    double sum = 0;
     for (int64_t i = 0; i < n; i++)
-        sum += x[i] * x[i];
+        sum += (double)x[i] * x[i];
     for (int64_t i = 0; i < n; i++)
-        x[i] /= MATH(fmax)(MATH(sqrt)(sum), (real)ESPL_MUON_EPS);
+        x[i] /= (real)fmax(sqrt(sum), (double)ESPL_MUON_EPS);
 }
 
 /* c = a b, or a b^T. */

@@ -22,6 +22,9 @@ typedef enum weight_way { WAY_FP32, WAY_MASTER, WAY_ALONE, N_WAYS } weight_way;
 
 static inline espl_dtype way_real(weight_way way) { return way == WAY_FP32 ? ESPL_F32 : ESPL_BF16; }
 
+/* Whether a rule works on elements; the others are those of whole_steps.h. */
+static inline bool by_elements(int rule) { return espl_rules[rule].matrices == ESPL_MATRICES_NONE; }
+
 /* n weights and what a rule keeps for them. */
 typedef struct kept {
     espl_rule rule;

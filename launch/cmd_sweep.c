@@ -70,6 +70,7 @@ static espl_status make_run(job *job, int64_t i) {
     ESPL_TRY_DONE(espl_config_set(&config, folder));
     if (config.data_cache[0] == '\0')
         ESPL_TRY_DONE(espl_config_set(&config, cache));
+    espl_config_resolve(&config);
     if (!job->table)
         ESPL_TRY_DONE(write_config(&config, job->configs[i]));
 done:

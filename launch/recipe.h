@@ -5,7 +5,8 @@
 #include "launch/options.h"
 #include "src/config/config.h"
 
-/* Local. Reads `path` (NULL: defaults alone) and the overrides, in order, over a config that was made. Errors: usage, with file:line. */
+/* Local. Reads `path` (NULL: defaults alone) and the overrides, in order, over a config that was made, and resolves it. Errors: usage, with
+ * file:line. */
 espl_status espl_recipe_read(const char *path, const espl_words *sets, espl_config *config);
 
 #endif

@@ -34,6 +34,16 @@ void espl_config_make(espl_config *config) {
         espl__key_store_default(&espl__keys[i], config);
 }
 
+void espl_config_resolve(espl_config *config) {
+    const char *optimizer = espl_config_choice("optim", "name", config->optim_name);
+    bool muon = strcmp(optimizer, "muon") == 0;
+    if (config->optim_beta2 < 0.0)
+        config->optim_beta2 = strcmp(optimizer, "lion") == 0 ? 0.99 : 0.999;
+    if (config->optim_momentum < 0.0)
+        config->optim_momentum = muon ? 0.95 : 0.9;
+    config->optim_nesterov |= muon;
+}
+
 void espl_config_free(espl_config *config) {
     for (int i = 0; i < espl__n_keys; i++)
         espl__key_clear(&espl__keys[i], config);

@@ -65,6 +65,7 @@ enum {
     ESPL_EVAL_THRESHOLD_FIXED
 };
 enum { ESPL_MASTER_FP32, ESPL_MASTER_NONE };
+enum { ESPL_MUON_SCALE_MATCH_RMS_ADAMW, ESPL_MUON_SCALE_ORIGINAL };
 enum {
     ESPL_SCHEDULE_CONSTANT,
     ESPL_SCHEDULE_LINEAR,
@@ -86,6 +87,9 @@ espl_status espl_config_read_text(espl_config *config, const char *text, size_t 
 
 /* Local. Applies one override "section.key=value" (lists as YAML: [a, b]). */
 espl_status espl_config_set(espl_config *config, const char *override);
+
+/* Local. Puts the optimizer's own constants where keys leave them to it (optim.beta2, optim.momentum), or do not ask (optim.nesterov). Call it once all is read. */
+void espl_config_resolve(espl_config *config);
 
 /* Local. Writes every key with its value as YAML that reads back to the same config. */
 void espl_config_print(const espl_config *config, FILE *out);

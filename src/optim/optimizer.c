@@ -15,7 +15,14 @@ void espl_optimizer_configure(espl_optimizer *optimizer, const espl_config *conf
     optimizer->eps = (float)config->optim_eps;
     optimizer->momentum = (float)config->optim_momentum;
     optimizer->nesterov = config->optim_nesterov;
+    optimizer->clip = config->optim_clip_threshold > 0.0 ? (float)config->optim_clip_threshold : INFINITY;
     optimizer->seed = (uint64_t)config->run_seed;
+}
+
+/* The share of the new in a second moment, which for AdamW is its correction; Adafactor's follows from the updates that there were (Shazeer
+ * & Stern 2018, section 7.2). */
+static double second_share(const espl_optimizer *o, double t) {
+    return o->rule == ESPL_RULE_ADAFACTOR ? pow(t, -0.8) : 1.0 - pow(o->beta2, t);
 }
 
 /* Those of the phase, with all that follows from the number of the update; returns how many. */
@@ -30,7 +37,8 @@ static int fill_ranges(const espl_optimizer *o, const espl_update *u, int64_t st
                                            .lr = (float)(lr * r->rate),
                                            .decay = r->decay,
                                            .c1 = (float)(1.0 - pow(o->beta1, t)),
-                                           .c2 = (float)(1.0 - pow(o->beta2, t))};
+                                           .c2 = (float)second_share(o, t),
+                                           .tensor = r->tensor};
     }
     return n;
 }
@@ -49,9 +57,11 @@ void espl_optimizer_update(const espl_optimizer *o, int bucket, int64_t step, do
                         .eps = o->eps,
                         .momentum = o->momentum,
                         .nesterov = o->nesterov,
+                        .clip = o->clip,
+                        .work = o->work,
                         .rng = {.seed = o->seed, .purpose = ESPL_RNG_ROUND, .step = (uint32_t)step, .op = (uint32_t)bucket},
                         .first = (uint64_t)u->place};
     for (int i = 0; i < rule->n_states; i++)
-        s.state[i] = (char *)o->states[i] + espl_rule_state_bytes(&rule->states[i], u->state);
+        s.state[i] = (char *)o->states[i] + (rule->matrices == ESPL_MATRICES_NONE ? espl_rule_state_bytes(&rule->states[i], u->state) : 0);
     o->kernels->update[o->rule](&s);
 }

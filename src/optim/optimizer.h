@@ -15,7 +15,8 @@ typedef struct espl_update_range {
     int64_t begin, end;
     double rate; /* by which the rate is multiplied */
     float decay;
-    int phase; /* from which on they are updated */
+    int phase;                      /* from which on they are updated */
+    const espl_rule_tensor *tensor; /* as in an espl_rule_range */
 } espl_update_range;
 
 /* The stretch of a bucket that is updated. */
@@ -37,8 +38,9 @@ typedef struct espl_optimizer {
     espl_rule_range *ranges;       /* as many as the longest update has: what a call is given */
     int phase;                     /* of training */
     const int64_t *born;           /* [phases] updates before each began; those of its parameters are counted from there */
+    void *work;                    /* of a rule with matrices; else NULL */
     double beta1, beta2;
-    float eps, momentum;
+    float eps, momentum, clip;
     bool nesterov;
     uint64_t seed; /* of rounding */
 } espl_optimizer;

@@ -83,7 +83,7 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
     *b = (espl_blueprint){.model = model,
                           .kernels = kernels,
                           .remote = remote,
-                          .owner = {.rank = rank, .ranks = ranks, .replicated = config->run_optimizer_sharding == ESPL_REPLICATED},
+                          .owner = {.rank = rank, .ranks = ranks},
                           .threads = threads,
                           .room = espl_room_of(config, model->dims.positions),
                           .micro_batch_tokens = config->train_micro_batch_tokens,
@@ -92,6 +92,9 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .narrow = config->run_reduction_dtype == ESPL_REDUCTION_BF16,
                           .rule = espl_optimizer_rule(config),
                           .master = kernels->real != ESPL_F32 && config->optim_master == ESPL_MASTER_FP32};
+    espl_rule_tensors_make(model, b->rule, config->optim_muon_scale == ESPL_MUON_SCALE_MATCH_RMS_ADAMW, ranks, &b->tensors);
+    b->rule_work = espl_rule_tensors_work(&b->tensors, model, kernels, b->rule, threads);
+    b->owner.replicated = config->run_optimizer_sharding == ESPL_REPLICATED || b->tensors.of != NULL;
     espl_streams_capacity(model, &b->room, b->capacity);
     b->train = espl_calloc((size_t)model->n_phases, sizeof *b->train);
     for (int p = 0; p < model->n_phases; p++)
@@ -107,6 +110,7 @@ void espl_blueprint_free(espl_blueprint *blueprint) {
     blueprint->train = NULL;
     espl_tape_free(&blueprint->eval);
     espl_decoder_free(&blueprint->texts);
+    espl_rule_tensors_free(&blueprint->tensors);
 }
 
 espl_dtype espl_blueprint_truth(const espl_blueprint *b) { return b->master ? ESPL_F32 : b->kernels->real; }
@@ -163,14 +167,17 @@ static void take_texts(const espl_blueprint *b, espl_memory *m) {
 static void take_states(const espl_blueprint *b, espl_memory *m) {
     const espl_rule_desc *rule = &espl_rules[b->rule];
     int64_t n = espl_owner_state_size(b->model, &b->owner);
-    for (int i = 0; i < rule->n_states; i++)
-        m->states[i] = espl_arena_take(&m->arenas[ESPL_ARENA_OPT], espl_rule_state_bytes(&rule->states[i], n));
+    for (int i = 0; i < rule->n_states; i++) {
+        const espl_rule_state *s = &rule->states[i];
+        size_t bytes = s->block > 0 ? espl_rule_state_bytes(s, n) : (size_t)b->tensors.size[i] * espl_dtype_size(s->dtype);
+        m->states[i] = espl_arena_take(&m->arenas[ESPL_ARENA_OPT], bytes);
+    }
     m->master = b->master ? espl_arena_take(&m->arenas[ESPL_ARENA_OPT], (size_t)n * sizeof *m->master) : NULL;
 }
 
-/* Values and scratch of what needs the most: the phases of training, evaluation, texts. They never run at once. */
+/* Values and scratch of what needs the most: the phases of training, evaluation, texts, updates. They never run at once. */
 static void take_values(const espl_blueprint *b, espl_memory *m) {
-    size_t act = larger(b->eval.act_bytes, b->texts_act), work = larger(b->eval.work_bytes, b->texts_work);
+    size_t act = larger(b->eval.act_bytes, b->texts_act), work = larger(larger(b->eval.work_bytes, b->texts_work), b->rule_work);
     for (int p = 0; p < b->model->n_phases; p++) {
         act = larger(act, b->train[p].act_bytes);
         work = larger(work, b->train[p].work_bytes);

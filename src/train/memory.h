@@ -20,6 +20,7 @@
 #include "src/eval/kv_decoder.h"
 #include "src/model/tape.h"
 #include "src/plan/ownership.h"
+#include "src/plan/rule_tensors.h"
 
 typedef enum espl_arena_id {
     ESPL_ARENA_PARAM,
@@ -42,8 +43,10 @@ typedef struct espl_blueprint {
     int64_t micro_batch_tokens, micro_batches; /* of the step over all ranks */
     bool tree, narrow;                         /* of the reducer */
     espl_rule rule;
-    bool master;      /* fp32 master weights */
-    espl_tape *train; /* one for each of the model's phases */
+    espl_rule_tensors tensors; /* of a rule with matrices: then every rank keeps all of its states */
+    size_t rule_work;          /* of WORK */
+    bool master;               /* fp32 master weights */
+    espl_tape *train;          /* one for each of the model's phases */
     espl_tape eval;
     espl_capacity capacity[ESPL_N_STREAMS]; /* of a micro-batch on the device */
     espl_decoder *texts;                    /* generates for evaluations, where eval.best asks for it; else NULL. It shares ACT and WORK */

@@ -158,7 +158,7 @@ static int64_t quantised_numel(const facts *f) {
 
 /* What of it the number of parameters decides. */
 static void print_state(const facts *f, FILE *out) {
-    double rule = espl_rule_bytes(f->blueprint.rule);
+    double rule = espl_rule_tensors_bytes(&f->blueprint.tensors, f->model, f->blueprint.rule);
     size_t weight = espl_dtype_size(f->kernels->real), master = f->blueprint.master ? sizeof(float) : 0;
     if (f->model->frozen_numel > 0)
         fprintf(out, "  %-22s %6zu bytes  weight, the same on every rank\n", "for each frozen", weight);

@@ -225,16 +225,25 @@ static espl_status open_device(espl_run *run) {
 /* Puts a range behind the others of a bucket, or makes the last one longer. */
 static void add_range(espl_update_range *ranges, int *n, const espl_update_range *range) {
     espl_update_range *last = ranges + *n - 1;
-    if (*n > 0 && last->end == range->begin && last->decay == range->decay && last->rate == range->rate && last->phase == range->phase)
+    if (*n > 0 && range->tensor == NULL && last->end == range->begin && last->decay == range->decay && last->rate == range->rate &&
+        last->phase == range->phase)
         last->end = range->end;
     else
         ranges[(*n)++] = *range;
+}
+
+/* By which a parameter's rate is multiplied. Under muon what is no matrix may have a rate of its own. */
+static double rate_of(const espl_run *run, int param) {
+    const espl_config *c = run->config;
+    bool other = run->blueprint.rule == ESPL_RULE_MUON && !run->blueprint.tensors.of[param].matrix && c->optim_adamw_lr >= 0.0;
+    return run->model->params[param].rate * (other && c->optim_lr > 0.0 ? c->optim_adamw_lr / c->optim_lr : 1.0);
 }
 
 /* One update a bucket: its parameters lie in it in order. */
 static void list_updates(espl_run *run) {
     const espl_model *model = run->model;
     espl_update_range *ranges = run->ranges = espl_malloc((size_t)model->n_params * sizeof *ranges);
+    const espl_rule_tensor *tensors = run->blueprint.tensors.of;
     espl_segment *segments;
     espl_owner_updates(model, &run->blueprint.owner, &segments);
     run->updates = espl_calloc((size_t)model->n_buckets, sizeof *run->updates);
@@ -247,9 +256,10 @@ static void list_updates(espl_run *run) {
             const espl_param *p = &model->params[i];
             const espl_update_range range = {.begin = s->flat - u->flat,
                                              .end = s->flat - u->flat + s->end - s->begin,
-                                             .rate = p->rate,
+                                             .rate = rate_of(run, i),
                                              .decay = p->decay ? (float)run->config->optim_weight_decay : 0.0f,
-                                             .phase = p->phase};
+                                             .phase = p->phase,
+                                             .tensor = tensors != NULL ? &tensors[i] : NULL};
             if (p->bucket == b && s->begin < s->end)
                 add_range(ranges, &u->n_ranges, &range);
         }
@@ -268,7 +278,8 @@ static void open_optimizer(espl_run *run) {
                                       .gradients = m->gradients,
                                       .updates = run->updates,
                                       .ranges = espl_calloc((size_t)run->model->n_params, sizeof *run->optimizer.ranges),
-                                      .born = run->phases.born};
+                                      .born = run->phases.born,
+                                      .work = m->work};
     memcpy(run->optimizer.states, m->states, sizeof m->states);
     espl_optimizer_configure(&run->optimizer, run->config);
 }
@@ -417,6 +428,12 @@ static void warn_of_phases(const espl_run *run) {
                       run->model->phases[i].what, (long long)run->phases.steps[i], (long long)run->total_steps);
 }
 
+static void introduce_optimizer(const espl_run *run) {
+    if (run->blueprint.tensors.of != NULL && run->ranks->size > 1 && run->config->run_optimizer_sharding == ESPL_SHARDED)
+        ESPL_INFO("optim.name %s works on whole matrices: every rank keeps all of its state, as with run.optimizer_sharding: replicated",
+                  espl_rules[run->blueprint.rule].name);
+}
+
 static void introduce(const espl_run *run) {
     const espl_dims *d = &run->model->dims;
     introduce_device(run);
@@ -428,6 +445,7 @@ static void introduce(const espl_run *run) {
                   100.0 * (double)espl_model_trained_numel(run->model) / (double)espl_model_numel(run->model));
     introduce_rates(run);
     warn_of_phases(run);
+    introduce_optimizer(run);
     ESPL_INFO("%s, %d rank%s on %d node%s, %d thread%s each; matrix peak %.0f GFLOP/s",
               run->engine.calls->remote ? run->engine.kernels->name : espl_kernels_describe(), run->ranks->size,
               run->ranks->size > 1 ? "s" : "", run->ranks->n_nodes, run->ranks->n_nodes > 1 ? "s" : "", run->blueprint.threads,

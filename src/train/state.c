@@ -231,22 +231,35 @@ static espl_status load(espl_run *run, const char *path) {
     return espl_comm_agree(run->comm, status, "reading the checkpoint's counters");
 }
 
-/* Spreads the pieces that ranks read to all of them, in an array that has a number for each `block` elements of the flat space. */
-static espl_status spread(espl_run *run, void *array, size_t size, int64_t block) {
-    int n = run->model->n_buckets;
-    espl_bucket *buckets = espl_malloc((size_t)n * sizeof *buckets);
+static espl_status spread_buckets(espl_run *run, const espl_bucket *buckets, int n, void *array, size_t size) {
     espl_gather *gather = NULL;
     espl_status status = ESPL_OK;
-    for (int b = 0; b < n; b++)
-        buckets[b] = (espl_bucket){.offset = run->memory.buckets[b].offset / block, .n = run->memory.buckets[b].n / block};
     espl_gather_make(run->comm, buckets, n, array, size, &gather);
     for (int b = 0; b < n; b++)
         ESPL_TRY_DONE(espl_gather_start(gather, b));
     ESPL_TRY_DONE(espl_gather_finish(gather));
 done:
     espl_gather_free(&gather);
+    return status;
+}
+
+/* Spreads the pieces that ranks read to all of them, in an array that has a number for each `block` elements of the flat space. */
+static espl_status spread(espl_run *run, void *array, size_t size, int64_t block) {
+    int n = run->model->n_buckets;
+    espl_bucket *buckets = espl_malloc((size_t)n * sizeof *buckets);
+    for (int b = 0; b < n; b++)
+        buckets[b] = (espl_bucket){.offset = run->memory.buckets[b].offset / block, .n = run->memory.buckets[b].n / block};
+    espl_status status = spread_buckets(run, buckets, n, array, size);
     free(buckets);
     return status;
+}
+
+static espl_status spread_rule_state(espl_run *run, int k) {
+    const espl_rule_state *state = &espl_rules[run->blueprint.rule].states[k];
+    const espl_bucket whole = {.offset = 0, .n = run->blueprint.tensors.size[k]};
+    size_t size = espl_dtype_size(state->dtype);
+    return state->block > 0 ? spread(run, run->memory.states[k], size, state->block)
+                            : spread_buckets(run, &whole, 1, run->memory.states[k], size);
 }
 
 /* After reading: a sharded run needs all weights, a replicated one the optimizer's state too. */
@@ -257,7 +270,7 @@ static espl_status spread_state(espl_run *run) {
     espl_weights weights = {.flat = m->weights, .real = real, .master = m->master, .owner = run->blueprint.owner, .engine = &run->engine};
     if (run->blueprint.owner.replicated) {
         for (int i = 0; i < rule->n_states; i++)
-            ESPL_TRY(spread(run, m->states[i], espl_dtype_size(rule->states[i].dtype), rule->states[i].block));
+            ESPL_TRY(spread_rule_state(run, i));
         if (m->master != NULL)
             ESPL_TRY(spread(run, m->master, sizeof(float), 1));
     }

@@ -26,6 +26,28 @@ static espl_state_tensor of_param(const espl_param *p, const espl_segment *s, co
     return t;
 }
 
+/* Numbers with places of their own; false where the parameter has none. */
+static bool of_tensor(const espl_blueprint *b, int param, int k, void *base, espl_state_tensor *t) {
+    const espl_param *p = &b->model->params[param];
+    const espl_rule_state *state = &espl_rules[b->rule].states[k];
+    const espl_rule_tensor *tensor = &b->tensors.of[param];
+    int64_t begin, end, n = espl_rule_state_count(state, tensor);
+    espl_rule_tensors_piece(&b->tensors, state, k, param, b->owner.rank, b->owner.ranks, &begin, &end);
+    *t = (espl_state_tensor){.group = state->name,
+                             .name = p->name,
+                             .dtype = state->dtype,
+                             .n_dims = 1,
+                             .shape = {n},
+                             .begin = begin - tensor->state[k],
+                             .end = end - tensor->state[k],
+                             .data = element(base, state->dtype, begin)};
+    if (n != p->numel)
+        return n > 0;
+    t->n_dims = p->n_dims;
+    memcpy(t->shape, p->shape, sizeof p->shape);
+    return true;
+}
+
 /* Of the blocks of one bucket, as many as its parameters reach into, whatever the ranks. */
 static espl_state_tensor of_bucket(const espl_blueprint *b, int bucket, const char *name, const espl_rule_state *state, void *base) {
     const espl_owner own = {b->owner.rank, b->owner.ranks, false};
@@ -53,6 +75,8 @@ static void list_params(const espl_blueprint *b, const espl_memory *m, espl_stat
         for (int k = 0; k < rule->n_states; k++)
             if (rule->states[k].block == 1)
                 list[(*n)++] = of_param(p, &owned[i], rule->states[k].name, rule->states[k].dtype, m->states[k], owned[i].state);
+            else if (rule->states[k].block == 0)
+                *n += of_tensor(b, i, k, m->states[k], &list[*n]);
     }
     free(owned);
 }

@@ -140,8 +140,10 @@ static void muon_rounds_by_the_contract(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(adafactor_has_the_bits_of_the_reference), cmocka_unit_test(threads_change_no_bits),
-        cmocka_unit_test(muon_follows_its_formula),                cmocka_unit_test(muon_keeps_what_the_reference_keeps),
+        cmocka_unit_test(adafactor_has_the_bits_of_the_reference),
+        cmocka_unit_test(threads_change_no_bits),
+        cmocka_unit_test(muon_follows_its_formula),
+        cmocka_unit_test(muon_keeps_what_the_reference_keeps),
         cmocka_unit_test(muon_rounds_by_the_contract),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

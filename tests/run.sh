@@ -155,6 +155,7 @@ model_parity --espalier $release/espalier --build $release
 train_parity --espalier $release/espalier --build $release
 lora_parity --espalier $release/espalier --build $release
 tuning_parity --espalier $release/espalier --build $release
+matrix_parity --espalier $release/espalier --build $release
 optim_parity --espalier $release/espalier --build $release
 export_parity --espalier $release/espalier --build $release
 generate_parity --espalier $release/espalier --build $release

@@ -3,11 +3,12 @@
 weights can be a start for all of them."""
 
 import json
+import re
 import sys
 
 from job import IO, LIGHT, OK, STOPPED, USAGE, Job, check, main
 
-NAMES = ["adamw8bit", "lion", "sgd"]
+NAMES = ["adamw8bit", "lion", "sgd", "adafactor", "muon"]
 RATES = {"optim__layer_decay": 0.6, "optim__rates": ["*ln_*=2"]}
 BYTES = {"adamw": 8, "adamw8bit": 2 + 8 / 256, "lion": 4, "sgd": 4}
 
@@ -33,10 +34,30 @@ def same_however_it_is_cut(case):
 
 def without_masters(case):
     """The states do not depend on how weights are kept."""
-    keys = {"optim__name": "adamw8bit", "train__steps": 4, "train__micro_batches": 4, "run__dtype": "bf16", "optim__master": "none"}
-    case.train(1, "one", **keys)
-    case.train(2, "two", **keys)
-    check(trace(case, "one") == trace(case, "two"), "bf16 without masters: 2 ranks differ from one")
+    for name in ("adamw8bit",) if LIGHT else ("adamw8bit", "adafactor", "muon"):
+        keys = {"optim__name": name, "train__steps": 4, "train__micro_batches": 4, "run__dtype": "bf16", "optim__master": "none"}
+        case.train(1, f"{name}-1", **keys)
+        case.train(2, f"{name}-2", **keys)
+        check(trace(case, f"{name}-1") == trace(case, f"{name}-2"), f"{name}: bf16 without masters: 2 ranks differ from one")
+
+
+def whole_matrices(case):
+    """What works on whole matrices says that every rank keeps all of its state; it updates LoRA's matrices, too, and a rate of its own goes
+    to what is no matrix of a layer."""
+    name = "adafactor" if LIGHT else "muon"
+    keys = {"optim__name": name, "train__steps": 3, "train__micro_batches": 4}
+    said = "works on whole matrices"
+    check(said in case.train(2, "two", **keys).stderr, f"{name} does not say that it keeps all on both ranks")
+    check(said not in case.train(0, "one", **keys).stderr, f"{name} says so on one rank")
+    if LIGHT:
+        return
+    case.train(0, "rate", optim__adamw_lr=1e-5, **keys)
+    check(trace(case, "rate") != trace(case, "one"), "optim.adamw_lr changes nothing")
+    case.train(0, "scale", optim__muon_scale="original", **keys)
+    check(trace(case, "scale") != trace(case, "one"), "optim.muon_scale changes nothing")
+    for ranks in (0, 2):
+        case.train(ranks, f"lora-{ranks}", tune__method="lora", **keys)
+    check(trace(case, "lora-0") == trace(case, "lora-2"), "muon on LoRA: 2 ranks differ from one")
 
 
 def another_optimizer_is_refused(case):
@@ -72,6 +93,18 @@ def a_checkpoint_is_a_start(case):
     case.start(0, "none", model__checkpoint=case.folder / "nothing").expect_failure(IO, "nothing")
 
 
+def numbers_kept(case, name):
+    """How many numbers a rule of whole matrices keeps, from the shapes of the plan."""
+    job = Job(case.folder, 0, "plan", case.config("plan", optim__name=name), "--tensors")
+    job.expect(OK)
+    total = 0
+    for tensor, rows, columns in re.findall(r"^  (\S+) +(\d+) x (\d+) .* bucket", job.stdout, re.M):
+        rows, columns = int(rows), int(columns)
+        matrix = columns > 1 and (name == "adafactor" or ".h." in tensor)
+        total += rows + columns if matrix and name == "adafactor" else rows * columns * (1 if matrix or name == "adafactor" else 2)
+    return total
+
+
 def the_plan_tells(case):
     for name, size in BYTES.items():
         job = Job(case.folder, 0, "plan", case.config("plan", optim__name=name), "--json")
@@ -79,7 +112,12 @@ def the_plan_tells(case):
         plan = json.loads(job.stdout)
         found = plan["arenas"]["OPT"] / plan["parameters"]
         check(size <= found <= 1.05 * size, f"{name}: OPT has {found} bytes a parameter, {size} are expected")
+    for name in ("adafactor", "muon"):
+        job = Job(case.folder, 0, "plan", case.config("plan", optim__name=name), "--json")
+        job.expect(OK)
+        found, size = json.loads(job.stdout)["arenas"]["OPT"], 4 * numbers_kept(case, name)
+        check(0 < size <= found <= size + 64 * 1024, f"{name}: OPT has {found} bytes, {size} are expected")
 
 
 if __name__ == "__main__":
-    sys.exit(main([same_however_it_is_cut, without_masters, another_optimizer_is_refused, rates_are_told, a_checkpoint_is_a_start, the_plan_tells]))
+    sys.exit(main([same_however_it_is_cut, without_masters, whole_matrices, another_optimizer_is_refused, rates_are_told, a_checkpoint_is_a_start, the_plan_tells]))

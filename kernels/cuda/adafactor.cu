@@ -11,7 +11,7 @@ struct adafactor_call {
     float *master, *row, *column, *moment;
     const float *grad;
     espl__adafactor_work work;
-    int64_t rows, columns, n; /* n elements */
+    int64_t rows, columns, n, piece; /* n elements; rows of a piece of a column */
     bool matrix;
     float grad_scale, lr, decay, b2, a2, clip;
     espl_rng_key rng;
@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(ESPL_LONG_LANES) mean_of_rows(const adafactor_
 
 /* Block (x, y) has WHOLE_THREADS columns of piece y. */
 __global__ void __launch_bounds__(WHOLE_THREADS) column_pieces(const adafactor_call a) {
-    int64_t j = (int64_t)blockIdx.x * WHOLE_THREADS + threadIdx.x, piece = espl__piece_rows(a.rows);
-    int64_t from = blockIdx.y * piece, to = from + piece < a.rows ? from + piece : a.rows;
+    int64_t j = (int64_t)blockIdx.x * WHOLE_THREADS + threadIdx.x;
+    int64_t from = blockIdx.y * a.piece, to = from + a.piece < a.rows ? from + a.piece : a.rows;
     double sum = 0;
     if (j >= a.columns)
         return;
@@ -142,6 +142,7 @@ static adafactor_call call_of(const espl_rule_step *s, const espl_rule_range *r)
     a.rows = t->rows;
     a.columns = t->columns;
     a.n = t->rows * t->columns;
+    a.piece = espl__piece_rows(t->rows);
     a.matrix = t->matrix;
     a.grad_scale = s->grad_scale;
     a.lr = r->lr;

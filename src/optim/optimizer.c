@@ -9,6 +9,7 @@ espl_rule espl_optimizer_rule(const espl_config *config) {
 }
 
 void espl_optimizer_configure(espl_optimizer *optimizer, const espl_config *config) {
+    ESPL_ASSERT(config->optim_beta2 >= 0.0 && config->optim_momentum >= 0.0, "the config is not resolved");
     optimizer->rule = espl_optimizer_rule(config);
     optimizer->beta1 = config->optim_beta1;
     optimizer->beta2 = config->optim_beta2;

@@ -148,6 +148,18 @@ def ranks_and_sharding(case):
         check(trace(case, f"{kind}-pieces") == first, f"{kind}: stopped on 2 ranks and resumed on one, it differs")
 
 
+def whole_matrices(case):
+    """Adafactor and Muon: one rank, two, stopped and resumed, and near the CPU's."""
+    for name, keys in lighter([("muon", WINDOWS), ("adafactor", {**PACKED, "run__dtype": "bf16", "optim__master": "none"})]):
+        train(case, 0, f"{name}-0", optim__name=name, **keys)
+        for ranks, code, more in ((2, STOPPED, {"train__stop_after": 2}), (2, OK, {})):
+            train(case, ranks, f"{name}-2", code, optim__name=name, **keys, **more)
+        check(trace(case, f"{name}-2") == trace(case, f"{name}-0"), f"{name}: two ranks, stopped and resumed, differ from one")
+    for run, keys in {"cpu": {}, "cpu-bf16": {"run__dtype": "bf16"}}.items():
+        train(case, 0, run, run__device="cpu", optim__name="muon", **WINDOWS, **keys)
+    check(within(distance(case, "muon-0", "cpu"), distance(case, "cpu-bf16", "cpu"), FP32_BOUND), "muon is not the CPU's")
+
+
 def fast_repeats_itself(case):
     for run in ("a", "b"):
         train(case, 2, run, run__reduction="fast", **WINDOWS)
@@ -389,7 +401,7 @@ def main_or_skip(cases):
 
 
 WHOLE = [gpt2_is_the_cpus, llama_is_the_cpus, bert_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, fast_repeats_itself, any_legal_order,
-         protected, snapshots_under_way, over_to_the_cpu_and_back, recorded_or_not, phases_are_recorded_anew, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use,
+         whole_matrices, protected, snapshots_under_way, over_to_the_cpu_and_back, recorded_or_not, phases_are_recorded_anew, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use,
          libraries_that_are_not_there, failures_under_way]
 # What reaches memory that the others do not: sanitizers look for that alone.
 REACHING = [gpt2_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, evaluated_and_generated, failures_under_way]

@@ -71,8 +71,8 @@ static espl_status run(char **argv, const double value[N_KEYS]) {
     float *trained = NULL;
     void *states[ESPL_MAX_STATES] = {0};
     espl_status status = ESPL_OK;
-    if (rule < 0)
-        ESPL_FAIL(ESPL_ERR_USAGE, "%s: no rule of that name", argv[1]);
+    if (rule < 0 || espl_rules[rule].matrices != ESPL_MATRICES_NONE)
+        ESPL_FAIL(ESPL_ERR_USAGE, "%s: no rule of that name that works on elements", argv[1]);
     ESPL_TRY_DONE(espl_safetensors_open(argv[2], &input));
     ESPL_TRY_DONE(espl_safetensors_require(input, "weight", &weight));
     ESPL_TRY_DONE(espl_safetensors_require(input, "gradients", &gradients));

@@ -404,8 +404,34 @@ static void distances(void **state) {
     assert_int_equal(espl_word_nearest(huge, verbs, 3), -1);
 }
 
+/* What the file leaves to the optimizer is that one's; what it gives stays. */
+static void optimizers_have_constants_of_their_own(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *set;
+        double beta2, momentum;
+    } rows[] = {{"adamw", "optim.lr=1", 0.999, 0.9},
+                {"lion", "optim.lr=1", 0.99, 0.9},
+                {"muon", "optim.lr=1", 0.999, 0.95},
+                {"lion", "optim.beta2=0.5", 0.5, 0.9},
+                {"muon", "optim.momentum=0", 0.999, 0}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        espl_config c;
+        char name[32];
+        espl_config_make(&c);
+        snprintf(name, sizeof name, "optim.name=%s", rows[i].name);
+        assert_int_equal(espl_config_set(&c, name), ESPL_OK);
+        assert_int_equal(espl_config_set(&c, rows[i].set), ESPL_OK);
+        espl_config_resolve(&c);
+        assert_true(c.optim_beta2 == rows[i].beta2 && c.optim_momentum == rows[i].momentum);
+        assert_int_equal(c.optim_nesterov, strcmp(rows[i].name, "muon") == 0);
+        espl_config_free(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(optimizers_have_constants_of_their_own),
         cmocka_unit_test(defaults_are_those_of_the_rows),
         cmocka_unit_test(choices_have_words),
         cmocka_unit_test(every_type_is_read),

@@ -169,7 +169,9 @@ static void print_state(const facts *f, FILE *out) {
     fprintf(out, "  %-22s %6.4g bytes  weight %zu, gradient 4, %s %.4g%s%s\n",
             f->model->frozen_numel > 0 ? "for each trained" : "for each parameter", (double)(weight + master) + 4.0 + rule, weight,
             espl_rules[f->blueprint.rule].name, rule, f->blueprint.master ? ", master weight 4" : "",
-            f->blueprint.owner.replicated || f->request->ranks == 1 ? "" : "; what follows the gradient is cut over the ranks");
+            f->request->ranks == 1          ? ""
+            : f->blueprint.owner.replicated ? "; all of it on every rank"
+                                            : "; what follows the gradient is cut over the ranks");
 }
 
 static void print_memory(const facts *f, FILE *out) {

@@ -1,7 +1,6 @@
 """A real Slurm of some nodes on this machine, for tests: munged, slurmctld and slurmds as children of the test, in one folder, on ports of
 their own, without systemd, cgroups or anything in /etc. Root is not needed."""
 
-import ctypes
 import os
 import pathlib
 import pwd
@@ -13,7 +12,6 @@ import time
 
 from job import Failed, Skipped, check, reap_orphans, send
 
-PR_SET_PDEATHSIG = 1
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo"]
 
 # TmpFS is one a node: PMIx of the second node would find the first one's folder. cred_expire: a requeued job may not start again before its
@@ -78,9 +76,27 @@ def members(folder):
     return found
 
 
-def die_with_parent():
-    """In a daemon, before it starts: a test that is killed takes it along."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def end_all(folder):
+    """Ends every process of the cluster, those that come up meanwhile too."""
+    until = time.monotonic() + 5
+    while members(folder) and time.monotonic() < until:
+        send(members(folder), signal.SIGKILL)
+        reap_orphans()
+        time.sleep(0.05)
+
+
+def guard(folder):
+    """A process that ends the cluster when this one is gone, however that went: (its id, the pipe that holds it)."""
+    wait, hold = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(hold)
+        os.setsid()
+        os.read(wait, 1)
+        end_all(folder)
+        os._exit(0)
+    os.close(wait)
+    return pid, hold
 
 
 class Cluster:
@@ -111,10 +127,11 @@ class Cluster:
     def daemon(self, name, *words):
         output = open(self.folder / f"{name}.out", "ab")
         self.daemons.append(subprocess.Popen([program(name), *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                             env=self.environment, start_new_session=True, preexec_fn=die_with_parent))
+                                             env=self.environment, start_new_session=True))
         output.close()
 
     def __enter__(self):
+        self.guard = guard(self.folder)
         try:
             # --force: the folder of a test is closed to other users, which munged takes for a mistake
             self.daemon("munged", "-F", "--force", f"--socket={self.folder}/munge.sock", f"--key-file={self.folder}/munge.key", f"--pid-file={self.folder}/munged.pid",
@@ -138,11 +155,9 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
-        until = time.monotonic() + 5
-        while members(self.folder) and time.monotonic() < until:
-            send(members(self.folder), signal.SIGKILL)
-            reap_orphans()
-            time.sleep(0.05)
+        end_all(self.folder)
+        os.close(self.guard[1])
+        os.waitpid(self.guard[0], 0)
         check(not members(self.folder), f"processes of the cluster are left: {members(self.folder)}")
 
     def call(self, name, *words):

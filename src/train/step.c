@@ -267,13 +267,17 @@ static espl_status skip(espl_run *run, const espl_step_result *result) {
 static void tell_phase(const espl_run *run) {
     const espl_model *m = run->model;
     int now = run->phases.now;
+    const char *what = m->phases[now].what;
     espl_amount amount = espl_costs_amount(m, run->blueprint.capacity, (double)espl_blueprint_length(run->config, m->dims.positions));
     double flops = espl_costs_train_flops(tape_of(run), &amount);
     espl_metrics_work(run->metrics, flops / (amount.rows[ESPL_STREAM_MAIN] + amount.rows[ESPL_STREAM_SOURCE]));
     if (m->n_phases > 1 && run->ranks->rank == 0)
-        ESPL_INFO("phase %d of %d from step %lld on, %s%s: %lld of %lld parameters are trained", now + 1, m->n_phases,
-                  (long long)run->phases.steps[now] + 1, now > 0 ? "with " : "", m->phases[now].what,
-                  (long long)espl_model_phase_numel(m, now), (long long)espl_model_numel(m));
+        ESPL_INFO("phase %d of %d from step %lld on%s%s: %lld of %lld parameters are trained", now + 1, m->n_phases,
+                  (long long)run->phases.steps[now] + 1,
+                  now > 0           ? ", with "
+                  : what[0] != '\0' ? ", "
+                                    : "",
+                  what, (long long)espl_model_phase_numel(m, now), (long long)espl_model_numel(m));
 }
 
 /* Another tape from here on: what was recorded of the last one goes, once the device is done with it. */

@@ -62,8 +62,9 @@
  * MLP          out1 = in0 P0 (+ P1) [N,F], kept for backward; out0 = f(out1) P2 (+ P3) [N,n_out]. P0, P2 weights as LINEAR's, in one layout,
  *              of D x F and F x n_out; P1 [F], P3 [n_out] or NULL; n_in = D, ffn = F; f is ACT's, of out1 as it is stored or before it is
  *              rounded to real. No dropout. f(out1) is in work alone.
+ *              residual: in0 is added to out0, n_out = n_in.
  *     bwd: f(out1) again; dh = (dout0 P2^T) f'(out1); din0 (NULL: not wanted) = dh P0^T; dP0, dP1 of in0 and dh, dP2, dP3 of f(out1) and dout0
- *          as LINEAR's. dout1 is not read: out1 has no other reader.
+ *          as LINEAR's. residual: dout0 is added to din0. dout1 is not read: out1 has no other reader.
  *     ALONE: forward with out0 NULL computes out1.
  * LINEAR_XENT  logits = scale * in0 W^T (+ b), W = P0 [V,D], b = P1 [V] or NULL; out0 [N] f32 = -log softmax(logits)[target] * weights[row]
  *              (batch->weights NULL: 1), 0 where target < 0. Goes chunk by chunk of tokens: N x V is never held.
@@ -136,6 +137,7 @@ typedef struct espl_attrs {
     int64_t types;            /* EMBED: rows of P2 */
     int32_t position_offset;  /* EMBED: row of P1 of position 0 */
     int64_t ffn;              /* MLP: width between its matrices */
+    int32_t residual;         /* MLP: whether its input is added to what it makes */
     int32_t heads, kv_heads, head_dim;
     int32_t causal, window;
     int32_t rel_buckets, rel_distance; /* ATTENTION: rows of P0, and the distance from which all have one; 0: no P0 */

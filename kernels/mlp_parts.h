@@ -7,6 +7,8 @@
 typedef struct espl__mlp_parts {
     espl_attrs first_attrs, act_attrs, second_attrs;
     espl_args first, act, second; /* `second` has no din: backward asks for the gradients of parameters first */
+    espl_attrs pass_attrs;
+    espl_args pass; /* residual: its ACT backward adds in0 to out0, or dout0 to din0 */
 } espl__mlp_parts;
 
 /* Local. `hidden` [N,F] real holds f(out1), and in backward, where its last reader is done, dh in the same place; `work` is that of LINEAR.
@@ -37,6 +39,21 @@ static inline void espl__mlp_parts_of(const espl_args *args, void *hidden, void 
                             .dparam = {args->dparam[2], args->dparam[3]},
                             .dparam_add = {args->dparam_add[2], args->dparam_add[3]},
                             .work = work};
+}
+
+/* Local. The sum of the residual, behind `second`, or in backward before `first`, which then adds to what is there. */
+static inline void espl__mlp_pass_of(const espl_args *args, bool backward, espl__mlp_parts *p) {
+    const void *from = backward ? args->dout[0] : args->in[0];
+    void *to = backward ? args->din[0] : args->out[0];
+    p->pass_attrs = *args->attrs;
+    p->pass_attrs.kind = ESPL_ACT_NONE;
+    p->pass = (espl_args){.attrs = &p->pass_attrs,
+                          .batch = args->batch,
+                          .in = {from},
+                          .din = {to},
+                          .dout = {(void *)(uintptr_t)from},
+                          .din_add = {!backward || args->din_add[0]}};
+    p->first.din_add[0] = true;
 }
 
 /* Local. Whether backward needs dh. */

@@ -61,7 +61,8 @@ espl_status espl_cmd_export(int argc, char **argv) {
     const espl_option options[] = {{"dtype", "FORMAT", "fp32 (default) or bf16", ESPL_OPTION_TEXT, &dtype},
                                    {"base", "FOLDER", "where the model that a part was trained of lies now; else where training read it",
                                     ESPL_OPTION_TEXT, &what.base},
-                                   {"adapter", NULL, "what LoRA has trained alone, in PEFT's layout; else it is merged into the model",
+                                   {"adapter", NULL,
+                                    "what LoRA (in PEFT's layout) or adapters have trained, alone; else it is merged into the model",
                                     ESPL_OPTION_SWITCH, &what.adapter}};
     const espl_usage usage = {.verb = "export",
                               .operands = "PATH FOLDER",

@@ -18,6 +18,10 @@ void CPU(mlp_forward)(const espl_args *args) {
         return;
     CPU(act_forward)(&p.act);
     CPU(linear_forward)(&p.second);
+    if (args->attrs->residual) {
+        espl__mlp_pass_of(args, false, &p);
+        CPU(act_backward)(&p.pass);
+    }
 }
 
 void CPU(mlp_backward)(const espl_args *args) {
@@ -32,6 +36,10 @@ void CPU(mlp_backward)(const espl_args *args) {
     p.second.dparam[0] = p.second.dparam[1] = NULL;
     CPU(linear_backward)(&p.second);
     CPU(act_backward)(&p.act);
+    if (args->attrs->residual && args->din[0]) {
+        espl__mlp_pass_of(args, true, &p);
+        CPU(act_backward)(&p.pass);
+    }
     CPU(linear_backward)(&p.first);
 }
 

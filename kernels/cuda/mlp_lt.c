@@ -38,6 +38,15 @@ static void first_with_gelu(const mlp *m) {
 
 static void activate(const mlp *m) { (m->real == ESPL_F32 ? espl__cuda_fp32_act_forward : espl__cuda_bf16_act_forward)(&m->parts.act); }
 
+static void slope(const espl_args *act, espl_dtype real) {
+    (real == ESPL_F32 ? espl__cuda_fp32_act_backward : espl__cuda_bf16_act_backward)(act);
+}
+
+static void add_residual(mlp *m, const espl_args *args, bool backward) {
+    espl__mlp_pass_of(args, backward, &m->parts);
+    slope(&m->parts.pass, m->real);
+}
+
 static void forward(const espl_args *args, espl_dtype real) {
     mlp m;
     mlp_of(args, real, &m);
@@ -51,6 +60,8 @@ static void forward(const espl_args *args, espl_dtype real) {
     if (!rides)
         activate(&m);
     espl__cuda_linear_apply(&m.parts.second, real);
+    if (args->attrs->residual)
+        add_residual(&m, args, false);
 }
 
 /* dh = (dout0 W2^T) f'(out1) */
@@ -63,7 +74,7 @@ static void hidden_gradient(mlp *m) {
         espl__cuda_gemm(&g);
     } else {
         espl__cuda_gemm(&g);
-        (m->real == ESPL_F32 ? espl__cuda_fp32_act_backward : espl__cuda_bf16_act_backward)(&m->parts.act);
+        slope(&m->parts.act, m->real);
     }
 }
 
@@ -76,6 +87,8 @@ static void backward(const espl_args *args, espl_dtype real) {
     if (!espl__mlp_needs_hidden_gradient(args))
         return;
     hidden_gradient(&m);
+    if (args->attrs->residual && args->din[0] != NULL)
+        add_residual(&m, args, true);
     espl__cuda_linear_gradients(&m.parts.first, real);
 }
 

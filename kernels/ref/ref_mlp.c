@@ -29,7 +29,7 @@ static void token_activation(const espl_args *args, int64_t t, real *active) {
         active[j] = REF(act)(args->attrs->kind, hidden[j]);
 }
 
-/* y[t][m] = b2[m] + sum over j of f(h[t][j]) W2[j][m] */
+/* y[t][m] = b2[m] + sum over j of f(h[t][j]) W2[j][m] (+ x[t][m]) */
 static void token_output(const espl_args *args, int64_t t, const real *active) {
     const espl_attrs *a = args->attrs;
     const real *weight = second_matrix(args), *bias = args->param[3];
@@ -38,7 +38,7 @@ static void token_output(const espl_args *args, int64_t t, const real *active) {
         real sum = 0;
         for (int64_t j = 0; j < a->ffn; j++)
             sum += active[j] * weight[ref_weight_at(a->layout, a->ffn, a->n_out, j, m)];
-        out[m] = sum + (bias ? bias[m] : 0);
+        out[m] = sum + (bias ? bias[m] : 0) + (a->residual ? ((const real *)args->in[0])[t * a->n_in + m] : 0);
     }
 }
 
@@ -75,13 +75,13 @@ static void add_token(const espl_args *args, const real *x, int64_t n_in, const 
     }
 }
 
-/* dx[t][k] = sum over j of dh[j] W1[k][j] */
+/* dx[t][k] = sum over j of dh[j] W1[k][j] (+ dy[t][k]) */
 static void token_input_gradient(const espl_args *args, int64_t t, const real *gradient) {
     const espl_attrs *a = args->attrs;
     const real *weight = first_matrix(args);
     real *din = args->din[0];
     for (int64_t k = 0; k < a->n_in && din; k++) {
-        real sum = 0;
+        real sum = a->residual ? ((const real *)args->dout[0])[t * a->n_out + k] : 0;
         for (int64_t j = 0; j < a->ffn; j++)
             sum += gradient[j] * weight[ref_weight_at(a->layout, a->n_in, a->ffn, k, j)];
         ref_put(&din[t * a->n_in + k], sum, args->din_add[0]);

@@ -50,6 +50,16 @@ void espl_config_free(espl_config *config) {
     memset(config, 0, sizeof *config);
 }
 
+int espl_config_choice_of(const char *section, const char *name, const char *word) {
+    const espl__key *key = espl__key_find(section, name);
+    ESPL_ASSERT(key != NULL && key->type == ESPL__ENUM, "%s.%s is no enum key", section, name);
+    const char *choice;
+    for (int i = 0; (choice = espl__key_word(key, i)) != NULL; i++)
+        if (strcmp(choice, word) == 0)
+            return i;
+    return -1;
+}
+
 const char *espl_config_choice(const char *section, const char *name, int index) {
     const espl__key *key = espl__key_find(section, name);
     ESPL_ASSERT(key != NULL && key->type == ESPL__ENUM, "%s.%s is no enum key", section, name);

@@ -44,7 +44,8 @@ enum { ESPL_REDUCTION_FP32, ESPL_REDUCTION_BF16 };
 enum { ESPL_SHARDED, ESPL_REPLICATED };
 enum { ESPL_INIT_AUTO, ESPL_INIT_PRETRAINED, ESPL_INIT_RANDOM };
 enum { ESPL_RECOMPUTE_NONE, ESPL_RECOMPUTE_SELECTIVE, ESPL_RECOMPUTE_FULL };
-enum { ESPL_TUNE_FULL, ESPL_TUNE_LORA };
+enum { ESPL_TUNE_FULL, ESPL_TUNE_LORA, ESPL_TUNE_BOTTLENECK };
+enum { ESPL_BOTTLENECK_AT_BOTH, ESPL_BOTTLENECK_AT_MLP };
 enum { ESPL_BASE_AS_IS, ESPL_BASE_INT8, ESPL_BASE_NF4 };
 enum { ESPL_TASK_LM, ESPL_TASK_MLM, ESPL_TASK_CLASSIFICATION, ESPL_TASK_SEQ2SEQ };
 enum { ESPL_FORMAT_AUTO, ESPL_FORMAT_TEXT, ESPL_FORMAT_JSONL, ESPL_FORMAT_CSV, ESPL_FORMAT_TSV, ESPL_FORMAT_FOLDERS, ESPL_FORMAT_TOKENS };
@@ -103,6 +104,9 @@ void espl_config_print_schema(FILE *out);
 
 /* Local. The word for choice `index` of an enum key, e.g. espl_config_choice("run", "dtype", 1) is "bf16". */
 const char *espl_config_choice(const char *section, const char *name, int index);
+
+/* Local. The choice that a word stands for; -1: none. */
+int espl_config_choice_of(const char *section, const char *name, const char *word);
 
 /* Local. Frees what the config owns; it is then zeroed. */
 void espl_config_free(espl_config *config);

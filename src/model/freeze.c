@@ -21,7 +21,7 @@ static espl_status check_joined(const espl_model *m) {
 }
 
 espl_status espl__model_freeze(espl_model *m, const espl_model_options *o) {
-    bool part = m->lora.rank > 0 || o->n_train > 0;
+    bool method = espl_model_is_adapted(m), part = method || o->n_train > 0;
     for (int64_t i = 0; i < o->n_train; i++)
         ESPL_TRY(espl__select_check(m, "tune.train", o->train[i]));
     if (o->n_unfreeze > 0 && !part)
@@ -29,7 +29,7 @@ espl_status espl__model_freeze(espl_model *m, const espl_model_options *o) {
                                   "start; set tune.train to what begins, such as head");
     for (int i = 0; i < m->n_params; i++) {
         espl_param *p = &m->params[i];
-        bool by_method = m->lora.rank > 0 && (p->adapts >= 0 || (p->head && m->new_head)); /* there is nothing yet to be frozen */
+        bool by_method = method && (p->adapts >= 0 || (p->head && m->new_head)); /* there is nothing yet to be frozen */
         p->frozen = part && !by_method && !is_selected(p, o->train, o->n_train);
     }
     ESPL_TRY(espl__phases_make(m, o));

@@ -164,6 +164,7 @@ static int add_param(espl_model *m, const espl_lora_options *lora, int of, bool 
                       .adapts = of,
                       .lora_a = -1,
                       .lora_b = -1,
+                      .bottleneck = -1,
                       .alpha = number_for(module, lora->alphas, lora->n_alphas, lora->alpha)};
     int length = snprintf(p->name, sizeof p->name, "%.100s.lora_%c.weight", module, is_b ? 'B' : 'A');
     ESPL_ASSERT(length < (int)sizeof p->name, "the name of '%s' is too long", module);

@@ -1,4 +1,5 @@
 #include "src/model/model.h"
+#include "src/model/bottleneck.h"
 #include "src/model/freeze.h"
 #include "src/model/low_rank.h"
 #include "src/model/model_config.h"
@@ -70,7 +71,8 @@ static void add_param(espl_model *m, const espl_param_row *row, int layer, bool 
                       .head = head,
                       .adapts = -1,
                       .lora_a = -1,
-                      .lora_b = -1};
+                      .lora_b = -1,
+                      .bottleneck = -1};
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     int prefix = snprintf(p->name, sizeof p->name, "%s", head ? "" : m->family->prefix);
@@ -97,6 +99,7 @@ static void add_params(espl_model *m, espl_section section, int layer) {
     add_param_rows(m, m->family->params, m->family->n_params, false, section, layer);
     add_param_rows(m, m->head->params, m->head->n_params, true, section, layer);
     espl__lora_add_params(m, &m->lora, first);
+    espl__bottleneck_add_params(m, first);
 }
 
 /* Behind what a bucket, or the frozen space, holds already. */
@@ -273,6 +276,9 @@ static void add_row(espl_model *m, const espl_op_row *op, int layer, int bound[E
         add_mlp_parts(m, op, layer, bound);
         return;
     }
+    int branch = bound[op->in[1]];
+    if (op->op == ESPL_OP_RESNORM)
+        bound[op->in[1]] = espl__bottleneck_add_rows(m, branch, rate_of(&m->dims, op));
     espl_row *r = &m->rows[m->n_rows];
     *r = (espl_row){.op = adapted ? ESPL_OP_LINEAR : op->op, /* a QKV is rotated behind its update */
                     .name = op->name,
@@ -283,6 +289,8 @@ static void add_row(espl_model *m, const espl_op_row *op, int layer, int bound[E
     if (op->op == ESPL_OP_EMBED)
         bound[ESPL_VALUE_Y] = -1;
     bind_inputs(m, r, op, bound);
+    if (r->in[1] != branch) /* an adapter has dropped already */
+        r->attrs.dropout = 0.0f;
     if (op->op == ESPL_OP_ACT && r->attrs.kind == ESPL_ACT_NONE && r->attrs.dropout == 0.0f) { /* a dropout that drops nothing */
         bound[op->out[0]] = r->in[0];
         return;
@@ -311,6 +319,8 @@ static void add_rows(espl_model *m, espl_section section, int layer, int bound[E
 
 /* ---- The whole. */
 
+bool espl_model_is_adapted(const espl_model *model) { return model->lora.rank > 0 || model->bottleneck.width > 0; }
+
 bool espl_section_has_layers(espl_section section) { return section == ESPL_SECTION_LAYER || section == ESPL_SECTION_SOURCE_LAYER; }
 
 /* How often a section's rows come: once for each layer; those of an encoder only where there is one. */
@@ -329,7 +339,8 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
                                                             ESPL_SECTION_SOURCE_HEAD,  ESPL_SECTION_LAYER, ESPL_SECTION_HEAD};
     size_t layers = (size_t)(m->dims.layers + m->dims.source_layers), ops = m->family->n_ops + m->head->n_ops;
     m->lora = options->lora;
-    size_t most = m->lora.rank > 0 ? 9 : 1; /* an MLP with two adapted matrices becomes three rows, and three for each of them */
+    m->bottleneck = options->bottleneck;
+    size_t most = espl_model_is_adapted(m) ? 9 : 1; /* an MLP with two updated matrices becomes three rows, and three for each of them */
     m->params = espl_calloc((m->family->n_params + m->head->n_params) * (layers + 2) * 3, sizeof *m->params);
     m->rows = espl_calloc(ops * (layers + 2) * most, sizeof *m->rows);
     m->slots = espl_calloc(ops * (layers + 2) * most * ESPL_MAX_OUT, sizeof *m->slots);
@@ -390,7 +401,10 @@ espl_model_options espl_model_options_of(const espl_config *config) {
                                          .ranks = config->tune_ranks.items,
                                          .n_ranks = config->tune_ranks.n,
                                          .alphas = config->tune_alphas.items,
-                                         .n_alphas = config->tune_alphas.n}};
+                                         .n_alphas = config->tune_alphas.n},
+                                .bottleneck = {.width = config->tune_method == ESPL_TUNE_BOTTLENECK ? config->tune_bottleneck : 0,
+                                               .activation = config->tune_bottleneck_activation, /* choices are ordered as ESPL_ACT_* */
+                                               .mlp_only = config->tune_bottleneck_at == ESPL_BOTTLENECK_AT_MLP}};
 }
 
 espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model) {

@@ -26,8 +26,9 @@ typedef struct espl_param {
     espl_init init;
     bool decay, joined; /* joined: follows the parameter before it without a gap */
     bool head;          /* of the head's table */
-    int adapts;         /* the parameter whose low-rank update this is a part of (low_rank.h); -1: it is the model's own */
+    int adapts;         /* the parameter that a method has added this one beside (low_rank.h, bottleneck.h); -1: it is the model's own */
     int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
+    int bottleneck;     /* of the model's own: the first parameter of the adapter of its product; -1: it has none */
     double rate;        /* by which the learning rate is multiplied (rates.h) */
     double alpha;       /* of an A and B (low_rank.h) */
     int phase;          /* from which on it is trained (phases.h) */
@@ -75,11 +76,19 @@ typedef struct espl_lora_options {
     int64_t n_ranks, n_alphas;
 } espl_lora_options;
 
+/* Adapters behind attention and MLP (bottleneck.h). */
+typedef struct espl_bottleneck_options {
+    int64_t width;      /* 0: none */
+    int32_t activation; /* ESPL_ACT_* */
+    bool mlp_only;      /* behind the MLP of a layer alone */
+} espl_bottleneck_options;
+
 typedef struct espl_model {
     const espl_family *family;
     const espl_head_table *head;
     espl_lora_options lora; /* without its lists */
-    bool new_head;          /* config.json names another one, or none: files may lack its weights */
+    espl_bottleneck_options bottleneck;
+    bool new_head; /* config.json names another one, or none: files may lack its weights */
     espl_dims dims;
     espl_param *params;
     int n_params;
@@ -110,7 +119,8 @@ typedef struct espl_model_options {
     espl_own_head own_head; /* for families whose config.json does not tell */
     char *const *labels;    /* [n_labels] names of classes, borrowed; 0: config.json's */
     int64_t n_labels;
-    char *const *train; /* [n_train] which parameters are trained (freeze.h, select.h), borrowed; 0: all, or with LoRA none but its own */
+    char *const
+        *train; /* [n_train] which parameters are trained (freeze.h, select.h), borrowed; 0: all, or with a method none but its own */
     int64_t n_train;
     char *const *unfreeze; /* [n_unfreeze] what is trained later (phases.h), borrowed */
     int64_t n_unfreeze;
@@ -118,6 +128,7 @@ typedef struct espl_model_options {
     char *const *rates; /* [n_rates] SELECTION=FACTOR, borrowed */
     int64_t n_rates;
     espl_lora_options lora;
+    espl_bottleneck_options bottleneck;
     int quant; /* ESPL_QUANT_*: how frozen matrices of layers are held */
 } espl_model_options;
 
@@ -134,6 +145,9 @@ espl_status espl_model_make_json(json_t *config, const char *path, const espl_mo
 /* Local. Makes the model fit for sequences of up to `positions` tokens: rope tables reach that far. Call once, before a tape is made.
  * Errors: usage, when the model's learned positions end earlier. */
 espl_status espl_model_reach(espl_model *model, int64_t positions);
+
+/* Local. Whether a method has added parameters, which are trained instead of the model's own. */
+bool espl_model_is_adapted(const espl_model *model);
 
 /* Local. Whether a section's rows come once for each layer. */
 bool espl_section_has_layers(espl_section section);

@@ -33,28 +33,50 @@ static void free_strings(espl_strings *strings) {
     free(strings->items);
 }
 
-json_t *espl_adapter_describe(const espl_config *config) {
-    if (config->tune_method != ESPL_TUNE_LORA)
-        return NULL;
+static json_t *describe_bottleneck(const espl_bottleneck_options *options) {
+    return json_pack("{s:s, s:I, s:s, s:s}", "method", "bottleneck", "bottleneck", (json_int_t)options->width, "bottleneck_activation",
+                     espl_config_choice("tune", "bottleneck_activation", options->activation), "bottleneck_at",
+                     espl_config_choice("tune", "bottleneck_at", options->mlp_only ? ESPL_BOTTLENECK_AT_MLP : ESPL_BOTTLENECK_AT_BOTH));
+}
+
+static json_t *describe_lora(const espl_config *config) {
     return json_pack("{s:s, s:I, s:f, s:f, s:b, s:o, s:o, s:o}", "method", "lora", "rank", (json_int_t)config->tune_rank, "alpha",
                      config->tune_alpha, "dropout", config->tune_dropout, "rank_stabilised", config->tune_rank_stabilised, "targets",
                      list_of(&config->tune_targets), "ranks", list_of(&config->tune_ranks), "alphas", list_of(&config->tune_alphas));
 }
 
-/* What a record says of updates; zeroed: none. */
+json_t *espl_adapter_describe(const espl_config *config) {
+    espl_model_options options = espl_model_options_of(config);
+    return options.lora.rank > 0 ? describe_lora(config) : options.bottleneck.width > 0 ? describe_bottleneck(&options.bottleneck) : NULL;
+}
+
+/* What a record says of a method; zeroed: none. */
 typedef struct adapter {
     espl_lora_options lora; /* its lists are those below */
     espl_strings targets, ranks, alphas;
+    espl_bottleneck_options bottleneck;
 } adapter;
 
-static espl_status read_record(const json_t *record, const char *path, adapter *out) {
-    const json_t *about = json_object_get(record, "adapter");
+static espl_status read_bottleneck(const json_t *about, const char *path, espl_bottleneck_options *options) {
+    json_int_t width = 0;
+    const char *activation, *at;
+    int which = -1, where = -1;
+    if (json_unpack((json_t *)(uintptr_t)about, "{s:I, s:s, s:s}", "bottleneck", &width, "bottleneck_activation", &activation,
+                    "bottleneck_at", &at) == 0) {
+        which = espl_config_choice_of("tune", "bottleneck_activation", activation);
+        where = espl_config_choice_of("tune", "bottleneck_at", at);
+    }
+    if (width < 1 || which < 0 || where < 0)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: what its record says of the adapters cannot be read", path);
+    *options = (espl_bottleneck_options){.width = width, .activation = which, .mlp_only = where == ESPL_BOTTLENECK_AT_MLP};
+    return ESPL_OK;
+}
+
+static espl_status read_lora(const json_t *about, const char *path, adapter *out) {
     espl_lora_options *lora = &out->lora;
     json_int_t rank;
     json_t *targets;
     int stabilised;
-    if (about == NULL)
-        return ESPL_OK;
     if (json_unpack((json_t *)(uintptr_t)about, "{s:I, s:F, s:F, s:b, s:o}", "rank", &rank, "alpha", &lora->alpha, "dropout",
                     &lora->dropout, "rank_stabilised", &stabilised, "targets", &targets) != 0 ||
         !json_is_array(targets))
@@ -73,6 +95,15 @@ static espl_status read_record(const json_t *record, const char *path, adapter *
     return ESPL_OK;
 }
 
+static espl_status read_record(const json_t *record, const char *path, adapter *out) {
+    const json_t *about = json_object_get(record, "adapter");
+    const char *method = json_string_value(json_object_get(about, "method"));
+    if (about == NULL)
+        return ESPL_OK;
+    return method != NULL && strcmp(method, "bottleneck") == 0 ? read_bottleneck(about, path, &out->bottleneck)
+                                                               : read_lora(about, path, out);
+}
+
 espl_status espl_adapter_model(const json_t *record, const char *path, espl_model **model) {
     json_t *config = json_object_get(record, "model_config");
     adapter updates = {0};
@@ -83,6 +114,7 @@ espl_status espl_adapter_model(const json_t *record, const char *path, espl_mode
     if (status == ESPL_OK)
         status = espl_base_held(record, path, &options);
     options.lora = updates.lora;
+    options.bottleneck = updates.bottleneck;
     if (status == ESPL_OK)
         status = espl_model_make_json(config, path, &options, model);
     free((void *)(uintptr_t)options.train);
@@ -93,7 +125,8 @@ espl_status espl_adapter_model(const json_t *record, const char *path, espl_mode
 }
 
 /* Dropout may change in the middle of a run. */
-static const char *const settled[] = {"targets", "rank", "ranks", "alpha", "alphas", "rank_stabilised"};
+static const char *const settled[] = {
+    "method", "targets", "rank", "ranks", "alpha", "alphas", "rank_stabilised", "bottleneck", "bottleneck_activation", "bottleneck_at"};
 
 static espl_status compare(const json_t *about, const char *path, const json_t *own) {
     for (size_t i = 0; i < sizeof settled / sizeof *settled; i++) {
@@ -110,14 +143,16 @@ static espl_status compare(const json_t *about, const char *path, const json_t *
     return ESPL_OK;
 }
 
+static const char *method_of(const json_t *about) { return about != NULL ? json_string_value(json_object_get(about, "method")) : "full"; }
+
 espl_status espl_adapter_check(const json_t *record, const char *path, const espl_config *config) {
     const json_t *about = json_object_get(record, "adapter");
     json_t *own = espl_adapter_describe(config);
     espl_status status = ESPL_OK;
     if ((about == NULL) != (own == NULL))
         status = espl_status_fail(ESPL_ERR_USAGE, __FILE__, __LINE__,
-                                  "%s: it holds %s, this run trains %s; set tune.method as it was, or export it and start from model.path",
-                                  path, about != NULL ? "updates (tune.method: lora)" : "no updates", own != NULL ? "updates" : "none");
+                                  "%s: its tune.method is %s, this run's is %s; set it as it was, or export it and start from model.path",
+                                  path, method_of(about), method_of(own));
     else if (own != NULL)
         status = compare(about, path, own);
     json_decref(own);
@@ -229,7 +264,15 @@ static const char *task_of(const espl_model *model) {
     }
 }
 
-static json_t *adapter_config(const espl_model *model, const char *base) {
+/* No library's layout: the method's words, and names of tensors that are those of the base with what was added. */
+static json_t *bottleneck_config(const espl_model *model, const char *base) {
+    json_t *config = describe_bottleneck(&model->bottleneck);
+    json_object_set_new(config, "base_model_name_or_path", json_string(base));
+    json_object_set_new(config, "architecture", json_string(model->head->architecture));
+    return config;
+}
+
+static json_t *lora_config(const espl_model *model, const char *base) {
     const espl_lora_options *lora = &model->lora;
     json_t *saved = saved_modules(model), *config;
     const char *task = task_of(model);
@@ -254,12 +297,12 @@ static espl_status write_config(json_t *config, const char *folder) {
     return status;
 }
 
-static espl_status write_tensors(const espl_collection *trained, const char *folder) {
+static espl_status write_tensors(const espl_collection *trained, const char *prefix, const char *folder) {
     char *path = espl_format("%s/adapter_model.safetensors", folder);
     espl_tensor_out *items = espl_calloc((size_t)trained->n + 1, sizeof *items);
     for (int64_t i = 0; i < trained->n; i++) {
         items[i] = trained->items[i];
-        items[i].name = espl_format("base_model.model.%s", trained->items[i].name);
+        items[i].name = espl_format("%s%s", prefix, trained->items[i].name);
     }
     espl_status status = espl_safetensors_write_file(path, items, trained->n);
     for (int64_t i = 0; i < trained->n; i++)
@@ -270,8 +313,9 @@ static espl_status write_tensors(const espl_collection *trained, const char *fol
 }
 
 espl_status espl_adapter_write(const espl_model *model, const espl_collection *trained, const char *base, const char *folder) {
-    json_t *config = adapter_config(model, base);
-    espl_status status = write_tensors(trained, folder);
+    bool peft = model->lora.rank > 0;
+    json_t *config = peft ? lora_config(model, base) : bottleneck_config(model, base);
+    espl_status status = write_tensors(trained, peft ? "base_model.model." : "", folder);
     if (status == ESPL_OK)
         status = write_config(config, folder);
     json_decref(config);

@@ -114,6 +114,18 @@ static espl_status check_target(const char *folder) {
     return ESPL_OK;
 }
 
+/* Whether the method has what is asked for. */
+static espl_status check_method(const char *checkpoint, const espl_model *model, bool adapter) {
+    if (adapter && !espl_model_is_adapted(model))
+        ESPL_FAIL(ESPL_ERR_USAGE, "%s: it was trained with tune.method: full, so there is no adapter; export the model", checkpoint);
+    if (!adapter && model->bottleneck.width > 0)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "%s: a %s model has no place for the adapters of tune.method: bottleneck; export them by --adapter, or evaluate and "
+                  "generate from the run itself",
+                  checkpoint, model->family->model_type);
+    return ESPL_OK;
+}
+
 /* The whole model: updates are merged. */
 static espl_status write_model(const espl_export_options *options, const espl_model *model, espl_collection *all, const char *folder) {
     const size_t shard_bytes = (size_t)5 << 30;
@@ -122,11 +134,8 @@ static espl_status write_model(const espl_export_options *options, const espl_mo
     return write_config(model, options->dtype, folder);
 }
 
-static espl_status write_adapter(const json_t *record, const char *checkpoint, const espl_model *model, const espl_collection *trained,
-                                 const char *folder) {
+static espl_status write_adapter(const json_t *record, const espl_model *model, const espl_collection *trained, const char *folder) {
     const char *base = json_string_value(json_object_get(json_object_get(record, "base"), "path"));
-    if (model->lora.rank == 0)
-        ESPL_FAIL(ESPL_ERR_USAGE, "%s: it was not trained with tune.method: lora, so there is no adapter; export the model", checkpoint);
     return espl_adapter_write(model, trained, base != NULL ? base : "", folder);
 }
 
@@ -136,12 +145,13 @@ espl_status espl_weights_export(const char *checkpoint, const espl_export_option
     json_t *record = NULL;
     char *companions = espl_companions_of(checkpoint);
     espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(check_target(folder));
     ESPL_TRY_DONE(espl_checkpoint_record(checkpoint, &record));
     ESPL_TRY_DONE(espl_adapter_model(record, checkpoint, &model));
+    ESPL_TRY_DONE(check_method(checkpoint, model, options->adapter));
+    ESPL_TRY_DONE(check_target(folder));
     ESPL_TRY_DONE(collect(model, checkpoint, options, &all));
     ESPL_TRY_DONE(write_provenance(record, checkpoint, folder));
-    ESPL_TRY_DONE(options->adapter ? write_adapter(record, checkpoint, model, &all, folder) : write_model(options, model, &all, folder));
+    ESPL_TRY_DONE(options->adapter ? write_adapter(record, model, &all, folder) : write_model(options, model, &all, folder));
     ESPL_TRY_DONE(espl_model_card_write(record, options->adapter, folder));
     if (companions != NULL)
         ESPL_TRY_DONE(espl_companions_copy(companions, "", folder));

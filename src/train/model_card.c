@@ -39,14 +39,31 @@ static void print_as(espl_buffer *out, const char *key, const json_t *value) {
 
 static void print_key(espl_buffer *out, const json_t *object, const char *key) { print_as(out, key, json_object_get(object, key)); }
 
+/* An adapter by itself: what made it, and what reads it. */
+typedef struct kind {
+    const char *method, *library, *title;
+} kind;
+
+static const kind kinds[] = {{"lora", "peft", "A LoRA adapter of a"}, {"bottleneck", "espalier", "Bottleneck adapters of a"}};
+
+static const kind *kind_of(const json_t *record) {
+    const char *method = text_of(json_object_get(record, "adapter"), "method");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strcmp(kinds[i].method, method) == 0)
+            return &kinds[i];
+    return &kinds[0];
+}
+
 static void print_front_matter(espl_buffer *out, const json_t *record, bool adapter) {
     const json_t *architectures = json_object_get(json_object_get(record, "model_config"), "architectures"),
                  *licence = json_object_get(json_object_get(json_object_get(record, "provenance"), "base"), "licence");
     const char *name = json_string_value(json_array_get(architectures, 0));
-    espl_buffer_printf(out, "---\nlibrary_name: %s\n", adapter ? "peft" : "transformers");
+    espl_buffer_printf(out, "---\nlibrary_name: %s\n", adapter ? kind_of(record)->library : "transformers");
     if (adapter)
         print_as(out, "base_model", json_object_get(json_object_get(record, "base"), "path"));
-    espl_buffer_printf(out, "tags:\n- espalier\n%s", adapter ? "- lora\n" : "");
+    espl_buffer_printf(out, "tags:\n- espalier\n");
+    if (adapter)
+        espl_buffer_printf(out, "- %s\n", kind_of(record)->method);
     for (size_t i = 0; name != NULL && i < sizeof pipelines / sizeof pipelines[0]; i++)
         if (strstr(name, pipelines[i].architecture) != NULL)
             espl_buffer_printf(out, "pipeline_tag: %s\n", pipelines[i].pipeline);
@@ -62,7 +79,7 @@ static void print_base(espl_buffer *out, const json_t *record, bool adapter) {
     const json_t *about = json_object_get(record, "provenance"), *base = json_object_get(about, "base"),
                  *licence = json_object_get(base, "licence"), *counters = json_object_get(record, "counters");
     const char *name = text_of(licence, "license"), *file = text_of(licence, "file");
-    espl_buffer_printf(out, "# %s %s model trained with Espalier\n\n", adapter ? "A LoRA adapter of a" : "A", text_of(base, "family"));
+    espl_buffer_printf(out, "# %s %s model trained with Espalier\n\n", adapter ? kind_of(record)->title : "A", text_of(base, "family"));
     espl_buffer_printf(out, "%lld of %lld steps over %lld tokens, starting from `%s`.", number_of(counters, "step"),
                        number_of(record, "total_steps"), number_of(counters, "tokens"), text_of(base, "path"));
     if (licence == NULL)

@@ -327,7 +327,7 @@ static espl_status export_model(const espl_run *run) {
     if (!c->checkpoint_export)
         return ESPL_OK;
     int64_t best = c->checkpoint_keep_best ? espl_checkpoints_best(run->saver) : -1, step = best >= 0 ? best : run->counters.step;
-    const espl_export_options options = {.base = "", .dtype = run->engine.kernels->real, .adapter = c->tune_method == ESPL_TUNE_LORA};
+    const espl_export_options options = {.base = "", .dtype = run->engine.kernels->real, .adapter = c->tune_method != ESPL_TUNE_FULL};
     char *checkpoint = espl_format("%s/checkpoints/step-%08lld", c->run_dir, (long long)step),
          *folder = espl_format("%s/%s", c->run_dir, options.adapter ? "adapter" : "model");
     espl_status status = espl_weights_export(checkpoint, &options, folder);

@@ -48,7 +48,7 @@ espl_status espl_weights_from_master(const espl_model *model, const espl_weights
 typedef struct espl_export_options {
     const char *base; /* where the frozen weights lie now; "": where the record says */
     espl_dtype dtype; /* of the weights written */
-    bool adapter;     /* the adapter alone, in PEFT's layout, instead of the model */
+    bool adapter;     /* what a method has added, alone, instead of the model */
 } espl_export_options;
 
 /* Local. Writes a Hugging Face folder from the weights of a checkpoint: safetensors, config.json as it was (with the new dtype), and the

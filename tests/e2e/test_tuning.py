@@ -268,7 +268,45 @@ def an_adapter_is_a_start(case):
     Job(case.folder, 0, "export", changed(case, adapter, base_model_name_or_path="some/where"), case.folder / "merged").expect_failure(IN_DATA, "some/where", "--base")
 
 
+def bottleneck_of(base, **keys):
+    return keys_of(base, **{"tune__train": None, "tune__method": "bottleneck", "tune__bottleneck": 8, "train__steps": 8, "optim__lr": 1e-2, **keys})
+
+
+def adapters_begin_as_the_base_and_resume(case):
+    base = base_of(case)
+    before = digest_of(base)
+    for name, keys in (("full", keys_of(base, tune__train=None)), ("start", bottleneck_of(base))):
+        case.train(0, name, **{**keys, "train__steps": 1, "model__dropout": 0})
+    first = [case.metrics(run, "step")[0]["loss"] for run in ("full", "start")]
+    check(first[0] == first[1], f"before the first update the loss is not the base's: {first}")
+    case.train(0, "whole", **bottleneck_of(base))
+    for ranks in (2,) if LIGHT else (2, 4):
+        case.train(ranks, "pieces", STOPPED, **bottleneck_of(base, train__stop_after=3))
+    case.train(1, "pieces", **bottleneck_of(base))
+    check(case.digest("pieces") == case.digest("whole"), "the resumed run ends in other weights than the undisturbed one")
+    check(digest_of(base) == before, "the base's folder was written to")
+    case.start(0, "whole", **bottleneck_of(base, tune__bottleneck_activation="relu")).expect_failure(USAGE, "tune.bottleneck_activation", "silu")
+
+
+def adapters_are_used_where_they_are(case):
+    base = base_of(case)
+    job = case.train(0, **bottleneck_of(base, tune__bottleneck_at="mlp", checkpoint__export=True, data__valid=[str(case.text)], train__eval_batches=4))
+    check(f"trained: {2 * (2 * 64 * 8 + 64 + 8)} of" in job.stderr, "the number of trained parameters is not told", job)
+    adapter = case.folder / "run" / "adapter"
+    told = json.loads((adapter / "adapter_config.json").read_text())
+    check(told["method"] == "bottleneck" and told["bottleneck_at"] == "mlp" and (adapter / "adapter_model.safetensors").exists(), f"{told}")
+    losses = []
+    for model in ("run", "base/model"):
+        job = evaluation_of(case, "--model", case.folder / model)
+        job.expect(OK)
+        losses.append(json.loads(job.stdout)["loss"])
+    trained = case.metrics("run", "eval")[-1]["valid_loss"]
+    check(losses[0] == trained < losses[1], f"losses of the run {losses[0]}, where it ended {trained}, of the base {losses[1]}")
+    Job(case.folder, 0, "generate", case.folder / "run", "--prompt", "a", "--set", "generate.max_new_tokens=4").expect(OK)
+    Job(case.folder, 0, "export", case.folder / "run", case.folder / "whole").expect_failure(USAGE, "no place for", "--adapter")
+
+
 if __name__ == "__main__":
     raise SystemExit(main([phases_resumed_on_2_4_1_are_undisturbed, a_phase_is_the_run_that_trains_just_that, what_has_begun_stays, phases_are_planned,
-                           an_adapter_is_a_start, lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
+                           an_adapter_is_a_start, adapters_begin_as_the_base_and_resume, adapters_are_used_where_they_are, lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
                            a_run_and_its_export_say_the_same, a_random_base_is_the_seed, a_base_may_be_a_checkpoint, the_plan_is_smaller]))

@@ -108,6 +108,7 @@ MUTATIONS = [
     ("mlp_lt.c", "what is between is not made again for backward", "fast", ("if (args->dparam[2] != NULL)\n        activate(&m);", ""), QUICK),
     ("mlp_lt.c", "no slope", "fast", ("g.epilogue = ESPL__DGELU;", "g.epilogue = ESPL__PLAIN;"), False),
     ("mlp_lt.c", "nothing between the matrices of what has no epilogue", "fast", ("if (!rides)\n        activate(&m);", ""), False),
+    ("mlp_lt.c", "the residual is not in the gradient", "fast", ("add_residual(&m, args, true);", "m.parts.first.din_add[0] = true;"), False),
     ("attention_forward.cu", "no barrier behind the copy of keys", "race",
      dropped("__syncthreads(); /* the keys are here", BARRIER), False),
     ("attention_forward.cu", "no barrier behind the copy of values", "race",

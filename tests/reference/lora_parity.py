@@ -96,7 +96,7 @@ def probe(args, folder, batch, dtype, targets, patterns):
         save_file(batch, f"{tmp}/in.safetensors")
         words = [targets] if isinstance(targets, str) else targets[:]
         words += [f"{kind}:{target}={n}" for kind, pattern in zip(("rank", "alpha"), patterns) for target, n in pattern.items()]
-        lora = ",".join([str(RANK), str(ALPHA), *words])
+        lora = ",".join(["lora", str(RANK), str(ALPHA), *words])
         subprocess.run([f"{args.build}/tests/probe", folder, f"{tmp}/in.safetensors", f"{tmp}/out", dtype, lora], check=True, timeout=120)
         return load_file(f"{tmp}/out/model.safetensors")
 

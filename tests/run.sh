@@ -157,6 +157,7 @@ lora_parity --espalier $release/espalier --build $release
 soft_parity --espalier $release/espalier --build $release
 tuning_parity --espalier $release/espalier --build $release
 matrix_parity --espalier $release/espalier --build $release
+qlora_parity --espalier $release/espalier --build $release
 optim_parity --espalier $release/espalier --build $release
 export_parity --espalier $release/espalier --build $release
 generate_parity --espalier $release/espalier --build $release

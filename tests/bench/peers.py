@@ -6,16 +6,19 @@ peak, peak memory, and their ratios.
 
 Both do full steps on the same shapes: forward, backward, global norm and clipping, AdamW; dropout 0. PyTorch runs its scaled-dot-product
 attention and fused AdamW, bf16 by autocast. In imdb-lengths both train on documents of the lengths that film reviews have, cut at 512 tokens:
-Espalier packs them, PyTorch pads batches of 8 to the longest; tokens a second count real tokens only (needs ESPL_SHARED_DATA). In minilm-128
+Espalier packs them, PyTorch pads batches of 8 to the longest; tokens a second count real tokens only (needs ESPL_SHARED_DATA). tinyllama-lora and
+tinyllama-qlora train updates of rank 16 of all matrices at TinyLlama-1.1B's true shape, 22 layers, 512 tokens, through peft; of QLoRA both hold the base in
+NF4 with quantised scales (bitsandbytes), which neither loads: it is random. The base in fp32 takes 4.2 GiB in each. In minilm-128
 and minilm-512 both train a classifier of MiniLM-L6's shape on the same reviews, cut at 128 and 512 tokens, again packed and padded. Each round runs one after the other; the first two steps of a process are not counted; figures are
 medians over all counted steps, memory is the largest resident size of the process. OPENBLAS_* variables are
-unset for both, so that OpenBLAS chooses its kernels by the CPU. Needs torch and transformers in this Python."""
+unset for both, so that OpenBLAS chooses its kernels by the CPU. Needs torch and transformers in this Python, and peft and bitsandbytes for LoRA."""
 import argparse, json, os, resource, statistics, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TINYLLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632,
              "num_hidden_layers": 4, "num_attention_heads": 32, "num_key_value_heads": 4, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5,
              "tie_word_embeddings": False, "hidden_act": "silu", "initializer_range": 0.02, "bos_token_id": 1, "eos_token_id": 2}
+TINYLLAMA_WHOLE = {**TINYLLAMA, "num_hidden_layers": 22}
 MINILM = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 30522, "hidden_size": 384, "intermediate_size": 1536,
           "num_hidden_layers": 6, "num_attention_heads": 12, "max_position_embeddings": 512, "type_vocab_size": 2, "hidden_act": "gelu",
           "layer_norm_eps": 1e-12, "initializer_range": 0.02, "pad_token_id": 0}
@@ -23,6 +26,8 @@ CASES = {  # name: config.json, rows, tokens a row
     "gpt2-124m": ("configs/models/gpt2-124m/config.json", 4, 256),
     "llama-15m": ("configs/models/llama-15m/config.json", 8, 256),
     "tinyllama-4-layers": (TINYLLAMA, 2, 256),
+    "tinyllama-lora": (TINYLLAMA_WHOLE, 1, 512),
+    "tinyllama-qlora": (TINYLLAMA_WHOLE, 1, 512),
     "imdb-lengths": ("configs/models/llama-15m/config.json", 8, 512),
     "minilm-128": (MINILM, 16, 128),
     "minilm-512": (MINILM, 8, 512),
@@ -35,6 +40,7 @@ ON_REVIEWS = {  # case: what its recipe adds about the data
     "minilm-128": {"train": REVIEWS, "task": "classification", "tokenizer": f"{DATA}/tokenizers/bert-base-uncased"},
     "minilm-512": {"train": REVIEWS, "task": "classification", "tokenizer": f"{DATA}/tokenizers/bert-base-uncased"},
 }
+LORA = {"tinyllama-lora": "as_is", "tinyllama-qlora": "nf4"}  # case: tune.base
 WARM = 2
 
 
@@ -52,6 +58,8 @@ def espalier(args, case, dtype, folder):
                        "cache": f"{folder}/cache", "append_eos": False},
               "train": {"steps": args.steps + WARM, "micro_batch_tokens": rows * tokens, "micro_batches": 1}, "optim": {"lr": 1e-4, "schedule": "constant"},
               "checkpoint": {"export": False}, "log": {"tensorboard": False, "progress": "none"}}
+    if case in LORA:
+        recipe["tune"] = {"method": "lora", "targets": ["all-linear"], "rank": 16, "alpha": 32, "base": LORA[case]}
     if case in ON_REVIEWS:
         recipe["data"] = {**{k: recipe["data"][k] for k in DATA_KEYS[ON_REVIEWS[case].get("task")]}, **ON_REVIEWS[case]}
     with open(f"{folder}/recipe.yaml", "w") as f:
@@ -93,6 +101,19 @@ def fixed_batches(case, steps, rows, tokens):
         yield {"input_ids": ids, "labels": ids}, rows * tokens
 
 
+def with_updates(model, quantised):
+    """The model with LoRA by peft; over linear layers of bitsandbytes that are quantised one after the other, so that the base is never there twice."""
+    import peft, torch
+    if quantised:
+        import bitsandbytes
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, torch.nn.Linear) and name != "lm_head":
+                four = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, bias=False, compute_dtype=layer.weight.dtype, quant_type="nf4", compress_statistics=True)
+                four.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True)
+                model.set_submodule(name, four.to("cpu"))
+    return peft.get_peft_model(model, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
 def torch_child(args, case, dtype):
     import torch, transformers
     torch.set_num_threads(args.threads)
@@ -106,6 +127,8 @@ def torch_child(args, case, dtype):
     config.use_cache = False
     classifies = "task" in ON_REVIEWS.get(case, {})
     model = (transformers.AutoModelForSequenceClassification if classifies else transformers.AutoModelForCausalLM).from_config(config)
+    if case in LORA:
+        model = with_updates(model, LORA[case] == "nf4")
     model.train()
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0.01, fused=True)

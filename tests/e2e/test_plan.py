@@ -81,8 +81,12 @@ H100 = 79.6 * 1024 - 2048  # MiB of one, without 2 GiB that the driver and libra
 
 
 def plan_recipe(ranks, *sets):
-    words = [word for text in sets for word in ("--set", text)]
-    command = [str(job.espalier), "plan", "configs/llama3_8b_full.yaml", "--device", "cuda", "--ranks", str(ranks), "--ranks-per-node", "8", "--json", *words]
+    return plan_of("llama3_8b_full.yaml", *sets, words=("--device", "cuda", "--ranks", str(ranks), "--ranks-per-node", "8"))
+
+
+def plan_of(recipe, *sets, words):
+    words = [*words, *(word for text in sets for word in ("--set", text))]
+    command = [str(job.espalier), "plan", f"configs/{recipe}", "--json", *words]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=job.DEADLINE)
     check(out.returncode == 0, out.stderr)
     return json.loads(out.stdout)
@@ -107,6 +111,22 @@ def a_llama3_8b_is_planned(case):
     check(plan_recipe(8, "model.recompute=selective")["device_bytes"] / 2**20 > H100, "the control: with less recomputation eight GPUs are too few")
 
 
+def a_tinyllama_is_planned_in_four_bits(case):
+    """QLoRA at the true shape in less than 8 GiB on a CPU; PARAM is what the numbers of weights make it, in every format."""
+    matrices, layers, width = 22 * (2 * 2048 * (2048 + 256) + 3 * 2048 * 5632), 22, 2048
+    updates = 16 * layers * (4 * width + 2 * (2048 + 256) + 3 * (width + 5632))
+    others = 2 * 32000 * width + (2 * layers + 1) * width
+    size = {"nf4": 1 / 2 + 1 / 64 + 4 / (64 * 256), "int8": 1 + 4 / 3000, "as_is": 4}
+    plans = {form: plan_of("tinyllama_qlora.yaml", f"tune.base={form}", words=("--peak", "100", "--threads", "2")) for form in size}
+    for form, planned in plans.items():
+        expected = 4 * (others + updates) + size[form] * matrices
+        check(abs(planned["arenas"]["PARAM"] / expected - 1) < 1e-3, f"{form}: PARAM {planned['arenas']['PARAM']}, expected {expected:.0f}")
+        check(planned["trained_parameters"] == updates and planned["parameters"] == matrices + others + updates, f"{form}: {planned}")
+        check(all(planned["arenas"][name] == plans["nf4"]["arenas"][name] for name in ("GRAD", "OPT", "ACT")), f"{form}: other arenas differ")
+    total = {form: planned["total_bytes"] / 2**30 for form, planned in plans.items()}
+    check(total["nf4"] < 8 and total["nf4"] < 0.45 * total["as_is"], f"GiB: {total}")
+
+
 if __name__ == "__main__":
     sys.exit(main([peak_is_as_planned, plans_for_many_ranks, plans_what_travels_as_bf16, plans_without_masters, plan_refuses_what_a_run_would,
-                   a_llama3_8b_is_planned]))
+                   a_llama3_8b_is_planned, a_tinyllama_is_planned_in_four_bits]))

@@ -1,11 +1,11 @@
-/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [METHOD]]: one forward and backward pass of a Hugging Face folder,
- * for scripts.
+/* probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [METHOD [FORMAT]]]: one forward and backward pass of a Hugging Face
+ * folder, for scripts.
  *
  * INPUT holds ids (int64 [n]) and segments (int64 [s + 1]), and what the model needs of: targets, types [n], labels [s], weights (float
  * [s]), source_ids, source_segments. OUTPUT_FOLDER gets model.safetensors with logits [rows, V], loss [rows], hidden (of an encoder, what
  * the last layer leaves, [n, D]) and, under its name, the gradient of the mean loss for every parameter that is trained, all fp64. Dropout
  * is off. METHOD is lora,RANK,ALPHA,TARGET... or bottleneck,WIDTH,ACTIVATION,both|mlp: what it adds is trained alone; the folder holds it
- * among its tensors. */
+ * among its tensors. FORMAT (nf4, ...): how frozen matrices are held. */
 #include "io/safetensors.h"
 #include "src/config/config.h"
 #include "src/core/buffer.h"
@@ -236,7 +236,7 @@ static void read_method(probe *p, char *text) {
 int main(int argc, char **argv) {
     probe p = {0};
     if (argc < 4) {
-        fputs("usage: probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [METHOD]]\n", stderr);
+        fputs("usage: probe FOLDER INPUT.safetensors OUTPUT_FOLDER [fp32|bf16|ref32|ref64 [METHOD [FORMAT]]]\n", stderr);
         return ESPL_ERR_USAGE;
     }
     espl_log_set(0, ESPL_LOG_WARN, NULL);
@@ -244,6 +244,7 @@ int main(int argc, char **argv) {
     p.kernels = kernels_by_name(argc > 4 ? argv[4] : "fp32");
     if (argc > 5)
         read_method(&p, argv[5]);
+    p.options.quant = argc > 6 ? espl_quant_format(argv[6]) : ESPL_QUANT_NONE;
     espl_status status = run(&p, argv);
     if (status != ESPL_OK)
         espl_status_print_trail(stderr);

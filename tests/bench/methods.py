@@ -13,7 +13,7 @@ DATA = os.path.join(os.environ.get("ESPL_SHARED_DATA") or os.path.join(ROOT, "..
 LORA = {"method": "lora", "targets": ["all-linear"], "rank": 8, "alpha": 16}
 METHODS = {  # name: rate, tune, from random weights
     "full fine-tuning": (3e-4, {}, False),
-    "LoRA of rank 8 on all matrices": (3e-3, LORA, False),
+    "LoRA of rank 8 on all matrices": (1e-3, LORA, False),
     "the head alone": (5e-3, {"train": ["head"]}, False),
     "anew from random weights": (3e-4, {}, True),
 }

@@ -383,9 +383,14 @@ static void call_squares(const bench *b, void *context) {
 /* One step over n elements in the ranges of a layer: matrices that decay and vectors that do not. `parameter` is the bytes that a parameter
  * reads and writes. */
 static espl_status time_adamw(const bench *b, espl_rule_step *step, int64_t n, const char *name, double parameter) {
-    const float lr = 1e-4f, c1 = 0.1f, c2 = 0.001f;
-    const espl_rule_range ranges[] = {
-        {0, n / 2, lr, 0.01f, c1, c2}, {n / 2, n / 2 + n / 64, lr, 0, c1, c2}, {n / 2 + n / 64, n, lr, 0.01f, c1, c2}};
+    const espl_rule_range matrix = {.lr = 1e-4f, .decay = 0.01f, .c1 = 0.1f, .c2 = 0.001f},
+                          vector = {.lr = 1e-4f, .c1 = 0.1f, .c2 = 0.001f};
+    espl_rule_range ranges[] = {matrix, vector, matrix};
+    const int64_t ends[] = {n / 2, n / 2 + n / 64, n};
+    for (int i = 0; i < 3; i++) {
+        ranges[i].begin = i > 0 ? ends[i - 1] : 0;
+        ranges[i].end = ends[i];
+    }
     double seconds = 0;
     char shape[64];
     snprintf(shape, sizeof shape, "%lld elements", (long long)n);

@@ -4,7 +4,8 @@ quantised ones expand to; and its checkpoint remembers how the base was held."""
 
 import json
 
-from job import LIGHT, OK, STOPPED, USAGE, Job, check, main
+import job
+from job import LIGHT, MODEL, OK, STOPPED, USAGE, Job, Skipped, check, main
 
 FORMS = {"nf4": {"tune__base": "nf4"}, "nf4-single": {"tune__base": "nf4", "tune__double_quantise": False}, "int8": {"tune__base": "int8"}}
 
@@ -63,9 +64,9 @@ def a_checkpoint_remembers_how_its_base_was_held(case):
     Job(case.folder, 0, "export", case.folder / "run", case.folder / "merged").expect(OK)
     losses = []
     for model in ("run", "merged"):
-        job = evaluation_of(case, "--model", case.folder / model)
-        job.expect(OK)
-        losses.append(json.loads(job.stdout)["loss"])
+        shown = evaluation_of(case, "--model", case.folder / model)
+        shown.expect(OK)
+        losses.append(json.loads(shown.stdout)["loss"])
     trained = case.metrics("run", "eval")[-1]["valid_loss"]
     check(losses[0] == trained, f"the checkpoint evaluates to {losses[0]}, in training it was {trained}")
     check(abs(losses[1] / losses[0] - 1) < 1e-6, f"losses unmerged and merged: {losses}")
@@ -73,12 +74,41 @@ def a_checkpoint_remembers_how_its_base_was_held(case):
     case.start(0, "plain", **keys_of(base, **start)).expect_failure(USAGE, "held as nf4_double", "export it")
 
 
+def other_methods_stand_on_one_too(case):
+    """Bottleneck adapters, and a classifier's way: one layer trained, the rest in four bits."""
+    base = base_of(case)
+    for name, method in {"bottleneck": {"tune__method": "bottleneck", "tune__targets": None, "tune__rank": None, "tune__dropout": None},
+                         "part": {"tune__method": None, "tune__targets": None, "tune__rank": None, "tune__dropout": None, "tune__train": ["layers.1", "*ln_f*"]}}.items():
+        keys = {**FORMS["nf4"], **method, "data__valid": [str(case.text)], "train__eval_batches": 2}
+        run = case.train(0, name, **keys_of(base, **keys))
+        check("the others are frozen" in run.stderr, f"{name}: nothing is frozen", run)
+        shown = evaluation_of(case, "--model", case.folder / name)
+        shown.expect(OK)
+        trained = case.metrics(name, "eval")[-1]["valid_loss"]
+        check(json.loads(shown.stdout)["loss"] == trained, f"{name}: the checkpoint evaluates to {shown.stdout}, in training it was {trained}")
+
+
+def an_emulated_gpu_has_the_bits_of_the_expanded_base(case):
+    """The expanded base is the CPU's export."""
+    if not (job.espalier.parent / "libespalier_emu.so").exists():
+        raise Skipped("the emulated backend is not built here")
+    case.model.write_text(json.dumps({**MODEL, "n_embd": 32, "n_head": 2}), encoding="utf-8")
+    base = base_of(case)
+    tiny = {"data__sequence_length": 32, "train__steps": 2, "train__micro_batch_tokens": 64, "train__micro_batches": 1, "tune__dropout": 0}
+    for name, dtype in (("nf4", "bf16"),) if LIGHT else (("nf4", "bf16"), ("int8", "fp32")):
+        there = expanded(case, base, name, **FORMS[name])
+        case.train(0, name, **keys_of(base, run__device="emu", run__dtype=dtype, **tiny, **FORMS[name]))
+        case.train(0, f"{name}-expanded", **keys_of(there, run__device="emu", run__dtype=dtype, **tiny))
+        found = [losses_of(case, run) for run in (name, f"{name}-expanded")]
+        check(found[0] == found[1] and case.digest(name) == case.digest(f"{name}-expanded"), f"{name} {dtype}: {found}")
+
+
 def the_plan_is_smaller(case):
     base, plans = base_of(case), {}
     for name, form in {"as_is": {}, **FORMS}.items():
-        job = Job(case.folder, 0, "plan", case.config("run", **keys_of(base, **form)), "--json")
-        job.expect(OK)
-        plans[name] = json.loads(job.stdout)["arenas"]
+        planned = Job(case.folder, 0, "plan", case.config("run", **keys_of(base, **form)), "--json")
+        planned.expect(OK)
+        plans[name] = json.loads(planned.stdout)["arenas"]
     matrices = 2 * 12 * 64 * 64
     saved = {name: plans["as_is"]["PARAM"] - plans[name]["PARAM"] for name in FORMS}
     most = {"nf4": 4 - 0.5 - 1 / 64, "nf4-single": 4 - 0.5 - 1 / 16, "int8": 3}
@@ -88,4 +118,5 @@ def the_plan_is_smaller(case):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main([it_is_the_run_over_the_expanded_base, a_checkpoint_remembers_how_its_base_was_held, the_plan_is_smaller]))
+    raise SystemExit(main([it_is_the_run_over_the_expanded_base, a_checkpoint_remembers_how_its_base_was_held, other_methods_stand_on_one_too,
+                           an_emulated_gpu_has_the_bits_of_the_expanded_base, the_plan_is_smaller]))

@@ -247,12 +247,13 @@ static void planted_error_is_found(void **state) {
     assert_true(linear > 10);
 }
 
+/* Under sanitizers, where all has run without them, one format. */
 static int count_not_expanded(const espl_kernels *kernels, int threads) {
     op_backend backend = op_backend_of(kernels, threads);
-    int broken = 0;
+    int broken = 0, first = getenv("ESPL_TEST_LIGHT") != NULL ? ESPL_QUANT_NF4_DOUBLE : ESPL_QUANT_INT8;
     espl_kernels_set_threads(threads);
     for (int i = 0; i < N_CASES; i++)
-        for (int format = ESPL_QUANT_INT8; format <= ESPL_QUANT_NF4_DOUBLE && op_has_matrix(case_of(i)); format++)
+        for (int format = first; format <= ESPL_QUANT_NF4_DOUBLE && op_has_matrix(case_of(i)); format++)
             broken += !op_expands(&backend, case_of(i), format);
     return broken;
 }

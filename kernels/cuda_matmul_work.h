@@ -39,6 +39,12 @@ static inline size_t espl__expanding_work(const espl_attrs *attrs, espl_dtype re
     return products > expanding ? products : expanding;
 }
 
+/* Local. Work of MAGNITUDE: the gains of the columns, then sums of pieces. */
+static inline size_t espl__magnitude_work(const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
+    (void)real, (void)n;
+    return (size_t)((espl__round_up(attrs->n_out, 64) + (backward ? ESPL_SUM_PIECES * attrs->n_out : 0)) * (int64_t)sizeof(float));
+}
+
 /* Local. Work of LINEAR and QKV. */
 static inline size_t espl__linear_work(const espl_attrs *attrs, espl_dtype real, int64_t n, int backward) {
     (void)n;

@@ -16,6 +16,7 @@ static espl__cuda_work_fn *const work_of[ESPL_N_OPS] = {
     [ESPL_OP_LINEAR] = espl__linear_work,
     [ESPL_OP_QKV] = espl__linear_work,
     [ESPL_OP_LORA] = espl__linear_work,
+    [ESPL_OP_MAGNITUDE] = espl__magnitude_work,
     [ESPL_OP_ATTENTION] = espl__attention_work,
     [ESPL_OP_LINEAR_XENT] = espl__xent_work,
     [ESPL_OP_MLP] = espl__mlp_work,

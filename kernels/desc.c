@@ -25,6 +25,7 @@ double espl_op_flops(espl_op op, const espl_attrs *attrs, double n, double pairs
     case ESPL_OP_LINEAR:
     case ESPL_OP_QKV: return 2.0 * n * (double)attrs->n_in * (double)attrs->n_out;
     case ESPL_OP_LORA: return 2.0 * n * lora_numel(attrs);
+    case ESPL_OP_WEIGHT_NORM: return 2.0 * (double)attrs->n_in * lora_numel(attrs); /* of no token */
     case ESPL_OP_MLP: return 2.0 * n * (double)attrs->ffn * ((double)attrs->n_in + (double)attrs->n_out);
     case ESPL_OP_LINEAR_XENT: return 2.0 * n * (double)attrs->n_in * (double)attrs->vocab;
     case ESPL_OP_ATTENTION:

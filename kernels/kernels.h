@@ -8,9 +8,9 @@
  *
  * Every kernel gives the same bits for any number of threads: work is cut into pieces by shape alone.
  * Nothing is allocated, no shape is checked: that was the plan's work.
- * Tensors do not overlap unless it is said here. A din that is NULL is not wanted: LINEAR, QKV, MLP, RESNORM and LINEAR_XENT
+ * Tensors do not overlap unless it is said here. A din that is NULL is not wanted: LINEAR, QKV, MLP, RESNORM, MAGNITUDE and LINEAR_XENT
  * take that, for the other ops din is always there. A dparam that is NULL is frozen;
- * where that of P0 is, in0 of LINEAR, QKV and MLP is NULL in backward. Backward never changes out; of dout only QKV's and ROPE's.
+ * where that of P0 is, in0 of LINEAR, QKV, LORA and MLP is NULL in backward. Backward never changes out; of dout only QKV's and ROPE's.
  *
  * P0 of LINEAR and QKV, P0 and P2 of MLP may be quantised (attrs->quant, quant.h): results are those of the matrix that it expands to,
  * rounded to real, bit for bit; its dparam is NULL.
@@ -56,6 +56,7 @@
  *              In generation the same op, with kv as the encoder's pass left them.
  *     bwd: din0 [N,H d], din1 [M,2 G d]. source_segment is NULL, and both streams have as many segments.
  * ACT          out0 = drop(f(in0)) [N,n_in]; kind: gelu_tanh, gelu (erf), relu, silu, tanh, none (f(x) = x: a dropout by itself).
+ *              kind rest: out0 = x - drop(x), what that takes away; not in GLU and MLP.
  *     bwd: din0 = drop'(dout0) f'(in0); may alias dout0.
  * GLU          in0 [N,2F], a row is gate (F) then up (F); out0 [N,F] = drop(f(gate) * up) (Shazeer 2020); kinds of ACT.
  *     bwd: din0 [N,2F].
@@ -73,8 +74,16 @@
  *              args->batch is the main stream's; no segment is empty.
  *     bwd: din0 [N,D] = dout0 of the segment where a token was taken, 0 elsewhere.
  * LORA         out0 is in1 [N,M], n_out = M: for each part p (columns column .. + width), out0_p += scale in0_p B_p^T (Hu et al. 2021).
- *              in0 [N,R], n_in = R: the parts' ranks side by side; P0: the parts' B [width, rank] one behind the other.
+ *              in0 [N,R], n_in = R: the parts' ranks side by side; P0: the parts' B one behind the other, each [width, rank], or with layout
+ *              ESPL_IN_OUT [rank, width].
  *     bwd: din0_p = scale dout0_p B_p; dP0. dout0 is also the gradient of in1, and stays; in1 and din1 are not touched.
+ * WEIGHT_NORM  for each part p of the columns of W = P0 (n_in = K inputs, n_out = M outputs, layout as LINEAR's), with A = P1 (the parts' [rank,K]
+ *              one behind the other) and B = P2 (the parts' [width, rank]): the norm of each output's row of W + scale B_p A_p, as `real`
+ *              holds it; out0 f32, the parts' norms one behind the other. It depends on no token: out0 has no rows.
+ * MAGNITUDE    in0 [N,M], n_out = M; in1 what WEIGHT_NORM gave for the same parts; P0 magnitudes, as many; P1 bias [M] or NULL. out0 [N,M] =
+ *              gain in0 (+ b): the gain of a part's column is its magnitude over its norm, that of other columns 1 (Liu et al. 2024).
+ *     bwd: din0 = gain dout0; dP0, dP1; norms are constants (section 4.3 there): din1 is not written. in0 is NULL where
+ *          dP0 is.
  * ROPE         out0 is in0 [N,(H+2G)d], n_out its width: q and k are rotated as QKV's; only with a rope table.
  *     bwd: rotates dout0 back in place, which is din0.
  */
@@ -113,7 +122,7 @@ typedef enum espl_op {
 enum { ESPL_MAX_IN = 2, ESPL_MAX_OUT = 3, ESPL_MAX_PARAM = 4 };
 
 enum { ESPL_NORM_LAYER, ESPL_NORM_RMS };
-enum { ESPL_ACT_GELU_TANH, ESPL_ACT_GELU, ESPL_ACT_RELU, ESPL_ACT_SILU, ESPL_ACT_TANH, ESPL_ACT_NONE };
+enum { ESPL_ACT_GELU_TANH, ESPL_ACT_GELU, ESPL_ACT_RELU, ESPL_ACT_SILU, ESPL_ACT_TANH, ESPL_ACT_NONE, ESPL_ACT_REST };
 enum { ESPL_POOL_FIRST, ESPL_POOL_LAST };
 enum { ESPL_OUT_IN, ESPL_IN_OUT };
 

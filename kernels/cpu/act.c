@@ -29,6 +29,21 @@ static dropped_fn *const dropped_of[] = {FOR_EACH_ACT(ROW)};
 static backward_fn *const backward_of[] = {FOR_EACH_ACT(ROW)};
 #undef ROW
 
+/* The function of a kind; that of `rest` is in its factors. */
+static int32_t function_of(const espl_args *args) { return args->attrs->kind == ESPL_ACT_REST ? ESPL_ACT_NONE : args->attrs->kind; }
+
+static bool has_factors(const espl_args *args, const dropout *drop) { return drop->on || args->attrs->kind == ESPL_ACT_REST; }
+
+/* What elements are multiplied with: dropout's mask, or of `rest` what that takes away. */
+static void factors(const espl_args *args, const dropout *drop, int64_t first, int64_t n, float *mask) {
+    for (int64_t i = 0; i < n && !drop->on; i++)
+        mask[i] = 1.0f;
+    if (drop->on)
+        CPU(dropout_mask)(drop, (uint64_t)first, n, mask);
+    for (int64_t i = 0; i < n && args->attrs->kind == ESPL_ACT_REST; i++)
+        mask[i] = 1.0f - mask[i];
+}
+
 static void act_row_gradient(int32_t kind, const real *x, const real *dy, real *dx, int64_t n, bool add) {
     float stretch[CPU_STRETCH];
     backward_of[kind](x, dy, stretch, n);
@@ -40,15 +55,15 @@ static void dropped_row(const espl_args *args, const dropout *drop, int64_t firs
     for (int64_t i = first; i < first + n; i += CPU_STRETCH) {
         float mask[CPU_STRETCH];
         int64_t count = min64(CPU_STRETCH, first + n - i);
-        CPU(dropout_mask)(drop, (uint64_t)i, count, mask);
-        dropped_of[args->attrs->kind]((const real *)args->in[0] + i, mask, (real *)args->out[0] + i, count);
+        factors(args, drop, i, count, mask);
+        dropped_of[function_of(args)]((const real *)args->in[0] + i, mask, (real *)args->out[0] + i, count);
     }
 }
 
 static void dropped_gradient(const espl_args *args, const dropout *drop, int64_t first, int64_t n) {
     float stretch[CPU_STRETCH], mask[CPU_STRETCH];
-    CPU(dropout_mask)(drop, (uint64_t)first, n, mask);
-    backward_of[args->attrs->kind]((const real *)args->in[0] + first, (const real *)args->dout[0] + first, stretch, n);
+    factors(args, drop, first, n, mask);
+    backward_of[function_of(args)]((const real *)args->in[0] + first, (const real *)args->dout[0] + first, stretch, n);
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
         stretch[i] *= mask[i];
@@ -62,7 +77,7 @@ void CPU(act_forward)(const espl_args *args) {
     dropout drop = CPU(dropout_of)(args);
 #pragma omp parallel for
     for (int64_t i = 0; i < n; i += CPU_CHUNK)
-        if (drop.on)
+        if (has_factors(args, &drop))
             dropped_row(args, &drop, i, min64(CPU_CHUNK, n - i));
         else
             forward_of[args->attrs->kind](x + i, y + i, min64(CPU_CHUNK, n - i));
@@ -75,7 +90,7 @@ void CPU(act_backward)(const espl_args *args) {
     dropout drop = CPU(dropout_of)(args);
 #pragma omp parallel for
     for (int64_t i = 0; i < n; i += CPU_STRETCH)
-        if (drop.on)
+        if (has_factors(args, &drop))
             dropped_gradient(args, &drop, i, min64(CPU_STRETCH, n - i));
         else
             act_row_gradient(args->attrs->kind, x + i, dy + i, dx + i, min64(CPU_STRETCH, n - i), args->din_add[0]);

@@ -97,25 +97,42 @@ static void backward_weight(const espl_args *args) {
              .work = args->work});
 }
 
-static void backward_bias(const espl_args *args) {
-    int64_t n = args->batch->n, M = args->attrs->n_out;
-    const real *dy = args->dout[0];
-    float *to = args->dparam[1];
-#pragma omp parallel for
-    for (int64_t c = 0; c < M; c += PANEL) {
-        int64_t width = min64(PANEL, M - c);
-        float total[PANEL] = {0};
-        for (int64_t r = 0; r < n; r += ROWS) {
-            float sum[PANEL] = {0};
-            for (int64_t i = r; i < min64(r + ROWS, n); i++)
-                for (int64_t j = 0; j < width; j++)
-                    sum[j] += load(dy + i * M + c + j);
-            for (int64_t j = 0; j < width; j++)
-                total[j] += sum[j];
-        }
-        for (int64_t j = 0; j < width; j++)
-            to[c + j] = args->dparam_add[1] ? to[c + j] + total[j] : total[j];
+/* sum[j] += row[j], or row[j] times[j] */
+static void add_row(const real *row, const real *times, int64_t n, float *sum) {
+    if (times) {
+        for (int64_t j = 0; j < n; j++)
+            sum[j] += load(row + j) * load(times + j);
+    } else {
+        for (int64_t j = 0; j < n; j++)
+            sum[j] += load(row + j);
     }
+}
+
+static void sum_panel(const column_sums *s, int64_t c, int64_t width, float *to, bool add) {
+    float total[PANEL] = {0};
+    for (int64_t r = 0; r < s->rows; r += ROWS) {
+        float sum[PANEL] = {0};
+        for (int64_t i = r; i < min64(r + ROWS, s->rows); i++)
+            add_row(s->x + i * s->ld + c, s->times ? s->times + i * s->ld + c : NULL, width, sum);
+        for (int64_t j = 0; j < width; j++)
+            total[j] += sum[j];
+    }
+    for (int64_t j = 0; j < width; j++) {
+        float value = s->over ? total[j] / s->over[c + j] : total[j];
+        to[c + j] = add ? to[c + j] + value : value;
+    }
+}
+
+void CPU(sum_columns)(const column_sums *sums, float *to, bool add) {
+#pragma omp parallel for
+    for (int64_t c = 0; c < sums->columns; c += PANEL)
+        sum_panel(sums, c, min64(PANEL, sums->columns - c), to, add);
+}
+
+static void backward_bias(const espl_args *args) {
+    int64_t M = args->attrs->n_out;
+    CPU(sum_columns)
+    (&(column_sums){.x = args->dout[0], .rows = args->batch->n, .columns = M, .ld = M}, args->dparam[1], args->dparam_add[1]);
 }
 
 void CPU(linear_backward)(const espl_args *args) {

@@ -8,4 +8,14 @@
 typedef void linear_finish(const espl_args *args, int64_t row, int64_t rows, int64_t column, int64_t columns);
 void CPU(linear_apply)(const espl_args *args, int64_t unit, linear_finish *finish);
 
+/* A matrix whose rows are summed, as the gradient of a bias is. */
+typedef struct column_sums {
+    const real *x, *times; /* rows ld elements apart; times: each element of x is multiplied with; NULL: nothing */
+    const float *over;     /* [columns] the sums are divided by; NULL: nothing */
+    int64_t rows, columns, ld;
+} column_sums;
+
+/* Local. to[c] (+)= sum over rows, in an order that follows from the shape. */
+void CPU(sum_columns)(const column_sums *sums, float *to, bool add);
+
 #endif

@@ -10,6 +10,7 @@ typedef struct place {
 /* y[:, part] += scale u_part B^T */
 static void apply(const espl_args *args, const place *p) {
     const espl_attrs *attrs = args->attrs;
+    bool out_in = attrs->layout == ESPL_OUT_IN;
     CPU(gemm)
     (&(gemm){.m = args->batch->n,
              .n = p->part->width,
@@ -17,8 +18,8 @@ static void apply(const espl_args *args, const place *p) {
              .a = (const real *)args->in[0] + p->at,
              .lda = attrs->n_in,
              .b = (const real *)args->param[0] + p->weight,
-             .ldb = p->part->rank,
-             .trans_b = true,
+             .ldb = out_in ? p->part->rank : p->part->width,
+             .trans_b = out_in,
              .c = (real *)args->out[0] + p->part->column,
              .ldc = attrs->n_out,
              .c_dtype = REAL_DTYPE,
@@ -30,6 +31,7 @@ static void apply(const espl_args *args, const place *p) {
 /* du_part = scale dy_part B */
 static void input_gradient(const espl_args *args, const place *p) {
     const espl_attrs *attrs = args->attrs;
+    bool out_in = attrs->layout == ESPL_OUT_IN;
     CPU(gemm)
     (&(gemm){.m = args->batch->n,
              .n = p->part->rank,
@@ -37,7 +39,8 @@ static void input_gradient(const espl_args *args, const place *p) {
              .a = (const real *)args->dout[0] + p->part->column,
              .lda = attrs->n_out,
              .b = (const real *)args->param[0] + p->weight,
-             .ldb = p->part->rank,
+             .ldb = out_in ? p->part->rank : p->part->width,
+             .trans_b = !out_in,
              .c = (real *)args->din[0] + p->at,
              .ldc = attrs->n_in,
              .c_dtype = REAL_DTYPE,
@@ -46,20 +49,22 @@ static void input_gradient(const espl_args *args, const place *p) {
              .work = args->work});
 }
 
-/* dB = scale dy_part^T u_part */
+/* dB = scale dy_part^T u_part, or its transpose. */
 static void weight_gradient(const espl_args *args, const place *p) {
     const espl_attrs *attrs = args->attrs;
+    const real *dy = (const real *)args->dout[0] + p->part->column, *u = (const real *)args->in[0] + p->at;
+    bool out_in = attrs->layout == ESPL_OUT_IN;
     CPU(gemm)
-    (&(gemm){.m = p->part->width,
-             .n = p->part->rank,
+    (&(gemm){.m = out_in ? p->part->width : p->part->rank,
+             .n = out_in ? p->part->rank : p->part->width,
              .k = args->batch->n,
-             .a = (const real *)args->dout[0] + p->part->column,
-             .lda = attrs->n_out,
+             .a = out_in ? dy : u,
+             .lda = out_in ? attrs->n_out : attrs->n_in,
              .trans_a = true,
-             .b = (const real *)args->in[0] + p->at,
-             .ldb = attrs->n_in,
+             .b = out_in ? u : dy,
+             .ldb = out_in ? attrs->n_in : attrs->n_out,
              .c = (float *)args->dparam[0] + p->weight,
-             .ldc = p->part->rank,
+             .ldc = out_in ? p->part->rank : p->part->width,
              .c_dtype = ESPL_F32,
              .alpha = p->part->scale,
              .add = args->dparam_add[0],

@@ -12,6 +12,7 @@ static work_fn *const work_of[ESPL_N_OPS] = {
     [ESPL_OP_LINEAR] = CPU(linear_work),
     [ESPL_OP_QKV] = CPU(linear_work),
     [ESPL_OP_LORA] = CPU(linear_work),
+    [ESPL_OP_MAGNITUDE] = CPU(magnitude_work),
     [ESPL_OP_MLP] = CPU(mlp_work),
     [ESPL_OP_ATTENTION] = CPU(attention_work),
     [ESPL_OP_CROSS_ATTENTION] = CPU(attention_work),

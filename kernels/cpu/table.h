@@ -26,6 +26,7 @@ void CPU(sum)(const float *x, int64_t n, espl_exact *sum);
 /* Local. Bytes of work of one op. */
 size_t CPU(resnorm_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
 size_t CPU(linear_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
+size_t CPU(magnitude_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
 size_t CPU(mlp_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
 size_t CPU(linear_xent_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);
 size_t CPU(attention_work)(const espl_attrs *attrs, int64_t n, int threads, int backward);

@@ -25,9 +25,15 @@ __device__ __forceinline__ void act_stretch(const act_arrays<T> &a, const dropou
     for (int i = 0; i < N; i++) {
         float2 f = act_of<KIND, accuracy<T>::fast>(x[i]);
         x[i] = BACKWARD ? g[i] * f.y : f.x;
+        if constexpr (KIND == ESPL_ACT_REST)
+            g[i] = x[i];
     }
     if constexpr (DROP)
         dropout_apply(drop, (uint64_t)at, x);
+    if constexpr (KIND == ESPL_ACT_REST)
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            x[i] = g[i] - x[i];
     put_stretch(a.to + at, x, BACKWARD && a.add);
 }
 
@@ -55,7 +61,12 @@ template <class T, bool BACKWARD> static void act_launch(const espl_args *args, 
     static act_kernel *const dropped[] = ACT_KINDS(KERNEL);
 #undef KERNEL
     bool aligned = aligned16(a.in, a.dout, a.to);
-    act_kernel *act_all_kernel = (!aligned ? one : a.drop.on ? dropped : wide)[args->attrs->kind];
+    act_kernel *act_all_kernel =
+        args->attrs->kind == ESPL_ACT_REST
+            ? (aligned ? act_all<T, ESPL_ACT_REST, N, BACKWARD, true> : act_all<T, ESPL_ACT_REST, 1, BACKWARD, true>)
+            : (!aligned    ? one
+               : a.drop.on ? dropped
+                           : wide)[args->attrs->kind];
     unsigned blocks = (unsigned)pieces_of(a.n, (int64_t)ACT_THREADS * (aligned ? N : 1));
     ESPL_LAUNCH(act_all_kernel, dim3(blocks), dim3(ACT_THREADS), 0, espl__cuda->compute, a);
     espl__cuda_note(cudaGetLastError(), BACKWARD ? "act backward" : "act forward");

@@ -32,7 +32,7 @@ template <int KIND, bool FAST> __device__ __forceinline__ float2 act_of(float x)
     } else if constexpr (KIND == ESPL_ACT_SILU) {
         float2 s = sigmoid_of<FAST>(x);
         return make_float2(x * s.x, fmaf(x, s.y, s.x));
-    } else if constexpr (KIND == ESPL_ACT_NONE) {
+    } else if constexpr (KIND == ESPL_ACT_NONE || KIND == ESPL_ACT_REST) {
         return make_float2(x, 1.0f);
     } else {
         float t = tanhf(x);

@@ -70,11 +70,12 @@ static void weight_gradient(const espl_args *args, espl_dtype real) {
 
 constexpr int SUM_WARPS = 8;
 
-/* sums[p][c] = the sum over rows p rows_a_piece .. of x[row][c]. A lane has W columns, a warp of the block every eighth row of the piece.
+/* sums[p][c] = the sum over rows p rows_a_piece .. of x[row][c] (times[row][c]). A lane has W columns, a warp of the block every eighth row
+ * of the piece.
  */
-template <class R, int W>
+template <class R, int W, bool TIMES>
 __global__ void __launch_bounds__(32 * SUM_WARPS)
-    column_sums(const R *x, int64_t rows, int64_t columns, int64_t ld, int64_t rows_a_piece, float *sums) {
+    column_sums(const R *x, const R *times, int64_t rows, int64_t columns, int64_t ld, int64_t rows_a_piece, float *sums) {
     ESPL_SHARED(float, of_warps, [SUM_WARPS * 32 * W]);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64_t column = ((int64_t)blockIdx.x * 32 + lane) * W, first = blockIdx.y * rows_a_piece, end = min(first + rows_a_piece, rows);
@@ -84,6 +85,13 @@ __global__ void __launch_bounds__(32 * SUM_WARPS)
         for (int64_t row = first + warp; row < end; row += SUM_WARPS) {
             float value[W];
             load_stretch(x + row * ld + column, value);
+            if constexpr (TIMES) {
+                float factor[W];
+                load_stretch(times + row * ld + column, factor);
+#pragma unroll
+                for (int j = 0; j < W; j++)
+                    value[j] *= factor[j];
+            }
 #pragma unroll
             for (int j = 0; j < W; j++)
                 sum[j] += value[j];
@@ -103,14 +111,16 @@ __global__ void __launch_bounds__(32 * SUM_WARPS)
         }
 }
 
-/* to[c] (+)= the sums of the pieces, in order. */
-__global__ void __launch_bounds__(128) sum_pieces(const float *sums, int pieces, int64_t columns, float *to, bool add) {
+/* to[c] (+)= the sums of the pieces, in order (over over[c]). */
+__global__ void __launch_bounds__(128) sum_pieces(const float *sums, int pieces, int64_t columns, const float *over, float *to, bool add) {
     int64_t column = (int64_t)blockIdx.x * 128 + threadIdx.x;
     if (column >= columns)
         return;
     float total = 0.0f;
     for (int p = 0; p < pieces; p++)
         total += sums[p * columns + column];
+    if (over)
+        total /= over[column];
     to[column] = add ? to[column] + total : total;
 }
 
@@ -118,15 +128,16 @@ template <class R, int W> static void launch_sums(const espl__columns *c) {
     int64_t rows_a_piece = espl__sum_rows(c->rows);
     int pieces = (int)pieces_of(c->rows, rows_a_piece);
     dim3 grid((unsigned)pieces_of(c->columns, 32 * W), (unsigned)pieces);
-    ESPL_LAUNCH((column_sums<R, W>), grid, dim3(32 * SUM_WARPS), 0, espl__cuda->compute, (const R *)c->x, c->rows, c->columns, c->ld,
-                rows_a_piece, c->sums);
+    auto *column_sums_kernel = c->times ? column_sums<R, W, true> : column_sums<R, W, false>;
+    ESPL_LAUNCH(column_sums_kernel, grid, dim3(32 * SUM_WARPS), 0, espl__cuda->compute, (const R *)c->x, (const R *)c->times, c->rows,
+                c->columns, c->ld, rows_a_piece, c->sums);
     ESPL_LAUNCH(sum_pieces, dim3((unsigned)pieces_of(c->columns, 128)), dim3(128), 0, espl__cuda->compute, (const float *)c->sums, pieces,
-                c->columns, c->to, c->add);
+                c->columns, c->over, c->to, c->add);
     espl__cuda_note(cudaGetLastError(), "the gradient of a bias");
 }
 
 template <class R> static void sum_columns(const espl__columns *c) {
-    if (whole_stretches<R>(c->columns) && whole_stretches<R>(c->ld) && aligned16((const R *)c->x))
+    if (whole_stretches<R>(c->columns) && whole_stretches<R>(c->ld) && aligned16((const R *)c->x, (const R *)c->times))
         launch_sums<R, reals<R>::vector>(c);
     else
         launch_sums<R, 1>(c);
@@ -138,8 +149,15 @@ void espl__cuda_sum_columns(const espl__columns *columns, espl_dtype real) {
 
 static void bias_gradient(const espl_args *args, espl_dtype real) {
     int64_t width = args->attrs->n_out;
-    const espl__columns columns = {
-        args->dout[0], espl__rows_of(args)->tokens, width, width, (float *)args->work, (float *)args->dparam[1], args->dparam_add[1]};
+    const espl__columns columns = {args->dout[0],
+                                   espl__rows_of(args)->tokens,
+                                   width,
+                                   width,
+                                   (float *)args->work,
+                                   (float *)args->dparam[1],
+                                   args->dparam_add[1],
+                                   nullptr,
+                                   nullptr};
     espl__cuda_sum_columns(&columns, real);
 }
 

@@ -23,9 +23,11 @@ void espl__cuda_linear_gradients(const espl_args *args, espl_dtype real);
 typedef struct espl__columns {
     const void *x; /* [rows, columns], rows ld elements apart */
     int64_t rows, columns, ld;
-    float *sums; /* scratch, [pieces of espl__sum_rows(rows) rows, columns] */
-    float *to;   /* [columns] */
-    bool add;    /* to what is there */
+    float *sums;       /* scratch, [pieces of espl__sum_rows(rows) rows, columns] */
+    float *to;         /* [columns] */
+    bool add;          /* to what is there */
+    const void *times; /* as x: what its elements are multiplied with; NULL: nothing */
+    const float *over; /* [columns] what the sums are divided by; NULL: nothing */
 } espl__columns;
 
 /* Local. to[c] (+)= sum over rows of x[row][c], in an order that follows from the shape. */

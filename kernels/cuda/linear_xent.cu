@@ -177,7 +177,9 @@ static void bias_gradient(const xent_pass *p) {
                                    espl__logits_ld(attrs) * 4 / espl__real_size(p->real),
                                    (float *)p->args->work,
                                    (float *)p->args->dparam[1],
-                                   p->args->dparam_add[1] || p->first > 0};
+                                   p->args->dparam_add[1] || p->first > 0,
+                                   nullptr,
+                                   nullptr};
     espl__cuda_sum_columns(&columns, p->real);
 }
 

@@ -13,6 +13,7 @@ real REF(act)(int32_t kind, real x) {
     case ESPL_ACT_GELU: return x / 2 * MATH(erfc)(-x * sqrt_half);
     case ESPL_ACT_RELU: return x > 0 ? x : 0;
     case ESPL_ACT_SILU: return x / (1 + MATH(exp)(-x));
+    case ESPL_ACT_REST:
     case ESPL_ACT_NONE: return x;
     default: return MATH(tanh)(x);
     }
@@ -28,9 +29,16 @@ real REF(act_slope)(int32_t kind, real x) {
     case ESPL_ACT_GELU: return MATH(erfc)(-x * sqrt_half) / 2 + x * inv_sqrt_2_pi * MATH(exp)(-x * x / 2);
     case ESPL_ACT_RELU: return x > 0 ? 1 : 0;
     case ESPL_ACT_SILU: sigma = 1 / (1 + MATH(exp)(-x)); return sigma * (1 + x * (1 - sigma));
+    case ESPL_ACT_REST:
     case ESPL_ACT_NONE: return 1;
     default: t = MATH(tanh)(x); return 1 - t * t;
     }
+}
+
+/* What dropout puts on an element, or what it takes away. */
+static real factor(const espl_args *args, int64_t e) {
+    real keep = ref_keep(args, (uint64_t)e);
+    return args->attrs->kind == ESPL_ACT_REST ? 1 - keep : keep;
 }
 
 /* y = drop(f(x)) */
@@ -38,7 +46,7 @@ void REF(act_forward)(const espl_args *args) {
     const real *in = args->in[0];
     real *out = args->out[0];
     for (int64_t e = 0; e < args->batch->n * args->attrs->n_in; e++)
-        out[e] = REF(act)(args->attrs->kind, in[e]) * ref_keep(args, (uint64_t)e);
+        out[e] = REF(act)(args->attrs->kind, in[e]) * factor(args, e);
 }
 
 /* dx = drop'(dy) f'(x) */
@@ -46,5 +54,5 @@ void REF(act_backward)(const espl_args *args) {
     const real *in = args->in[0], *dout = args->dout[0];
     real *din = args->din[0];
     for (int64_t e = 0; e < args->batch->n * args->attrs->n_in; e++)
-        ref_put(&din[e], dout[e] * ref_keep(args, (uint64_t)e) * REF(act_slope)(args->attrs->kind, in[e]), args->din_add[0]);
+        ref_put(&din[e], dout[e] * factor(args, e) * REF(act_slope)(args->attrs->kind, in[e]), args->din_add[0]);
 }

@@ -1,5 +1,17 @@
 #include "kernels/ref/ref.h"
 
+/* Where B[j][i] of a part stands. */
+static int64_t weight_at(const espl_attrs *attrs, const espl_lora_part *part, int64_t j, int64_t i) {
+    return ref_weight_at(attrs->layout, part->rank, part->width, i, j);
+}
+
+static real product(const espl_attrs *attrs, const espl_lora_part *part, const real *u, const real *weight, int64_t j) {
+    real sum = 0;
+    for (int64_t i = 0; i < part->rank; i++)
+        sum += u[i] * weight[weight_at(attrs, part, j, i)];
+    return sum;
+}
+
 /* y[t][c + j] += scale sum over i of u[t][at + i] B[j][i], for each part. */
 void REF(lora_forward)(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
@@ -10,8 +22,7 @@ void REF(lora_forward)(const espl_args *args) {
         for (int64_t t = 0; t < args->batch->n; t++)
             for (int64_t j = 0; j < part->width; j++) {
                 const real *u = (const real *)args->in[0] + t * attrs->n_in + at;
-                ((real *)args->out[0])[t * attrs->n_out + part->column + j] +=
-                    (real)part->scale * ref_dot(u, weight + j * part->rank, part->rank);
+                ((real *)args->out[0])[t * attrs->n_out + part->column + j] += (real)part->scale * product(attrs, part, u, weight, j);
             }
         at += part->rank;
         weight += part->width * part->rank;
@@ -26,7 +37,7 @@ static void input_gradient(const espl_args *args, const espl_lora_part *part, in
             const real *dout = (const real *)args->dout[0] + t * attrs->n_out + part->column;
             real sum = 0;
             for (int64_t j = 0; j < part->width; j++)
-                sum += dout[j] * weight[j * part->rank + i];
+                sum += dout[j] * weight[weight_at(attrs, part, j, i)];
             ref_put((real *)args->din[0] + t * attrs->n_in + at + i, (real)part->scale * sum, args->din_add[0]);
         }
 }
@@ -40,7 +51,7 @@ static void weight_gradient(const espl_args *args, const espl_lora_part *part, i
             for (int64_t t = 0; t < args->batch->n; t++)
                 sum += ((const real *)args->dout[0])[t * attrs->n_out + part->column + j] *
                        ((const real *)args->in[0])[t * attrs->n_in + at + i];
-            ref_put(&to[j * part->rank + i], (real)part->scale * sum, args->dparam_add[0]);
+            ref_put(&to[weight_at(attrs, part, j, i)], (real)part->scale * sum, args->dparam_add[0]);
         }
 }
 

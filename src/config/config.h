@@ -44,7 +44,7 @@ enum { ESPL_REDUCTION_FP32, ESPL_REDUCTION_BF16 };
 enum { ESPL_SHARDED, ESPL_REPLICATED };
 enum { ESPL_INIT_AUTO, ESPL_INIT_PRETRAINED, ESPL_INIT_RANDOM };
 enum { ESPL_RECOMPUTE_NONE, ESPL_RECOMPUTE_SELECTIVE, ESPL_RECOMPUTE_FULL };
-enum { ESPL_TUNE_FULL, ESPL_TUNE_LORA, ESPL_TUNE_BOTTLENECK };
+enum { ESPL_TUNE_FULL, ESPL_TUNE_LORA, ESPL_TUNE_DORA, ESPL_TUNE_BOTTLENECK };
 enum { ESPL_BOTTLENECK_AT_BOTH, ESPL_BOTTLENECK_AT_MLP };
 enum { ESPL_BASE_AS_IS, ESPL_BASE_INT8, ESPL_BASE_NF4 };
 enum { ESPL_TASK_LM, ESPL_TASK_MLM, ESPL_TASK_CLASSIFICATION, ESPL_TASK_SEQ2SEQ };
@@ -77,6 +77,11 @@ enum {
 };
 enum { ESPL_PROGRESS_AUTO, ESPL_PROGRESS_BAR, ESPL_PROGRESS_LINES, ESPL_PROGRESS_NONE };
 
+/* Local. Whether matrices get low-rank updates, instead of being trained themselves. */
+static inline bool espl_config_has_updates(const espl_config *config) {
+    return config->tune_method == ESPL_TUNE_LORA || config->tune_method == ESPL_TUNE_DORA;
+}
+
 /* Local. A config with every key at its default. */
 void espl_config_make(espl_config *config);
 
@@ -89,7 +94,8 @@ espl_status espl_config_read_text(espl_config *config, const char *text, size_t 
 /* Local. Applies one override "section.key=value" (lists as YAML: [a, b]). */
 espl_status espl_config_set(espl_config *config, const char *override);
 
-/* Local. Puts the optimizer's own constants where keys leave them to it (optim.beta2, optim.momentum), or do not ask (optim.nesterov). Call it once all is read. */
+/* Local. Puts the optimizer's own constants where keys leave them to it (optim.beta2, optim.momentum), or do not ask (optim.nesterov). Call
+ * it once all is read. */
 void espl_config_resolve(espl_config *config);
 
 /* Local. Writes every key with its value as YAML that reads back to the same config. */

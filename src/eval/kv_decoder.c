@@ -15,6 +15,7 @@ struct espl_decoder {
     char *cache, *spare;       /* [layers, rows, capacity, 2 G d]; the spare takes reordered rows, then they swap */
     char *act, *work, *hidden; /* hidden: [rows, D] gathered */
     char *logits;              /* [rows, V] real */
+    bool prepared;             /* what depends on no token has been computed */
     espl_attrs head;
     const void *head_weight;
     /* on the host: tokens of each row; the batch of one pass, and what was fed of it; logits, also as brought from a remote device */
@@ -140,7 +141,10 @@ void espl_decoder_free(espl_decoder **decoder) {
     *decoder = NULL;
 }
 
-void espl_decoder_clear(espl_decoder *decoder, int row) { decoder->length[row] = 0; }
+void espl_decoder_clear(espl_decoder *decoder, int row) {
+    decoder->length[row] = 0;
+    decoder->prepared = false;
+}
 
 void espl_decoder_reorder(espl_decoder *d, int n, const int32_t *source) {
     int32_t *lengths = d->pass_lengths;
@@ -218,6 +222,9 @@ static espl_status pass(espl_decoder *d, int n, const int32_t *rows, const int32
     espl_cache cache = cache_of(d);
     espl_batch batch = batch_of(d, at, n, ids, &cache);
     ESPL_TRY(d->engine->calls->begin(d->engine->device, &batch));
+    if (!d->prepared && d->size.source_tokens == 0) /* else the encoder's pass has done it */
+        ESPL_TRY(espl_tape_encode(&d->tape, &batch));
+    d->prepared = true;
     ESPL_TRY(espl_tape_run(&d->tape, &batch, true, NULL));
     size_t bytes = (size_t)d->size.model->dims.width * espl_dtype_size(d->engine->kernels->real);
     const char *hidden = espl_tape_buffer(&d->tape, d->tape.hidden);

@@ -33,6 +33,7 @@ static void add_part(espl_model *m, int of, int part) {
                       .adapts = of,
                       .lora_a = -1,
                       .lora_b = -1,
+                      .magnitude = -1,
                       .bottleneck = -1};
     int length = snprintf(p->name, sizeof p->name, "%.100s.adapter_%s", module, names[part]);
     ESPL_ASSERT(length < (int)sizeof p->name, "the name of '%s' is too long", module);

@@ -146,29 +146,35 @@ static int64_t inputs_of(const espl_model *m, const espl_param *p) { return p->s
 
 static int64_t outputs_of(const espl_model *m, const espl_param *p) { return p->shape[m->family->weight_layout == ESPL_OUT_IN ? 0 : 1]; }
 
-/* A or B of parameter `of`; the second and further ones of a group follow the one before without a gap. */
-static int add_param(espl_model *m, const espl_lora_options *lora, int of, bool is_b, bool joined) {
+typedef enum piece { PIECE_A, PIECE_B, PIECE_MAGNITUDE, N_PIECES } piece;
+
+/* A piece of the update of parameter `of`; the second and further ones of a group follow the one before without a gap. */
+static int add_param(espl_model *m, const espl_lora_options *lora, int of, piece which, bool joined) {
+    static const char *const ends[] = {".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"}; /* as PEFT's files have them */
     const espl_param *base = &m->params[of];
     espl_param *p = &m->params[m->n_params];
     char module[ESPL_MAX_NAME];
     module_of(base, module);
-    int64_t rank = (int64_t)number_for(module, lora->ranks, lora->n_ranks, (double)lora->rank);
+    int64_t rank = (int64_t)number_for(module, lora->ranks, lora->n_ranks, (double)lora->rank), outputs = outputs_of(m, base);
     *p = (espl_param){.section = base->section,
                       .layer = base->layer,
-                      .n_dims = 2,
-                      .shape = {is_b ? outputs_of(m, base) : rank, is_b ? rank : inputs_of(m, base)},
+                      .n_dims = which == PIECE_MAGNITUDE ? 1 : 2,
+                      .shape = {which == PIECE_A ? rank : outputs, which == PIECE_A   ? inputs_of(m, base)
+                                                                   : which == PIECE_B ? rank
+                                                                                      : 0},
                       .bucket = base->bucket,
-                      .init = is_b ? ESPL_INIT_ZERO : ESPL_INIT_UNIFORM_FAN_IN,
-                      .decay = true,
+                      .init = which == PIECE_A ? ESPL_INIT_UNIFORM_FAN_IN : ESPL_INIT_ZERO,
+                      .decay = which != PIECE_MAGNITUDE,
                       .joined = joined,
                       .adapts = of,
                       .lora_a = -1,
                       .lora_b = -1,
                       .bottleneck = -1,
+                      .magnitude = -1,
                       .alpha = number_for(module, lora->alphas, lora->n_alphas, lora->alpha)};
-    int length = snprintf(p->name, sizeof p->name, "%.100s.lora_%c.weight", module, is_b ? 'B' : 'A');
+    int length = snprintf(p->name, sizeof p->name, "%.100s%s", module, ends[which]);
     ESPL_ASSERT(length < (int)sizeof p->name, "the name of '%s' is too long", module);
-    p->numel = p->shape[0] * p->shape[1];
+    p->numel = p->shape[0] * (p->n_dims > 1 ? p->shape[1] : 1);
     return m->n_params++;
 }
 
@@ -179,14 +185,16 @@ static int end_of_group(const espl_model *m, int first, int end) {
     return i;
 }
 
+static int *piece_of(espl_param *p, piece which) { return which == PIECE_A ? &p->lora_a : which == PIECE_B ? &p->lora_b : &p->magnitude; }
+
 static void add_group(espl_model *m, const espl_lora_options *lora, int first, int end) {
-    for (int pass = 0; pass < 2; pass++) {
+    for (piece which = PIECE_A; which < (lora->magnitudes ? N_PIECES : PIECE_MAGNITUDE); which++) {
         bool joined = false;
         for (int i = first; i < end; i++) {
             if (!is_target(&m->params[i], lora))
                 continue;
-            int added = add_param(m, lora, i, pass == 1, joined);
-            *(pass == 0 ? &m->params[i].lora_a : &m->params[i].lora_b) = added;
+            int added = add_param(m, lora, i, which, joined);
+            *piece_of(&m->params[i], which) = added;
             joined = true;
         }
     }
@@ -238,49 +246,73 @@ static espl_row *add_row(espl_model *m, const espl_row *base, espl_op op, const 
     return r;
 }
 
-/* x, or drop(x) */
-static int add_dropout(espl_model *m, const espl_row *base, double rate) {
-    if (rate == 0.0)
-        return base->in[0];
-    int out = add_slot(m, base, "lora_dropout", base->attrs.n_in);
-    espl_row *r = add_row(m, base, ESPL_OP_ACT, "lora_dropout");
-    r->attrs.kind = ESPL_ACT_NONE;
+/* drop(x), or x - drop(x) by the same draw. */
+static int add_act(espl_model *m, const espl_row *base, const char *name, double rate, int kind, uint32_t draw) {
+    int out = add_slot(m, base, name, base->attrs.n_in);
+    espl_row *r = add_row(m, base, ESPL_OP_ACT, name);
+    r->attrs.kind = kind;
     r->attrs.dropout = (float)rate;
+    r->attrs.rng_op = draw;
     r->in[0] = base->in[0];
     r->out[0] = out;
     m->n_rows++;
     return out;
 }
 
+/* x, or drop(x) */
+static int add_dropout(espl_model *m, const espl_row *base, double rate) {
+    return rate == 0.0 ? base->in[0] : add_act(m, base, "lora_dropout", rate, ESPL_ACT_NONE, (uint32_t)m->n_rows);
+}
+
+/* The columns of a row's output that have updates. */
+static void set_parts(const espl_model *m, const espl_row *base, espl_attrs *attrs) {
+    int64_t column = 0;
+    for (int i = base->param[0]; i < end_of_group(m, base->param[0], m->n_params); i++) {
+        const espl_param *p = &m->params[i];
+        int64_t width = outputs_of(m, p);
+        if (p->lora_b >= 0) {
+            ESPL_ASSERT(attrs->n_parts < ESPL_LORA_PARTS, "more parts than %d", ESPL_LORA_PARTS);
+            attrs->part[attrs->n_parts++] = (espl_lora_part){
+                .column = column, .width = width, .rank = (int32_t)m->params[p->lora_b].shape[1], .scale = espl_lora_scale(m, p->lora_b)};
+        }
+        column += width;
+    }
+}
+
+/* The first of the pieces of a kind that a row's matrices have. */
+static int first_piece(espl_model *m, const espl_row *base, piece which) {
+    int i = base->param[0];
+    while (m->params[i].lora_a < 0)
+        i++;
+    return *piece_of(&m->params[i], which);
+}
+
+static int64_t ranks_of(const espl_attrs *attrs) {
+    int64_t ranks = 0;
+    for (int i = 0; i < attrs->n_parts; i++)
+        ranks += attrs->part[i].rank;
+    return ranks;
+}
+
 /* u = x A^T, of all As */
-static int add_down(espl_model *m, const espl_row *base, int x, int first_a, int64_t ranks) {
-    int out = add_slot(m, base, "lora_A", ranks);
+static int add_down(espl_model *m, const espl_row *base, int x) {
+    espl_attrs parts = {0};
+    set_parts(m, base, &parts);
+    int out = add_slot(m, base, "lora_A", ranks_of(&parts));
     espl_row *r = add_row(m, base, ESPL_OP_LINEAR, "lora_A");
-    r->attrs.n_out = ranks;
+    r->attrs.n_out = ranks_of(&parts);
     r->in[0] = x;
     r->out[0] = out;
-    r->param[0] = first_a;
+    r->param[0] = first_piece(m, base, PIECE_A);
     m->n_rows++;
     return out;
 }
 
 static void add_up(espl_model *m, const espl_row *base, int u, int y) {
     espl_row *r = add_row(m, base, ESPL_OP_LORA, "lora_B");
-    int64_t column = 0, ranks = 0;
-    for (int i = base->param[0]; i < end_of_group(m, base->param[0], m->n_params); i++) {
-        const espl_param *p = &m->params[i];
-        int64_t width = outputs_of(m, p);
-        if (p->lora_b >= 0) {
-            const espl_param *b = &m->params[p->lora_b];
-            ESPL_ASSERT(r->attrs.n_parts < ESPL_LORA_PARTS, "more parts than %d", ESPL_LORA_PARTS);
-            r->param[0] = r->param[0] >= 0 ? r->param[0] : p->lora_b;
-            r->attrs.part[r->attrs.n_parts++] =
-                (espl_lora_part){.column = column, .width = width, .rank = (int32_t)b->shape[1], .scale = espl_lora_scale(m, p->lora_b)};
-            ranks += b->shape[1];
-        }
-        column += width;
-    }
-    r->attrs.n_in = ranks;
+    set_parts(m, base, &r->attrs);
+    r->attrs.n_in = ranks_of(&r->attrs);
+    r->param[0] = first_piece(m, base, PIECE_B);
     r->in[0] = u;
     r->in[1] = r->out[0] = y;
     m->n_rows++;
@@ -293,17 +325,80 @@ static void add_rotation(espl_model *m, const espl_row *base, int y) {
     m->n_rows++;
 }
 
+/* ---- With magnitudes. */
+
+/* x W alone, in a value of its own. */
+static int add_product(espl_model *m, const espl_row *base, int x) {
+    int out = add_slot(m, base, base->name, base->attrs.n_out);
+    espl_row *r = add_row(m, base, ESPL_OP_LINEAR, base->name);
+    r->attrs.layout = base->attrs.layout;
+    r->in[0] = x;
+    r->out[0] = out;
+    r->param[0] = base->param[0];
+    m->n_rows++;
+    return out;
+}
+
+static int add_norms(espl_model *m, const espl_row *base) {
+    espl_row *r = add_row(m, base, ESPL_OP_WEIGHT_NORM, "lora_norm");
+    set_parts(m, base, &r->attrs);
+    int64_t width = 0;
+    for (int i = 0; i < r->attrs.n_parts; i++)
+        width += r->attrs.part[i].width;
+    int out = add_slot(m, base, "lora_norm", width);
+    m->slots[out].stat = m->slots[out].fixed = true;
+    r->attrs.layout = base->attrs.layout;
+    r->param[0] = base->param[0];
+    r->param[1] = first_piece(m, base, PIECE_A);
+    r->param[2] = first_piece(m, base, PIECE_B);
+    r->out[0] = out;
+    m->n_rows++;
+    return out;
+}
+
+/* What the row computed before is now made here. */
+static void add_magnitudes(espl_model *m, const espl_row *base, int v, int norms) {
+    espl_row *r = add_row(m, base, ESPL_OP_MAGNITUDE, "lora_magnitude");
+    set_parts(m, base, &r->attrs);
+    r->attrs.n_in = r->attrs.n_out;
+    r->in[0] = v;
+    r->in[1] = norms;
+    r->out[0] = base->out[0];
+    r->param[0] = first_piece(m, base, PIECE_MAGNITUDE);
+    r->param[1] = base->param[1];
+    m->slots[base->out[0]].producer = m->n_rows++;
+}
+
+/* y += (x - drop(x)) W */
+static void add_rest(espl_model *m, const espl_row *base, double rate, uint32_t draw) {
+    int rest = add_act(m, base, "lora_rest", rate, ESPL_ACT_REST, draw);
+    m->rows[m->n_rows - 1].noise = true;
+    espl_row *r = add_row(m, base, ESPL_OP_LORA, base->name);
+    r->noise = true;
+    r->attrs.layout = base->attrs.layout;
+    r->attrs.part[r->attrs.n_parts++] = (espl_lora_part){.width = base->attrs.n_out, .rank = (int32_t)base->attrs.n_in, .scale = 1.0f};
+    r->in[0] = rest;
+    r->in[1] = r->out[0] = base->out[0];
+    r->param[0] = base->param[0];
+    m->n_rows++;
+}
+
+/* In place of the last row, which is `base`. */
+static void add_with_magnitudes(espl_model *m, const espl_row *base, double dropout) {
+    uint32_t draw = (uint32_t)--m->n_rows;
+    int x = add_dropout(m, base, dropout), v = add_product(m, base, x);
+    add_up(m, base, add_down(m, base, x), v);
+    add_magnitudes(m, base, v, add_norms(m, base));
+    if (dropout > 0.0)
+        add_rest(m, base, dropout, draw);
+}
+
 void espl__lora_add_rows(espl_model *model, const espl_lora_options *lora, bool rotates) {
     const espl_row base = model->rows[model->n_rows - 1];
-    int first_a = -1;
-    int64_t ranks = 0;
-    for (int i = base.param[0]; i < end_of_group(model, base.param[0], model->n_params); i++)
-        if (model->params[i].lora_a >= 0) {
-            first_a = first_a >= 0 ? first_a : model->params[i].lora_a;
-            ranks += model->params[model->params[i].lora_a].shape[0];
-        }
-    int x = add_dropout(model, &base, lora->dropout), u = add_down(model, &base, x, first_a, ranks);
-    add_up(model, &base, u, base.out[0]);
+    if (lora->magnitudes)
+        add_with_magnitudes(model, &base, lora->dropout);
+    else
+        add_up(model, &base, add_down(model, &base, add_dropout(model, &base, lora->dropout)), base.out[0]);
     if (rotates)
         add_rotation(model, &base, base.out[0]);
 }

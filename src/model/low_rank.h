@@ -1,5 +1,9 @@
 /* LoRA as rows (Hu et al. 2021): a matrix W gets A [rank, inputs] and B [outputs, rank], and what its row computes gets
- * scale (drop(x) A^T) B^T. Matrices that are used as one (q, k, v) have their As side by side, so they are one product, too. */
+ * scale (drop(x) A^T) B^T. Matrices that are used as one (q, k, v) have their As side by side, so they are one product, too.
+ *
+ * With magnitudes (DoRA, Liu et al. 2024) an output j is m_j / |W_j + scale (B A)_j| times what W + scale B A makes of x; the norm is a
+ * constant to backward. With dropout the update's part of that sees drop(x) and so does W's, but for W x itself, which stays, as in PEFT:
+ * W x + b + (gain - 1) W drop(x) + gain scale B A drop(x), which is W (x - drop(x)) + b + gain (W + scale B A) drop(x). */
 #ifndef ESPL_MODEL_LOW_RANK_H
 #define ESPL_MODEL_LOW_RANK_H
 

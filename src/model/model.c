@@ -72,7 +72,8 @@ static void add_param(espl_model *m, const espl_param_row *row, int layer, bool 
                       .adapts = -1,
                       .lora_a = -1,
                       .lora_b = -1,
-                      .bottleneck = -1};
+                      .bottleneck = -1,
+                      .magnitude = -1};
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     int prefix = snprintf(p->name, sizeof p->name, "%s", head ? "" : m->family->prefix);
@@ -340,8 +341,8 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
     size_t layers = (size_t)(m->dims.layers + m->dims.source_layers), ops = m->family->n_ops + m->head->n_ops;
     m->lora = options->lora;
     m->bottleneck = options->bottleneck;
-    size_t most = espl_model_is_adapted(m) ? 9 : 1; /* an MLP with two updated matrices becomes three rows, and three for each of them */
-    m->params = espl_calloc((m->family->n_params + m->head->n_params) * (layers + 2) * 3, sizeof *m->params);
+    size_t most = m->lora.magnitudes ? 17 : espl_model_is_adapted(m) ? 9 : 1; /* an MLP becomes three rows, two of them with up to 7 more */
+    m->params = espl_calloc((m->family->n_params + m->head->n_params) * (layers + 2) * 4, sizeof *m->params);
     m->rows = espl_calloc(ops * (layers + 2) * most, sizeof *m->rows);
     m->slots = espl_calloc(ops * (layers + 2) * most * ESPL_MAX_OUT, sizeof *m->slots);
     int bound[ESPL_N_VALUES];
@@ -352,6 +353,9 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
         for (int layer = 0; layer < repeats(m, of_params[i]); layer++)
             add_params(m, of_params[i], espl_section_has_layers(of_params[i]) ? layer : -1);
     ESPL_TRY(espl__lora_check(m, &m->lora));
+    if (m->lora.magnitudes && options->quant != ESPL_QUANT_NONE)
+        ESPL_FAIL(ESPL_ERR_USAGE, "tune.method: dora takes the norms of matrices, which tune.base would quantise; set tune.base: as_is, or "
+                                  "tune.method: lora");
     ESPL_TRY(espl__model_freeze(m, options));
     ESPL_TRY(espl__model_rates(m, options));
     ESPL_TRY(espl__model_quantise(m, options->quant));
@@ -392,7 +396,8 @@ espl_model_options espl_model_options_of(const espl_config *config) {
                                 .layer_decay = config->optim_layer_decay,
                                 .rates = config->optim_rates.items,
                                 .n_rates = config->optim_rates.n,
-                                .lora = {.rank = config->tune_method == ESPL_TUNE_LORA ? config->tune_rank : 0,
+                                .lora = {.rank = espl_config_has_updates(config) ? config->tune_rank : 0,
+                                         .magnitudes = config->tune_method == ESPL_TUNE_DORA,
                                          .alpha = config->tune_alpha,
                                          .dropout = config->tune_dropout,
                                          .rank_stabilised = config->tune_rank_stabilised,

@@ -29,6 +29,7 @@ typedef struct espl_param {
     int adapts;         /* the parameter that a method has added this one beside (low_rank.h, bottleneck.h); -1: it is the model's own */
     int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
     int bottleneck;     /* of the model's own: the first parameter of the adapter of its product; -1: it has none */
+    int magnitude;      /* of the model's own: the magnitudes of its outputs (DoRA); -1: it has none */
     double rate;        /* by which the learning rate is multiplied (rates.h) */
     double alpha;       /* of an A and B (low_rank.h) */
     int phase;          /* from which on it is trained (phases.h) */
@@ -51,6 +52,7 @@ typedef struct espl_slot { /* a value between ops */
     int output;    /* which output of the row */
     int64_t width; /* elements a token */
     bool stat;     /* float statistics, not real */
+    bool fixed;    /* one row, however many tokens there are */
 } espl_slot;
 
 typedef struct espl_row {
@@ -61,6 +63,7 @@ typedef struct espl_row {
     int in[ESPL_MAX_IN], out[ESPL_MAX_OUT]; /* slots, -1 none */
     int param[ESPL_MAX_PARAM];              /* parameters, -1 none */
     bool scored;                            /* of evaluation alone */
+    bool noise;                             /* adds nothing where nothing is dropped: of training alone */
     espl_attrs attrs;
 } espl_row;
 
@@ -68,6 +71,7 @@ typedef struct espl_row {
 typedef struct espl_lora_options {
     int64_t rank; /* 0: none */
     double alpha, dropout;
+    bool magnitudes;      /* of every output, trained beside the update of its direction: DoRA (Liu et al. 2024) */
     bool rank_stabilised; /* scale alpha / sqrt(rank) (Kalajdzievski 2023), else alpha / rank */
     char *const *targets; /* [n_targets] matrices: all-linear, ends of names, patterns; borrowed; 0: the attention's q and v */
     int64_t n_targets;

@@ -29,7 +29,8 @@ static int new_life(maker *k, int slot, bool gradient) {
                                        .width = s->width,
                                        .stat = s->stat,
                                        .gradient = gradient,
-                                       .bytes = (size_t)(s->width * t->n_rows[s->stream]) * espl_dtype_size(dtype),
+                                       .fixed = s->fixed,
+                                       .bytes = (size_t)(s->width * (s->fixed ? 1 : t->n_rows[s->stream])) * espl_dtype_size(dtype),
                                        .first = t->n_calls,
                                        .last = t->n_calls};
     return t->n_lives++;
@@ -67,6 +68,8 @@ static void end_call(maker *k, const espl_call *c) {
 /* Whether a use runs a row at all. Training computes the loss in its backward. */
 static bool has_forward(const espl_tape *t, const espl_row *r) {
     bool loss = espl_ops[r->op].flags & ESPL_OP_LOSS;
+    if (r->noise)
+        return t->use == ESPL_USE_TRAIN;
     return r->scored ? t->use == ESPL_USE_EVAL : !loss || t->use == ESPL_USE_EVAL;
 }
 
@@ -147,7 +150,7 @@ static void mark_backward(maker *k) {
             back |= is_trained(k, r->param[i]);
         for (int i = 0; i < ESPL_MAX_IN; i++)
             back |= r->in[i] >= 0 && k->needed[r->in[i]];
-        k->back[row] = back && !r->scored;
+        k->back[row] = back && !r->scored && !(espl_ops[r->op].flags & ESPL_OP_FORWARD);
         for (int i = 0; i < ESPL_MAX_OUT; i++)
             if (r->out[i] >= 0 && (m->slots[r->out[i]].producer == row || in_place)) /* a norm may pass its input on */
                 k->needed[r->out[i]] |= k->back[row];
@@ -175,6 +178,8 @@ static bool kept_by(const maker *k, int slot) {
     const espl_slot *s = &k->model->slots[slot];
     const espl_row *r = &k->model->rows[s->producer];
     unsigned flags = espl_ops[r->op].flags;
+    if (s->fixed)
+        return true; /* small, and dear */
     if (!espl_section_has_layers(r->section) || k->recompute == ESPL_RECOMPUTE_NONE)
         return true;
     if (k->recompute == ESPL_RECOMPUTE_FULL)
@@ -301,15 +306,23 @@ static void make_training(maker *k) {
     add_bucket_marks(k);
 }
 
-/* Generation runs the encoder's rows once, then the others for every token: those come behind, and what they read from the encoder stays.
- */
+/* What generation runs once: the encoder's rows, and what depends on no token. */
+static bool runs_once(const maker *k, const espl_row *r) {
+    return r->attrs.stream == ESPL_STREAM_SOURCE || (r->out[0] >= 0 && k->model->slots[r->out[0]].fixed);
+}
+
+static bool stays(const espl_tape *t, const espl_life *life) {
+    return (life->stream == ESPL_STREAM_SOURCE || life->fixed) && life->last >= t->n_encode;
+}
+
+/* Then the others for every token: those come behind, and what they read of the first stays. */
 static void make_forward(maker *k) {
     const espl_model *m = k->model;
     bool generates = k->tape->use == ESPL_USE_GENERATE;
     for (int pass = generates ? 0 : 1; pass < 2; pass++)
         for (int row = 0; row < m->n_rows; row++) {
             const espl_row *r = &m->rows[row];
-            if (!has_forward(k->tape, r) || (generates && (r->attrs.stream == ESPL_STREAM_SOURCE) != (pass == 0)))
+            if (!has_forward(k->tape, r) || (generates && runs_once(k, r) != (pass == 0)))
                 continue;
             forward_call(k, row, false, 0);
             k->tape->logits = r->scored ? k->value[r->out[0]] : k->tape->logits;
@@ -322,7 +335,7 @@ static void make_forward(maker *k) {
         return;
     touch(k->tape, k->tape->hidden);
     for (int life = 0; life < k->tape->n_lives; life++)
-        if (k->tape->lives[life].stream == ESPL_STREAM_SOURCE && k->tape->lives[life].last >= k->tape->n_encode)
+        if (stays(k->tape, &k->tape->lives[life]))
             touch(k->tape, life);
 }
 

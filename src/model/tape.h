@@ -26,9 +26,9 @@ typedef struct espl_call {
 typedef struct espl_life {
     const char *name; /* borrowed */
     int layer;
-    espl_stream stream; /* whose rows it has */
-    int64_t width;      /* elements a row */
-    bool stat, gradient;
+    espl_stream stream;         /* whose rows it has */
+    int64_t width;              /* elements a row */
+    bool stat, gradient, fixed; /* fixed: one row */
     size_t bytes, offset;
     int first, last; /* calls */
 } espl_life;

@@ -5,6 +5,7 @@
 #include "src/train/base.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,9 +41,10 @@ static json_t *describe_bottleneck(const espl_bottleneck_options *options) {
 }
 
 static json_t *describe_lora(const espl_config *config) {
-    return json_pack("{s:s, s:I, s:f, s:f, s:b, s:o, s:o, s:o}", "method", "lora", "rank", (json_int_t)config->tune_rank, "alpha",
-                     config->tune_alpha, "dropout", config->tune_dropout, "rank_stabilised", config->tune_rank_stabilised, "targets",
-                     list_of(&config->tune_targets), "ranks", list_of(&config->tune_ranks), "alphas", list_of(&config->tune_alphas));
+    return json_pack("{s:s, s:I, s:f, s:f, s:b, s:o, s:o, s:o}", "method", espl_config_choice("tune", "method", config->tune_method),
+                     "rank", (json_int_t)config->tune_rank, "alpha", config->tune_alpha, "dropout", config->tune_dropout, "rank_stabilised",
+                     config->tune_rank_stabilised, "targets", list_of(&config->tune_targets), "ranks", list_of(&config->tune_ranks),
+                     "alphas", list_of(&config->tune_alphas));
 }
 
 json_t *espl_adapter_describe(const espl_config *config) {
@@ -77,12 +79,14 @@ static espl_status read_lora(const json_t *about, const char *path, adapter *out
     json_int_t rank;
     json_t *targets;
     int stabilised;
+    const char *method = json_string_value(json_object_get(about, "method"));
     if (json_unpack((json_t *)(uintptr_t)about, "{s:I, s:F, s:F, s:b, s:o}", "rank", &rank, "alpha", &lora->alpha, "dropout",
                     &lora->dropout, "rank_stabilised", &stabilised, "targets", &targets) != 0 ||
         !json_is_array(targets))
         ESPL_FAIL(ESPL_ERR_DATA, "%s: what its record says of the adapter cannot be read", path);
     lora->rank = rank;
     lora->rank_stabilised = stabilised;
+    lora->magnitudes = method != NULL && strcmp(method, "dora") == 0;
     out->targets = strings_of(targets);
     out->ranks = strings_of(json_object_get(about, "ranks"));
     out->alphas = strings_of(json_object_get(about, "alphas"));
@@ -169,7 +173,7 @@ static espl_tensor_out *find(const espl_collection *all, const char *name) {
 }
 
 static float *as_floats(const espl_tensor_out *tensor, espl_dtype dtype) {
-    size_t n = (size_t)(tensor->shape[0] * tensor->shape[1]);
+    size_t n = (size_t)(tensor->shape[0] * (tensor->n_dims > 1 ? tensor->shape[1] : 1));
     float *values = espl_malloc(n * sizeof *values);
     espl_dtype_convert(values, ESPL_F32, tensor->data, dtype, n);
     return values;
@@ -190,26 +194,47 @@ static void add_product(const espl_tensor_out *a, const espl_tensor_out *b, espl
     free(up);
 }
 
+/* W's rows, of an output each, get the lengths m. */
+static void set_lengths(const float *m, int64_t outputs, int64_t inputs, bool out_in, float *w) {
+    for (int64_t o = 0; o < outputs; o++) {
+        double squares = 0.0;
+        for (int64_t i = 0; i < inputs; i++) {
+            double x = (double)w[out_in ? o * inputs + i : i * outputs + o];
+            squares += x * x;
+        }
+        for (int64_t i = 0; i < inputs; i++)
+            w[out_in ? o * inputs + i : i * outputs + o] *= (float)((double)m[o] / sqrt(squares));
+    }
+}
+
 static void take_out(espl_collection *all, espl_tensor_out *tensor) {
     memmove(tensor, tensor + 1, (size_t)(all->items + all->n - tensor - 1) * sizeof *tensor);
     all->n--;
 }
 
-void espl_adapter_merge(const espl_model *model, espl_collection *all) {
+static void merge(const espl_model *model, const espl_param *p, const espl_collection *all, espl_tensor_out *matrix) {
     bool out_in = model->family->weight_layout == ESPL_OUT_IN;
+    const espl_tensor_out *a = find(all, model->params[p->lora_a].name), *b = find(all, model->params[p->lora_b].name);
+    float *w = as_floats(matrix, all->dtype);
+    add_product(a, b, all->dtype, espl_lora_scale(model, p->lora_a), out_in, w);
+    if (p->magnitude >= 0) {
+        float *m = as_floats(find(all, model->params[p->magnitude].name), all->dtype);
+        set_lengths(m, b->shape[0], a->shape[1], out_in, w);
+        free(m);
+    }
+    espl_dtype_convert((void *)(uintptr_t)matrix->data, all->dtype, w, ESPL_F32, (size_t)p->numel);
+    free(w);
+}
+
+void espl_adapter_merge(const espl_model *model, espl_collection *all) {
     for (int i = 0; i < model->n_params; i++) {
         const espl_param *p = &model->params[i];
-        if (p->lora_a < 0)
-            continue;
-        const char *names[] = {model->params[p->lora_a].name, model->params[p->lora_b].name};
-        espl_tensor_out *matrix = find(all, p->name);
-        float *w = as_floats(matrix, all->dtype);
-        add_product(find(all, names[0]), find(all, names[1]), all->dtype, espl_lora_scale(model, p->lora_a), out_in, w);
-        espl_dtype_convert((void *)(uintptr_t)matrix->data, all->dtype, w, ESPL_F32, (size_t)p->numel);
-        free(w);
-        for (int k = 0; k < 2; k++)
-            take_out(all, find(all, names[k]));
+        if (p->lora_a >= 0)
+            merge(model, p, all, find(all, p->name));
     }
+    for (int i = 0; i < model->n_params; i++)
+        if (model->params[i].adapts >= 0)
+            take_out(all, find(all, model->params[i].name));
 }
 
 /* ---- As an adapter. */
@@ -281,6 +306,7 @@ static json_t *lora_config(const espl_model *model, const char *base) {
                        "use_rslora", lora->rank_stabilised, "bias", "none", "fan_in_fan_out", model->family->weight_layout == ESPL_IN_OUT,
                        "init_lora_weights", 1, "inference_mode", 1, "target_modules", target_modules(model));
     json_object_set_new(config, "modules_to_save", json_array_size(saved) > 0 ? saved : json_null());
+    json_object_set_new(config, "use_dora", json_boolean(lora->magnitudes));
     json_object_set_new(config, "rank_pattern", pattern_of(model, false));
     json_object_set_new(config, "alpha_pattern", pattern_of(model, true));
     if (json_array_size(saved) == 0)

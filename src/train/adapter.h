@@ -25,8 +25,8 @@ espl_status espl_adapter_model(const json_t *record, const char *path, espl_mode
 /* Local. Whether the updates of a checkpoint are those that the config asks for. Errors: usage, naming the key that differs. */
 espl_status espl_adapter_check(const json_t *record, const char *path, const espl_config *config);
 
-/* Local. Adds scale B A to every matrix W of the collection that has an A and B there, which are then taken out. `model` has those
- * updates. */
+/* Local. Adds scale B A to every matrix W of the collection that has an A and B there, and with magnitudes gives its rows those lengths;
+ * the updates are then taken out. `model` has them. */
 void espl_adapter_merge(const espl_model *model, espl_collection *all);
 
 /* Local. Writes what was trained by itself: adapter_model.safetensors and adapter_config.json, of LoRA in PEFT's layout, of bottleneck

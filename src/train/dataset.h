@@ -47,7 +47,8 @@ espl_status espl_dataset_open_run(espl_comm *comm, const espl_config *config, co
 int64_t espl_source_used(const espl_source *source);
 int64_t espl_source_document(const espl_source *source, int64_t i);
 
-/* Local. The chat template of the config, or of the tokenizer's `folder`, whatever the records are. Errors: usage, when there is none; data. */
+/* Local. The chat template of the config, or of the tokenizer's `folder`, whatever the records are. Errors: usage, when there is none;
+ * data. */
 espl_status espl_dataset_chat(const espl_config *config, const char *folder, espl_chat_loss loss, espl_chat **chat);
 
 /* Local. How the config has records read. */

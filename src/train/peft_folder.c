@@ -49,7 +49,8 @@ static const char *const known[] = {"peft_type",
                                     "eva_config",
                                     "runtime_config",
                                     "megatron_core",
-                                    "qalora_group_size"};
+                                    "qalora_group_size",
+                                    "use_dora"};
 
 static bool is_known(const char *key) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -183,7 +184,7 @@ static espl_status tune_of(const char *folder, const json_t *about, bool with_tr
     list_tensors(set, targets, whole);
     ESPL_TRY_DONE(numbers_of(folder, about, "rank_pattern", ranks));
     ESPL_TRY_DONE(numbers_of(folder, about, "alpha_pattern", alphas));
-    json_object_set_new(tune, "method", json_string("lora"));
+    json_object_set_new(tune, "method", json_string(json_is_true(json_object_get(about, "use_dora")) ? "dora" : "lora"));
     json_object_set_new(tune, "rank", or_null(about, "r"));
     json_object_set_new(tune, "alpha", or_null(about, "lora_alpha"));
     json_object_set_new(tune, "dropout", json_real(json_number_value(json_object_get(about, "lora_dropout"))));
@@ -256,6 +257,10 @@ static espl_status compare(const char *folder, const espl_model *own, const espl
         const espl_param *p = &own->params[i], *q = find_param(theirs, p->name);
         if (p->adapts >= 0 || q == NULL)
             continue;
+        if ((p->magnitude >= 0) != (q->magnitude >= 0) && p->lora_a >= 0 && q->lora_a >= 0)
+            ESPL_FAIL(ESPL_ERR_USAGE,
+                      "%s: the adapter is of tune.method: %s, the config asks for %s; leave tune.method out to take what it has", folder,
+                      q->magnitude >= 0 ? "dora" : "lora", p->magnitude >= 0 ? "dora" : "lora");
         if ((p->lora_a >= 0) != (q->lora_a >= 0))
             ESPL_FAIL(ESPL_ERR_USAGE,
                       "%s: the adapter has %s update of '%s', tune.targets asks for %s; leave tune.method out to take what it has", folder,

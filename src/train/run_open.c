@@ -9,6 +9,7 @@
 #include "src/train/base.h"
 #include "src/train/choose_device.h"
 #include "src/train/companions.h"
+#include "src/train/magnitudes.h"
 #include "src/train/peft_folder.h"
 #include "src/train/provenance.h"
 #include "src/train/threads.h"
@@ -139,12 +140,13 @@ done:
     return status;
 }
 
-/* Another alpha would change what the updates of a checkpoint add, without a word. */
-static espl_status check_updates(const espl_run *run) {
+/* Whether model.checkpoint has updates, which must be those of the config: another alpha would change what they add, without a word. */
+static espl_status checkpoint_has_updates(const espl_run *run, bool *has) {
     const char *path = run->config->model_checkpoint;
     json_t *record = NULL;
     ESPL_TRY(espl_checkpoint_record(path, &record));
-    espl_status status = json_object_get(record, "adapter") != NULL ? espl_adapter_check(record, path, run->config) : ESPL_OK;
+    *has = json_object_get(record, "adapter") != NULL;
+    espl_status status = *has ? espl_adapter_check(record, path, run->config) : ESPL_OK;
     json_decref(record);
     return status;
 }
@@ -154,9 +156,9 @@ static espl_status open_model(espl_run *run) {
     espl_model_options options = espl_model_options_of(c);
     options.labels = run->labels.names;
     options.n_labels = run->labels.n;
-    bool pretrained;
+    bool pretrained, updates;
     if (c->model_checkpoint[0] != '\0')
-        ESPL_TRY(check_updates(run));
+        ESPL_TRY(checkpoint_has_updates(run, &updates));
     ESPL_TRY(espl_weights_pretrained(c, &pretrained));
     ESPL_TRY(espl_weights_model(model_source(c), &options, &run->model));
     if (c->model_adapter[0] != '\0')
@@ -337,6 +339,17 @@ static espl_status start_weights(espl_run *run, const bool *wanted, uint64_t *ha
     return espl_weights_read(run->model, c->model_path, (uint64_t)c->run_init_seed, &weights);
 }
 
+/* What a checkpoint has of them is there already. */
+static espl_status start_updates(espl_run *run) {
+    const espl_weights weights = weights_of(run);
+    bool held = false;
+    if (run->config->model_checkpoint[0] != '\0')
+        ESPL_TRY(checkpoint_has_updates(run, &held));
+    if (!held)
+        ESPL_TRY(espl_magnitudes_start(run->model, &weights, run->memory.gradients));
+    return run->config->model_adapter[0] != '\0' ? espl_peft_weights(run->model, run->config->model_adapter, &weights) : ESPL_OK;
+}
+
 static espl_status start_trained(espl_run *run) {
     const espl_model *m = run->model;
     if (m->frozen_numel == 0)
@@ -346,10 +359,8 @@ static espl_status start_trained(espl_run *run) {
         wanted[i] = !m->params[i].frozen;
     espl_status status = start_weights(run, wanted, NULL);
     free(wanted);
-    if (status == ESPL_OK && run->config->model_adapter[0] != '\0') {
-        const espl_weights weights = weights_of(run);
-        status = espl_peft_weights(m, run->config->model_adapter, &weights);
-    }
+    if (status == ESPL_OK && espl_config_has_updates(run->config))
+        status = start_updates(run);
     return status;
 }
 

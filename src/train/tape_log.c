@@ -74,7 +74,7 @@ static espl_status write_buffer(espl_tape_log *log, const char *what, int number
     const espl_life *l = &tape->lives[life];
     snprintf(name, sizeof name, "%s%d", what, number);
     return write_tensor(log, name, espl_tape_buffer(tape, life), l->stat ? tape->kernels->stat : tape->kernels->real,
-                        espl_tape_stream(batch, l->stream)->n, l->width);
+                        l->fixed ? 1 : espl_tape_stream(batch, l->stream)->n, l->width);
 }
 
 static espl_status write_gradients(espl_tape_log *log, const espl_tape *tape, int call) {

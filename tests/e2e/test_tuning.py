@@ -234,6 +234,41 @@ def lora_merged_is_unmerged(case):
     Job(case.folder, 0, "export", "--adapter", case.folder / "base", case.folder / "none").expect_failure(USAGE, "no adapter")
 
 
+def dora_of(base, **keys):
+    return lora_of(base, **{"tune__method": "dora", **keys})
+
+
+def dora_resumed_on_2_4_1_is_undisturbed(case):
+    base = base_of(case)
+    case.train(0, "whole", **dora_of(base))
+    for ranks in (2, 4):
+        case.train(ranks, "pieces", STOPPED, **dora_of(base, train__stop_after=4))
+    case.train(1, "pieces", **dora_of(base))
+    check(case.digest("pieces") == case.digest("whole"), "the resumed run ends in other weights than the undisturbed one")
+    case.start(0, "pieces", **lora_of(base)).expect_failure(USAGE, "dora")
+
+
+def dora_begins_as_the_base_and_merges(case):
+    base = base_of(case)
+    judged = {"data__valid": [str(case.text)], "train__eval_batches": 4, "checkpoint__export": True}
+    case.train(0, "start", **dora_of(base, optim__lr=0, train__steps=1, **judged))
+    case.train(0, **dora_of(base, tune__dropout=0, **judged))
+    Job(case.folder, 0, "export", case.folder / "run", case.folder / "merged").expect(OK)
+    losses = []
+    for model in ("base/model", "start", "run", "run/adapter", "merged"):
+        job = evaluation_of(case, "--model", case.folder / model)
+        job.expect(OK)
+        losses.append(json.loads(job.stdout)["loss"])
+    before, start, *after = losses
+    check(abs(start / before - 1) < 1e-6, f"with B = 0 the loss is {start}, that of the base {before}")
+    check(all(abs(loss / after[0] - 1) < 1e-6 for loss in after) and abs(after[0] / before - 1) > 1e-3, f"losses {losses}")
+    texts = [Job(case.folder, 0, "generate", case.folder / model, "--prompt", "the", "--greedy", "--set", "generate.max_new_tokens=8") for model in ("run", "merged")]
+    for job in texts:
+        job.expect(OK)
+    check(texts[0].stdout == texts[1].stdout, "updates unmerged and merged generate different texts")
+    case.start(0, "other", **dora_of(base, tune__base="int8")).expect_failure(USAGE, "tune.base", "dora")
+
+
 def changed(case, adapter, **keys):
     """A copy of an adapter whose adapter_config.json says something else."""
     folder = case.folder / "changed"
@@ -308,5 +343,5 @@ def adapters_are_used_where_they_are(case):
 
 if __name__ == "__main__":
     raise SystemExit(main([phases_resumed_on_2_4_1_are_undisturbed, a_phase_is_the_run_that_trains_just_that, what_has_begun_stays, phases_are_planned,
-                           an_adapter_is_a_start, adapters_begin_as_the_base_and_resume, adapters_are_used_where_they_are, lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
+                           dora_begins_as_the_base_and_merges, dora_resumed_on_2_4_1_is_undisturbed, an_adapter_is_a_start, adapters_begin_as_the_base_and_resume, adapters_are_used_where_they_are, lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
                            a_run_and_its_export_say_the_same, a_random_base_is_the_seed, a_base_may_be_a_checkpoint, the_plan_is_smaller]))

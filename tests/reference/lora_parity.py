@@ -40,21 +40,27 @@ PATTERNS = {  # name: ranks and alphas that differ for some of the matrices
     "llama-all": ({"q_proj": 7, "layers.1.mlp.up_proj": 2, "down_proj": 1}, {"k_proj": 3.5, "layers.1.mlp.up_proj": 16}),
     "bert-mlm-all": ({"attention.output.dense": 3, "key": 5}, {"key": 10}),
 }
+DORA = ["gpt2-all", "llama", "llama-all", "bert-classes", "bert-mlm-all", "distilbert-classes", "roberta-mlm", "t5-v1.0", "t5-v1.1-all"]
+DROPPED = {"dora-dropout-llama": (llama(attention_bias=True), ["o_proj", "down_proj"]),
+           "dora-dropout-gpt2": (gpt2(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0), ["c_attn", "c_proj", "c_fc"])}
 LENGTHS = [37, 1, 20, 6]
 STEPS, END = 20, 0
 LR = 3e-3  # larger steps make the losses of neighbouring starts part by themselves
 EPS = 1e-3  # AdamW divides by a gradient's size: with less, the rounding of elements that are next to nothing counts as much as all others
 SMALL = dict(vocab_size=2048, bos_token_id=END, eos_token_id=END)
 TRAINED = {  # name: config, settings beside rank and alpha
-    "gpt2": (gpt2(**SMALL), "targets: [all-linear]"),
-    "llama-rslora": (llama(**SMALL), "targets: [all-linear], rank_stabilised: true"),
-    "llama-k-up": (llama(**SMALL), "targets: [k_proj, up_proj]"),
-    "llama-ranks": (llama(**SMALL), "targets: [all-linear], ranks: ['*.1.self_attn.*=2', q_proj=7, down_proj=1], alphas: [up_proj=2.5], rank_stabilised: true"),
+    "gpt2": (gpt2(**SMALL), "method: lora, targets: [all-linear]"),
+    "llama-rslora": (llama(**SMALL), "method: lora, targets: [all-linear], rank_stabilised: true"),
+    "llama-k-up": (llama(**SMALL), "method: lora, targets: [k_proj, up_proj]"),
+    "llama-ranks": (llama(**SMALL), "method: lora, targets: [all-linear], ranks: ['*.1.self_attn.*=2', q_proj=7, down_proj=1], alphas: [up_proj=2.5], rank_stabilised: true"),
+    "dora-gpt2": (gpt2(**SMALL), "method: dora, targets: [all-linear]"),
+    "dora-llama": (llama(**SMALL), "method: dora, targets: [all-linear], ranks: [k_proj=2]"),
 }
 ADAPTERS = {  # name: config, what PEFT is told beside rank and alpha
     "from-peft-gpt2": (gpt2(**SMALL), dict(target_modules=["c_attn", "c_fc"], rank_pattern={"c_fc": 2}, fan_in_fan_out=True)),
     "from-peft-llama": (llama(**SMALL), dict(target_modules="all-linear", use_rslora=True, rank_pattern={"^model.layers.1.mlp.up_proj": 2, "q_proj": 6},
                                              alpha_pattern={r"layers\.2\.self_attn\.v_proj": 3})),
+    "from-peft-dora": (llama(**SMALL, attention_bias=True), dict(target_modules="all-linear", use_dora=True)),
     "from-peft-layers": (llama(**SMALL), dict(target_modules=r".*\.[02]\.self_attn\.[qk]_proj", modules_to_save=["lm_head"])),
 }
 CONFIG = """
@@ -68,20 +74,22 @@ log: {{tensorboard: false}}
 """
 
 
-def wrapped(model, targets, patterns):
-    """The model with updates whose B is not zero, and its gradients' names as the program has them."""
+def wrapped(model, targets, patterns, dora):
+    """The model with updates whose B is not zero (nor magnitudes the norms), and its gradients' names as the program has them."""
     config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, bias="none", lora_dropout=0.0,
-                             rank_pattern=patterns[0], alpha_pattern=patterns[1], fan_in_fan_out=isinstance(model, tf.GPT2LMHeadModel))
+                             use_dora=dora, rank_pattern=patterns[0], alpha_pattern=patterns[1], fan_in_fan_out=isinstance(model, tf.GPT2LMHeadModel))
     tuned = peft.get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0.0, 0.1)
+            if "magnitude" in name:
+                parameter.mul_(1 + 0.2 * torch.rand_like(parameter))
     return tuned
 
 
 def ours(name):
-    return name.removeprefix("base_model.model.").replace(".default.", ".")
+    return name.removeprefix("base_model.model.").replace(".default.", ".").replace("magnitude_vector.weight", "magnitude_vector")
 
 
 def save(tuned, folder):
@@ -91,22 +99,22 @@ def save(tuned, folder):
     save_file(tensors, f"{folder}/model.safetensors", {"format": "pt"})
 
 
-def probe(args, folder, batch, dtype, targets, patterns):
+def probe(args, folder, batch, dtype, targets, patterns, dora, *more):
     with tempfile.TemporaryDirectory() as tmp:
         save_file(batch, f"{tmp}/in.safetensors")
         words = [targets] if isinstance(targets, str) else targets[:]
         words += [f"{kind}:{target}={n}" for kind, pattern in zip(("rank", "alpha"), patterns) for target, n in pattern.items()]
-        lora = ",".join(["lora", str(RANK), str(ALPHA), *words])
+        lora = ",".join(["lora", str(RANK), str(ALPHA), *words, *["dora"] * dora, *more])
         subprocess.run([f"{args.build}/tests/probe", folder, f"{tmp}/in.safetensors", f"{tmp}/out", dtype, lora], check=True, timeout=120)
         return load_file(f"{tmp}/out/model.safetensors")
 
 
-def compare(name, args, folder, model, tuned, batch, documents, targets, patterns):
+def compare(name, args, folder, model, tuned, batch, documents, targets, patterns, dora):
     logits, loss, grads = reference(model.double(), documents)
     grads = {ours(n): g for n, g in grads.items() if "lora_" in n}
     mean = 1.0 / float(batch["weights"].sum() if "weights" in batch else (batch["targets"] >= 0).sum())
     for dtype, bound in (("ref64", 1e-6), ("ref32", 1e-5), ("fp32", 1e-5)):
-        out = probe(args, folder, batch, dtype, targets, patterns)
+        out = probe(args, folder, batch, dtype, targets, patterns, dora)
         found = set(out) - {"logits", "loss", "hidden"}
         check(found == set(grads), f"{name} {dtype}: {len(found)} matrices, {sum(out[n].numel() for n in found)} parameters; PEFT {len(grads)}, "
               f"{sum(p.numel() for p in tuned.parameters() if p.requires_grad)} {sorted(found ^ set(grads))[:3]}")
@@ -115,6 +123,39 @@ def compare(name, args, folder, model, tuned, batch, documents, targets, pattern
         worst = max((e, n) for n, e in errors(out, grads).items())
         off = abs(float(out["loss"].sum()) * mean / loss - 1)
         check(error(out["logits"], logits) <= bound and off <= bound, f"{name} {dtype}: logits {error(out['logits'], logits):.1e}, loss {off:.1e}")
+        check(worst[0] <= bound, f"{name} {dtype}: {len(grads)} gradients, the worst {worst[0]:.1e} ({worst[1]})")
+
+
+class Fixed(torch.nn.Module):
+    """A dropout by a draw that was made elsewhere."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, x):
+        return x * self.mask
+
+
+def compare_dropout(name, args, folder, config, targets):
+    """DoRA with dropout, which W's part of an update sees, too: the program's own draw in PEFT's layers."""
+    rate, model = 0.25, make_model(config, folder)
+    document = make_document(model, torch.randint(3, config.vocab_size, (37,)))
+    tuned = wrapped(model, targets, ({}, {}), True)
+    save(tuned, folder)
+    layers = [module for _, module in tuned.named_modules() if hasattr(module, "lora_dropout")]
+    for dtype, bound in (("ref64", 1e-6), ("ref32", 1e-5), ("fp32", 1e-5)):
+        out = probe(args, folder, pack([document]), dtype, targets, ({}, {}), True, f"dropout:{rate}")
+        masks = [(out[n] != 0).double() / (1 - rate) for n in sorted(out) if n.startswith("dropped-")]
+        for layer, mask in zip(layers, masks):
+            layer.lora_dropout["default"] = Fixed(mask)
+        tuned.double().train()
+        _, loss, grads = reference(model, [document])
+        grads = {ours(n): g for n, g in grads.items() if "lora_" in n}
+        tuned.eval()
+        _, undropped, _ = reference(model, [document])
+        off, worst = abs(float(out["loss"].mean()) * 37 / 36 / loss - 1), max((e, n) for n, e in errors(out, grads).items())
+        check(len(layers) == len(masks) and off <= bound < abs(undropped / loss - 1), f"{name} {dtype}: loss {loss:.4f}, off by {off:.1e}; undropped {undropped:.4f}")
         check(worst[0] <= bound, f"{name} {dtype}: {len(grads)} gradients, the worst {worst[0]:.1e} ({worst[1]})")
 
 
@@ -143,8 +184,9 @@ def prepare(args, folder, config, settings):
 
 def follow(name, args, folder, model, document, tuned, *sets):
     """The same steps by both, from the same adapter."""
-    parameters = [p for p in tuned.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.95), eps=EPS, weight_decay=0.1)
+    trained = [[p for n, p in tuned.named_parameters() if p.requires_grad and ("magnitude" in n) == kind] for kind in (False, True)]
+    groups = [dict(params=trained[0]), dict(params=trained[1], weight_decay=0)]  # lengths of rows do not decay
+    optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), eps=EPS, weight_decay=0.1)
     expected = []
     for _ in range(STEPS):
         total, weight = loss_of(logits_of(model, document), document)
@@ -156,7 +198,7 @@ def follow(name, args, folder, model, document, tuned, *sets):
     off = max(abs(a / b - 1) for a, b in zip(losses, expected))
     check(len(losses) == STEPS and off <= 1e-5 and expected[-1] < 0.9 * expected[0], f"{name}: {STEPS} steps, loss {expected[0]:.3f} to {expected[-1]:.3f}, off by {off:.1e}")
     written = load_file(f"{folder}/run/adapter/adapter_model.safetensors")
-    mine = {n.replace(".modules_to_save", "").replace(".default.", "."): p for n, p in tuned.named_parameters() if p.requires_grad}
+    mine = {"base_model.model." + ours(n.replace(".modules_to_save", "")): p for n, p in tuned.named_parameters() if p.requires_grad}
     worst = max(error(written[n], mine[n]) for n in mine)
     check(set(written) == set(mine) and worst <= 1e-5, f"{name}: {len(mine)} matrices of the adapter, the worst {worst:.1e}")
 
@@ -174,8 +216,15 @@ def check_merged(name, args, folder, model, document, of, adapter):
 
 
 def compare_training(name, args, folder, config, settings):
-    model, document = prepare(args, folder, config, f"method: lora, rank: {RANK}, alpha: {ALPHA}, {settings}")
+    model, document = prepare(args, folder, config, f"rank: {RANK}, alpha: {ALPHA}, {settings}")
     train(args, folder, "start", "train.steps=1", "optim.lr=0")
+    base = {n: p for n, p in model.named_parameters()}
+    for key, m in load_file(f"{folder}/start/adapter/adapter_model.safetensors").items():
+        if key.endswith("magnitude_vector"):
+            weight = base[ours(key).replace("lora_magnitude_vector", "weight")].detach().double()
+            off = error(m, weight.norm(dim=0 if isinstance(model, tf.GPT2LMHeadModel) else 1))
+            if off > 1e-6:
+                check(False, f"{name}: {key} does not begin as the norms, off by {off:.1e}")
     follow(name, args, folder, model, document, adapter_of(model, f"{folder}/start/adapter"))
     check_merged(name, args, folder, model, document, f"{folder}/run", f"{folder}/run/adapter")
 
@@ -215,14 +264,17 @@ def compare_adapter(name, args, folder, config, settings):
 def main():
     args = arguments(__doc__)
     torch.manual_seed(11)
-    for name, (kind, config, targets) in CASES.items():
+    for name, (kind, config, targets), dora in [(name, case, False) for name, case in CASES.items()] + [(f"dora-{n}", CASES[n], True) for n in DORA]:
         with tempfile.TemporaryDirectory() as folder:
             model = make_model(config, folder, kind)
             documents = [make_document(model, torch.randint(3, config.vocab_size, (n,))) for n in LENGTHS]
-            patterns = PATTERNS.get(name, ({}, {}))
-            tuned = wrapped(model, targets, patterns)
+            patterns = PATTERNS.get(name.removeprefix("dora-"), ({}, {}))
+            tuned = wrapped(model, targets, patterns, dora)
             save(tuned, folder)
-            compare(name, args, folder, model, tuned, pack(documents), documents, targets, patterns)
+            compare(name, args, folder, model, tuned, pack(documents), documents, targets, patterns, dora)
+    for name, (config, targets) in DROPPED.items():
+        with tempfile.TemporaryDirectory() as folder:
+            compare_dropout(name, args, folder, config, targets)
     for compared, cases in ((compare_training, TRAINED), (compare_adapter, ADAPTERS)):
         for name, (config, settings) in cases.items():
             with tempfile.TemporaryDirectory() as folder:

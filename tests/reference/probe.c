@@ -18,7 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MOST_TARGETS = 8 };
+enum { MOST_TARGETS = 8, MOST_DROPPED = 32 };
 
 typedef struct probe {
     espl_model_options options;
@@ -32,6 +32,7 @@ typedef struct probe {
     void *weights, *gradients, *act, *work;
     espl_tensor_out *out;
     int64_t n_out;
+    int n_dropped;
 } probe;
 
 static const espl_kernels *kernels_by_name(const char *name) {
@@ -175,6 +176,20 @@ static espl_status keep_hidden(void *context, const espl_tape *tape, int call, c
     return ESPL_OK;
 }
 
+/* What dropout leaves of an update's input: dropped-NUMBER of the row. */
+static espl_status keep_dropped(void *context, const espl_tape *tape, int call, const espl_batch *batch) {
+    static char names[MOST_DROPPED][24];
+    probe *p = context;
+    const espl_call *c = &tape->calls[call];
+    if (c->kind != ESPL_CALL_FORWARD || c->again || strcmp(tape->model->rows[c->row].name, "lora_dropout") != 0 ||
+        p->n_dropped == MOST_DROPPED)
+        return ESPL_OK;
+    snprintf(names[p->n_dropped], sizeof names[0], "dropped-%02d", p->n_dropped);
+    const void *left = espl_tape_buffer(tape, c->out[0]);
+    add_output(p, names[p->n_dropped++], left, p->kernels->real, 2, batch->n, tape->model->rows[c->row].attrs.n_in);
+    return ESPL_OK;
+}
+
 static void probe_gradients(probe *p) {
     for (int i = 0; i < p->model->n_params; i++) {
         const espl_param *q = &p->model->params[i];
@@ -191,7 +206,10 @@ static espl_status run(probe *p, char **argv) {
     const espl_hooks hooks = {.context = p, .after_call = keep_hidden};
     ESPL_TRY(espl_tape_run(&p->eval, &p->streams.main, true, &hooks));
     probe_logits(p);
-    ESPL_TRY(espl_tape_run(&p->train, &p->streams.main, true, NULL));
+    const espl_hooks of_training = {.context = p, .after_call = keep_dropped};
+    p->streams.main.training = p->options.lora.dropout > 0.0;
+    p->streams.main.rng = (espl_rng_key){.seed = 1, .purpose = ESPL_RNG_DROPOUT};
+    ESPL_TRY(espl_tape_run(&p->train, &p->streams.main, true, &of_training));
     add_output(p, "loss", espl_tape_buffer(&p->train, p->train.loss), p->kernels->stat, 1, loss_rows(p)->n, 0);
     probe_gradients(p);
     mkdir(argv[3], 0777);
@@ -205,7 +223,7 @@ static bool take_word(char *word, const char *prefix, char **list, int64_t *n) {
     return true;
 }
 
-/* RANK,ALPHA,WORD...: a target, rank:TARGET=RANK or alpha:TARGET=ALPHA */
+/* RANK,ALPHA,WORD...: a target, rank:TARGET=RANK, alpha:TARGET=ALPHA, dropout:RATE or dora */
 static void read_lora(probe *p) {
     espl_lora_options *lora = &p->options.lora;
     lora->rank = strtol(strtok(NULL, ","), NULL, 10);
@@ -214,7 +232,11 @@ static void read_lora(probe *p) {
     lora->ranks = p->ranks;
     lora->alphas = p->alphas;
     for (char *word = strtok(NULL, ","); word != NULL; word = strtok(NULL, ","))
-        if (!take_word(word, "rank:", p->ranks, &lora->n_ranks) && !take_word(word, "alpha:", p->alphas, &lora->n_alphas))
+        if (strcmp(word, "dora") == 0)
+            lora->magnitudes = true;
+        else if (strncmp(word, "dropout:", 8) == 0)
+            lora->dropout = strtod(word + 8, NULL);
+        else if (!take_word(word, "rank:", p->ranks, &lora->n_ranks) && !take_word(word, "alpha:", p->alphas, &lora->n_alphas))
             take_word(word, "", p->targets, &lora->n_targets);
 }
 

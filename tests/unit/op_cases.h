@@ -55,7 +55,8 @@ enum {
     OP_WEIGHTS = 16384,  /* LINEAR_XENT: batch->weights is there */
     OP_MASKED = 32768,   /* LINEAR_XENT: 3 of 20 tokens have targets, one here, one there */
     OP_NO_TARGETS = 65536,
-    OP_CHOSEN = 131072, /* CROSS_ATTENTION: batch->source_segment is there, in descending order; forward alone */
+    OP_CHOSEN = 131072,  /* CROSS_ATTENTION: batch->source_segment is there, in descending order; with OP_FORWARD */
+    OP_FORWARD = 262144, /* forward alone */
 };
 
 typedef struct op_case {
@@ -82,6 +83,12 @@ typedef struct op_case {
      .layout = order, .rope_dim = rotated, .positions = 256}}
 #define OP_LORA_ROW(name, flags, segments, ranks, out, n, ...) \
     {name, ESPL_OP_LORA, flags, segments, {.n_in = ranks, .n_out = out, .n_parts = n, .part = {__VA_ARGS__}}}
+#define OP_LORA_TURNED_ROW(name, flags, segments, ranks, out, n, ...) \
+    {name, ESPL_OP_LORA, flags, segments, {.n_in = ranks, .n_out = out, .layout = ESPL_IN_OUT, .n_parts = n, .part = {__VA_ARGS__}}}
+#define OP_WEIGHT_NORM_ROW(name, flags, segments, in, out, order, n, ...) \
+    {name, ESPL_OP_WEIGHT_NORM, (flags) | OP_FORWARD, segments, {.n_in = in, .n_out = out, .layout = order, .n_parts = n, .part = {__VA_ARGS__}}}
+#define OP_MAGNITUDE_ROW(name, flags, segments, out, n, ...) \
+    {name, ESPL_OP_MAGNITUDE, flags, segments, {.n_in = out, .n_out = out, .n_parts = n, .part = {__VA_ARGS__}}}
 #define OP_ROPE_ROW(name, flags, segments, h, g, d, rotated) \
     {name, ESPL_OP_ROPE, flags, segments, {.n_in = (h + 2 * g) * d, .n_out = (h + 2 * g) * d, .heads = h, .kv_heads = g, .head_dim = d, \
      .rope_dim = rotated, .positions = 256}}
@@ -179,7 +186,25 @@ static const op_case op_cases[] = {
     OP_LORA_ROW("lora three", OP_ADD, OP_ONE_SEGMENT, 24, 48, 3, {0, 16, 8, 1}, {16, 16, 8, 1}, {32, 16, 8, 3}),
     OP_LORA_ROW("lora frozen", OP_FROZEN, OP_ONE_TOKEN, 8, 16, 1, {0, 16, 8, 1}),
     OP_LORA_ROW("lora rank one", 0, OP_LONE_TOKENS, 1, 9, 1, {0, 9, 1, 16}),
+    OP_LORA_TURNED_ROW("lora in-out", 0, OP_SHORT_SEGMENTS, 7, 40, 2, {0, 24, 3, 0.5f}, {32, 8, 4, 1.25f}),
+    OP_LORA_TURNED_ROW("lora in-out add", OP_ADD, OP_ONE_SEGMENT, 24, 24, 1, {0, 24, 24, 1}),
+    OP_LORA_TURNED_ROW("lora in-out large", OP_LARGE, OP_LONG_SEGMENTS, 160, 136, 1, {0, 136, 160, 1}),
     OP_LORA_ROW("lora large", OP_LARGE, OP_LONG_SEGMENTS, 32, 320, 2, {0, 256, 16, 2}, {288, 32, 16, 2}),
+
+    OP_WEIGHT_NORM_ROW("norms", 0, OP_ONE_TOKEN, 40, 24, ESPL_OUT_IN, 1, {0, 24, 4, 2}),
+    OP_WEIGHT_NORM_ROW("norms in-out", 0, OP_ONE_TOKEN, 19, 21, ESPL_IN_OUT, 1, {0, 21, 3, 0.5f}),
+    OP_WEIGHT_NORM_ROW("norms two of three", 0, OP_ONE_TOKEN, 24, 40, ESPL_OUT_IN, 2, {0, 24, 3, 0.5f}, {32, 8, 4, 1.25f}),
+    OP_WEIGHT_NORM_ROW("norms rank one", 0, OP_ONE_TOKEN, 1, 9, ESPL_OUT_IN, 1, {0, 9, 1, 16}),
+    OP_WEIGHT_NORM_ROW("norms large", OP_LARGE, OP_ONE_TOKEN, 600, 168, ESPL_OUT_IN, 2, {0, 100, 160, 0.25f}, {104, 64, 16, 2}),
+    OP_WEIGHT_NORM_ROW("norms in-out large", OP_LARGE, OP_ONE_TOKEN, 300, 160, ESPL_IN_OUT, 1, {0, 160, 16, 2}),
+
+    OP_MAGNITUDE_ROW("magnitude", OP_BIAS, OP_ONE_SEGMENT, 24, 1, {0, 24, 4, 2}),
+    OP_MAGNITUDE_ROW("magnitude two of three", 0, OP_SHORT_SEGMENTS, 40, 2, {0, 24, 3, 0.5f}, {32, 8, 4, 1.25f}),
+    OP_MAGNITUDE_ROW("magnitude add", OP_BIAS | OP_ADD, OP_ONE_SEGMENT, 48, 3, {0, 16, 8, 1}, {16, 16, 8, 1}, {32, 16, 8, 3}),
+    OP_MAGNITUDE_ROW("magnitude lone tokens", OP_BIAS, OP_LONE_TOKENS, 9, 1, {0, 9, 1, 16}),
+    OP_MAGNITUDE_ROW("magnitude frozen", OP_FROZEN, OP_ONE_TOKEN, 16, 1, {0, 16, 8, 1}),
+    OP_MAGNITUDE_ROW("magnitude parameters only", OP_BIAS | OP_NO_DIN, OP_ONE_SEGMENT, 24, 1, {8, 13, 8, 1}),
+    OP_MAGNITUDE_ROW("magnitude large", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 320, 2, {0, 256, 16, 2}, {288, 32, 16, 2}),
 
     OP_ROPE_ROW("rope", 0, OP_ONE_SEGMENT, 2, 1, 8, 8),
     OP_ROPE_ROW("rope partial", 0, OP_SHORT_SEGMENTS, 2, 1, 24, 16),
@@ -223,8 +248,8 @@ static const op_case op_cases[] = {
     OP_CROSS_ROW("cross add", OP_ADD, 2, 1, 8, 0.5f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 5, 6, 9, 21, 22, 30),
     OP_CROSS_ROW("cross lone tokens", 0, 2, 2, 8, 0.5f, 0, 0, 1, 2, 3, 4, 5, 0, 3, 4, 13, 14, 20),
     OP_CROSS_ROW("cross one key each", 0, 2, 2, 8, 0.5f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 1, 2, 3, 4, 5, 6),
-    OP_CROSS_ROW("cross chosen", OP_CHOSEN, 4, 2, 24, 0.25f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 17, 18, 30),
-    OP_CROSS_ROW("cross chosen by lone tokens", OP_CHOSEN, 2, 2, 8, 0.5f, 0, 0, 1, 2, 3, 4, 5, 0, 70, 71),
+    OP_CROSS_ROW("cross chosen", OP_CHOSEN | OP_FORWARD, 4, 2, 24, 0.25f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 17, 18, 30),
+    OP_CROSS_ROW("cross chosen by lone tokens", OP_CHOSEN | OP_FORWARD, 2, 2, 8, 0.5f, 0, 0, 1, 2, 3, 4, 5, 0, 70, 71),
     OP_CROSS_ROW("cross large", OP_LARGE, 4, 2, 64, 0.125f, 0, 0, 131, 132, 199, 203, 0, 3, 130, 131, 195),
     OP_CROSS_ROW("cross large dropout add", OP_LARGE | OP_ADD, 2, 2, 24, 0.25f, 0.1f, 0, 131, 132, 199, 203, 0, 70, 200, 201, 281),
 
@@ -241,6 +266,10 @@ static const op_case op_cases[] = {
     OP_ACT_DROP_ROW("relu dropout add", OP_ADD, OP_SHORT_SEGMENTS, 17, ESPL_ACT_RELU, 0.3f),
     OP_ACT_DROP_ROW("gelu dropout one token", 0, OP_ONE_TOKEN, 19, ESPL_ACT_GELU, 0.5f),
     OP_ACT_DROP_ROW("tanh dropout eval", OP_EVAL, OP_ONE_SEGMENT, 16, ESPL_ACT_TANH, 0.3f),
+    OP_ACT_DROP_ROW("rest", 0, OP_ONE_SEGMENT, 24, ESPL_ACT_REST, 0.3f),
+    OP_ACT_DROP_ROW("rest alias", OP_ALIAS, OP_SHORT_SEGMENTS, 13, ESPL_ACT_REST, 0.1f),
+    OP_ACT_DROP_ROW("rest add", OP_ADD, OP_SHORT_SEGMENTS, 17, ESPL_ACT_REST, 0.3f),
+    OP_ACT_DROP_ROW("rest eval", OP_EVAL, OP_ONE_TOKEN, 16, ESPL_ACT_REST, 0.3f),
     OP_ACT_DROP_ROW("relu dropout large", OP_LARGE, OP_LONG_SEGMENTS, 160, ESPL_ACT_RELU, 0.1f),
     OP_ACT_ROW("gelu tanh large", OP_LARGE, OP_LONG_SEGMENTS, 160, ESPL_ACT_GELU_TANH),
 
@@ -313,6 +342,7 @@ enum { OP_N_CASES = sizeof op_cases / sizeof op_cases[0] };
 
 /* The numbers of one case; owned. A slot that the case lacks is NULL. */
 typedef struct op_values {
+    espl_op op;
     espl_attrs attrs;
     espl_batch batch;
     float *rope;
@@ -347,6 +377,26 @@ static inline int64_t op_lora_size(const espl_attrs *a) {
     return size;
 }
 
+/* Elements of all parts' columns, and of the As of WEIGHT_NORM. */
+static inline int64_t op_parts_width(const espl_attrs *a) {
+    int64_t width = 0;
+    for (int p = 0; p < a->n_parts; p++)
+        width += a->part[p].width;
+    return width;
+}
+
+static inline int64_t op_downs_size(const espl_attrs *a) {
+    int64_t ranks = 0;
+    for (int p = 0; p < a->n_parts; p++)
+        ranks += a->part[p].rank;
+    return ranks * a->n_in;
+}
+
+/* What has no rows of tokens, though it is no parameter. */
+static inline bool op_slot_is_fixed(espl_op op, int slot) {
+    return (op == ESPL_OP_WEIGHT_NORM && slot == OP_OUT0) || (op == ESPL_OP_MAGNITUDE && slot == OP_IN1);
+}
+
 /* Elements of inputs, outputs and parameters; 0: absent. */
 static inline int64_t op_forward_size(const op_case *c, int slot) {
     const espl_attrs *a = &c->attrs;
@@ -365,6 +415,8 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
         [ESPL_OP_LINEAR_XENT] = {n * a->n_in, 0, n, 0, 0, a->vocab * a->n_in, bias * a->vocab},
         [ESPL_OP_POOL] = {n * a->n_in, 0, op_case_segments(c) * a->n_in},
         [ESPL_OP_LORA] = {n * a->n_in, n * a->n_out, n * a->n_out, 0, 0, op_lora_size(a)},
+        [ESPL_OP_WEIGHT_NORM] = {0, 0, op_parts_width(a), 0, 0, a->n_in * a->n_out, op_downs_size(a), op_lora_size(a)},
+        [ESPL_OP_MAGNITUDE] = {n * a->n_out, op_parts_width(a), n * a->n_out, 0, 0, op_parts_width(a), bias * a->n_out},
         [ESPL_OP_ROPE] = {n * a->n_out, 0, n * a->n_out},
     };
     return sizes[c->op][slot];
@@ -372,17 +424,18 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
 
 /* Statistics and gradients of parameters have the format `stat`, the rest is `real`. */
 static inline bool op_slot_is_stat(espl_op op, int slot) {
-    return (op == ESPL_OP_RESNORM && slot == OP_OUT2) || (op == ESPL_OP_ATTENTION && slot == OP_OUT1) ||
+    return (op == ESPL_OP_RESNORM && slot == OP_OUT2) || (op == ESPL_OP_ATTENTION && slot == OP_OUT1) || op_slot_is_fixed(op, slot) ||
            (op == ESPL_OP_CROSS_ATTENTION && slot == OP_OUT1) || (op == ESPL_OP_LINEAR_XENT && slot == OP_OUT0) || slot >= OP_DPARAM0;
 }
 
 static inline int64_t op_slot_size(const op_case *c, int slot) {
     if (slot < OP_DIN0)
         return op_forward_size(c, slot);
-    if (c->flags & OP_CHOSEN)
+    if (c->flags & OP_FORWARD)
         return 0;
     if (slot < OP_DOUT0) {
-        bool absent = c->flags & OP_NO_DIN || (slot == OP_DIN1 && (c->flags & OP_SHARED || c->op == ESPL_OP_LORA));
+        bool absent =
+            c->flags & OP_NO_DIN || (slot == OP_DIN1 && (c->flags & OP_SHARED || c->op == ESPL_OP_LORA || c->op == ESPL_OP_MAGNITUDE));
         return absent ? 0 : op_forward_size(c, slot - OP_DIN0 + OP_IN0);
     }
     if (slot < OP_DPARAM0) {
@@ -429,7 +482,7 @@ static inline const double *op_normals(const op_case *c, int slot, int64_t n) {
 static inline double op_number(const op_case *c, int slot, int64_t element, double x, espl_dtype format) {
     double rounded;
     char narrow[sizeof(double)];
-    if (slot == OP_PARAM0 && c->op == ESPL_OP_RESNORM)
+    if ((slot == OP_PARAM0 && (c->op == ESPL_OP_RESNORM || c->op == ESPL_OP_MAGNITUDE)) || op_slot_is_fixed(c->op, slot))
         x = 1 + 0.2 * x;
     else if (slot == OP_PARAM0 && c->op != ESPL_OP_EMBED && c->op != ESPL_OP_ATTENTION)
         x /= sqrt((double)c->attrs.n_in);
@@ -507,7 +560,7 @@ static inline void op_fill_source(const op_case *c, op_values *v) {
 
 /* The inputs of a case, and what gradients are added to, on the grid of `format`; results are NaN. Free with op_values_free. */
 static inline op_values op_values_make(const op_case *c, espl_dtype format) {
-    op_values v = {.attrs = c->attrs};
+    op_values v = {.op = c->op, .attrs = c->attrs};
     int64_t n = op_case_tokens(c);
     v.batch = (espl_batch){.n = n, .segments = c->segments, .loss_scale = 0.125f, .training = !(c->flags & OP_EVAL)};
     v.batch.rng = (espl_rng_key){.seed = 3, .purpose = ESPL_RNG_DROPOUT, .step = 5, .micro = 2};

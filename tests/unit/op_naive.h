@@ -177,7 +177,8 @@ static inline naive_real naive_activation(int32_t kind, naive_real x) {
     case ESPL_ACT_GELU: return x * (1 + erfl(x / sqrtl(2))) / 2;
     case ESPL_ACT_RELU: return (x + fabsl(x)) / 2;
     case ESPL_ACT_SILU: return x * (1 + tanhl(x / 2)) / 2;
-    case ESPL_ACT_NONE: return x;
+    case ESPL_ACT_NONE:
+    case ESPL_ACT_REST: return x;
     default: return (expl(2 * x) - 1) / (expl(2 * x) + 1);
     }
 }
@@ -185,6 +186,8 @@ static inline naive_real naive_activation(int32_t kind, naive_real x) {
 static inline void naive_act(const op_values *v, double *const out[3]) {
     for (int64_t e = 0; e < v->batch.n * v->attrs.n_in; e++)
         out[0][e] = (double)(naive_activation(v->attrs.kind, v->slot[OP_IN0][e]) * naive_keep(v, (uint64_t)e));
+    for (int64_t e = 0; e < v->batch.n * v->attrs.n_in && v->attrs.kind == ESPL_ACT_REST; e++)
+        out[0][e] = v->slot[OP_IN0][e] - out[0][e];
 }
 
 static inline void naive_glu(const op_values *v, double *const out[3]) {
@@ -247,13 +250,51 @@ static inline void naive_lora(const op_values *v, double *const out[3]) {
         for (int64_t e = 0; e < v->batch.n * a->part[p].width; e++) {
             int64_t t = e / a->part[p].width, j = e % a->part[p].width;
             naive_real sum = 0;
-            for (int64_t i = a->part[p].rank - 1; i >= 0; i--)
-                sum += (naive_real)v->slot[OP_IN0][t * a->n_in + at + i] * v->slot[OP_PARAM0][weight + j * a->part[p].rank + i];
+            for (int64_t i = a->part[p].rank - 1; i >= 0; i--) {
+                int64_t place = a->layout == ESPL_OUT_IN ? j * a->part[p].rank + i : i * a->part[p].width + j;
+                sum += (naive_real)v->slot[OP_IN0][t * a->n_in + at + i] * v->slot[OP_PARAM0][weight + place];
+            }
             out[0][t * a->n_out + a->part[p].column + j] += (double)(sum * a->part[p].scale);
         }
         at += a->part[p].rank;
         weight += a->part[p].rank * a->part[p].width;
     }
+}
+
+static inline void naive_weight_norm(const op_values *v, double *const out[3]) {
+    const espl_attrs *a = &v->attrs;
+    int64_t down = 0, up = 0, at = 0;
+    for (int p = 0; p < a->n_parts; p++) {
+        const espl_lora_part *part = &a->part[p];
+        for (int64_t j = 0; j < part->width; j++) {
+            naive_real squares = 0;
+            for (int64_t k = a->n_in - 1; k >= 0; k--) {
+                int64_t column = part->column + j;
+                naive_real update = 0;
+                for (int64_t r = 0; r < part->rank; r++)
+                    update += (naive_real)v->slot[OP_PARAM2][up + j * part->rank + r] * v->slot[OP_PARAM1][down + r * a->n_in + k];
+                update = update * part->scale + v->slot[OP_PARAM0][a->layout == ESPL_OUT_IN ? column * a->n_in + k : k * a->n_out + column];
+                squares += update * update;
+            }
+            out[0][at + j] = (double)sqrtl(squares);
+        }
+        down += part->rank * a->n_in;
+        up += part->rank * part->width;
+        at += part->width;
+    }
+}
+
+static inline void naive_magnitude(const op_values *v, double *const out[3]) {
+    const espl_attrs *a = &v->attrs;
+    for (int64_t e = 0; e < v->batch.n * a->n_out; e++)
+        out[0][e] = v->slot[OP_IN0][e];
+    for (int64_t p = 0, at = 0; p < a->n_parts; at += a->part[p++].width)
+        for (int64_t e = 0; e < v->batch.n * a->part[p].width; e++) {
+            int64_t j = e % a->part[p].width, to = e / a->part[p].width * a->n_out + a->part[p].column + j;
+            out[0][to] = (double)((naive_real)out[0][to] * v->slot[OP_PARAM0][at + j] / v->slot[OP_IN1][at + j]);
+        }
+    for (int64_t e = 0; e < v->batch.n * a->n_out && v->slot[OP_PARAM1]; e++)
+        out[0][e] += v->slot[OP_PARAM1][e % a->n_out];
 }
 
 static inline void naive_rope(const op_values *v, double *const out[3]) {
@@ -276,6 +317,8 @@ static naive_forward *const op_naive[ESPL_N_OPS] = {
     [ESPL_OP_LINEAR_XENT] = naive_linear_xent,
     [ESPL_OP_POOL] = naive_pool,
     [ESPL_OP_LORA] = naive_lora,
+    [ESPL_OP_WEIGHT_NORM] = naive_weight_norm,
+    [ESPL_OP_MAGNITUDE] = naive_magnitude,
     [ESPL_OP_ROPE] = naive_rope,
 };
 

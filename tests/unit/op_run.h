@@ -141,7 +141,7 @@ static inline void op_quantise(const espl_quant *quant, const double *x, char *t
 
 /* Elements of a slot's buffer: with the rows of padding, where a row is a token's. */
 static inline int64_t op_buffer_size(const op_backend *backend, const op_values *v, int slot) {
-    bool parameter = (slot >= OP_PARAM0 && slot < OP_DIN0) || slot >= OP_DPARAM0;
+    bool parameter = (slot >= OP_PARAM0 && slot < OP_DIN0) || slot >= OP_DPARAM0 || op_slot_is_fixed(v->op, slot);
     int64_t rows = slot == OP_OUT0 || slot == OP_DOUT0 ? v->out_rows : v->batch.n;
     if (v->source && (slot == OP_IN1 || slot == OP_DIN1))
         rows = v->source->n;
@@ -355,7 +355,7 @@ static inline void op_run_to(const op_backend *backend, const op_case *c, op_val
     espl_args args = op_args(c, v, buffer);
     op_call(backend, c->op, &args, 0);
     op_round_slots(backend, c, v, buffer, OP_OUT0, OP_OUT2);
-    if (last > OP_OUT2 && !(c->flags & OP_CHOSEN)) {
+    if (last > OP_OUT2 && !(c->flags & OP_FORWARD)) {
         op_call(backend, c->op, &args, 1);
         op_round_slots(backend, c, v, buffer, OP_DIN0, OP_DIN1);
     }
@@ -612,7 +612,7 @@ static inline espl_dtype op_result_format(const op_backend *fast, const op_case 
     bool gradient = slot >= OP_DPARAM0;
     bool through_real = (c->op == ESPL_OP_LINEAR_XENT && gradient) || (c->op == ESPL_OP_QKV && c->attrs.rope_dim > 0 && gradient) ||
                         (c->op == ESPL_OP_MLP && gradient && slot != OP_DPARAM3) || (c->op == ESPL_OP_RESNORM && slot == OP_OUT2) ||
-                        (c->op == ESPL_OP_ATTENTION && slot == OP_DPARAM0);
+                        (c->op == ESPL_OP_ATTENTION && slot == OP_DPARAM0) || c->op == ESPL_OP_WEIGHT_NORM;
     return through_real ? fast->kernels->real : op_slot_format(fast, c->op, slot);
 }
 

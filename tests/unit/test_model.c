@@ -7,6 +7,7 @@
 
 #include "src/config/config.h"
 #include "src/model/low_rank.h"
+#include "src/train/magnitudes.h"
 #include "tests/unit/tiny_models.h"
 
 static void open_or_fail(const char *name, const espl_kernels *kernels, espl_use use, int recompute, tiny *t) {
@@ -330,6 +331,7 @@ static void wrong_selections_are_refused(void **state) {
 static char *all_linear[] = {"all-linear"};
 static const espl_model_options methods[] = {
     {.lora = {.rank = 4, .alpha = 8, .targets = all_linear, .n_targets = 1}},
+    {.lora = {.rank = 4, .alpha = 8, .magnitudes = true, .targets = all_linear, .n_targets = 1}},
     {.bottleneck = {.width = 5, .activation = ESPL_ACT_SILU}},
     {.bottleneck = {.width = 8, .activation = ESPL_ACT_GELU_TANH, .mlp_only = true}, .dropout = 0.1},
 };
@@ -337,6 +339,15 @@ enum { N_METHODS = sizeof methods / sizeof *methods };
 
 static void open_method(const espl_model_options *method, const char *name, espl_use use, int recompute, tiny *t) {
     assert_int_equal(tiny_open_with(tiny_folder(name), espl_kernels_cpu(ESPL_F32), use, recompute, method, t), ESPL_OK);
+}
+
+static void start_magnitudes(tiny *t) {
+    espl_engine host;
+    espl_engine_host(ESPL_F32, &host);
+    const espl_weights weights = {.flat = t->weights, .real = ESPL_F32, .owner = {.ranks = 1}, .engine = &host};
+    float *scratch = espl_calloc((size_t)espl_model_flat_size(t->model, 1), sizeof *scratch);
+    assert_int_equal(espl_magnitudes_start(t->model, &weights, scratch), ESPL_OK);
+    free(scratch);
 }
 
 /* Random Bs and ups; the As and downs are so from the start. */
@@ -357,6 +368,7 @@ static void what_begins_as_zero_is_the_base(void **state) {
         const char *name = tiny_names[i % N_TINY];
         open_or_fail(name, espl_kernels_cpu(ESPL_F32), ESPL_USE_EVAL, 0, &base);
         open_method(&methods[i / N_TINY], name, ESPL_USE_EVAL, 0, &t);
+        start_magnitudes(&t);
         train_once(&base);
         train_once(&t);
         const espl_life *loss = &t.tape.lives[t.tape.loss];

@@ -50,7 +50,7 @@ static const op_case more_cases[] = {
     OP_BIASED_ROW("attention bias causal d80", OP_ADD, OP_MANY_TOKENS, 2, 2, 80, 1, 0, 0.1f, 0.1f, 32, 128),
     OP_CROSS_ROW("cross d80", 0, 2, 1, 80, 0.1f, 0.1f, 0, 290, 291, 330, 0, 70, 570, 571),
     OP_CROSS_ROW("cross d40 add", OP_ADD, 2, 2, 40, 0.1f, 0, 0, 290, 291, 330, 0, 1, 300, 365),
-    OP_CROSS_ROW("cross chosen d64", OP_CHOSEN, 4, 2, 64, 0.125f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 200, 290),
+    OP_CROSS_ROW("cross chosen d64", OP_CHOSEN | OP_FORWARD, 4, 2, 64, 0.125f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 200, 290),
     OP_RESNORM_ROW("resnorm many", OP_BIAS, OP_MANY_TOKENS, 130, ESPL_NORM_LAYER, 0.1f),
     OP_XENT_ROW("xent prompts", OP_PROMPTS, OP_MANY_TOKENS, 72, 211, 1),
     OP_XENT_ROW("xent prompts add", OP_PROMPTS | OP_ADD, OP_MANY_TOKENS, 72, 211, 1),

@@ -94,7 +94,7 @@ static const op_case more_cases[] = {
     OP_CROSS_ROW("cross d128", OP_LARGE, 2, 2, 128, 0.09f, 0, 0, 131, 132, 199, 203, 0, 80, 90, 91, 200),
     OP_CROSS_ROW("cross d256", OP_LARGE, 2, 1, 256, 0.0625f, 0, 0, 3, 8, 9, 16, 17, 29, 0, 40, 90, 91, 97, 98, 140),
     OP_CROSS_ROW("cross d320", OP_LARGE, 2, 1, 320, 0.0625f, 0.2f, 0, 3, 8, 9, 16, 17, 29, 0, 40, 90, 91, 97, 98, 140),
-    OP_CROSS_ROW("cross chosen d128", OP_LARGE | OP_CHOSEN, 4, 2, 128, 0.09f, 0, 0, 1, 2, 3, 4, 5, 0, 80, 390),
+    OP_CROSS_ROW("cross chosen d128", OP_LARGE | OP_CHOSEN | OP_FORWARD, 4, 2, 128, 0.09f, 0, 0, 1, 2, 3, 4, 5, 0, 80, 390),
     OP_LINEAR_ROW("linear out-in 768", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 768, 256, ESPL_OUT_IN),
     OP_LINEAR_ROW("linear in-out 768", OP_BIAS | OP_LARGE, OP_LONG_SEGMENTS, 768, 256, ESPL_IN_OUT),
     OP_MLP_ROW("mlp gelu tanh 768", OP_BIAS | OP_LARGE, OP_SHORT_SEGMENTS, 768, 1024, 768, ESPL_IN_OUT, ESPL_ACT_GELU_TANH),
@@ -120,7 +120,7 @@ static const char *group_of(const op_case *c) {
         [ESPL_OP_EMBED] = "embed", [ESPL_OP_RESNORM] = "resnorm", [ESPL_OP_LINEAR] = "linear",       [ESPL_OP_QKV] = "qkv",
         [ESPL_OP_LORA] = "qkv",    [ESPL_OP_ROPE] = "qkv",        [ESPL_OP_ATTENTION] = "attention", [ESPL_OP_CROSS_ATTENTION] = "cross",
         [ESPL_OP_ACT] = "act",     [ESPL_OP_GLU] = "act",         [ESPL_OP_LINEAR_XENT] = "xent",    [ESPL_OP_MLP] = "mlp",
-        [ESPL_OP_POOL] = "embed"};
+        [ESPL_OP_POOL] = "embed",  [ESPL_OP_WEIGHT_NORM] = "act", [ESPL_OP_MAGNITUDE] = "act"};
     return groups[c->op];
 }
 
@@ -236,8 +236,8 @@ static void recordings_give_the_same_bits(void **state) {
 /* The same tokens as another stream's; pooled rows have neither ids nor segments. */
 static void check_streams(const op_backend *backend, const op_case *c) {
     bool tokens = c->op == ESPL_OP_EMBED || c->op == ESPL_OP_QKV || c->op == ESPL_OP_ROPE || c->op == ESPL_OP_ATTENTION;
-    bool rows = c->op == ESPL_OP_LINEAR || c->op == ESPL_OP_LORA || c->op == ESPL_OP_MLP || c->op == ESPL_OP_ACT || c->op == ESPL_OP_GLU ||
-                c->op == ESPL_OP_RESNORM || c->op == ESPL_OP_LINEAR_XENT;
+    bool rows = c->op == ESPL_OP_LINEAR || c->op == ESPL_OP_LORA || c->op == ESPL_OP_MAGNITUDE || c->op == ESPL_OP_MLP ||
+                c->op == ESPL_OP_ACT || c->op == ESPL_OP_GLU || c->op == ESPL_OP_RESNORM || c->op == ESPL_OP_LINEAR_XENT;
     op_backend other = *backend;
     if (c->flags & OP_LARGE)
         return;
@@ -314,7 +314,7 @@ static bool plant_a_bit;
 
 static void plant(espl_op op, const espl_args *args) {
     unsigned char element[4], *out = args->out[op == ESPL_OP_RESNORM ? 1 : 0];
-    size_t size = op == ESPL_OP_LINEAR_XENT ? sizeof(float) : espl_dtype_size(honest->real);
+    size_t size = op == ESPL_OP_LINEAR_XENT || op == ESPL_OP_WEIGHT_NORM ? sizeof(float) : espl_dtype_size(honest->real);
     op_must(emu->device->read(device, element, out, size));
     if (plant_a_bit)
         element[0] ^= 1;

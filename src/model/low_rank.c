@@ -1,5 +1,7 @@
 #include "src/model/low_rank.h"
 
+#include "src/model/select.h"
+
 #include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
@@ -8,19 +10,7 @@
 
 /* ---- Which matrices. */
 
-static bool can_be_adapted(const espl_param *p) {
-    switch (p->role) {
-    case ESPL_ROLE_QKV:
-    case ESPL_ROLE_OUT:
-    case ESPL_ROLE_CROSS_Q:
-    case ESPL_ROLE_CROSS_KV:
-    case ESPL_ROLE_CROSS_OUT:
-    case ESPL_ROLE_UP:
-    case ESPL_ROLE_DOWN:
-    case ESPL_ROLE_TRANSFORM: return p->n_dims == 2;
-    default: return false;
-    }
-}
+static bool can_be_adapted(const espl_param *p) { return espl__is_layer_matrix(p) || (p->role == ESPL_ROLE_TRANSFORM && p->n_dims == 2); }
 
 /* The name without ".weight". */
 static void module_of(const espl_param *p, char name[ESPL_MAX_NAME]) {

@@ -1,18 +1,9 @@
 #include "src/model/quantise.h"
 
+#include "src/model/select.h"
+
 static bool can_be_quantised(const espl_param *p) {
-    bool matrix = false;
-    switch (p->role) {
-    case ESPL_ROLE_QKV:
-    case ESPL_ROLE_OUT:
-    case ESPL_ROLE_CROSS_Q:
-    case ESPL_ROLE_CROSS_KV:
-    case ESPL_ROLE_CROSS_OUT:
-    case ESPL_ROLE_UP:
-    case ESPL_ROLE_DOWN: matrix = p->n_dims == 2; break;
-    default: break;
-    }
-    return matrix && p->frozen && p->adapts < 0 && espl_section_has_layers(p->section);
+    return espl__is_layer_matrix(p) && p->frozen && p->adapts < 0 && espl_section_has_layers(p->section);
 }
 
 espl_status espl__model_quantise(espl_model *model, int format) {

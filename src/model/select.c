@@ -44,3 +44,16 @@ espl_status espl__select_check(const espl_model *m, const char *key, const char 
               "such as '%s' (espalier plan --tensors lists them)",
               key, selection, m->family->model_type, (long long)m->dims.layers - 1, m->params[m->n_params - 1].name);
 }
+
+bool espl__is_layer_matrix(const espl_param *p) {
+    switch (p->role) {
+    case ESPL_ROLE_QKV:
+    case ESPL_ROLE_OUT:
+    case ESPL_ROLE_CROSS_Q:
+    case ESPL_ROLE_CROSS_KV:
+    case ESPL_ROLE_CROSS_OUT:
+    case ESPL_ROLE_UP:
+    case ESPL_ROLE_DOWN: return p->n_dims == 2;
+    default: return false;
+    }
+}

@@ -12,4 +12,7 @@ bool espl__selects(const char *selection, const espl_param *param);
 /* Local. Errors: usage, for a selection that no parameter of the model has; `key` is the config's, for the message. */
 espl_status espl__select_check(const espl_model *model, const char *key, const char *selection);
 
+/* Local. Whether a parameter is a matrix of a layer that rows multiply with, of attention or the MLP. */
+bool espl__is_layer_matrix(const espl_param *param);
+
 #endif

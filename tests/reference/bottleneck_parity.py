@@ -2,7 +2,7 @@
 """Bottleneck adapters against plain torch modules that hang on transformers' own: logits, loss and the gradient of every parameter, for all
 families; twenty steps of training, from and to adapters that the program writes.
 
-    python soft_parity.py --espalier PROGRAM --build FOLDER
+    python bottleneck_parity.py --espalier PROGRAM --build FOLDER
 
 Where an adapter stands is what the library `adapters` has as DoubleSeqBnConfig (both) and as SeqBnConfig(original_ln_before=False) (mlp).
 Bounds as in model_parity.py: fp32 within 1e-5 of torch in fp64, relative to the tensor's norm."""

@@ -61,6 +61,7 @@ typedef struct espl_run {
     espl_counters counters;
     double rating;                   /* of the evaluation at step `rated`; lower is better */
     int64_t rated;                   /* -1: no evaluation by this process */
+    int64_t best_written;            /* step of the best evaluation whose files stand; -1: none by this process */
     espl_walltime walltime;          /* rank 0; elsewhere without an end */
     int64_t total_steps, first_step; /* first_step: counters.step when this process began */
     espl_tape_log *tape_log;         /* run.debug_tape; NULL without */
@@ -112,6 +113,13 @@ espl_status espl_run_step(espl_run *run, espl_step_result *result);
 /* Local. Passes on the status of what was asked of the device, or of bulk operations, in the loop. On several ranks a failure ends the
  * job here and now: the others' devices may wait for this one's, and then nobody there comes to agree on anything. */
 espl_status espl_run_device(espl_run *run, espl_status status);
+
+/* Collective. The loss on the base's own domain (data.probe), unless it was looked at at this step. */
+espl_status espl_run_probe(espl_run *run);
+
+/* Collective. Evaluates, unless that has been done at this step, and probes. What the run ends with (`final`) is also written to
+ * run.dir/evaluations, and with checkpoint.keep_best the evaluation of the best model so far. */
+espl_status espl_run_evaluate(espl_run *run, bool final);
 
 /* Collective. Saves a checkpoint of the present state (in the background when the config says so). */
 espl_status espl_run_save(espl_run *run);

@@ -483,7 +483,8 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
                       .ranks = espl_comm_ranks(comm),
                       .stop_requested = options->stop_requested,
                       .counters = {.best_rating = NAN},
-                      .rated = -1};
+                      .rated = -1,
+                      .best_written = -1};
     ESPL_TRY(check_same_config(run));
     ESPL_TRY(check_config(run));
     ESPL_TRY(open_device(run));

@@ -155,6 +155,10 @@ def the_best_is_exported(case):
     best = min(losses, key=lambda step: (losses[step], -step))
     check(best < 8, f"the rate is so high that the last step should not be the best: {losses}")
     check(set(case.checkpoints()) == {best, 8}, f"kept {sorted(case.checkpoints())}, the best step is {best}")
+    kept = sorted(path.name for path in (case.folder / "run" / "evaluations").iterdir())
+    check(kept == [f"step-{step:08d}" for step in (best, 8)], f"evaluations of {kept} are kept, the best step is {best}")
+    shown = last_evaluation(case, "run", best)[0]["scores"]["loss"]
+    check(math.isclose(shown, losses[best], rel_tol=1e-6), f"the evaluation that is kept has a loss of {shown}, step {best} had {losses[best]}")
     found = evaluate(case, "run/model", 0)["loss"]
     check(math.isclose(found, losses[best], rel_tol=1e-6), f"model/ has a loss of {found}, step {best} had {losses[best]}")
 

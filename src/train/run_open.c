@@ -9,9 +9,11 @@
 #include "src/train/base.h"
 #include "src/train/choose_device.h"
 #include "src/train/companions.h"
+#include "src/train/introduce.h"
 #include "src/train/magnitudes.h"
 #include "src/train/peft_folder.h"
 #include "src/train/provenance.h"
+#include "src/train/run_folder.h"
 #include "src/train/threads.h"
 #include "src/train/weights.h"
 
@@ -22,7 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- Config and folder. */
+/* ---- Config. */
 
 static espl_status check_same_config(espl_run *run) {
     int64_t low = (int64_t)espl_config_hash(run->config), high = low;
@@ -61,59 +63,6 @@ static espl_status check_config(const espl_run *run) {
                   "run.reduction is tree: the number of ranks (%d) must be a power of two that divides train.micro_batches (%lld)", ranks,
                   (long long)c->train_micro_batches);
     return ESPL_OK;
-}
-
-static espl_status make_folders(const char *path) {
-    char *copy = espl_strdup(path);
-    espl_status status = ESPL_OK;
-    for (char *at = copy + 1;; at++) {
-        char c = *at;
-        if (c != '/' && c != '\0')
-            continue;
-        *at = '\0';
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: the folder cannot be made: %s", copy, strerror(errno));
-        *at = c;
-        if (c == '\0')
-            break;
-    }
-    if (access(path, W_OK) != 0)
-        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: the run folder cannot be written to: %s", path, strerror(errno));
-done:
-    free(copy);
-    return status;
-}
-
-/* The marker of a finished run goes until this one has finished, too. */
-static espl_status remove_done_marker(const char *run_dir) {
-    char *path = espl_format("%s/done", run_dir);
-    espl_status status = ESPL_OK;
-    if (unlink(path) != 0 && errno != ENOENT)
-        status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be removed: %s", path, strerror(errno));
-    free(path);
-    return status;
-}
-
-static espl_status open_folder(espl_run *run) {
-    if (run->ranks->rank != 0)
-        return ESPL_OK;
-    ESPL_TRY(make_folders(run->config->run_dir));
-    ESPL_TRY(remove_done_marker(run->config->run_dir));
-    char *path = espl_format("%s/config.yaml", run->config->run_dir);
-    FILE *file = fopen(path, "w");
-    espl_status status = ESPL_OK;
-    if (file == NULL)
-        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
-    espl_config_print(run->config, file);
-    if (fclose(file) != 0)
-        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
-    free(path);
-    path = espl_format("%s/log.txt", run->config->run_dir);
-    run->log = fopen(path, "a");
-    espl_log_set(0, run->config->log_level, run->log);
-done:
-    free(path);
-    return status;
 }
 
 /* ---- Model and tokenizer. */
@@ -412,61 +361,6 @@ static espl_status open_metrics(espl_run *run) {
     return espl_metrics_open(&run->metrics, run->config, run->config->run_dir, &start);
 }
 
-static void introduce_device(const espl_run *run) {
-    const espl_engine *e = &run->engine;
-    if (run->device_reason[0] != '\0')
-        ESPL_INFO("run.device is auto: the CPU, because %s", run->device_reason);
-    else if (run->config->run_device == ESPL_DEVICE_AUTO)
-        ESPL_INFO("run.device is auto: GPUs, because every rank has one");
-    if (e->calls->remote)
-        ESPL_INFO("%s number %d of %d (%s), %.1f of %.1f MiB free; %s", e->info.name, e->info.ordinal, e->info.n_devices, e->name,
-                  (double)e->info.bytes_free / 1048576.0, (double)e->info.bytes_total / 1048576.0, e->info.libraries);
-}
-
-static void introduce_rates(const espl_run *run) {
-    double low, high, peak = run->config->optim_lr;
-    espl_model_rate_span(run->model, &low, &high);
-    if (low != 1.0 || high != 1.0)
-        ESPL_INFO("learning rates differ between parameters: optim.lr times %.4g to %.4g, %.3g to %.3g at its peak", low, high, peak * low,
-                  peak * high);
-}
-
-/* What is planned for a time that the run does not see is most likely a slip. */
-static void warn_of_phases(const espl_run *run) {
-    for (int i = 1; i < run->model->n_phases; i++)
-        if (run->phases.steps[i] >= run->total_steps)
-            ESPL_WARN("tune.unfreeze: %s would join after %lld steps, but the run has %lld: it is never trained",
-                      run->model->phases[i].what, (long long)run->phases.steps[i], (long long)run->total_steps);
-}
-
-static void introduce_optimizer(const espl_run *run) {
-    if (run->blueprint.tensors.of != NULL && run->ranks->size > 1 && run->config->run_optimizer_sharding == ESPL_SHARDED)
-        ESPL_INFO("optim.name %s works on whole matrices: every rank keeps all of its state, as with run.optimizer_sharding: replicated",
-                  espl_rules[run->blueprint.rule].name);
-}
-
-static void introduce(const espl_run *run) {
-    const espl_dims *d = &run->model->dims;
-    introduce_device(run);
-    ESPL_INFO("%s: %.1f M parameters, %lld layers, width %lld, %d heads, vocabulary %lld", run->model->family->model_type,
-              (double)espl_model_numel(run->model) * 1e-6, (long long)d->layers, (long long)d->width, d->heads, (long long)d->vocab);
-    if (run->model->frozen_numel > 0)
-        ESPL_INFO("trained: %lld of %lld parameters (%.4g %%), the others are frozen", (long long)espl_model_trained_numel(run->model),
-                  (long long)espl_model_numel(run->model),
-                  100.0 * (double)espl_model_trained_numel(run->model) / (double)espl_model_numel(run->model));
-    introduce_rates(run);
-    warn_of_phases(run);
-    introduce_optimizer(run);
-    ESPL_INFO("%s, %d rank%s on %d node%s, %d thread%s each; matrix peak %.0f GFLOP/s",
-              run->engine.calls->remote ? run->engine.kernels->name : espl_kernels_describe(), run->ranks->size,
-              run->ranks->size > 1 ? "s" : "", run->ranks->n_nodes, run->ranks->n_nodes > 1 ? "s" : "", run->blueprint.threads,
-              run->blueprint.threads > 1 ? "s" : "", run->peak_flops * 1e-9);
-    ESPL_INFO("data: %lld tokens in %lld micro-batches; %lld steps of %lld micro-batches of up to %lld tokens",
-              (long long)run->data.n_tokens, (long long)espl_placement_count(run->data.placement, 0), (long long)run->total_steps,
-              (long long)run->blueprint.micro_batches, (long long)run->blueprint.micro_batch_tokens);
-    espl_walltime_tell(&run->walltime, espl_now());
-}
-
 /* Rank 0's clock alone counts. */
 static void open_walltime(espl_run *run, const espl_run_options *options) {
     run->walltime = (espl_walltime){.ends = INFINITY};
@@ -488,7 +382,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(check_same_config(run));
     ESPL_TRY(check_config(run));
     ESPL_TRY(open_device(run));
-    ESPL_TRY(espl_comm_agree(comm, open_folder(run), "opening the run folder"));
+    ESPL_TRY(espl_comm_agree(comm, run->ranks->rank == 0 ? espl_run_folder_open(config, &run->log) : ESPL_OK, "opening the run folder"));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &run->threads));
     ESPL_TRY(espl_dataset_labels(comm, config, &run->labels));
     ESPL_TRY(espl_comm_agree(comm, open_model(run), "opening the model"));
@@ -510,7 +404,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(sum_peaks(run));
     open_walltime(run, options);
     if (run->ranks->rank == 0)
-        introduce(run);
+        espl_run_introduce(run);
     return espl_comm_agree(comm, run->ranks->rank == 0 ? open_metrics(run) : ESPL_OK, "opening the metrics");
 }
 

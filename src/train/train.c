@@ -3,6 +3,7 @@
 #include "src/core/buffer.h"
 #include "src/core/clock.h"
 #include "src/core/log.h"
+#include "src/train/run_folder.h"
 #include "src/train/weights.h"
 
 #include <errno.h>
@@ -132,18 +133,6 @@ static espl_status loop(espl_run *run) {
     return ESPL_OK;
 }
 
-/* The run is over only when this file says so: a launcher's exit status is not believed. */
-static espl_status write_done_marker(const espl_run *run) {
-    char *path = espl_format("%s/done", run->config->run_dir);
-    FILE *file = fopen(path, "w");
-    espl_status status = ESPL_OK;
-    bool written = file != NULL && fprintf(file, "step %lld\n", (long long)run->counters.step) > 0;
-    if (file == NULL || (fclose(file) != 0) || !written)
-        status = espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", path, strerror(errno));
-    free(path);
-    return status;
-}
-
 static espl_status export_model(const espl_run *run) {
     const espl_config *c = run->config;
     if (!c->checkpoint_export)
@@ -168,7 +157,7 @@ static espl_status finish(espl_run *run) {
     espl_run_release(run); /* the export reads the checkpoint; it need not fit beside what training took */
     espl_status status = run->ranks->rank == 0 ? export_model(run) : ESPL_OK;
     if (status == ESPL_OK && run->ranks->rank == 0)
-        status = write_done_marker(run);
+        status = espl_run_folder_done(run->config, run->counters.step);
     return espl_comm_agree(run->comm, status, "exporting the model");
 }
 

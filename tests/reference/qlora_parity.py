@@ -141,7 +141,7 @@ def compare_gradients(name, args, kind, config, targets, form):
         expand_base(f"{folder}/base", f"{folder}/expanded", form, isinstance(model, tf.GPT2LMHeadModel))
         plain = reference(model.double(), documents)[0]
         model = type(model).from_pretrained(f"{folder}/expanded", dtype=torch.float32)
-        tuned = lora.wrapped(model, targets, ({}, {}))
+        tuned = lora.wrapped(model, targets, ({}, {}), False)
         lora.save(tuned, f"{folder}/base")
         batch = pack(documents)
         logits, loss, grads = reference(model.double(), documents)

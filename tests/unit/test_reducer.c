@@ -59,7 +59,8 @@ static espl_status make_run(run *r, int64_t n_local, way way, bool replicated) {
                               .n_local = n_local,
                               .tree = way == TREE,
                               .narrow = way == NARROW,
-                              .chunk = 5 * ESPL_SHARD_UNIT * ranks->size, /* on 2, 3, 4 ranks a bucket goes in pieces, the last one smaller */
+                              .chunk =
+                                  5 * ESPL_SHARD_UNIT * ranks->size, /* on 2, 3, 4 ranks a bucket goes in pieces, the last one smaller */
                               .replicated = replicated,
                               .add = add,
                               .copy = copy,

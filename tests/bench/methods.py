@@ -78,7 +78,7 @@ def judge(args, run):
     plan = json.loads(call(args, "plan", path, "--json", "--peak", "100"))
     found = json.loads(call(args, "eval", path, "--model", f"{run['folder']}/run", "--json", "--set", f"data.valid={args.folder}/test.jsonl"))
     return {**run, "trained": plan["trained_parameters"], "share": plan["trained_parameters"] / plan["parameters"], "mib": (plan["total_bytes"] - plan["process_bytes"]) / 2**20,
-            "saved": saved_bytes(f"{run['folder']}/run", METHODS[run["name"]][1].get("method") == "lora") / 1e6, "loss": found["loss"], "accuracy": found["scores"]["accuracy"]}
+            "saved": saved_bytes(f"{run['folder']}/run", METHODS[run["name"]][1].get("method") == "lora") / 1e6, "loss": found["loss"], "accuracy": found["accuracy"]}
 
 
 def best_of(args, pool, base, name, epochs):

@@ -1,6 +1,8 @@
 """One document of each kind of model, what transformers makes of it by itself, and documents packed as the program takes them."""
 import torch
 
+from parity_tools import check, error
+
 F = torch.nn.functional
 
 
@@ -77,3 +79,21 @@ def errors(found, true):
     for name, t in true.items():
         norms[group_of(name)] = norms.get(group_of(name), 0.0) + float(t.double().norm()) ** 2
     return {name: float((found[name].double() - t.double()).norm()) / max(norms[group_of(name)] ** 0.5, 1e-300) for name, t in true.items()}
+
+
+def check_tuned(name, batch, expected, trained, run):
+    """What a method trains beside a model: run(dtype) gives the program's logits, losses and gradients of a batch, `expected` are torch's logits, loss and gradients
+    in fp64, `trained` the number of parameters that torch trains."""
+    logits, loss, grads = expected
+    mean = 1.0 / float(batch["weights"].sum() if "weights" in batch else (batch["targets"] >= 0).sum())
+    for dtype, bound in (("ref64", 1e-6), ("ref32", 1e-5), ("fp32", 1e-5)):
+        out = run(dtype)
+        found = set(out) - {"logits", "loss", "hidden"}
+        check(found == set(grads), f"{name} {dtype}: {len(found)} tensors, {sum(out[n].numel() for n in found)} parameters; the reference {len(grads)}, "
+              f"{trained} {sorted(found ^ set(grads))[:3]}")
+        if found != set(grads):
+            return
+        worst = max((e, n) for n, e in errors(out, grads).items())
+        off = abs(float(out["loss"].sum()) * mean / loss - 1)
+        check(error(out["logits"], logits) <= bound and off <= bound, f"{name} {dtype}: logits {error(out['logits'], logits):.1e}, loss {off:.1e}")
+        check(worst[0] <= bound, f"{name} {dtype}: {len(grads)} gradients, the worst {worst[0]:.1e} ({worst[1]})")

@@ -17,7 +17,7 @@ import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
 
-from documents import errors, logits_of, loss_of, make_document, pack, reference
+from documents import check_tuned, errors, logits_of, loss_of, make_document, pack, reference
 from parity_tools import TEXT, TOKENIZER, arguments, bert, check, distilbert, error, espalier, finish, gpt2, llama, make_model, roberta, t5, tokenize
 
 RANK, ALPHA = 4, 6
@@ -112,18 +112,8 @@ def probe(args, folder, batch, dtype, targets, patterns, dora, *more):
 def compare(name, args, folder, model, tuned, batch, documents, targets, patterns, dora):
     logits, loss, grads = reference(model.double(), documents)
     grads = {ours(n): g for n, g in grads.items() if "lora_" in n}
-    mean = 1.0 / float(batch["weights"].sum() if "weights" in batch else (batch["targets"] >= 0).sum())
-    for dtype, bound in (("ref64", 1e-6), ("ref32", 1e-5), ("fp32", 1e-5)):
-        out = probe(args, folder, batch, dtype, targets, patterns, dora)
-        found = set(out) - {"logits", "loss", "hidden"}
-        check(found == set(grads), f"{name} {dtype}: {len(found)} matrices, {sum(out[n].numel() for n in found)} parameters; PEFT {len(grads)}, "
-              f"{sum(p.numel() for p in tuned.parameters() if p.requires_grad)} {sorted(found ^ set(grads))[:3]}")
-        if found != set(grads):
-            return
-        worst = max((e, n) for n, e in errors(out, grads).items())
-        off = abs(float(out["loss"].sum()) * mean / loss - 1)
-        check(error(out["logits"], logits) <= bound and off <= bound, f"{name} {dtype}: logits {error(out['logits'], logits):.1e}, loss {off:.1e}")
-        check(worst[0] <= bound, f"{name} {dtype}: {len(grads)} gradients, the worst {worst[0]:.1e} ({worst[1]})")
+    check_tuned(name, batch, (logits, loss, grads), sum(p.numel() for p in tuned.parameters() if p.requires_grad),
+                lambda dtype: probe(args, folder, batch, dtype, targets, patterns, dora))
 
 
 class Fixed(torch.nn.Module):

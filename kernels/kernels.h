@@ -22,9 +22,9 @@
  * Legend: N tokens of the micro-batch, D width, H heads, G key/value heads, d head size, F ffn, V vocabulary.
  *
  * EMBED        out0[N,D] = drop(P0[ids] * scale + P1[pos + position_offset] + P2[type])     P0 [V,D], P1 [positions,D] or NULL,
- *              P2 [types,D] or NULL; batch->types NULL: all 0.
+ *              P2 [types,D] or NULL; batch->types NULL: all 0. Ids V .. V + prompt - 1 take P3[id - V] in place of P0[id], P3 [prompt,D].
  *     bwd: dP0[ids] += scale * drop'(dout0), dP1[pos + position_offset] += drop'(dout0), dP2[type] += drop'(dout0), in token order
- *          (deterministic).
+ *          (deterministic); dP3[id - V] as dP0.
  * RESNORM      out0 = in0 + drop(in1)  (in1 NULL: out0 = in0)   [N,D]; out0 may alias in0
  *              out1 = norm(out0) * P0 (+ P1)        [N,D]; P0 gain [D], P1 bias [D] or NULL
  *              out2 [N,2] f32: mean and 1/sqrt(var + eps) of each row (RMS: 0 and 1/sqrt(mean square + eps))
@@ -143,7 +143,7 @@ enum { ESPL_LORA_PARTS = 3 };
 typedef struct espl_attrs {
     int64_t n_in, n_out;      /* widths; EMBED: n_out = D, vocab = V, positions = rows of P1; RESNORM: n_in = D; GLU: n_out = F */
     int64_t vocab, positions; /* LINEAR_XENT: n_in = D, vocab = V */
-    int64_t types;            /* EMBED: rows of P2 */
+    int64_t types, prompt;    /* EMBED: rows of P2, of P3 */
     int32_t position_offset;  /* EMBED: row of P1 of position 0 */
     int64_t ffn;              /* MLP: width between its matrices */
     int32_t residual;         /* MLP: whether its input is added to what it makes */

@@ -9,6 +9,12 @@ enum { PANEL = 64 /* columns that one thread sums, token by token */ };
 static int64_t place_of(const espl_args *args, int64_t token) { return args->batch->positions[token] + args->attrs->position_offset; }
 static int64_t type_of(const espl_batch *batch, int64_t token) { return batch->types ? batch->types[token] : 0; }
 
+/* Whether a token is one of the prompt, and the row of P0 or P3 that it takes. */
+static bool is_prompt(const espl_args *args, int64_t token) { return args->batch->ids[token] >= args->attrs->vocab; }
+static int64_t row_of(const espl_args *args, int64_t token) {
+    return args->batch->ids[token] - (is_prompt(args, token) ? args->attrs->vocab : 0);
+}
+
 static void add_reals(float *x, const real *y, int64_t n) {
     for (int64_t j = 0; j < n; j++)
         x[j] += load(y + j);
@@ -21,14 +27,14 @@ static void add_floats(float *to, const float *x, int64_t n) {
 
 void CPU(embed_forward)(const espl_args *args) {
     const espl_batch *batch = args->batch;
-    const real *tokens = args->param[0], *places = args->param[1], *types = args->param[2];
+    const real *places = args->param[1], *types = args->param[2];
     int64_t D = args->attrs->n_out;
     float scale = args->attrs->scale;
     dropout drop = CPU(dropout_of)(args);
     real *out = args->out[0];
 #pragma omp parallel for
     for (int64_t i = 0; i < batch->n; i++) {
-        const real *token = tokens + batch->ids[i] * D;
+        const real *token = (const real *)args->param[is_prompt(args, i) ? 3 : 0] + row_of(args, i) * D;
         for (int64_t c = 0; c < D; c += PANEL) {
             int64_t width = min64(PANEL, D - c);
             float x[PANEL], mask[PANEL];
@@ -55,7 +61,7 @@ static void backward_panel(const espl_args *args, const dropout *drop, int64_t c
     int64_t D = args->attrs->n_out;
     float scale = args->attrs->scale;
     const real *dout = args->dout[0];
-    float *dtokens = args->dparam[0], *dplaces = args->dparam[1], *dtypes = args->dparam[2];
+    float *dplaces = args->dparam[1], *dtypes = args->dparam[2];
     for (int64_t i = 0; i < batch->n; i++) {
         float g[PANEL], mask[PANEL];
         for (int64_t j = 0; j < width; j++)
@@ -65,7 +71,7 @@ static void backward_panel(const espl_args *args, const dropout *drop, int64_t c
             for (int64_t j = 0; j < width; j++)
                 g[j] *= mask[j];
         }
-        float *to = dtokens ? dtokens + batch->ids[i] * D + column : NULL;
+        float *table = args->dparam[is_prompt(args, i) ? 3 : 0], *to = table ? table + row_of(args, i) * D + column : NULL;
         for (int64_t j = 0; to && j < width; j++)
             to[j] += g[j] * scale;
         if (dplaces)
@@ -77,9 +83,9 @@ static void backward_panel(const espl_args *args, const dropout *drop, int64_t c
 
 void CPU(embed_backward)(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
-    int64_t D = attrs->n_out, rows[3] = {attrs->vocab, attrs->positions, attrs->types};
+    int64_t D = attrs->n_out, rows[4] = {attrs->vocab, attrs->positions, attrs->types, attrs->prompt};
     dropout drop = CPU(dropout_of)(args);
-    for (int p = 0; p < 3; p++)
+    for (int p = 0; p < 4; p++)
         if (args->dparam[p] && !args->dparam_add[p])
             CPU(zero)(args->dparam[p], (size_t)(rows[p] * D) * sizeof(float));
 #pragma omp parallel for

@@ -6,13 +6,13 @@
 #include "kernels/cuda_rows_work.h"
 
 template <class T> struct embed_tables {
-    const T *tokens, *places, *types; /* places of position 0 on; places, types NULL: none */
+    const T *tokens, *places, *types, *prompt; /* places of position 0 on; places, types, prompt NULL: none */
     const int32_t *ids, *positions, *token_types;
     T *out;
     const espl__batch *batch;
     dropout_row drop;
     float scale;
-    int width;
+    int width, vocab;
     unsigned panels;
 };
 
@@ -30,7 +30,8 @@ template <class T, int N> __global__ void __launch_bounds__(256) embed_rows(embe
     if (column >= t.width)
         return;
     float x[N];
-    load_stretch(t.tokens + (int64_t)t.ids[row] * t.width + column, x);
+    int id = t.ids[row];
+    load_stretch((id < t.vocab ? t.tokens + (int64_t)id * t.width : t.prompt + (int64_t)(id - t.vocab) * t.width) + column, x);
 #pragma unroll
     for (int i = 0; i < N; i++)
         x[i] *= t.scale;
@@ -47,15 +48,16 @@ template <class T> static void embed_forward(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
     const espl__rows *rows = espl__rows_of(args);
     const T *tokens = static_cast<const T *>(args->param[0]), *places = static_cast<const T *>(args->param[1]),
-            *types = static_cast<const T *>(args->param[2]);
+            *types = static_cast<const T *>(args->param[2]), *prompt = static_cast<const T *>(args->param[3]);
     T *out = static_cast<T *>(args->out[0]);
     if (places)
         places += (int64_t)attrs->position_offset * attrs->n_out;
-    bool wide = whole_stretches<T>(attrs->n_out) && aligned16(tokens, places, types, out);
+    bool wide = whole_stretches<T>(attrs->n_out) && aligned16(tokens, places, types, prompt, out);
     panel_grid grid = panel_grid_of(wide ? attrs->n_out / reals<T>::vector : attrs->n_out, 256);
     embed_tables<T> t = {tokens,
                          places,
                          types,
+                         prompt,
                          rows->ids,
                          rows->positions,
                          rows->types,
@@ -64,6 +66,7 @@ template <class T> static void embed_forward(const espl_args *args) {
                          dropout_row_of(attrs),
                          attrs->scale,
                          (int)attrs->n_out,
+                         (int)attrs->vocab,
                          grid.panels};
     unsigned blocks = (unsigned)rows->tokens * grid.panels;
     if (wide)
@@ -73,10 +76,11 @@ template <class T> static void embed_forward(const espl_args *args) {
     espl__cuda_note(cudaGetLastError(), "embed forward");
 }
 
-/* Backward: tokens are sorted by key (id or position; equal keys stay in token order) and cut into chunks of ESPL_EMBED_ROWS. A chunk sums
- * its runs of equal keys in order. A run that lies in one chunk is done with that; of a longer one each chunk leaves its part in `partial`
+/* Backward: tokens are sorted by key (id, position or type; equal keys stay in token order) and cut into chunks of ESPL_EMBED_ROWS. A chunk
+ * sums its runs of equal keys in order. A run that lies in one chunk is done with that; of a longer one each chunk leaves its part in
+ * `partial`
  * ([chunk][part of a run that began before | part of a run that goes on][width]), and the chunk in which it began adds them in order. What
- * is added in which order depends on nothing but the keys of real tokens: padding is sorted behind them. */
+ * is added in which order depends on nothing but the keys of real tokens: padding, and ids of another table, are sorted behind them. */
 template <class T> struct embed_sums {
     const T *dout;
     const int32_t *index, *keys; /* sorted */
@@ -193,13 +197,14 @@ template <class T, int N> static void launch_sums(const embed_sums<T> &s, unsign
     ESPL_LAUNCH((embed_sum_runs<T, N>), dim3(chunks * s.panels), dim3(threads), 0, espl__cuda->compute, s);
 }
 
-/* The gradient of one table from `to` on: sums of the rows of dout0 by `keys`. */
-template <class T> static void sum_by_key(const espl_args *args, float *to, const int32_t *keys, int64_t n_keys, float scale, bool add) {
+/* The gradient of one table from `to` on: sums of the rows of dout0 by those of `keys` that are `first` .. `first` + n_keys - 1. */
+template <class T>
+static void sum_by_key(const espl_args *args, float *to, const int32_t *keys, int64_t first, int64_t n_keys, float scale, bool add) {
     const espl_attrs *attrs = args->attrs;
     const T *dout = static_cast<const T *>(args->dout[0]);
     char *work = static_cast<char *>(args->work);
     float *partial = reinterpret_cast<float *>(work + espl__sort_bytes(espl__rows_of(args)->tokens));
-    espl__sorted sorted = espl__cuda_sort_keys(espl__rows_of(args), keys, n_keys, work);
+    espl__sorted sorted = espl__cuda_sort_keys(espl__rows_of(args), keys, first, n_keys, work);
     bool wide = whole_stretches<T>(attrs->n_out) && aligned16(dout, to);
     panel_grid grid = panel_grid_of(wide ? attrs->n_out / reals<T>::vector : attrs->n_out, 128);
     embed_sums<T> s = {dout,
@@ -224,16 +229,17 @@ template <class T> static void sum_by_key(const espl_args *args, float *to, cons
 template <class T> static void embed_backward(const espl_args *args) {
     const espl_attrs *attrs = args->attrs;
     const espl__rows *rows = espl__rows_of(args);
-    const int64_t n_keys[] = {attrs->vocab, attrs->positions, attrs->types}, skipped[] = {0, attrs->position_offset, 0};
-    const int32_t *keys[] = {rows->ids, rows->positions, rows->types};
-    for (int p = 0; p < 3; p++) {
+    const int64_t n_keys[] = {attrs->vocab, attrs->positions, attrs->types, attrs->prompt}, first[] = {0, 0, 0, attrs->vocab},
+                  skipped[] = {0, attrs->position_offset, 0, 0};
+    const int32_t *keys[] = {rows->ids, rows->positions, rows->types, rows->ids};
+    for (int p = 0; p < 4; p++) {
         float *to = static_cast<float *>(args->dparam[p]);
         if (!to)
             continue;
         if (!args->dparam_add[p])
             espl__cuda_zero(to, (size_t)(n_keys[p] * attrs->n_out) * sizeof(float));
-        sum_by_key<T>(args, to + skipped[p] * attrs->n_out, keys[p], n_keys[p] - skipped[p], p == 0 ? attrs->scale : 1.0f,
-                      args->dparam_add[p]);
+        sum_by_key<T>(args, to + skipped[p] * attrs->n_out, keys[p], first[p], n_keys[p] - skipped[p],
+                      keys[p] == rows->ids ? attrs->scale : 1.0f, args->dparam_add[p]);
     }
     espl__cuda_note(cudaGetLastError(), "embed backward");
 }

@@ -12,7 +12,7 @@ struct sort_pass {
     int32_t *to, *sorted_keys;  /* sorted_keys: of the last pass, else NULL */
     int32_t *counts;            /* [digit][tile] */
     const espl__batch *batch;
-    int n_keys, rows, tiles, shift, bits;
+    int first, n_keys, rows, tiles, shift, bits;
 };
 
 struct sort_item {
@@ -24,7 +24,7 @@ __device__ __forceinline__ sort_item sort_item_at(const sort_pass &s, int place)
     sort_item item = {0, 0, 0};
     if (place < s.rows) {
         item.token = s.from ? s.from[place] : place;
-        item.key = item.token < s.batch->n ? s.keys[item.token] : s.n_keys;
+        item.key = item.token < s.batch->n ? (int)min((unsigned)(s.keys[item.token] - s.first), (unsigned)s.n_keys) : s.n_keys;
         item.digit = item.key >> s.shift & ((1 << s.bits) - 1);
     }
     return item;
@@ -118,13 +118,13 @@ static void sort_once(const sort_pass &s) {
     ESPL_LAUNCH(sort_move, dim3(blocks), dim3(TILE_WARPS * 32), 0, espl__cuda->compute, s);
 }
 
-espl__sorted espl__cuda_sort_keys(const espl__rows *of, const int32_t *keys, int64_t n_keys, void *work) {
+espl__sorted espl__cuda_sort_keys(const espl__rows *of, const int32_t *keys, int64_t first, int64_t n_keys, void *work) {
     int rows = (int)of->tokens, bits = 1, tiles = (int)pieces_of(rows, TILE);
     while (n_keys >> bits)
         bits++;
     int passes = (bits + 7) / 8, digit = (bits + passes - 1) / passes;
     int32_t *index[2] = {static_cast<int32_t *>(work), static_cast<int32_t *>(work) + rows}, *sorted = index[1] + rows;
-    sort_pass s = {keys, nullptr, nullptr, nullptr, sorted + rows, of->batch, (int)n_keys, rows, tiles, 0, digit};
+    sort_pass s = {keys, nullptr, nullptr, nullptr, sorted + rows, of->batch, (int)first, (int)n_keys, rows, tiles, 0, digit};
     for (int p = 0; p < passes; p++) {
         s.to = index[p % 2];
         s.sorted_keys = p == passes - 1 ? sorted : nullptr;

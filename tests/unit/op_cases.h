@@ -138,6 +138,11 @@ static const op_case op_cases[] = {
     OP_EMBED_ROW("embed one type", OP_BIAS, OP_ONE_SEGMENT, 24, 17, 39, 2, 1, 1, 0),
     OP_EMBED_ROW("embed absent types", 0, OP_SHORT_SEGMENTS, 8, 17, 0, 0, 2, 1, 0),
     OP_EMBED_ROW("embed types add", OP_BIAS | OP_TYPES | OP_ADD, OP_ONE_SEGMENT, 24, 17, 40, 2, 2, 1, 0),
+    {"embed prompt", ESPL_OP_EMBED, 0, OP_SHORT_SEGMENTS, {.n_out = 13, .vocab = 29, .prompt = 2, .scale = 1}},
+    {"embed prompt dropout", ESPL_OP_EMBED, OP_BIAS | OP_TYPES, OP_SHORT_SEGMENTS,
+     {.n_out = 16, .vocab = 5, .positions = 40, .position_offset = 2, .types = 2, .prompt = 3, .scale = 1.5f, .dropout = 0.3f, .rng_op = 2}},
+    {"embed prompt add", ESPL_OP_EMBED, OP_BIAS | OP_ADD, OP_ONE_SEGMENT, {.n_out = 24, .vocab = 17, .positions = 40, .prompt = 4, .scale = 1}},
+    {"embed prompt alone", ESPL_OP_EMBED, 0, OP_ONE_TOKEN, {.n_out = 8, .vocab = 5, .prompt = 1, .scale = 1}},
     OP_EMBED_ROW("embed types one token", OP_BIAS | OP_TYPES, OP_ONE_TOKEN, 11, 5, 4, 3, 4, 1, 0),
 
     OP_RESNORM_ROW("resnorm layer", OP_BIAS, OP_ONE_SEGMENT, 24, ESPL_NORM_LAYER, 0),
@@ -402,7 +407,8 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
     const espl_attrs *a = &c->attrs;
     int64_t n = op_case_tokens(c), bias = c->flags & OP_BIAS ? 1 : 0, heads = a->heads + 2 * a->kv_heads;
     const int64_t sizes[ESPL_N_OPS][OP_DIN0] = {
-        [ESPL_OP_EMBED] = {0, 0, n * a->n_out, 0, 0, a->vocab * a->n_out, bias * a->positions * a->n_out, a->types * a->n_out},
+        [ESPL_OP_EMBED] = {0, 0, n * a->n_out, 0, 0, a->vocab * a->n_out, bias * a->positions * a->n_out, a->types * a->n_out,
+                           a->prompt * a->n_out},
         [ESPL_OP_RESNORM] = {n * a->n_in, c->flags & OP_FIRST ? 0 : n * a->n_in, n * a->n_in, n * a->n_in, 2 * n, a->n_in, bias * a->n_in},
         [ESPL_OP_LINEAR] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
         [ESPL_OP_QKV] = {n * a->n_in, 0, n * a->n_out, 0, 0, a->n_in * a->n_out, bias * a->n_out},
@@ -514,6 +520,8 @@ static inline void op_fill_tokens(const op_case *c, op_values *v) {
         ids[t] = (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * t)) % vocab);
         targets[t] = op_has_target(c, t) ? (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * t + 1)) % vocab) : -1;
         positions[t] = (int32_t)t - c->segments[segment];
+        if (positions[t] < c->attrs.prompt)
+            ids[t] = (int32_t)(c->attrs.vocab + positions[t]);
         kinds[t] = (int32_t)(espl_rng_u32(&key, (uint64_t)(2 * n + t)) % types);
         v->weights[t] = (float)(1 + espl_rng_u32(&key, (uint64_t)(3 * n + t)) % 8) / 4;
     }

@@ -23,7 +23,9 @@ static inline void naive_embed(const op_values *v, double *const out[3]) {
     int64_t width = v->attrs.n_out;
     for (int64_t e = 0; e < v->batch.n * width; e++) {
         int64_t t = e / width, c = e % width;
-        naive_real x = (naive_real)v->attrs.scale * v->slot[OP_PARAM0][v->batch.ids[t] * width + c];
+        int64_t id = v->batch.ids[t], vocab = v->attrs.vocab;
+        naive_real x = id < vocab ? v->slot[OP_PARAM0][id * width + c] : v->slot[OP_PARAM3][(id - vocab) * width + c];
+        x *= (naive_real)v->attrs.scale;
         x += v->slot[OP_PARAM1] ? v->slot[OP_PARAM1][(v->batch.positions[t] + v->attrs.position_offset) * width + c] : 0;
         x += v->slot[OP_PARAM2] ? v->slot[OP_PARAM2][(v->batch.types ? v->batch.types[t] : 0) * width + c] : 0;
         out[0][e] = (double)(x * naive_keep(v, (uint64_t)e));

@@ -286,9 +286,10 @@ static espl_status run(const job *job) {
     ESPL_TRY_DONE(espl_choose_device(self, &config, &engine, why));
     ESPL_TRY_DONE(espl_inference_open(self, job->operands.items[0], &config, &engine, (espl_inference_reach){0}, threads, &model));
     ESPL_TRY_DONE(encode_prompts(&config, &model, &p));
-    if (p.longest + config.generate_max_new_tokens > model.model->dims.positions)
+    const int64_t positions = espl_model_positions(model.model);
+    if (p.longest + config.generate_max_new_tokens > positions)
         ESPL_FAIL_DONE(ESPL_ERR_USAGE, "a prompt of %lld tokens and generate.max_new_tokens %lld exceed the model's %lld positions",
-                       (long long)p.longest, (long long)config.generate_max_new_tokens, (long long)model.model->dims.positions);
+                       (long long)p.longest, (long long)config.generate_max_new_tokens, (long long)positions);
     ESPL_TRY_DONE(generate(&config, &model, &p, job->ids));
 done:
     espl_comm_close(&self);

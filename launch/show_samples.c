@@ -2,6 +2,7 @@
 
 #include "src/core/buffer.h"
 #include "src/train/dataset.h"
+#include "src/train/memory.h"
 #include "src/train/weights.h"
 
 #include <unistd.h>
@@ -129,10 +130,11 @@ espl_status espl_show_samples(espl_comm *comm, const espl_config *config, int64_
     ESPL_TRY_DONE(espl_dataset_labels(comm, config, &s.labels));
     ESPL_TRY_DONE(espl_comm_agree(comm, open_model(&s), "opening the model"));
     const espl_dims *dims = &s.model->dims;
-    int64_t length = config->data_sequence_length > 0 ? config->data_sequence_length : dims->positions;
-    length = length < config->train_micro_batch_tokens ? length : config->train_micro_batch_tokens;
-    espl_dataset_use use = {
-        .room = espl_room_of(config, dims->positions), .length = length, .eos = dims->eos, .start = dims->start, .labels = &s.labels};
+    espl_dataset_use use = {.room = espl_blueprint_room(config, s.model), /* a soft prompt has no text: it is not shown */
+                            .length = espl_blueprint_length(config, s.model),
+                            .eos = dims->eos,
+                            .start = dims->start,
+                            .labels = &s.labels};
     ESPL_TRY_DONE(espl_dataset_open(comm, config, s.tokenizer, &config->data_train, &use, &s.data));
     ESPL_TRY_DONE(espl_sample_make(&use.room, &s.sample));
     ESPL_TRY_DONE(put_texts(&s, n));

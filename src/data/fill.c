@@ -29,15 +29,16 @@ static int64_t fill_labelled(const espl_placement_options *options, const espl_s
     return label >= 0;
 }
 
-/* The encoder reads the source; the decoder reads the start token and the target, and is to say what follows. */
+/* The encoder reads the prompt and the source; the decoder reads the start token and the target, and is to say what follows. */
 static int64_t fill_pair(const espl_placement_options *options, const espl_source *source, const espl_piece *at, espl_sample *sample) {
     espl_sample_source *encoder = &sample->source;
     int32_t *ids = sample->ids + sample->n, *targets = sample->targets + sample->n;
-    for (int32_t i = 0; i < at->encoder; i++) {
-        encoder->ids[encoder->n + i] = espl__id_at(source, at->begin + i);
+    int32_t prompt = (int32_t)options->prompt;
+    for (int32_t i = 0; i < prompt + at->encoder; i++) {
+        encoder->ids[encoder->n + i] = i < prompt ? options->prompt_id + i : espl__id_at(source, at->begin + i - prompt);
         encoder->positions[encoder->n + i] = i;
     }
-    encoder->n += at->encoder;
+    encoder->n += prompt + at->encoder;
     encoder->segments[sample->n_segments + 1] = (int32_t)encoder->n;
     for (int32_t i = 0; i < at->length; i++) {
         targets[i] = espl__id_at(source, at->begin + at->encoder + i);
@@ -56,13 +57,26 @@ static int64_t fill_task(const espl_placement_options *options, const espl_sourc
     }
 }
 
+/* What stands in front of a segment of the main stream; returns how many tokens. */
+static int32_t fill_prompt(const espl_placement_options *options, espl_sample *sample) {
+    int32_t n = (int32_t)espl__prompt_main(options);
+    for (int32_t i = 0; i < n; i++) {
+        sample->ids[sample->n + i] = options->prompt_id + i;
+        sample->positions[sample->n + i] = i;
+        sample->targets[sample->n + i] = -1;
+        sample->types[sample->n + i] = 0;
+    }
+    sample->n += n;
+    return n;
+}
+
 void espl__fill_piece(const espl_placement_options *options, const espl_source *source, const espl_piece *at, int64_t first_document,
                       espl_sample *sample) {
-    int32_t *positions = sample->positions + sample->n, *types = sample->types + sample->n;
+    int32_t prompt = fill_prompt(options, sample), *positions = sample->positions + sample->n, *types = sample->types + sample->n;
     bool typed = source->types != NULL && options->task != ESPL_TASK_SEQ2SEQ;
     int64_t n_targets = fill_task(options, source, at, sample);
     for (int32_t i = 0; i < at->length; i++) {
-        positions[i] = i;
+        positions[i] = prompt + i;
         types[i] = typed ? source->types[at->begin + i] : 0;
     }
     sample->n_targets += n_targets;

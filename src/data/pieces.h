@@ -8,10 +8,18 @@
 typedef struct espl_piece {
     int64_t begin, limit; /* limit: end of the text; the token before it has no target */
     int64_t document;     /* of the source; -1: a window */
-    int32_t length;       /* tokens in the main stream */
-    int32_t encoder;      /* tokens in the encoder's, which stand before those of the main stream */
+    int32_t length;       /* of its tokens in the main stream, without a prompt */
+    int32_t encoder;      /* in the encoder's; in the text they stand before those of the main stream */
     int32_t source, pass;
 } espl_piece;
+
+/* Tokens of the prompt before a piece in the main stream, and in the encoder's. */
+static inline int64_t espl__prompt_main(const espl_placement_options *options) {
+    return options->task == ESPL_TASK_SEQ2SEQ ? 0 : options->prompt;
+}
+static inline int64_t espl__prompt_encoder(const espl_placement_options *options) {
+    return options->task == ESPL_TASK_SEQ2SEQ ? options->prompt : 0;
+}
 
 /* Local. Appends a piece to a sample; `first_document`: of the source among all. */
 void espl__fill_piece(const espl_placement_options *options, const espl_source *source, const espl_piece *piece, int64_t first_document,

@@ -57,15 +57,17 @@ typedef struct espl_room {
     int64_t tokens;        /* of the main stream */
     int64_t source_tokens; /* of the encoder's stream; seq2seq, else 0 */
     int64_t sequences;     /* segments, at most `tokens` */
-    int64_t longest;       /* tokens of a segment of the main stream; 0: up to all */
+    int64_t longest;       /* tokens of a segment of the main stream, its prompt included; 0: up to all */
 } espl_room;
 
 typedef struct espl_placement_options {
     int task; /* data.task's choice: what becomes of a document */
     espl_room room;
-    int64_t length; /* longest document piece or window, <= room.tokens; classification and seq2seq take whole documents */
-    bool windows;   /* fixed windows instead of packed documents; lm and mlm */
-    bool shuffle;   /* off for evaluation: natural order, each source once, every epoch alike */
+    int64_t length; /* longest document piece or window, with its prompt <= room.tokens; classification and seq2seq take whole documents */
+    int64_t prompt; /* tokens in front of every segment, of the encoder's in seq2seq; no targets */
+    int32_t prompt_id; /* their ids: this and the following */
+    bool windows;      /* fixed windows instead of packed documents; lm and mlm */
+    bool shuffle;      /* off for evaluation: natural order, each source once, every epoch alike */
     uint64_t seed;
     espl_masking masking;       /* mlm */
     int32_t start;              /* seq2seq: the id that the decoder's input begins with */
@@ -120,8 +122,8 @@ void espl_placement_fill(espl_placement *placement, int64_t epoch, int64_t k, es
 /* Local. Targets of micro-batch k and their weight (NULL: not asked for), without filling it. */
 int64_t espl_placement_targets(espl_placement *placement, int64_t epoch, int64_t k, double *weight);
 
-/* Local. The room that a config gives a micro-batch of a model with so many positions. */
-espl_room espl_room_of(const espl_config *config, int64_t positions);
+/* Local. The room that a config gives a micro-batch of a model with so many positions for text, behind a prompt in the main stream. */
+espl_room espl_room_of(const espl_config *config, int64_t positions, int64_t prompt);
 
 /* Local. Takes a sample's arrays from an arena; all are there, whatever the task, but those of the source without its tokens. */
 void espl_sample_take(espl_arena *arena, const espl_room *room, espl_sample *sample);

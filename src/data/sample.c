@@ -4,16 +4,16 @@
 enum { TOKENS_OF_A_SEQUENCE = 16, TARGET_SHARE = 4, SHORTER_WINDOWS = 2 }; /* where the config leaves the budgets open */
 
 /* Windows are of one length, but for the last one of a text; so few segments, of bounded length, are what cuDNN's attention takes. */
-static espl_room room_of_texts(const espl_config *config, int64_t positions) {
+static espl_room room_of_texts(const espl_config *config, int64_t positions, int64_t prompt) {
     int64_t tokens = config->train_micro_batch_tokens, sequences = config->train_micro_batch_sequences;
     int64_t longest = config->data_sequence_length > 0 ? config->data_sequence_length : positions;
-    longest = longest < tokens ? longest : tokens;
+    longest = longest + prompt < tokens ? longest + prompt : tokens;
     if (sequences == 0)
         sequences = config->data_placement == ESPL_WINDOWS ? SHORTER_WINDOWS * ((tokens + longest - 1) / longest) : tokens;
     return (espl_room){.tokens = tokens, .sequences = sequences < tokens ? sequences : tokens, .longest = longest};
 }
 
-espl_room espl_room_of(const espl_config *config, int64_t positions) {
+espl_room espl_room_of(const espl_config *config, int64_t positions, int64_t prompt) {
     int64_t tokens = config->train_micro_batch_tokens, targets = config->train_micro_batch_target_tokens,
             sequences = config->train_micro_batch_sequences;
     if (config->data_task == ESPL_TASK_SEQ2SEQ) {
@@ -24,7 +24,7 @@ espl_room espl_room_of(const espl_config *config, int64_t positions) {
         sequences = sequences > 0 ? sequences : (tokens + TOKENS_OF_A_SEQUENCE - 1) / TOKENS_OF_A_SEQUENCE;
         return (espl_room){.tokens = tokens, .sequences = sequences < tokens ? sequences : tokens};
     }
-    return room_of_texts(config, positions);
+    return room_of_texts(config, positions, prompt);
 }
 
 void espl_sample_take(espl_arena *arena, const espl_room *room, espl_sample *sample) {

@@ -20,6 +20,7 @@ struct espl_decoder {
     const void *head_weight;
     /* on the host: tokens of each row; the batch of one pass, and what was fed of it; logits, also as brought from a remote device */
     int32_t *length, *segments, *positions, *targets, *pass_rows, *pass_lengths, *rest, *tail;
+    int32_t *prompt; /* ids of the model's soft prompt */
     float *found;
     char *brought;
     /* of an encoder-decoder: the encoder's batch, and which of its segments a cache row sees */
@@ -42,6 +43,7 @@ static void take_host(espl_decoder *d, espl_arena *host) {
     d->pass_lengths = espl_arena_take(host, rows * sizeof(int32_t));
     d->rest = espl_arena_take(host, rows * sizeof(int32_t));
     d->tail = espl_arena_take(host, tokens);
+    d->prompt = espl_arena_take(host, (size_t)d->size.model->prompt.length * sizeof *d->prompt);
     d->found = espl_arena_take(host, logits * sizeof(float));
     d->brought = d->size.remote ? espl_arena_take(host, logits * espl_dtype_size(d->size.kernels->real)) : NULL;
     d->source_ids = espl_arena_take(host, sources);
@@ -69,12 +71,14 @@ espl_decoder *espl_decoder_plan(const espl_decoder_size *size) {
     const espl_dims *dims = &size->model->dims;
     espl_decoder *d = espl_calloc(1, sizeof *d);
     d->size = *size;
+    d->size.capacity += espl_model_prompt(size->model, ESPL_STREAM_MAIN);
+    d->size.source_tokens += size->source_tokens > 0 ? size->rows * espl_model_prompt(size->model, ESPL_STREAM_SOURCE) : 0;
     if (d->size.tokens < d->size.rows)
         d->size.tokens = d->size.rows;
-    d->row_bytes = (size_t)(2 * size->capacity * dims->kv_heads * dims->head_dim) * espl_dtype_size(size->kernels->real);
+    d->row_bytes = (size_t)(2 * d->size.capacity * dims->kv_heads * dims->head_dim) * espl_dtype_size(size->kernels->real);
     const espl_capacity batches[ESPL_N_STREAMS] = {
         [ESPL_STREAM_MAIN] = {d->size.tokens, size->rows, 0},
-        [ESPL_STREAM_SOURCE] = {size->source_tokens, size->source_tokens > 0 ? size->rows : 0, 0}};
+        [ESPL_STREAM_SOURCE] = {d->size.source_tokens, size->source_tokens > 0 ? size->rows : 0, 0}};
     memcpy(d->batches, batches, sizeof batches);
     espl_tape_make(size->model, size->kernels, ESPL_USE_GENERATE, 0, 0, batches, size->threads, &d->tape);
     const espl_row *loss = loss_row(d);
@@ -96,6 +100,8 @@ void espl_decoder_bind(espl_decoder *d, const espl_engine *engine, const espl_pl
     d->head_weight = (const char *)places->weights + start;
     for (int64_t i = 0; i < d->size.tokens; i++)
         d->targets[i] = -1;
+    for (int64_t i = 0; i < m->prompt.length; i++)
+        d->prompt[i] = (int32_t)(m->dims.vocab + i);
     espl_tape_bind(&d->tape, &own);
 }
 
@@ -186,18 +192,19 @@ static espl_batch batch_of(const espl_decoder *d, int64_t n, int32_t n_segments,
 }
 
 espl_status espl_decoder_encode(espl_decoder *d, int n, int rows_each, const int32_t *counts, const int32_t *ids) {
-    int32_t at = 0;
+    int32_t at = 0, prompt = (int32_t)espl_model_prompt(d->size.model, ESPL_STREAM_SOURCE);
     for (int s = 0; s < n; s++) {
         d->source_segments[s] = at;
-        if (at + counts[s] > d->size.source_tokens)
+        if (at + prompt + counts[s] > d->size.source_tokens)
             ESPL_FAIL(ESPL_ERR_USAGE, "%d sources of more than the %lld tokens that were planned", n, (long long)d->size.source_tokens);
-        for (int32_t i = 0; i < counts[s]; i++, at++)
+        for (int32_t i = 0; i < prompt + counts[s]; i++, at++) {
             d->source_positions[at] = i;
+            d->source_ids[at] = i < prompt ? d->prompt[i] : *ids++;
+        }
         for (int r = 0; r < rows_each; r++)
             d->source_of_row[s * rows_each + r] = s;
     }
     d->source_segments[n] = at;
-    memcpy(d->source_ids, ids, (size_t)at * sizeof *ids);
     d->source =
         (espl_batch){.n = at, .n_segments = n, .segments = d->source_segments, .ids = d->source_ids, .positions = d->source_positions};
     d->segments[0] = 0;
@@ -259,6 +266,16 @@ static espl_status compute_logits(espl_decoder *d, int n, float *logits) {
     return ESPL_OK;
 }
 
+/* What stands in front of a row's first tokens; nobody needs its hidden values either. */
+static espl_status feed_prompt(espl_decoder *d, int32_t row) {
+    int32_t most = (int32_t)(d->size.tokens / d->size.rows), n = (int32_t)espl_model_prompt(d->size.model, ESPL_STREAM_MAIN);
+    for (int32_t at = 0, count; at < n && d->length[row] < n; at += count) {
+        count = n - at < most ? n - at : most;
+        ESPL_TRY(pass(d, 1, &row, &count, d->prompt + at));
+    }
+    return ESPL_OK;
+}
+
 /* A prompt that is longer than a pass: all but its last piece, whose hidden values nobody needs. */
 static espl_status feed_head(espl_decoder *d, int32_t row, int32_t *count, const int32_t **ids) {
     int32_t most = (int32_t)(d->size.tokens / d->size.rows);
@@ -276,6 +293,7 @@ espl_status espl_decoder_feed(espl_decoder *d, int n, const int32_t *rows, const
         const int32_t *own = ids;
         ids += counts[s];
         rest[s] = counts[s];
+        ESPL_TRY(feed_prompt(d, rows[s]));
         if (d->length[rows[s]] + counts[s] > d->size.capacity)
             ESPL_FAIL(ESPL_ERR_USAGE,
                       "a sequence of %d tokens exceeds the %lld that were planned; lower generate.max_new_tokens or shorten the prompt",

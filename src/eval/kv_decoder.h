@@ -1,8 +1,9 @@
 /* A decoder: the generation tape with a key/value cache, for several sequences at once; of an encoder-decoder with its encoder.
  *
- * Sequences live in cache rows. espl_decoder_feed appends tokens to rows and gives the logits that follow the last one of each; long
- * prompts go in pieces of at most the planned tokens. Memory is taken once: in arenas of its own (espl_decoder_make), or in arenas that are
- * somebody else's plan (espl_decoder_plan, espl_decoder_take, espl_decoder_bind). */
+ * Sequences live in cache rows; a model's soft prompt (soft_prompt.h) stands in front of each without being fed or counted.
+ * espl_decoder_feed appends tokens to rows and gives the logits that follow the last one of each; long prompts go in pieces of at most the
+ * planned tokens. Memory is taken once: in arenas of its own (espl_decoder_make), or in arenas that are somebody else's plan
+ * (espl_decoder_plan, espl_decoder_take, espl_decoder_bind). */
 #ifndef ESPL_EVAL_KV_DECODER_H
 #define ESPL_EVAL_KV_DECODER_H
 

@@ -84,7 +84,8 @@ typedef enum espl_init {
     ESPL_INIT_NORMAL_FAN_IN,   /* divided by the root of the inputs */
     ESPL_INIT_NORMAL_WIDTH,    /* divided by the root of the width */
     ESPL_INIT_UNIFORM_FAN_IN,  /* between minus and plus one over the root of the inputs */
-    ESPL_INIT_NORMAL_QUERY     /* divided by the root of inputs times head size */
+    ESPL_INIT_NORMAL_QUERY,    /* divided by the root of inputs times head size */
+    ESPL_INIT_NORMAL_ONE       /* of standard deviation 1 */
 } espl_init;
 
 /* Roles of parameters: how program rows name them. Q, K, V (and GATE, UP) lie side by side in memory and are used as one matrix. A row of
@@ -92,6 +93,7 @@ typedef enum espl_init {
 typedef enum espl_role {
     ESPL_ROLE_NONE,
     ESPL_ROLE_TOKENS,
+    ESPL_ROLE_PROMPT, /* of no family: soft_prompt.h */
     ESPL_ROLE_POSITIONS,
     ESPL_ROLE_TYPES,
     ESPL_ROLE_RELATIVE,

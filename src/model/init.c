@@ -10,6 +10,7 @@ static double init_std(const espl_model *model, const espl_param *param) {
     case ESPL_INIT_NORMAL_RESIDUAL: return d->init_std / sqrt(2.0 * (double)d->layers);
     case ESPL_INIT_NORMAL_FAN_IN: return d->init_std / sqrt((double)param->shape[1]);
     case ESPL_INIT_NORMAL_WIDTH: return d->init_std / sqrt((double)d->width);
+    case ESPL_INIT_NORMAL_ONE: return 1.0;
     case ESPL_INIT_NORMAL_QUERY: return d->init_std / sqrt((double)param->shape[1] * d->head_dim);
     default: return d->init_std;
     }

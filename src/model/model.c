@@ -5,6 +5,7 @@
 #include "src/model/model_config.h"
 #include "src/model/quantise.h"
 #include "src/model/rates.h"
+#include "src/model/soft_prompt.h"
 
 #include "src/core/arena.h"
 #include "src/core/buffer.h"
@@ -101,6 +102,7 @@ static void add_params(espl_model *m, espl_section section, int layer) {
     add_param_rows(m, m->head->params, m->head->n_params, true, section, layer);
     espl__lora_add_params(m, &m->lora, first);
     espl__bottleneck_add_params(m, first);
+    espl__prompt_add_param(m, section);
 }
 
 /* Behind what a bucket, or the frozen space, holds already. */
@@ -238,6 +240,8 @@ static void bind_inputs(espl_model *m, espl_row *r, const espl_op_row *op, const
         r->attrs.n_in = m->slots[r->in[0]].width;
     for (int i = 0; i < 2; i++)
         r->attrs.quant[i] = espl__model_matrix_quant(m, r->param[2 * i]);
+    if (op->op == ESPL_OP_EMBED)
+        espl__prompt_bind(m, r);
     if (op->op == ESPL_OP_LINEAR_XENT)
         r->attrs.vocab = m->params[r->param[0]].shape[0];
     if (op->op == ESPL_OP_ATTENTION && r->param[0] >= 0) {
@@ -320,7 +324,9 @@ static void add_rows(espl_model *m, espl_section section, int layer, int bound[E
 
 /* ---- The whole. */
 
-bool espl_model_is_adapted(const espl_model *model) { return model->lora.rank > 0 || model->bottleneck.width > 0; }
+bool espl_model_is_adapted(const espl_model *model) {
+    return model->lora.rank > 0 || model->bottleneck.width > 0 || model->prompt.length > 0;
+}
 
 bool espl_section_has_layers(espl_section section) { return section == ESPL_SECTION_LAYER || section == ESPL_SECTION_SOURCE_LAYER; }
 
@@ -341,6 +347,7 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
     size_t layers = (size_t)(m->dims.layers + m->dims.source_layers), ops = m->family->n_ops + m->head->n_ops;
     m->lora = options->lora;
     m->bottleneck = options->bottleneck;
+    m->prompt = options->prompt;
     size_t most = m->lora.magnitudes ? 17 : espl_model_is_adapted(m) ? 9 : 1; /* an MLP becomes three rows, two of them with up to 7 more */
     m->params = espl_calloc((m->family->n_params + m->head->n_params) * (layers + 2) * 4, sizeof *m->params);
     m->rows = espl_calloc(ops * (layers + 2) * most, sizeof *m->rows);
@@ -409,7 +416,8 @@ espl_model_options espl_model_options_of(const espl_config *config) {
                                          .n_alphas = config->tune_alphas.n},
                                 .bottleneck = {.width = config->tune_method == ESPL_TUNE_BOTTLENECK ? config->tune_bottleneck : 0,
                                                .activation = config->tune_bottleneck_activation, /* choices are ordered as ESPL_ACT_* */
-                                               .mlp_only = config->tune_bottleneck_at == ESPL_BOTTLENECK_AT_MLP}};
+                                               .mlp_only = config->tune_bottleneck_at == ESPL_BOTTLENECK_AT_MLP},
+                                .prompt = {.length = config->tune_method == ESPL_TUNE_PROMPT ? config->tune_prompt_length : 0}};
 }
 
 espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model) {
@@ -439,11 +447,13 @@ espl_status espl_model_make(const char *path, const espl_model_options *options,
 
 espl_status espl_model_reach(espl_model *model, int64_t positions) {
     const espl_dims *d = &model->dims;
+    positions += espl_model_prompt(model, ESPL_STREAM_MAIN);
     if (d->rope.kind == ESPL_ROPE_NONE) {
         if (positions > d->positions && find_param(model, ESPL_ROLE_POSITIONS, ESPL_SECTION_EMBED, -1) >= 0)
             ESPL_FAIL(ESPL_ERR_USAGE,
-                      "sequences of %lld tokens are asked for, but this %s model has %lld positions; lower data.sequence_length",
-                      (long long)positions, model->family->model_type, (long long)d->positions);
+                      "sequences of %lld tokens%s are asked for, but this %s model has %lld positions; lower data.sequence_length",
+                      (long long)positions, model->prompt.length > 0 ? ", with their prompts," : "", model->family->model_type,
+                      (long long)d->positions);
         return ESPL_OK;
     }
     model->rope_numel = positions * d->head_dim;

@@ -26,7 +26,7 @@ typedef struct espl_param {
     espl_init init;
     bool decay, joined; /* joined: follows the parameter before it without a gap */
     bool head;          /* of the head's table */
-    int adapts;         /* the parameter that a method has added this one beside (low_rank.h, bottleneck.h); -1: it is the model's own */
+    int adapts; /* the parameter that a method has added this one beside (low_rank.h, bottleneck.h, soft_prompt.h); -1: the model's own */
     int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
     int bottleneck;     /* of the model's own: the first parameter of the adapter of its product; -1: it has none */
     int magnitude;      /* of the model's own: the magnitudes of its outputs (DoRA); -1: it has none */
@@ -87,11 +87,17 @@ typedef struct espl_bottleneck_options {
     bool mlp_only;      /* behind the MLP of a layer alone */
 } espl_bottleneck_options;
 
+/* Embeddings in front of every text (soft_prompt.h). */
+typedef struct espl_prompt_options {
+    int64_t length; /* 0: none */
+} espl_prompt_options;
+
 typedef struct espl_model {
     const espl_family *family;
     const espl_head_table *head;
     espl_lora_options lora; /* without its lists */
     espl_bottleneck_options bottleneck;
+    espl_prompt_options prompt;
     bool new_head; /* config.json names another one, or none: files may lack its weights */
     espl_dims dims;
     espl_param *params;
@@ -133,6 +139,7 @@ typedef struct espl_model_options {
     int64_t n_rates;
     espl_lora_options lora;
     espl_bottleneck_options bottleneck;
+    espl_prompt_options prompt;
     int quant; /* ESPL_QUANT_*: how frozen matrices of layers are held */
 } espl_model_options;
 
@@ -146,9 +153,16 @@ espl_status espl_model_make(const char *path, const espl_model_options *options,
 /* Local. The same from a config.json already in memory (borrowed; kept by reference); `path` stands for it in messages. */
 espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model);
 
-/* Local. Makes the model fit for sequences of up to `positions` tokens: rope tables reach that far. Call once, before a tape is made.
- * Errors: usage, when the model's learned positions end earlier. */
+/* Local. Makes the model fit for sequences of up to `positions` tokens beside its prompt: rope tables reach that far. Call once, before a
+ * tape is made. Errors: usage, when the model's learned positions end earlier. */
 espl_status espl_model_reach(espl_model *model, int64_t positions);
+
+/* Local. Tokens of the soft prompt in front of every segment of a stream: ids dims.vocab, dims.vocab + 1, ..., positions from 0 on; what
+ * follows begins at the position behind it. */
+int64_t espl_model_prompt(const espl_model *model, espl_stream stream);
+
+/* Local. Positions that are left for text. */
+int64_t espl_model_positions(const espl_model *model);
 
 /* Local. Whether a method has added parameters, which are trained instead of the model's own. */
 bool espl_model_is_adapted(const espl_model *model);

@@ -49,6 +49,8 @@ static json_t *describe_lora(const espl_config *config) {
 
 json_t *espl_adapter_describe(const espl_config *config) {
     espl_model_options options = espl_model_options_of(config);
+    if (options.prompt.length > 0)
+        return json_pack("{s:s, s:I}", "method", "prompt", "prompt_length", (json_int_t)options.prompt.length);
     return options.lora.rank > 0 ? describe_lora(config) : options.bottleneck.width > 0 ? describe_bottleneck(&options.bottleneck) : NULL;
 }
 
@@ -57,6 +59,7 @@ typedef struct adapter {
     espl_lora_options lora; /* its lists are those below */
     espl_strings targets, ranks, alphas;
     espl_bottleneck_options bottleneck;
+    espl_prompt_options prompt;
 } adapter;
 
 static espl_status read_bottleneck(const json_t *about, const char *path, espl_bottleneck_options *options) {
@@ -99,11 +102,20 @@ static espl_status read_lora(const json_t *about, const char *path, adapter *out
     return ESPL_OK;
 }
 
+static espl_status read_prompt(const json_t *about, const char *path, espl_prompt_options *options) {
+    options->length = (int64_t)json_integer_value(json_object_get(about, "prompt_length"));
+    if (options->length < 1)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: what its record says of the soft prompt cannot be read", path);
+    return ESPL_OK;
+}
+
 static espl_status read_record(const json_t *record, const char *path, adapter *out) {
     const json_t *about = json_object_get(record, "adapter");
     const char *method = json_string_value(json_object_get(about, "method"));
     if (about == NULL)
         return ESPL_OK;
+    if (method != NULL && strcmp(method, "prompt") == 0)
+        return read_prompt(about, path, &out->prompt);
     return method != NULL && strcmp(method, "bottleneck") == 0 ? read_bottleneck(about, path, &out->bottleneck)
                                                                : read_lora(about, path, out);
 }
@@ -119,6 +131,7 @@ espl_status espl_adapter_model(const json_t *record, const char *path, espl_mode
         status = espl_base_held(record, path, &options);
     options.lora = updates.lora;
     options.bottleneck = updates.bottleneck;
+    options.prompt = updates.prompt;
     if (status == ESPL_OK)
         status = espl_model_make_json(config, path, &options, model);
     free((void *)(uintptr_t)options.train);
@@ -130,7 +143,8 @@ espl_status espl_adapter_model(const json_t *record, const char *path, espl_mode
 
 /* Dropout may change in the middle of a run. */
 static const char *const settled[] = {
-    "method", "targets", "rank", "ranks", "alpha", "alphas", "rank_stabilised", "bottleneck", "bottleneck_activation", "bottleneck_at"};
+    "method",        "targets",      "rank", "ranks", "alpha", "alphas", "rank_stabilised", "bottleneck", "bottleneck_activation",
+    "bottleneck_at", "prompt_length"};
 
 static espl_status compare(const json_t *about, const char *path, const json_t *own) {
     for (size_t i = 0; i < sizeof settled / sizeof *settled; i++) {
@@ -297,6 +311,20 @@ static json_t *bottleneck_config(const espl_model *model, const char *base) {
     return config;
 }
 
+/* peft.PromptTuningConfig */
+static json_t *prompt_config(const espl_model *model, const char *base) {
+    const espl_dims *d = &model->dims;
+    json_t *saved = saved_modules(model);
+    json_t *config = json_pack("{s:s, s:s, s:s?, s:b, s:I, s:I, s:i, s:I, s:i, s:s}", "peft_type", "PROMPT_TUNING",
+                               "base_model_name_or_path", base, "task_type", task_of(model), "inference_mode", 1, "num_virtual_tokens",
+                               (json_int_t)model->prompt.length, "token_dim", (json_int_t)d->width, "num_transformer_submodules", 1,
+                               "num_layers", (json_int_t)d->layers, "num_attention_heads", (int)d->heads, "prompt_tuning_init", "RANDOM");
+    json_object_set_new(config, "modules_to_save", json_array_size(saved) > 0 ? saved : json_null());
+    if (json_array_size(saved) == 0)
+        json_decref(saved);
+    return config;
+}
+
 static json_t *lora_config(const espl_model *model, const char *base) {
     const espl_lora_options *lora = &model->lora;
     json_t *saved = saved_modules(model), *config;
@@ -323,12 +351,19 @@ static espl_status write_config(json_t *config, const char *folder) {
     return status;
 }
 
-static espl_status write_tensors(const espl_collection *trained, const char *prefix, const char *folder) {
+/* PEFT wraps modules to update them, but not for a prompt, which is no part of the model. */
+static const char *prefix_of(const espl_model *model, const char *name) {
+    if (model->prompt.length > 0)
+        return strcmp(name, "prompt_embeddings") == 0 ? "" : "base_model.";
+    return model->lora.rank > 0 ? "base_model.model." : "";
+}
+
+static espl_status write_tensors(const espl_model *model, const espl_collection *trained, const char *folder) {
     char *path = espl_format("%s/adapter_model.safetensors", folder);
     espl_tensor_out *items = espl_calloc((size_t)trained->n + 1, sizeof *items);
     for (int64_t i = 0; i < trained->n; i++) {
         items[i] = trained->items[i];
-        items[i].name = espl_format("%s%s", prefix, trained->items[i].name);
+        items[i].name = espl_format("%s%s", prefix_of(model, trained->items[i].name), trained->items[i].name);
     }
     espl_status status = espl_safetensors_write_file(path, items, trained->n);
     for (int64_t i = 0; i < trained->n; i++)
@@ -339,9 +374,10 @@ static espl_status write_tensors(const espl_collection *trained, const char *pre
 }
 
 espl_status espl_adapter_write(const espl_model *model, const espl_collection *trained, const char *base, const char *folder) {
-    bool peft = model->lora.rank > 0;
-    json_t *config = peft ? lora_config(model, base) : bottleneck_config(model, base);
-    espl_status status = write_tensors(trained, peft ? "base_model.model." : "", folder);
+    json_t *config = model->lora.rank > 0       ? lora_config(model, base)
+                     : model->prompt.length > 0 ? prompt_config(model, base)
+                                                : bottleneck_config(model, base);
+    espl_status status = write_tensors(model, trained, folder);
     if (status == ESPL_OK)
         status = write_config(config, folder);
     json_decref(config);

@@ -223,6 +223,8 @@ static espl_status place(const espl_config *config, const espl_tokenizer *tokeni
     espl_placement_options options = {.task = config->data_task,
                                       .room = use->room,
                                       .length = smaller(use->length, use->room.tokens),
+                                      .prompt = use->prompt,
+                                      .prompt_id = use->prompt_id,
                                       .windows = config->data_placement == ESPL_WINDOWS,
                                       .shuffle = use->training,
                                       .seed = (uint64_t)config->run_seed,
@@ -239,6 +241,10 @@ static espl_status place(const espl_config *config, const espl_tokenizer *tokeni
 
 static espl_status check_config(const espl_config *c, const espl_dataset_use *use) {
     bool whole = c->data_task == ESPL_TASK_CLASSIFICATION || c->data_task == ESPL_TASK_SEQ2SEQ;
+    if (use->length < 1)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "a soft prompt of %lld tokens leaves no room for text in micro-batches of train.micro_batch_tokens %lld; raise that",
+                  (long long)use->prompt, (long long)c->train_micro_batch_tokens);
     if (c->data_placement == ESPL_WINDOWS && (whole || c->data_valid_fraction > 0))
         ESPL_FAIL(ESPL_ERR_USAGE, "data.placement is windows, which cut running text; %s needs packed",
                   whole ? espl_config_choice("data", "task", c->data_task) : "data.valid_fraction");

@@ -25,6 +25,8 @@ typedef struct espl_dataset {
 typedef struct espl_dataset_use {
     espl_room room;            /* of a micro-batch */
     int64_t length;            /* longest piece of a document, text or source */
+    int64_t prompt;            /* tokens in front of every segment, */
+    int32_t prompt_id;         /* and the first of their ids (placement.h) */
     bool training;             /* shuffled, mixed and with class weights; else natural order */
     int32_t eos, start;        /* the model's end-of-text token, and what a decoder's input begins with; -1: none */
     const espl_labels *labels; /* classification */

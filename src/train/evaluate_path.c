@@ -115,8 +115,10 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const ch
     const espl_model *model = o->model.model;
     ESPL_TRY(find_labels(comm, config, model, &o->labels));
     ESPL_TRY(check_head(config, model, &o->labels));
-    espl_dataset_use use = {.room = espl_room_of(config, model->dims.positions),
-                            .length = espl_blueprint_length(config, model->dims.positions),
+    espl_dataset_use use = {.room = espl_blueprint_room(config, model),
+                            .length = espl_blueprint_length(config, model),
+                            .prompt = model->prompt.length,
+                            .prompt_id = (int32_t)model->dims.vocab,
                             .eos = model->dims.eos,
                             .start = model->dims.start,
                             .labels = &o->labels};

@@ -114,6 +114,17 @@ static espl_status check_target(const char *folder) {
     return ESPL_OK;
 }
 
+/* A prompt is no part of the model that it was trained for. */
+static espl_status check_prompt(const char *path, const espl_model *model) {
+    if (model->prompt.length > 0)
+        ESPL_FAIL(
+            ESPL_ERR_USAGE,
+            "%s: a %s model has no place for the soft prompt of tune.method: prompt; export it by --adapter, or evaluate and generate "
+            "with it as it is",
+            path, model->family->model_type);
+    return ESPL_OK;
+}
+
 /* Whether the method has what is asked for. */
 static espl_status check_method(const char *checkpoint, const espl_model *model, bool adapter) {
     if (adapter && !espl_model_is_adapted(model))
@@ -123,7 +134,7 @@ static espl_status check_method(const char *checkpoint, const espl_model *model,
                   "%s: a %s model has no place for the adapters of tune.method: bottleneck; export them by --adapter, or evaluate and "
                   "generate from the run itself",
                   checkpoint, model->family->model_type);
-    return ESPL_OK;
+    return adapter ? ESPL_OK : check_prompt(checkpoint, model);
 }
 
 /* The whole model: updates are merged. */
@@ -177,6 +188,7 @@ espl_status espl_weights_merge(const char *adapter, const espl_export_options *o
         ESPL_FAIL(ESPL_ERR_USAGE, "%s: it is an adapter already; leave --adapter out to merge it into its base", adapter);
     ESPL_TRY_DONE(check_target(folder));
     ESPL_TRY_DONE(espl_peft_model(adapter, options->base, &no_labels, &model, &base));
+    ESPL_TRY_DONE(check_prompt(adapter, model));
     const espl_weights weights = make_room(model, &all);
     ESPL_TRY_DONE(espl_weights_read(model, base, 0, &weights));
     ESPL_TRY_DONE(espl_peft_weights(model, adapter, &weights));

@@ -110,7 +110,7 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     *in = (espl_inference){.engine = engine, .threads = threads, .step = -1};
     espl_kernels_set_threads(in->threads);
     ESPL_TRY_DONE(open_model(comm, path, config, &from, in));
-    const int64_t own = in->model->dims.positions;
+    const int64_t own = espl_model_positions(in->model);
     in->positions = reach.least == 0 || (reach.all && reach.least < own) ? own : reach.least;
     ESPL_TRY_DONE(espl_model_reach(in->model, in->positions));
     ESPL_TRY_DONE(bind_weights(in));

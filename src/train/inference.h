@@ -18,7 +18,7 @@ typedef struct espl_inference {
     void *weights; /* the flat space, one rank, on the engine's device */
     float *rope;   /* the model's table there; NULL where kernels can read the model's own */
     int threads;
-    int64_t positions; /* tokens of the longest sequence */
+    int64_t positions; /* tokens of the longest sequence, a prompt not counted */
     int64_t step;      /* of the checkpoint; -1: none */
 } espl_inference;
 

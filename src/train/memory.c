@@ -39,19 +39,29 @@ espl_status espl_blueprint_check(const espl_config *config) {
         ESPL_FAIL(ESPL_ERR_USAGE,
                   "run.reduction_dtype is bf16, but run.reduction is tree, which gives the same bits on any number of ranks: what one rank "
                   "sums in fp32 several would round; set run.reduction: fast, or run.reduction_dtype: fp32");
+    if (config->tune_method == ESPL_TUNE_PROMPT && config->tune_prompt_length >= config->train_micro_batch_tokens)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "tune.prompt_length is %lld, which leaves no room for text in a micro-batch of train.micro_batch_tokens %lld; raise that",
+                  (long long)config->tune_prompt_length, (long long)config->train_micro_batch_tokens);
     ESPL_TRY(espl_asked_check(config));
     return check_best(config);
 }
 
-int64_t espl_blueprint_length(const espl_config *config, int64_t positions) {
-    int64_t length = config->data_sequence_length > 0 ? config->data_sequence_length : positions;
-    return length < config->train_micro_batch_tokens ? length : config->train_micro_batch_tokens;
+espl_room espl_blueprint_room(const espl_config *config, const espl_model *model) {
+    return espl_room_of(config, espl_model_positions(model), espl_model_prompt(model, ESPL_STREAM_MAIN));
+}
+
+int64_t espl_blueprint_length(const espl_config *config, const espl_model *model) {
+    int64_t length = config->data_sequence_length > 0 ? config->data_sequence_length : espl_model_positions(model);
+    int64_t most = config->train_micro_batch_tokens - model->prompt.length;
+    return length < most ? length : most;
 }
 
 static int64_t more(int64_t a, int64_t b) { return a > b ? a : b; }
 
-int64_t espl_blueprint_reach(const espl_config *config, int64_t positions) {
-    const int64_t length = espl_blueprint_length(config, positions), whole = length + config->generate_max_new_tokens;
+int64_t espl_blueprint_reach(const espl_config *config, const espl_model *model) {
+    const int64_t length = espl_blueprint_length(config, model), positions = espl_model_positions(model),
+                  whole = length + config->generate_max_new_tokens;
     if (!espl_text_scores_rate(config) || config->data_task == ESPL_TASK_SEQ2SEQ)
         return length;
     return more(length, whole < positions ? whole : positions);
@@ -63,7 +73,7 @@ static void plan_texts(const espl_config *config, espl_blueprint *b) {
     memcpy(b->reserved, b->capacity, sizeof b->reserved);
     if (!espl_text_scores_rate(config))
         return;
-    espl_decoder_size size = espl_text_scores_size(config, espl_blueprint_length(config, b->model->dims.positions));
+    espl_decoder_size size = espl_text_scores_size(config, espl_blueprint_length(config, b->model));
     size.model = b->model;
     size.kernels = b->kernels;
     size.remote = b->remote;
@@ -85,7 +95,7 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .remote = remote,
                           .owner = {.rank = rank, .ranks = ranks},
                           .threads = threads,
-                          .room = espl_room_of(config, model->dims.positions),
+                          .room = espl_blueprint_room(config, model),
                           .micro_batch_tokens = config->train_micro_batch_tokens,
                           .micro_batches = config->train_micro_batches,
                           .tree = config->run_reduction == ESPL_REDUCTION_TREE,

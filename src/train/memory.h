@@ -83,11 +83,12 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                          int threads, espl_blueprint *blueprint);
 void espl_blueprint_free(espl_blueprint *blueprint);
 
-/* Local. Tokens of the longest piece of text that a model of so many positions is trained on by the config. */
-int64_t espl_blueprint_length(const espl_config *config, int64_t positions);
+/* Local. The room of a micro-batch of a model by the config, and tokens of the longest piece of text in it, a prompt not counted. */
+espl_room espl_blueprint_room(const espl_config *config, const espl_model *model);
+int64_t espl_blueprint_length(const espl_config *config, const espl_model *model);
 
 /* Local. Tokens of the longest sequence of such a run: the same, or with what evaluations generate behind a prompt of that length. */
-int64_t espl_blueprint_reach(const espl_config *config, int64_t positions);
+int64_t espl_blueprint_reach(const espl_config *config, const espl_model *model);
 
 /* Local. Format of the weights that a checkpoint holds: that of the masters, or of the compute weights where those are the only ones. */
 espl_dtype espl_blueprint_truth(const espl_blueprint *blueprint);

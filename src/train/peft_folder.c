@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char PREFIX[] = "base_model.model.", CONFIG[] = "adapter_config.json", TENSORS[] = "adapter_model.safetensors";
+static const char PREFIX[] = "base_model.model.", PROMPT_PREFIX[] = "base_model.", CONFIG[] = "adapter_config.json",
+                  TENSORS[] = "adapter_model.safetensors";
 
 static bool has(const char *folder, const char *name) {
     char *path = espl_format("%s/%s", folder, name);
@@ -23,7 +24,7 @@ bool espl_peft_is(const char *folder) { return has(folder, CONFIG) && !espl_safe
 
 /* ---- What is not known here. */
 
-/* Keys of peft.LoraConfig that are read, or that change nothing of an adapter that is made. */
+/* Keys of peft.LoraConfig and peft.PromptTuningConfig that are read, or that change nothing of an adapter that is made. */
 static const char *const known[] = {"peft_type",
                                     "peft_version",
                                     "auto_mapping",
@@ -50,7 +51,16 @@ static const char *const known[] = {"peft_type",
                                     "runtime_config",
                                     "megatron_core",
                                     "qalora_group_size",
-                                    "use_dora"};
+                                    "use_dora",
+                                    "num_virtual_tokens",
+                                    "token_dim",
+                                    "num_transformer_submodules",
+                                    "num_layers",
+                                    "num_attention_heads",
+                                    "prompt_tuning_init",
+                                    "prompt_tuning_init_text",
+                                    "tokenizer_name_or_path",
+                                    "tokenizer_kwargs"};
 
 static bool is_known(const char *key) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -72,12 +82,19 @@ static espl_status refuse(const char *folder, const char *key, const json_t *val
     return status;
 }
 
+static bool is_prompt(const json_t *about) {
+    const char *type = json_string_value(json_object_get(about, "peft_type"));
+    return type != NULL && strcmp(type, "PROMPT_TUNING") == 0;
+}
+
 static espl_status check_known(const char *folder, json_t *about) {
     const char *key;
     json_t *value, *type = json_object_get(about, "peft_type"), *bias = json_object_get(about, "bias"),
-                   *init = json_object_get(about, "init_lora_weights");
-    if (!json_is_string(type) || strcmp(json_string_value(type), "LORA") != 0)
-        return refuse(folder, "peft_type", type, "only LORA is read");
+                   *init = json_object_get(about, "init_lora_weights"), *stacks = json_object_get(about, "num_transformer_submodules");
+    if (!is_prompt(about) && (!json_is_string(type) || strcmp(json_string_value(type), "LORA") != 0))
+        return refuse(folder, "peft_type", type, "only LORA and PROMPT_TUNING are read");
+    if (is_prompt(about) && json_integer_value(stacks) != 1)
+        return refuse(folder, "num_transformer_submodules", stacks, "only 1 is read: the others' embeddings are never used");
     if (json_is_string(bias) && strcmp(json_string_value(bias), "none") != 0)
         return refuse(folder, "bias", bias, "biases beside updates are not known; only none is read");
     if (json_is_string(init) && strcmp(json_string_value(init), "gaussian") != 0 && strcmp(json_string_value(init), "orthogonal") != 0 &&
@@ -148,7 +165,10 @@ static espl_status open_tensors(const char *folder, espl_safetensors **set) {
 /* The name of a tensor as the model has it. */
 static const char *own_name(const espl_tensor_file *tensor) {
     size_t prefix = strlen(PREFIX);
-    return strncmp(tensor->name, PREFIX, prefix) == 0 ? tensor->name + prefix : tensor->name;
+    if (strncmp(tensor->name, PREFIX, prefix) == 0)
+        return tensor->name + prefix;
+    prefix = strlen(PROMPT_PREFIX);
+    return strncmp(tensor->name, PROMPT_PREFIX, prefix) == 0 ? tensor->name + prefix : tensor->name;
 }
 
 /* Which modules have updates, and what else is in the file. */
@@ -159,7 +179,7 @@ static void list_tensors(const espl_safetensors *set, json_t *targets, json_t *w
         size_t length = strlen(name), end = strlen(END);
         if (length > end && strcmp(name + length - end, END) == 0)
             json_array_append_new(targets, json_sprintf("%.*s", (int)(length - end), name));
-        else if (strstr(name, ".lora_") == NULL)
+        else if (strstr(name, ".lora_") == NULL && strcmp(name, "prompt_embeddings") != 0)
             json_array_append_new(whole, json_string(name));
     }
 }
@@ -175,31 +195,39 @@ static json_t *or_null(const json_t *about, const char *key) {
     return value != NULL ? json_incref(value) : json_null();
 }
 
-/* tune.* of an adapter. */
-static espl_status tune_of(const char *folder, const json_t *about, bool with_train, json_t *tune) {
-    json_t *targets = json_array(), *whole = json_array(), *ranks = json_array(), *alphas = json_array();
-    espl_safetensors *set = NULL;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(open_tensors(folder, &set));
-    list_tensors(set, targets, whole);
-    ESPL_TRY_DONE(numbers_of(folder, about, "rank_pattern", ranks));
-    ESPL_TRY_DONE(numbers_of(folder, about, "alpha_pattern", alphas));
+static espl_status lora_keys(const char *folder, const json_t *about, json_t *targets, json_t *tune) {
+    json_t *ranks = json_array(), *alphas = json_array();
+    json_object_set_new(tune, "ranks", ranks);
+    json_object_set_new(tune, "alphas", alphas);
     json_object_set_new(tune, "method", json_string(json_is_true(json_object_get(about, "use_dora")) ? "dora" : "lora"));
     json_object_set_new(tune, "rank", or_null(about, "r"));
     json_object_set_new(tune, "alpha", or_null(about, "lora_alpha"));
     json_object_set_new(tune, "dropout", json_real(json_number_value(json_object_get(about, "lora_dropout"))));
     json_object_set_new(tune, "rank_stabilised", json_boolean(json_is_true(json_object_get(about, "use_rslora"))));
     json_object_set(tune, "targets", is_list(about) ? json_object_get(about, "target_modules") : targets);
-    json_object_set(tune, "ranks", ranks);
-    json_object_set(tune, "alphas", alphas);
+    ESPL_TRY(numbers_of(folder, about, "rank_pattern", ranks));
+    return numbers_of(folder, about, "alpha_pattern", alphas);
+}
+
+/* tune.* of an adapter. */
+static espl_status tune_of(const char *folder, const json_t *about, bool with_train, json_t *tune) {
+    json_t *targets = json_array(), *whole = json_array();
+    espl_safetensors *set = NULL;
+    espl_status status = ESPL_OK;
+    ESPL_TRY_DONE(open_tensors(folder, &set));
+    list_tensors(set, targets, whole);
+    if (is_prompt(about)) {
+        json_object_set_new(tune, "method", json_string("prompt"));
+        json_object_set_new(tune, "prompt_length", or_null(about, "num_virtual_tokens"));
+    } else {
+        ESPL_TRY_DONE(lora_keys(folder, about, targets, tune));
+    }
     if (with_train)
         json_object_set(tune, "train", whole);
 done:
     espl_safetensors_close(&set);
     json_decref(targets);
     json_decref(whole);
-    json_decref(ranks);
-    json_decref(alphas);
     return status;
 }
 
@@ -253,6 +281,10 @@ static const espl_param *find_param(const espl_model *model, const char *name) {
 }
 
 static espl_status compare(const char *folder, const espl_model *own, const espl_model *theirs) {
+    if (own->prompt.length != theirs->prompt.length)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "%s: the adapter has a soft prompt of %lld tokens, the config's has %lld; leave tune.method out to take what it has",
+                  folder, (long long)theirs->prompt.length, (long long)own->prompt.length);
     for (int i = 0; i < own->n_params; i++) {
         const espl_param *p = &own->params[i], *q = find_param(theirs, p->name);
         if (p->adapts >= 0 || q == NULL)
@@ -376,7 +408,8 @@ espl_status espl_peft_weights(const espl_model *model, const char *folder, const
     ESPL_TRY_DONE(take_all(model, folder, set, weights, taken));
     for (int i = 0; i < model->n_params; i++)
         if (model->params[i].adapts >= 0 && !taken[i])
-            ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s/%s: holds no '%s%s'", folder, TENSORS, PREFIX, model->params[i].name);
+            ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s/%s: holds no '%s%s'", folder, TENSORS, model->prompt.length > 0 ? "" : PREFIX,
+                           model->params[i].name);
 done:
     espl_safetensors_close(&set);
     free(taken);

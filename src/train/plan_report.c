@@ -122,8 +122,8 @@ static espl_status gather_facts(facts *f) {
     ESPL_TRY(espl_blueprint_check(c));
     const espl_model_options options = espl_model_options_of(c);
     ESPL_TRY(espl_weights_model(source, &options, &f->model));
-    f->length = espl_blueprint_length(c, f->model->dims.positions);
-    ESPL_TRY(espl_model_reach(f->model, espl_blueprint_reach(c, f->model->dims.positions)));
+    f->length = espl_blueprint_length(c, f->model);
+    ESPL_TRY(espl_model_reach(f->model, espl_blueprint_reach(c, f->model)));
     ESPL_TRY(choose_kernels(f));
     f->ranks_per_node = f->request->ranks_per_node > 0 ? f->request->ranks_per_node : f->request->ranks;
     long cores = sysconf(_SC_NPROCESSORS_ONLN) / f->ranks_per_node;

@@ -73,7 +73,7 @@ static espl_status ask(const espl_run *run, const espl_outcome_about *about, esp
                                 .data = &run->valid,
                                 .paths = about->paths,
                                 .labels = &run->labels,
-                                .most = espl_blueprint_reach(run->config, run->model->dims.positions)};
+                                .most = espl_blueprint_reach(run->config, run->model)};
     return espl_comm_agree(run->comm, espl_asked_make(&use, asked), "reading the prompts");
 }
 

@@ -12,6 +12,7 @@
 #include "src/train/introduce.h"
 #include "src/train/magnitudes.h"
 #include "src/train/peft_folder.h"
+#include "src/train/prompt_text.h"
 #include "src/train/provenance.h"
 #include "src/train/run_folder.h"
 #include "src/train/threads.h"
@@ -69,7 +70,7 @@ static espl_status check_config(const espl_run *run) {
 
 static const char *model_source(const espl_config *c) { return c->model_config[0] != '\0' ? c->model_config : c->model_path; }
 
-static int64_t sequence_length(const espl_run *run) { return espl_blueprint_length(run->config, run->model->dims.positions); }
+static int64_t sequence_length(const espl_run *run) { return espl_blueprint_length(run->config, run->model); }
 
 /* Pretrained weights know the ids of their own tokenizer; another one's of the same size would pass every other check. */
 static espl_status compare_tokenizers(const espl_run *run) {
@@ -112,7 +113,7 @@ static espl_status open_model(espl_run *run) {
     ESPL_TRY(espl_weights_model(model_source(c), &options, &run->model));
     if (c->model_adapter[0] != '\0')
         ESPL_TRY(espl_peft_check(run->model, c->model_adapter));
-    ESPL_TRY(espl_model_reach(run->model, espl_blueprint_reach(c, run->model->dims.positions)));
+    ESPL_TRY(espl_model_reach(run->model, espl_blueprint_reach(c, run->model)));
     const char *tokenizer = c->data_tokenizer[0] != '\0' ? c->data_tokenizer : c->model_path;
     if (tokenizer[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "data.tokenizer is not set, and there is no model.path to take tokenizer.json from");
@@ -138,8 +139,10 @@ static espl_status keep_companions(const espl_run *run) {
 static espl_status open_data(espl_run *run) {
     const espl_config *c = run->config;
     const espl_dims *dims = &run->model->dims;
-    espl_dataset_use use = {.room = espl_room_of(c, dims->positions),
+    espl_dataset_use use = {.room = espl_blueprint_room(c, run->model),
                             .length = sequence_length(run),
+                            .prompt = run->model->prompt.length,
+                            .prompt_id = (int32_t)dims->vocab,
                             .eos = dims->eos,
                             .start = dims->start,
                             .labels = &run->labels};
@@ -296,6 +299,8 @@ static espl_status start_updates(espl_run *run) {
         ESPL_TRY(checkpoint_has_updates(run, &held));
     if (!held)
         ESPL_TRY(espl_magnitudes_start(run->model, &weights, run->memory.gradients));
+    if (!held)
+        ESPL_TRY(espl_prompt_text_start(run->model, run->tokenizer, run->config->tune_prompt_text, &weights));
     return run->config->model_adapter[0] != '\0' ? espl_peft_weights(run->model, run->config->model_adapter, &weights) : ESPL_OK;
 }
 
@@ -308,7 +313,7 @@ static espl_status start_trained(espl_run *run) {
         wanted[i] = !m->params[i].frozen;
     espl_status status = start_weights(run, wanted, NULL);
     free(wanted);
-    if (status == ESPL_OK && espl_config_has_updates(run->config))
+    if (status == ESPL_OK && espl_model_is_adapted(m))
         status = start_updates(run);
     return status;
 }

@@ -268,7 +268,7 @@ static void tell_phase(const espl_run *run) {
     const espl_model *m = run->model;
     int now = run->phases.now;
     const char *what = m->phases[now].what;
-    espl_amount amount = espl_costs_amount(m, run->blueprint.capacity, (double)espl_blueprint_length(run->config, m->dims.positions));
+    espl_amount amount = espl_costs_amount(m, run->blueprint.capacity, (double)espl_blueprint_length(run->config, m));
     double flops = espl_costs_train_flops(tape_of(run), &amount);
     espl_metrics_work(run->metrics, flops / (amount.rows[ESPL_STREAM_MAIN] + amount.rows[ESPL_STREAM_SOURCE]));
     if (m->n_phases > 1 && run->ranks->rank == 0)

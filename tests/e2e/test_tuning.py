@@ -341,7 +341,67 @@ def adapters_are_used_where_they_are(case):
     Job(case.folder, 0, "export", case.folder / "run", case.folder / "whole").expect_failure(USAGE, "no place for", "--adapter")
 
 
+def prompt_of(base, **keys):
+    return keys_of(base, **{"tune__train": None, "tune__method": "prompt", "tune__prompt_length": 5, "train__steps": 8, "optim__lr": 0.1, **keys})
+
+
+def a_soft_prompt_is_resumed_on_2_4_1_undisturbed(case):
+    base = base_of(case)
+    before = digest_of(base)
+    text = {"tune__prompt_text": "a text of which there is no end, or at least none that fits"}
+    for name, keys in {"text": text, **({} if LIGHT else {"random": {"run__dtype": "bf16"}})}.items():
+        case.train(0, f"whole-{name}", **prompt_of(base, **keys))
+        for ranks in (2,) if LIGHT else (2, 4):
+            case.train(ranks, f"pieces-{name}", STOPPED, **prompt_of(base, train__stop_after=3, **keys))
+        case.train(1, f"pieces-{name}", **prompt_of(base, **keys))
+        check(rows_of(case, f"pieces-{name}") == rows_of(case, f"whole-{name}"), f"{name}: losses and norms of the resumed run are others")
+        check(case.digest(f"pieces-{name}") == case.digest(f"whole-{name}"), f"{name}: the resumed run ends in other weights than the undisturbed one")
+    check(digest_of(base) == before, "the base's folder was written to")
+    case.start(0, "whole-text", **prompt_of(base, tune__prompt_length=6)).expect_failure(USAGE, "tune.prompt_length", "5")
+
+
+def a_soft_prompt_begins_as_its_text(case):
+    """Its rows are embeddings of the base, to the bit, and repeat as the text's tokens."""
+    base = base_of(case)
+    keys = {"tune__prompt_text": "the", "tune__prompt_length": 12, "optim__lr": 0, "train__steps": 1, "checkpoint__export": True}
+    job = case.train(0, **prompt_of(base, **keys))
+    check(f"trained: {12 * 64} of" in job.stderr, "the number of trained parameters is not told", job)
+    rows = tensors_of(case.folder / "run" / "adapter", "adapter_model")["prompt_embeddings"]
+    table = tensors_of(base)["transformer.wte.weight"]
+    rows, table = ([data[i : i + 256] for i in range(0, len(data), 256)] for data in (rows, table))
+    ids = [table.index(row) for row in rows]
+    n = next(n for n in range(1, 13) if all(ids[i] == ids[i % n] for i in range(12)))
+    check(len(ids) == 12 and n <= 3, f"the text's tokens repeat as {ids}")
+
+
+def a_soft_prompt_is_used_where_it_is(case):
+    base = base_of(case)
+    judged = {"data__valid": [str(case.text)], "train__eval_batches": 4}
+    case.train(0, **prompt_of(base, checkpoint__export=True, **judged))
+    adapter = case.folder / "run" / "adapter"
+    told = json.loads((adapter / "adapter_config.json").read_text())
+    check(told["peft_type"] == "PROMPT_TUNING" and told["num_virtual_tokens"] == 5 and told["task_type"] == "CAUSAL_LM", f"{told}")
+    losses, texts = [], []
+    for model in ("run", "run/adapter", "base/model"):
+        job = evaluation_of(case, "--model", case.folder / model)
+        job.expect(OK)
+        losses.append(json.loads(job.stdout)["loss"])
+        texts.append(Job(case.folder, 0, "generate", case.folder / model, "--prompt", "a", "--greedy", "--set", "generate.max_new_tokens=4"))
+        texts[-1].expect(OK)
+    trained = case.metrics("run", "eval")[-1]["valid_loss"]
+    check(losses[0] == losses[1] == trained < losses[2], f"losses of the run {losses[0]}, of its adapter {losses[1]}, where it ended {trained}, of the base {losses[2]}")
+    check(texts[0].stdout == texts[1].stdout, "the run and its adapter generate different texts")
+    start = prompt_of(base, model__adapter=str(adapter), optim__lr=0, train__steps=1, checkpoint__export=True, **{f"tune__{key}": None for key in ("method", "prompt_length")})
+    case.train(2, "second", **start)
+    check(tensors_of(case.folder / "second" / "adapter", "adapter_model") == tensors_of(adapter, "adapter_model"), "the adapter is not written as it was read")
+    case.start(0, "third", **prompt_of(base, tune__prompt_length=6, model__adapter=str(adapter))).expect_failure(USAGE, "5 tokens", "leave tune.method out")
+    case.start(0, "third", **{**start, "model__adapter": str(changed(case, adapter, num_transformer_submodules=2))}).expect_failure(IN_DATA, "num_transformer_submodules")
+    case.start(0, "third", **prompt_of(base, tune__prompt_length=4000)).expect_failure(USAGE, "tune.prompt_length", "train.micro_batch_tokens")
+    for model in ("run", "run/adapter"):
+        Job(case.folder, 0, "export", case.folder / model, case.folder / "whole").expect_failure(USAGE, "no place for", "--adapter")
+
+
 if __name__ == "__main__":
-    raise SystemExit(main([phases_resumed_on_2_4_1_are_undisturbed, a_phase_is_the_run_that_trains_just_that, what_has_begun_stays, phases_are_planned,
+    raise SystemExit(main([a_soft_prompt_is_resumed_on_2_4_1_undisturbed, a_soft_prompt_begins_as_its_text, a_soft_prompt_is_used_where_it_is, phases_resumed_on_2_4_1_are_undisturbed, a_phase_is_the_run_that_trains_just_that, what_has_begun_stays, phases_are_planned,
                            dora_begins_as_the_base_and_merges, dora_resumed_on_2_4_1_is_undisturbed, an_adapter_is_a_start, adapters_begin_as_the_base_and_resume, adapters_are_used_where_they_are, lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
                            a_run_and_its_export_say_the_same, a_random_base_is_the_seed, a_base_may_be_a_checkpoint, the_plan_is_smaller]))

@@ -264,13 +264,15 @@ static json_t *target_modules(const espl_model *model) {
 }
 
 /* Modules that are trained whole: PEFT saves them beside the updates. */
-static json_t *saved_modules(const espl_model *model) {
+static json_t *saved_modules(const espl_model *model, const espl_collection *trained) {
     json_t *modules = json_array();
     char last[ESPL_MAX_NAME] = "";
     for (int i = 0; i < model->n_params; i++) {
         const espl_param *p = &model->params[i];
+        if (p->adapts >= 0 || find(trained, p->name) == NULL)
+            continue;
         int length = (int)(strrchr(p->name, '.') - p->name);
-        if (p->frozen || p->adapts >= 0 || (strncmp(last, p->name, (size_t)length) == 0 && last[length] == '\0'))
+        if (strncmp(last, p->name, (size_t)length) == 0 && last[length] == '\0')
             continue;
         snprintf(last, sizeof last, "%.*s", length, p->name);
         json_array_append_new(modules, json_string(last));
@@ -312,9 +314,9 @@ static json_t *bottleneck_config(const espl_model *model, const char *base) {
 }
 
 /* peft.PromptTuningConfig */
-static json_t *prompt_config(const espl_model *model, const char *base) {
+static json_t *prompt_config(const espl_model *model, const espl_collection *trained, const char *base) {
     const espl_dims *d = &model->dims;
-    json_t *saved = saved_modules(model);
+    json_t *saved = saved_modules(model, trained);
     json_t *config = json_pack("{s:s, s:s, s:s?, s:b, s:I, s:I, s:i, s:I, s:i, s:s}", "peft_type", "PROMPT_TUNING",
                                "base_model_name_or_path", base, "task_type", task_of(model), "inference_mode", 1, "num_virtual_tokens",
                                (json_int_t)model->prompt.length, "token_dim", (json_int_t)d->width, "num_transformer_submodules", 1,
@@ -325,9 +327,9 @@ static json_t *prompt_config(const espl_model *model, const char *base) {
     return config;
 }
 
-static json_t *lora_config(const espl_model *model, const char *base) {
+static json_t *lora_config(const espl_model *model, const espl_collection *trained, const char *base) {
     const espl_lora_options *lora = &model->lora;
-    json_t *saved = saved_modules(model), *config;
+    json_t *saved = saved_modules(model, trained), *config;
     const char *task = task_of(model);
     config = json_pack("{s:s, s:s, s:s?, s:I, s:f, s:f, s:b, s:s, s:b, s:b, s:b, s:o}", "peft_type", "LORA", "base_model_name_or_path",
                        base, "task_type", task, "r", (json_int_t)lora->rank, "lora_alpha", lora->alpha, "lora_dropout", lora->dropout,
@@ -374,8 +376,8 @@ static espl_status write_tensors(const espl_model *model, const espl_collection 
 }
 
 espl_status espl_adapter_write(const espl_model *model, const espl_collection *trained, const char *base, const char *folder) {
-    json_t *config = model->lora.rank > 0       ? lora_config(model, base)
-                     : model->prompt.length > 0 ? prompt_config(model, base)
+    json_t *config = model->lora.rank > 0       ? lora_config(model, trained, base)
+                     : model->prompt.length > 0 ? prompt_config(model, trained, base)
                                                 : bottleneck_config(model, base);
     espl_status status = write_tensors(model, trained, folder);
     if (status == ESPL_OK)

@@ -40,7 +40,7 @@ TRAINED = {  # name: class, config, the text that the prompt begins as
     "gpt2": (None, gpt2(**SMALL), "Answer as the poet would have done, and nobody else."),
     "llama": (None, llama(**SMALL), ""),
     "bert-classes": (tf.BertForSequenceClassification, bert(vocab_size=2048, num_labels=3), "good"),
-    "t5": (tf.T5ForConditionalGeneration, t5(vocab_size=2048, eos_token_id=END, initializer_factor=1.5), "What follows"),
+    "t5": (tf.T5ForConditionalGeneration, t5(vocab_size=2048, eos_token_id=END, initializer_factor=1.0), "What follows"),
 }
 CONFIG = """
 run: {{threads: 1, dir: {folder}/run}}
@@ -180,7 +180,7 @@ def compare_training(name, args, folder, kind, config, prompt):
         optimizer.zero_grad()
     losses = train(args, folder, "run", *head)
     off = max(abs(a / b - 1) for a, b in zip(losses, expected))
-    check(len(losses) == STEPS and off <= 1e-5 and expected[-1] < expected[0] - 0.1, f"{name}: {STEPS} steps, loss {expected[0]:.3f} to {expected[-1]:.3f}, off by {off:.1e}")
+    check(len(losses) == STEPS and off <= 1e-5 and expected[-1] < expected[0] - 0.03, f"{name}: {STEPS} steps, loss {expected[0]:.3f} to {expected[-1]:.3f}, off by {off:.1e}")
     written = load_file(f"{folder}/run/adapter/adapter_model.safetensors")
     mine = {n.replace(".modules_to_save.default", ""): p for n, p in trained.items() if "prompt_encoder" not in n}
     mine["prompt_embeddings"] = prompt_in(tuned)

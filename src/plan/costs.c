@@ -2,6 +2,7 @@
 
 espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capacity[ESPL_N_STREAMS], double length) {
     espl_amount a;
+    length += (double)model->prompt.length;
     for (int s = 0; s < ESPL_N_STREAMS; s++)
         a.rows[s] = (double)capacity[s].rows;
     double source = a.rows[ESPL_STREAM_SOURCE], main = source > 0.0 ? length * a.rows[ESPL_STREAM_MAIN] / source : length;

@@ -11,8 +11,8 @@ typedef struct espl_amount {
     double cross; /* pairs of the main stream's rows with the source's */
 } espl_amount;
 
-/* Local. A full micro-batch of segments of `length` tokens (of an encoder's, where there is one; those of the decoder are shorter as the
- * room for them is less). */
+/* Local. A full micro-batch of segments of `length` tokens behind their prompts (of an encoder's, where there is one; those of the decoder
+ * are shorter as the room for them is less). */
 espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capacity[ESPL_N_STREAMS], double length);
 
 /* Local. Flops of forward and backward of a training tape, recomputation not counted: 3 times the forward matrix products where all is

@@ -87,6 +87,8 @@ MUTATIONS = [
      dropped("__syncthreads();\n    if (column >= s.width)\n        return;\n    dropout drop", BARRIER), False),
     ("embed.cu", "a run does not end with its chunk", "fast", ("i + b == SUM_ROWS - 1", "i + b == SUM_ROWS"), False),
     ("embed.cu", "every chunk of a run adds it", "fast", ("if (!goes_on || began_before)", "if (!goes_on)"), False),
+    ("embed.cu", "one row of the prompt for all of it", "fast", ("t.prompt + (int64_t)(id - t.vocab) * t.width", "t.prompt"), False),
+    ("key_sort.cu", "ids of another table counted as this one's", "fast", ("s.keys[item.token] - s.first", "s.keys[item.token]"), False),
     ("key_sort.cu", "no barrier before digits are counted", "race", dropped("counts[warp][d] = 0;\n    __syncwarp();", WARP_BARRIER), False),
     ("key_sort.cu", "prefix sums without the next lane", "race", ("lane >= offset ?", "lane > offset ?"), False),
     ("linear_xent.cu", "no barrier before logits are overwritten", "race",

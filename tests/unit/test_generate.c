@@ -23,12 +23,12 @@ typedef struct job {
 
 static double number(const json_t *row, const char *key) { return json_number_value(json_object_get(row, key)); }
 
-static void open_job(const char *model, const espl_kernels *kernels, job *j) {
+static void open_job_with(const char *model, const espl_kernels *kernels, const espl_model_options *options, job *j) {
     const json_t *prompts, *prompt, *id;
     size_t i, k;
     memset(j, 0, sizeof *j);
     j->kernels = kernels;
-    if (tiny_open_weights(tiny_folder(model), kernels, NULL, &j->t) != ESPL_OK)
+    if (tiny_open_weights(tiny_folder(model), kernels, options, &j->t) != ESPL_OK)
         fail_msg("%s", espl_status_message());
     prompts = json_object_get(j->t.golden, "prompts");
     json_array_foreach(prompts, i, prompt) {
@@ -37,6 +37,8 @@ static void open_job(const char *model, const espl_kernels *kernels, job *j) {
     }
     j->n = (int)json_array_size(prompts);
 }
+
+static void open_job(const char *model, const espl_kernels *kernels, job *j) { open_job_with(model, kernels, NULL, j); }
 
 static void choose_case(const json_t *row, job *j) {
     const json_t *eos = json_object_get(row, "eos");
@@ -133,6 +135,37 @@ static void long_prompts_go_in_pieces(void **state) {
     }
 }
 
+/* A prompt whose first tokens are a soft prompt of their embeddings: the golden's tokens follow, however small the pieces are. */
+static void soft_prompts_stand_in_front(void **state) {
+    (void)state;
+    for (int i = 0; i < 3 * N_TINY_DECODERS; i++) {
+        json_t *row;
+        size_t c, compared = 0;
+        job j;
+        const espl_model_options options = {.prompt = {.length = 2 + i / N_TINY_DECODERS}};
+        open_job_with(tiny_names[i % N_TINY_DECODERS], espl_kernels_ref(ESPL_F64), &options, &j);
+        for (int p = 0; p < j.n; p++) {
+            job one = j;
+            if (j.prompts[p].n <= options.prompt.length)
+                continue;
+            tiny_fill_prompt(&one.t, one.kernels, j.prompts[p].ids);
+            one.n = 1;
+            one.prompts[0] = (espl_prompt){.ids = j.prompts[p].ids + options.prompt.length, .n = j.prompts[p].n - options.prompt.length};
+            json_array_foreach(json_object_get(j.t.golden, "cases"), c, row) {
+                choose_case(row, &one);
+                if (one.options.sampling.repetition_penalty != 1.0 || one.options.sampling.no_repeat_ngram > 0)
+                    continue; /* they count the prompt's tokens, too */
+                assert_int_equal(generate(&one, c % 2 ? PASS_TOKENS : one.options.beams, NULL, NULL), ESPL_OK);
+                assert_true(same_ids(&one.found[0], json_array_get(json_object_get(row, "found"), (size_t)p)));
+                compared++;
+            }
+            free_found(&one);
+        }
+        assert_true(compared > 1);
+        close_job(&j);
+    }
+}
+
 /* Negative control: another penalty, another n-gram or another end token is noticed. */
 static void goldens_tell_settings_apart(void **state) {
     int penalty = 0, ngram = 0, length = 0;
@@ -221,7 +254,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_equal_transformers),   cmocka_unit_test(long_prompts_go_in_pieces),
         cmocka_unit_test(goldens_tell_settings_apart), cmocka_unit_test(seeds_are_texts),
-        cmocka_unit_test(too_long_is_refused),
+        cmocka_unit_test(too_long_is_refused),         cmocka_unit_test(soft_prompts_stand_in_front),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

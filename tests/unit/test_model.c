@@ -402,6 +402,73 @@ static void what_is_added_recomputes_to_the_same_bits(void **state) {
     }
 }
 
+/* A model with a prompt as long as its batch (of an encoder-decoder, as the source), whose tokens all become ids of the prompt, with rows
+ * that are the tokens' embeddings. */
+static void open_as_prompt(const char *name, const espl_kernels *kernels, espl_use use, int recompute, tiny *t) {
+    tiny base;
+    open_or_fail(name, kernels, ESPL_USE_EVAL, 0, &base);
+    bool pair = base.model->dims.source_layers > 0;
+    espl_model_options options = {.prompt = {.length = pair ? base.sample.source.n : base.sample.n}};
+    assert_int_equal(tiny_open_with(tiny_folder(name), kernels, use, recompute, &options, t), ESPL_OK);
+    int32_t *ids = pair ? t->sample.source.ids : t->sample.ids;
+    tiny_fill_prompt(t, kernels, ids);
+    for (int64_t i = 0; i < options.prompt.length; i++)
+        ids[i] = (int32_t)(t->model->dims.vocab + i);
+    tiny_close(&base);
+}
+
+static void a_prompt_of_a_texts_embeddings_is_that_text(void **state) {
+    (void)state;
+    for (int m = 0; m < N_TINY; m++) {
+        tiny base, t;
+        open_or_fail(tiny_names[m], espl_kernels_cpu(ESPL_F32), ESPL_USE_EVAL, 0, &base);
+        open_as_prompt(tiny_names[m], espl_kernels_cpu(ESPL_F32), ESPL_USE_EVAL, 0, &t);
+        train_once(&base);
+        train_once(&t);
+        size_t bytes = t.tape.lives[t.tape.loss].bytes;
+        assert_memory_equal(espl_tape_buffer(&base.tape, base.tape.loss), espl_tape_buffer(&t.tape, t.tape.loss), bytes);
+        assert_int_equal(espl_model_trained_numel(t.model), t.model->prompt.length * t.model->dims.width);
+        ((float *)t.weights)[0] += 1.0f; /* the prompt is all that is trained, so it comes first */
+        train_once(&t);
+        assert_memory_not_equal(espl_tape_buffer(&base.tape, base.tape.loss), espl_tape_buffer(&t.tape, t.tape.loss), bytes);
+        tiny_close(&base);
+        tiny_close(&t);
+    }
+}
+
+static double loss_with(tiny *t, int64_t element, double step) {
+    ((double *)t->weights)[element] += step;
+    train_once(t);
+    ((double *)t->weights)[element] -= step;
+    return tiny_loss(t);
+}
+
+/* By finite differences, and to the same bits however much is computed again. */
+static void a_prompts_gradient_is_that_of_its_loss(void **state) {
+    const double step = 1e-4;
+    (void)state;
+    for (int m = 0; m < N_TINY; m++) {
+        tiny t, again;
+        open_as_prompt(tiny_names[m], espl_kernels_ref(ESPL_F64), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &t);
+        open_as_prompt(tiny_names[m], espl_kernels_ref(ESPL_F64), ESPL_USE_TRAIN, ESPL_RECOMPUTE_FULL, &again);
+        train_once(&t);
+        train_once(&again);
+        int64_t n = t.model->bucket_numel[0];
+        assert_memory_equal(t.gradients, again.gradients, (size_t)n * sizeof(double));
+        double most = 0.0, off = 0.0, *gradient = espl_malloc((size_t)n * sizeof *gradient);
+        memcpy(gradient, t.gradients, (size_t)n * sizeof *gradient);
+        for (int64_t e = 0; e < n; e += n / 7) {
+            double difference = (loss_with(&t, e, step) - loss_with(&t, e, -step)) / (2.0 * step);
+            most = fmax(most, fabs(gradient[e]));
+            off = fmax(off, fabs(difference - gradient[e]));
+        }
+        assert_true(most > 0.0 && off < 1e-5 * most);
+        free(gradient);
+        tiny_close(&again);
+        tiny_close(&t);
+    }
+}
+
 static void wrong_targets_are_refused(void **state) {
     (void)state;
     static const struct {
@@ -493,6 +560,8 @@ int main(void) {
         cmocka_unit_test(wrong_selections_are_refused),
         cmocka_unit_test(what_begins_as_zero_is_the_base),
         cmocka_unit_test(what_is_added_recomputes_to_the_same_bits),
+        cmocka_unit_test(a_prompt_of_a_texts_embeddings_is_that_text),
+        cmocka_unit_test(a_prompts_gradient_is_that_of_its_loss),
         cmocka_unit_test(wrong_targets_are_refused),
         cmocka_unit_test(ranks_and_alphas_by_target),
         cmocka_unit_test(gradients_accumulate),

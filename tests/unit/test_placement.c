@@ -93,9 +93,15 @@ static int64_t walk(espl_placement *p, const corpus *c, const espl_placement_opt
         int64_t counted = 0;
         for (int32_t s = 0; s < sample.n_segments; s++) {
             int32_t begin = sample.segments[s], end = sample.segments[s + 1];
+            for (int64_t i = 0; i < options->prompt; i++, begin++) {
+                assert_int_equal(sample.ids[begin], options->prompt_id + i);
+                assert_int_equal(sample.positions[begin], i);
+                assert_int_equal(sample.targets[begin], -1);
+                assert_int_equal(sample.types[begin], 0);
+            }
             assert_in_range(end - begin, 1, options->length);
             for (int32_t i = begin; i < end; i++) {
-                assert_int_equal(sample.positions[i], i - begin);
+                assert_int_equal(sample.positions[i], options->prompt + i - begin);
                 assert_int_equal(sample.ids[i], sample.ids[begin] + (i - begin));
                 assert_int_equal(sample.targets[i], expected_target(c, options, sample.ids[i]));
                 seen[sample.ids[i]]++;
@@ -268,6 +274,12 @@ static void every_token_once_an_epoch(void **state) {
         {300, 60, {.room = {256, 0, 256}, .length = 100, .windows = true, .shuffle = true, .seed = 2}, true},
         {300, 60, {.room = {256, 0, 256}, .length = 256, .windows = true, .shuffle = false}, false},
         {2, 30, {.room = {4096, 0, 4096}, .length = 4096, .windows = true, .shuffle = true, .seed = 5}, false},
+        {3000, 60, {.room = {256, 0, 256}, .length = 100, .prompt = 20, .prompt_id = 1 << 20, .shuffle = true, .seed = 6}, true},
+        {300,
+         60,
+         {.room = {64, 0, 64}, .length = 44, .prompt = 20, .prompt_id = 1 << 20, .windows = true, .shuffle = true, .seed = 7},
+         false},
+        {300, 60, {.room = {64, 0, 64}, .length = 61, .prompt = 3, .prompt_id = 1 << 20, .shuffle = false}, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         corpus c = make_corpus(cases[i].documents, cases[i].mean, i, 0);

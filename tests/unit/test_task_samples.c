@@ -181,13 +181,14 @@ static void chosen_documents(void **state) {
 
 /* ---- Source and target. */
 
-static void check_pair(const corpus *c, const espl_sample *s, int32_t i) {
+static void check_pair(const corpus *c, const espl_placement_options *o, const espl_sample *s, int32_t i) {
     int64_t d = s->documents[i], begin = c->documents[d], split = c->split[d];
-    assert_int_equal(s->source.segments[i + 1] - s->source.segments[i], split);
+    assert_int_equal(s->source.segments[i + 1] - s->source.segments[i], o->prompt + split);
     assert_int_equal(s->segments[i + 1] - s->segments[i], c->documents[d + 1] - begin - split);
     for (int32_t t = s->source.segments[i]; t < s->source.segments[i + 1]; t++) {
-        assert_int_equal(s->source.ids[t], c->ids[begin + t - s->source.segments[i]]);
-        assert_int_equal(s->source.positions[t], t - s->source.segments[i]);
+        int64_t place = t - s->source.segments[i];
+        assert_int_equal(s->source.ids[t], place < o->prompt ? o->prompt_id + place : c->ids[begin + place - o->prompt]);
+        assert_int_equal(s->source.positions[t], place);
     }
     begin += split;
     for (int32_t t = s->segments[i]; t < s->segments[i + 1]; t++, begin++) {
@@ -202,10 +203,13 @@ static void check_pair(const corpus *c, const espl_sample *s, int32_t i) {
 static void sources_and_targets(void **state) {
     (void)state;
     corpus c = make_corpus(9000, 60);
-    for (int shuffle = 0; shuffle < 2; shuffle++) {
+    for (int i = 0; i < 4; i++) {
+        bool shuffle = i % 2;
         espl_placement_options o = {.task = ESPL_TASK_SEQ2SEQ,
-                                    .room = {.tokens = 200, .source_tokens = 260, .sequences = 200},
+                                    .room = {.tokens = 200, .source_tokens = i < 2 ? 260 : 400, .sequences = 200},
                                     .length = 60,
+                                    .prompt = i < 2 ? 0 : 5,
+                                    .prompt_id = 1 << 20,
                                     .shuffle = shuffle,
                                     .seed = 5,
                                     .start = START};
@@ -215,20 +219,20 @@ static void sources_and_targets(void **state) {
         for (int64_t k = 0; k < espl_placement_count(p, 2); k++) {
             espl_placement_fill(p, 2, k, &s);
             assert_in_range(s.n, 1, 200);
-            assert_in_range(s.source.n, 1, 260);
+            assert_in_range(s.source.n, 1, o.room.source_tokens);
             assert_int_equal(s.source.segments[s.n_segments], s.source.n);
             assert_int_equal(s.n_targets, s.n);
-            for (int32_t i = 0; i < s.n_segments; i++)
-                check_pair(&c, &s, i);
+            for (int32_t d = 0; d < s.n_segments; d++)
+                check_pair(&c, &o, &s, d);
             check_counts(p, 2, k, &s);
             documents += s.n_segments;
             tokens += s.n + s.source.n;
         }
         espl_filling f = espl_placement_filling(p, 2);
         assert_int_equal(documents, 9000);
-        assert_int_equal(tokens, c.source.n_tokens);
+        assert_int_equal(tokens, c.source.n_tokens + 9000 * o.prompt);
         assert_int_equal(f.tokens + f.source_tokens, tokens);
-        assert_true(!shuffle || (double)f.tokens / (200.0 * (double)f.micro_batches) > 0.95); /* of the scarcer budget */
+        assert_true(!shuffle || o.prompt > 0 || (double)f.tokens / (200.0 * (double)f.micro_batches) > 0.95); /* of the scarcer budget */
         espl_sample_free(&s);
         espl_placement_free(&p);
     }

@@ -128,7 +128,8 @@ static inline espl_status tiny_read_batch(tiny *t) {
 static inline espl_status tiny_open_weights(const char *folder, const espl_kernels *kernels, const espl_model_options *options, tiny *t) {
     memset(t, 0, sizeof *t);
     ESPL_TRY(espl_weights_model(folder, options != NULL ? options : &(espl_model_options){0}, &t->model));
-    ESPL_TRY(espl_model_reach(t->model, t->model->dims.positions < TINY_POSITIONS ? t->model->dims.positions : TINY_POSITIONS));
+    const int64_t positions = espl_model_positions(t->model);
+    ESPL_TRY(espl_model_reach(t->model, positions < TINY_POSITIONS ? positions : TINY_POSITIONS));
     size_t flat = (size_t)espl_model_flat_size(t->model, 1);
     t->weights = espl_calloc(1, espl_model_weights_bytes(t->model, 1, kernels->real));
     t->gradients = espl_calloc(flat, espl_dtype_size(kernels->stat));
@@ -162,6 +163,17 @@ static inline espl_status tiny_open_with(const char *folder, const espl_kernels 
 
 static inline espl_status tiny_open(const char *folder, const espl_kernels *kernels, espl_use use, int recompute, tiny *t) {
     return tiny_open_with(folder, kernels, use, recompute, NULL, t);
+}
+
+/* Gives row i of the model's soft prompt the embedding of ids[i]. */
+static inline void tiny_fill_prompt(tiny *t, const espl_kernels *kernels, const int32_t *ids) {
+    size_t real = espl_dtype_size(kernels->real), width = (size_t)t->model->dims.width * real;
+    for (int i = 0; i < t->model->n_params; i++) {
+        const espl_param *p = &t->model->params[i];
+        for (int64_t row = 0; p->role == ESPL_ROLE_PROMPT && row < p->shape[0]; row++)
+            memcpy((char *)t->weights + (size_t)espl_model_place(t->model, i, 1) * real + (size_t)row * width,
+                   (char *)t->weights + (size_t)espl_model_place(t->model, p->adapts, 1) * real + (size_t)ids[row] * width, width);
+    }
 }
 
 static inline double tiny_at(const void *base, espl_dtype dtype, int64_t i) {

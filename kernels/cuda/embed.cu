@@ -78,9 +78,9 @@ template <class T> static void embed_forward(const espl_args *args) {
 
 /* Backward: tokens are sorted by key (id, position or type; equal keys stay in token order) and cut into chunks of ESPL_EMBED_ROWS. A chunk
  * sums its runs of equal keys in order. A run that lies in one chunk is done with that; of a longer one each chunk leaves its part in
- * `partial`
- * ([chunk][part of a run that began before | part of a run that goes on][width]), and the chunk in which it began adds them in order. What
- * is added in which order depends on nothing but the keys of real tokens: padding, and ids of another table, are sorted behind them. */
+ * `partial` ([chunk][part of a run that began before | part of a run that goes on][width]), and the chunk in which it began adds them in
+ * order. What is added in which order depends on nothing but the keys of real tokens: padding, and ids of another table, are sorted behind
+ * them. */
 template <class T> struct embed_sums {
     const T *dout;
     const int32_t *index, *keys; /* sorted */

@@ -285,6 +285,21 @@ def phases_are_recorded_anew(case):
     check(trace(case, "later")[0][:3] == trace(case, "recorded")[0][:3] and case.digest("later") != case.digest("recorded"), "a phase that begins later changes what was before it, or nothing")
 
 
+def a_soft_prompt_is_the_cpus(case):
+    """What only it has: a table of its own beside the tokens', a start that is read from the device, rows in front of what is generated."""
+    keys = {**PACKED, "tune__method": "prompt", "tune__prompt_length": 5, "tune__prompt_text": "the leaves", "optim__lr": 0.1, "model__dropout": 0}
+    for run, device, ranks in (("cpu", "cpu", 0), ("one", "emu", 0), ("two", "emu", 2)):
+        train(case, ranks, run, model=LLAMA, run__device=device, **keys)
+    found = losses(case, "cpu"), losses(case, "one")
+    check(trace(case, "one") == trace(case, "two"), "one and two ranks differ")
+    check(all(abs(a / b - 1) < 2.0**-24 * math.sqrt(2048) for a, b in zip(*found)), f"losses on the CPU and the emulated GPU: {found}")
+    texts = [Job(case.folder, 0, "generate", case.folder / "one", "--ids", "--greedy", "--set", f"run.device={device}", "--set", "generate.max_new_tokens=8",
+                 "--prompt", "The leaves of the", "--prompt", "A") for device in ("cpu", "emu")]
+    for text in texts:
+        text.expect(OK)
+    check(texts[0].stdout == texts[1].stdout and texts[0].stdout.count(" ") > 8, f"generated: {[text.stdout for text in texts]}")
+
+
 def evaluated_and_generated(case):
     train(case, 0, "run", model=LLAMA, train__steps=8, optim__lr=1e-2, data__valid=[str(DATA / "shakespeare_valid.txt")], train__eval_batches=4, **PACKED)
     config, found, texts = case.folder / f"config-{case.n_configs}.yaml", {}, {}
@@ -401,7 +416,7 @@ def main_or_skip(cases):
 
 
 WHOLE = [gpt2_is_the_cpus, llama_is_the_cpus, bert_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, fast_repeats_itself, any_legal_order,
-         whole_matrices, protected, snapshots_under_way, over_to_the_cpu_and_back, recorded_or_not, phases_are_recorded_anew, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use,
+         whole_matrices, protected, snapshots_under_way, over_to_the_cpu_and_back, recorded_or_not, phases_are_recorded_anew, a_soft_prompt_is_the_cpus, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use,
          libraries_that_are_not_there, failures_under_way]
 # What reaches memory that the others do not: sanitizers look for that alone.
 REACHING = [gpt2_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, evaluated_and_generated, failures_under_way]

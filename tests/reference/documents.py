@@ -89,8 +89,9 @@ def check_tuned(name, batch, expected, trained, run):
     for dtype, bound in (("ref64", 1e-6), ("ref32", 1e-5), ("fp32", 1e-5)):
         out = run(dtype)
         found = set(out) - {"logits", "loss", "hidden"}
-        check(found == set(grads), f"{name} {dtype}: {len(found)} tensors, {sum(out[n].numel() for n in found)} parameters; the reference {len(grads)}, "
-              f"{trained} {sorted(found ^ set(grads))[:3]}")
+        count = sum(out[n].numel() for n in found)
+        check(found == set(grads) and count == trained, f"{name} {dtype}: {len(found)} tensors, {count} parameters; the reference {len(grads)}, {trained} "
+              f"{sorted(found ^ set(grads))[:3]}")
         if found != set(grads):
             return
         worst = max((e, n) for n, e in errors(out, grads).items())

@@ -16,7 +16,7 @@ import transformers as tf
 from safetensors.torch import load_file, save_file
 
 from bottleneck_parity import probe
-from documents import kind_of, loss_of, make_document, pack
+from documents import check_tuned, kind_of, loss_of, make_document, pack
 from lora_parity import digest_of
 from parity_tools import TEXT, TOKENIZER, arguments, bert, check, distilbert, error, espalier, finish, gpt2, llama, make_model, roberta, t5, tokenize
 from train_parity import LABELS, documents_of, rows_of
@@ -100,13 +100,8 @@ def compare(name, args, folder, kind, config):
     tuned.zero_grad()
     loss.backward()
     logits, gradient = torch.cat(logits).detach(), prompt_in(tuned).grad
-    for dtype, bound in (("ref64", 1e-6), ("ref32", 1e-5), ("fp32", 1e-5)):
-        out = probe(args, folder, pack(packed), dtype, f"prompt,{ROWS}")
-        found = set(out) - {"logits", "loss", "hidden"}
-        off = abs(float(out["loss"].sum()) / weight / loss.item() - 1)
-        check(found == {"prompt_embeddings"} and out["prompt_embeddings"].numel() == trained, f"{name} {dtype}: {trained} parameters")
-        check(error(out["logits"], logits) <= bound and off <= bound, f"{name} {dtype}: logits {error(out['logits'], logits):.1e}, loss {off:.1e}")
-        check(error(out["prompt_embeddings"], gradient) <= bound, f"{name} {dtype}: gradient {error(out['prompt_embeddings'], gradient):.1e}")
+    batch = pack(packed)
+    check_tuned(name, batch, (logits, loss.item(), {"prompt_embeddings": gradient}), trained, lambda dtype: probe(args, folder, batch, dtype, f"prompt,{ROWS}"))
     out = probe(args, folder, pack([behind(d, config.vocab_size, True) for d in documents]), "fp32", f"prompt,{ROWS}")
     worst = error(out["logits"], logits), error(out["prompt_embeddings"], gradient)
     check(min(worst) > 1e-4, f"{name}: a prompt that is read backwards is noticed, logits {worst[0]:.1e}, gradient {worst[1]:.1e}")

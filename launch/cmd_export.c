@@ -4,8 +4,8 @@
 #include "comm/comm.h"
 #include "io/checkpoint.h"
 #include "src/core/buffer.h"
-#include "src/train/peft_folder.h"
-#include "src/train/weights.h"
+#include "src/train/weights/peft_folder.h"
+#include "src/train/weights/weights.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,11 +3,11 @@
 
 #include "io/readers.h"
 #include "src/core/buffer.h"
-#include "src/train/choose_device.h"
-#include "src/train/dataset.h"
-#include "src/train/generate_options.h"
+#include "src/train/machine/choose_device.h"
+#include "src/train/feed/dataset.h"
+#include "src/train/score/generate_options.h"
 #include "src/train/inference.h"
-#include "src/train/threads.h"
+#include "src/train/machine/threads.h"
 
 #include <stdlib.h>
 #include <string.h>

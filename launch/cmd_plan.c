@@ -1,7 +1,7 @@
 #include "launch/commands.h"
 #include "launch/recipe.h"
 
-#include "src/train/peft_folder.h"
+#include "src/train/weights/peft_folder.h"
 #include "src/train/plan_report.h"
 
 static const char text[] =

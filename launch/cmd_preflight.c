@@ -5,7 +5,7 @@
 #include "io/fsio.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
-#include "src/train/preflight.h"
+#include "src/train/machine/preflight.h"
 
 #include <stdlib.h>
 

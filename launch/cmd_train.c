@@ -8,7 +8,7 @@
 #include "src/core/buffer.h"
 #include "src/core/clock.h"
 #include "src/core/log.h"
-#include "src/train/peft_folder.h"
+#include "src/train/weights/peft_folder.h"
 #include "src/train/run.h"
 
 #include <math.h>

@@ -2,7 +2,7 @@
 #ifndef ESPL_LAUNCH_JOB_END_H
 #define ESPL_LAUNCH_JOB_END_H
 
-#include "src/train/walltime.h"
+#include "src/train/machine/walltime.h"
 
 /* Local; for one rank: it may ask the batch system, within ten seconds. Slurm: SLURM_JOB_END_TIME, or what squeue says where Slurm is older
  * than that variable. TORQUE: PBS_WALLTIME from the start of the job's script. Flux: `flux job timeleft`. OpenPBS and LSF tell a job

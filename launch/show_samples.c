@@ -1,9 +1,9 @@
 #include "launch/show_samples.h"
 
 #include "src/core/buffer.h"
-#include "src/train/dataset.h"
+#include "src/train/feed/dataset.h"
 #include "src/train/memory.h"
-#include "src/train/weights.h"
+#include "src/train/weights/weights.h"
 
 #include <unistd.h>
 

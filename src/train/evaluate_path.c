@@ -1,12 +1,12 @@
 #include "src/train/evaluate_path.h"
 
 #include "src/core/buffer.h"
-#include "src/train/choose_device.h"
+#include "src/train/machine/choose_device.h"
 #include "src/train/inference.h"
 #include "src/train/memory.h"
-#include "src/train/streams.h"
-#include "src/train/text_scores.h"
-#include "src/train/threads.h"
+#include "src/train/feed/streams.h"
+#include "src/train/score/text_scores.h"
+#include "src/train/machine/threads.h"
 
 #include <stdlib.h>
 #include <string.h>

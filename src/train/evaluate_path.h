@@ -2,7 +2,7 @@
 #ifndef ESPL_TRAIN_EVALUATE_PATH_H
 #define ESPL_TRAIN_EVALUATE_PATH_H
 
-#include "src/train/outcome.h"
+#include "src/train/score/outcome.h"
 
 /* Collective. Evaluates the model at `path` (run folder, checkpoint or Hugging Face folder) on data.valid of the config; opens and closes
  * all it needs. `folder`: where rank 0 writes what it found (espl_outcome_write); NULL: nowhere. The outcome is freed by the caller, also

@@ -2,11 +2,11 @@
 
 #include "io/checkpoint.h"
 #include "src/core/buffer.h"
-#include "src/train/adapter.h"
-#include "src/train/base.h"
-#include "src/train/companions.h"
-#include "src/train/peft_folder.h"
-#include "src/train/weights.h"
+#include "src/train/weights/adapter.h"
+#include "src/train/weights/base.h"
+#include "src/train/weights/companions.h"
+#include "src/train/weights/peft_folder.h"
+#include "src/train/weights/weights.h"
 
 #include <stdlib.h>
 #include <string.h>

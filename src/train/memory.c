@@ -2,8 +2,8 @@
 
 #include "src/core/buffer.h"
 #include "src/optim/optimizer.h"
-#include "src/train/streams.h"
-#include "src/train/text_scores.h"
+#include "src/train/feed/streams.h"
+#include "src/train/score/text_scores.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #include "src/plan/peak.h"
 #include "src/train/run.h"
 #include "src/train/state_list.h"
-#include "src/train/weights.h"
+#include "src/train/weights/weights.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 #include "src/train/provenance.h"
 
 #include "src/core/buffer.h"
-#include "src/train/licence.h"
+#include "src/train/weights/licence.h"
 
 #include <stdlib.h>
 #include <string.h>

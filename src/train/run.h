@@ -8,15 +8,15 @@
 #include "comm/comm.h"
 #include "io/checkpoint.h"
 #include "src/optim/optimizer.h"
-#include "src/train/dataset.h"
-#include "src/train/evaluate.h"
+#include "src/train/feed/dataset.h"
+#include "src/train/score/evaluate.h"
 #include "src/train/memory.h"
-#include "src/train/metrics.h"
-#include "src/train/probes.h"
-#include "src/train/runinfo.h"
-#include "src/train/tape_log.h"
+#include "src/train/log/metrics.h"
+#include "src/train/score/probes.h"
+#include "src/train/log/runinfo.h"
+#include "src/train/log/tape_log.h"
 #include "src/train/unfreeze.h"
-#include "src/train/walltime.h"
+#include "src/train/machine/walltime.h"
 
 /* What a checkpoint carries beside tensors. */
 typedef struct espl_counters {

@@ -3,8 +3,8 @@
 #include "io/fsio.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
-#include "src/train/outcome.h"
-#include "src/train/text_scores.h"
+#include "src/train/score/outcome.h"
+#include "src/train/score/text_scores.h"
 
 #include <math.h>
 #include <stdlib.h>

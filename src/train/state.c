@@ -2,10 +2,10 @@
 
 #include "src/core/buffer.h"
 #include "src/core/log.h"
-#include "src/train/adapter.h"
-#include "src/train/base.h"
+#include "src/train/weights/adapter.h"
+#include "src/train/weights/base.h"
 #include "src/train/state_list.h"
-#include "src/train/weights.h"
+#include "src/train/weights/weights.h"
 
 #include <inttypes.h>
 #include <math.h>

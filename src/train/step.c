@@ -4,7 +4,7 @@
 #include "src/core/log.h"
 #include "src/optim/schedule.h"
 #include "src/plan/costs.h"
-#include "src/train/streams.h"
+#include "src/train/feed/streams.h"
 
 #include <math.h>
 #include <string.h>

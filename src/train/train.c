@@ -4,7 +4,7 @@
 #include "src/core/clock.h"
 #include "src/core/log.h"
 #include "src/train/run_folder.h"
-#include "src/train/weights.h"
+#include "src/train/weights/weights.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -32,6 +32,7 @@ PLANTED = [
     ({"src/core/b.c": '#include "comm/comm.h"\n'}, "src/core may not include"),
     ({"comm/transport.h": "", "io/b.c": '#include "comm/transport.h"\n'}, "io may not include"),
     ({"src/model/b.c": '#include "src/train/t.h"\n', "src/train/t.h": ""}, "src/model may not include"),
+    ({"src/train/log/b.c": '#include "src/train/t.h"\n', "src/train/t.h": ""}, "src/train/log may not include"),
     ({"src/core/b.c": '#include "a.h"\n'}, "is not a path from the root"),
     ({"src/train/b.c": '#include "src/train/unmade.pb-c.h"\n'}, "is not a path from the root"),
     ({"src/train/b.c": "#include <mpi.h>\n"}, "<mpi.h> belongs to"),

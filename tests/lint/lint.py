@@ -11,7 +11,9 @@ import re
 import subprocess
 import sys
 
-# What a folder may include: the link edges of CMakeLists.txt. A name ending in .h stands for that header alone.
+BELOW_TRAIN = ["src/core", "src/config", "src/model", "src/plan", "src/data", "src/optim", "src/eval", "comm", "kernels", "io"]
+
+# What a folder may include: the link edges of CMakeLists.txt, and of src/train the order of its rooms. A name ending in .h stands for that header alone.
 INCLUDES = {
     "src/core": ["src/core"],
     "src/config": ["src/core", "src/config"],
@@ -24,6 +26,11 @@ INCLUDES = {
     "src/optim": ["src/core", "src/config", "kernels", "src/optim"],
     "src/eval": ["src/core", "src/config", "kernels", "src/model", "src/plan", "src/eval"],
     "src/report": ["src/core", "io", "src/report"],
+    "src/train/machine": [*BELOW_TRAIN, "src/train/machine"],
+    "src/train/weights": [*BELOW_TRAIN, "src/train/weights"],
+    "src/train/log": [*BELOW_TRAIN, "src/train/log"],
+    "src/train/feed": [*BELOW_TRAIN, "src/train/feed"],
+    "src/train/score": [*BELOW_TRAIN, "src/train/feed", "src/train/score"],
     "src/train": ["src", "comm", "kernels", "io"],
     "launch": ["src", "comm", "kernels", "io", "launch"],
     "tests": [""],

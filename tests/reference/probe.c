@@ -11,8 +11,8 @@
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/model/tape.h"
-#include "src/train/streams.h"
-#include "src/train/weights.h"
+#include "src/train/feed/streams.h"
+#include "src/train/weights/weights.h"
 
 #include <stdlib.h>
 #include <string.h>

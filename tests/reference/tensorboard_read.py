@@ -2,7 +2,7 @@
 
     python tests/reference/tensorboard_read.py RUN_DIR
 
-Every number that metrics.jsonl has must be there once, under the tag that src/train/metrics.def gives it, at its step, as the nearest
+Every number that metrics.jsonl has must be there once, under the tag that src/train/log/metrics.def gives it, at its step, as the nearest
 float; and nothing else, also when the run was resumed from a step before its last.
 """
 import json
@@ -33,7 +33,7 @@ def expected(run, tags):
 
 def main():
     run = pathlib.Path(sys.argv[1])
-    table = pathlib.Path(__file__).parents[2] / "src/train/metrics.def"
+    table = pathlib.Path(__file__).parents[2] / "src/train/log/metrics.def"
     tags = {name: (tag, text) for name, tag, text in ROW.findall(table.read_text())}
     assert len(tags) >= 15, f"{table}: {len(tags)} rows with a tag"
     events = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0})

@@ -8,11 +8,11 @@
 #include "io/fsio.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
-#include "src/train/energy.h"
-#include "src/train/metrics.h"
-#include "src/train/metrics_lines.h"
-#include "src/train/runinfo.h"
-#include "src/train/tensorboard.h"
+#include "src/train/log/energy.h"
+#include "src/train/log/metrics.h"
+#include "src/train/log/metrics_lines.h"
+#include "src/train/log/runinfo.h"
+#include "src/train/log/tensorboard.h"
 
 #include <dirent.h>
 #include <errno.h>

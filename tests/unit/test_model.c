@@ -7,7 +7,7 @@
 
 #include "src/config/config.h"
 #include "src/model/low_rank.h"
-#include "src/train/magnitudes.h"
+#include "src/train/weights/magnitudes.h"
 #include "tests/unit/tiny_models.h"
 
 static void open_or_fail(const char *name, const espl_kernels *kernels, espl_use use, int recompute, tiny *t) {

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "src/train/preflight.h"
+#include "src/train/machine/preflight.h"
 
 #include <math.h>
 #include <stdlib.h>

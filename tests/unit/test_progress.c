@@ -7,7 +7,7 @@
 
 #include "src/config/config.h"
 #include "src/core/log.h"
-#include "src/train/progress.h"
+#include "src/train/log/progress.h"
 
 #include <fcntl.h>
 #include <math.h>

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "src/train/walltime.h"
+#include "src/train/machine/walltime.h"
 
 #include <math.h>
 #include <string.h>

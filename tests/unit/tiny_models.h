@@ -6,8 +6,8 @@
 #include "io/safetensors.h"
 #include "src/core/buffer.h"
 #include "src/model/tape.h"
-#include "src/train/streams.h"
-#include "src/train/weights.h"
+#include "src/train/feed/streams.h"
+#include "src/train/weights/weights.h"
 
 #include <jansson.h>
 #include <math.h>

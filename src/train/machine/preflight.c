@@ -4,6 +4,7 @@
 #include "src/core/clock.h"
 #include "src/plan/peak.h"
 #include "src/train/machine/choose_device.h"
+#include "src/train/machine/ping.h"
 #include "src/train/machine/threads.h"
 
 #include <math.h>
@@ -12,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GPU_TOKENS = 4096, COPY_BYTES = 64 << 20, CLOCK_ROUNDS = 16, LINK_ROUNDS = 8, TAG_CLOCK = 1, TAG_LINK = 2 };
+enum { GPU_TOKENS = 4096, COPY_BYTES = 64 << 20, CLOCK_ROUNDS = 16, TAG_CLOCK = 1 };
 
 typedef struct preflight {
     espl_comm *comm;
@@ -156,29 +157,6 @@ static espl_status measure_clocks(preflight *p) {
     return ESPL_OK;
 }
 
-static espl_status send_and_receive(preflight *p, int other, char *message) {
-    size_t bytes = (size_t)p->options->message_bytes;
-    if (p->ranks->rank < other)
-        ESPL_TRY(espl_comm_send(p->comm, message, bytes, other, TAG_LINK));
-    ESPL_TRY(espl_comm_recv(p->comm, message, bytes, other, TAG_LINK));
-    if (p->ranks->rank > other)
-        ESPL_TRY(espl_comm_send(p->comm, message, bytes, other, TAG_LINK));
-    return ESPL_OK;
-}
-
-/* The fastest of some messages there and back, as with the matrix product; the first one opens the connection. */
-static espl_status exchange(preflight *p, int other, char *message, double *rate) {
-    double least = INFINITY;
-    for (int i = 0; i <= LINK_ROUNDS; i++) {
-        double start = espl_now();
-        ESPL_TRY(send_and_receive(p, other, message));
-        if (i > 0)
-            least = fmin(least, espl_now() - start);
-    }
-    *rate = 2.0 * (double)p->options->message_bytes / least;
-    return ESPL_OK;
-}
-
 /* The host to exchange with in a round: 0-1 2-3 ..., then 1-2 3-4 ... and around; -1: none. */
 static int neighbour(const preflight *p, int round) {
     int n = p->n_hosts, at = p->host;
@@ -189,6 +167,13 @@ static int neighbour(const preflight *p, int round) {
     return other >= 0 && other < n && (n > 2 || round == 0) ? other : -1;
 }
 
+static espl_status link_rate(const preflight *p, int other, char *message, double *rate) {
+    double seconds;
+    ESPL_TRY(espl_ping(p->comm, other, message, (size_t)p->options->message_bytes, &seconds));
+    *rate = (double)p->options->message_bytes / seconds;
+    return ESPL_OK;
+}
+
 /* The better of two: a slow host pulls its neighbours' links down, but each of those has another one. */
 static espl_status measure_links(preflight *p, double *best) {
     char *message = espl_calloc(1, (size_t)p->options->message_bytes);
@@ -197,7 +182,7 @@ static espl_status measure_links(preflight *p, double *best) {
         int other = leads(p) ? neighbour(p, round) : -1;
         double rate = NAN;
         if (other >= 0)
-            status = exchange(p, p->leaders[other], message, &rate);
+            status = link_rate(p, p->leaders[other], message, &rate);
         *best = fmax(*best, rate);
         if (status == ESPL_OK)
             status = espl_comm_barrier(p->comm);

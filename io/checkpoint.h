@@ -81,6 +81,9 @@ espl_status espl_checkpoints_wait(espl_checkpoints *saver);
 /* Local. The best step of the checkpoints that are kept, on the rank that keeps the list (0); -1 where none has a rating. */
 int64_t espl_checkpoints_best(const espl_checkpoints *saver);
 
+/* Local. The newest step that is kept and a multiple of `every`, of `most` or before, on the rank that keeps the list (0); -1: none. */
+int64_t espl_checkpoints_newest(const espl_checkpoints *saver, int64_t most, int64_t every);
+
 /* Local. Seconds of the longest save so far, from its beginning to its commit; 0: none was committed. */
 double espl_checkpoints_save_seconds(const espl_checkpoints *saver);
 

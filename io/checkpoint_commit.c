@@ -180,6 +180,14 @@ int64_t espl_checkpoints_best(const espl_checkpoints *s) {
     return best;
 }
 
+int64_t espl_checkpoints_newest(const espl_checkpoints *s, int64_t most, int64_t every) {
+    int64_t newest = -1;
+    for (size_t i = 0; i < s->n_kept; i++)
+        if (s->kept[i].step <= most && s->kept[i].step > newest && s->kept[i].step % every == 0)
+            newest = s->kept[i].step;
+    return newest;
+}
+
 static bool must_stay(const espl_checkpoints *s, int64_t step) {
     int newer = 0;
     for (size_t i = 0; i < s->n_kept; i++)

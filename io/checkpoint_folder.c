@@ -235,7 +235,9 @@ done:
 
 espl_status espl__step_leave(const char *folder, int64_t step, int64_t attempt) {
     char *path = espl__step_path(folder, step), *left = espl_format("%s.attempt-%" PRId64 ".left", path, attempt);
-    espl_status status = espl_fs_rename(path, left);
+    espl_status status = espl_fs_remove_folder(left, NULL); /* of an earlier course of this attempt */
+    if (status == ESPL_OK)
+        status = espl_fs_rename(path, left);
     free(path);
     free(left);
     return status;

@@ -15,6 +15,7 @@
 #include "src/train/score/probes.h"
 #include "src/train/log/runinfo.h"
 #include "src/train/log/tape_log.h"
+#include "src/train/spikes.h"
 #include "src/train/unfreeze.h"
 #include "src/train/machine/walltime.h"
 
@@ -24,7 +25,7 @@ typedef struct espl_counters {
     int64_t updates;       /* steps that changed the weights: AdamW's t */
     int64_t epoch, cursor; /* next micro-batch to be used: epoch, and its number there */
     int64_t tokens;        /* tokens trained on */
-    int64_t skipped;       /* steps skipped for non-finite values */
+    int64_t skipped;       /* steps skipped for non-finite values, or as spikes */
     int64_t skipped_in_row;
     double best_rating; /* of evaluations, lower is better; NAN when there was none */
     int64_t worse;      /* evaluations in a row that were no better than the best */
@@ -51,6 +52,7 @@ typedef struct espl_run {
     espl_update *updates;      /* [n_buckets] */
     espl_update_range *ranges; /* of all updates */
     espl_phases phases;
+    espl_spikes spikes;
     espl_segment *owned; /* [n_params] */
     espl_state_tensor *state;
     int64_t n_state;
@@ -89,7 +91,8 @@ typedef struct espl_step_result {
     double grad_norm, lr;
     int64_t tokens, targets;
     int64_t epoch;
-    bool skipped;                /* non-finite: no update */
+    bool skipped;                /* non-finite or a spike: no update */
+    int64_t bad_since;           /* > 0: the run must go back to before this step; the step has not been counted */
     bool stop;                   /* some rank was asked to stop */
     espl_walltime_vote walltime; /* what the job's end asks for */
     double seconds, data_seconds, wait_seconds, update_seconds;
@@ -107,8 +110,12 @@ void espl_run_release(espl_run *run);
 /* Local. Gives the recordings of the tape back. */
 void espl_run_forget(espl_run *run);
 
-/* Collective. One optimizer step. Errors: numeric, when too many steps in a row were not finite. */
+/* Collective. One optimizer step. Where it leaves result->bad_since, espl_run_rollback must follow. Errors: numeric, when the step's
+ * numbers end the run (judge.h). */
 espl_status espl_run_step(espl_run *run, espl_step_result *result);
+
+/* Local. Passes over the data of so many steps to come. */
+void espl_run_pass(espl_run *run, int64_t steps);
 
 /* Local. Passes on the status of what was asked of the device, or of bulk operations, in the loop. On several ranks a failure ends the
  * job here and now: the others' devices may wait for this one's, and then nobody there comes to agree on anything. */

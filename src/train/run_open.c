@@ -44,12 +44,21 @@ static bool same_folder(const char *a, const char *b) {
     return strcmp(a, b) == 0 || (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
 }
 
+static espl_status check_rollback(const espl_config *c) {
+    bool spikes = c->train_on_spike == ESPL_ON_SPIKE_ROLLBACK;
+    if (c->checkpoint_every == 0 && (spikes || c->train_on_nonfinite == ESPL_ON_NONFINITE_ROLLBACK))
+        ESPL_FAIL(ESPL_ERR_USAGE, "train.%s is rollback, but checkpoint.every is 0: there would be nothing to go back to; set it",
+                  spikes ? "on_spike" : "on_nonfinite");
+    return ESPL_OK;
+}
+
 static espl_status check_config(const espl_run *run) {
     const espl_config *c = run->config;
     int ranks = run->ranks->size;
     ESPL_TRY(espl_blueprint_check(c));
     ESPL_TRY(espl_probes_check(c));
     ESPL_TRY(espl_walltime_check(c));
+    ESPL_TRY(check_rollback(c));
     if (c->run_dir[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is not set: the folder that gets checkpoints, metrics and logs");
     if (c->model_path[0] != '\0' && same_folder(c->run_dir, c->model_path))
@@ -386,6 +395,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
                       .best_written = -1};
     ESPL_TRY(check_same_config(run));
     ESPL_TRY(check_config(run));
+    espl_spikes_open(config, &run->spikes);
     ESPL_TRY(open_device(run));
     ESPL_TRY(espl_comm_agree(comm, run->ranks->rank == 0 ? espl_run_folder_open(config, &run->log) : ESPL_OK, "opening the run folder"));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &run->threads));
@@ -443,6 +453,7 @@ void espl_run_close(espl_run *run) {
     free(run->ranges);
     free(run->optimizer.ranges);
     espl_phases_free(&run->phases);
+    espl_spikes_free(&run->spikes);
     free(run->owned);
     free(run->state);
     espl_engine_close(&run->engine);

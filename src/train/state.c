@@ -123,6 +123,7 @@ static json_t *make_record(const espl_run *run) {
     json_object_set_new(record, "counters", counters_to_json(&run->counters));
     json_object_set_new(record, "probes", espl_probes_to_json(&run->probes));
     json_object_set_new(record, "phases", espl_phases_to_json(&run->phases));
+    json_object_set_new(record, "spikes", espl_spikes_to_json(&run->spikes));
     json_object_set_new(record, "total_steps", json_integer(run->total_steps));
     json_object_set_new(record, "config", json_string(text));
     set_hash(record, "config_hash", espl_config_hash(run->config));
@@ -224,6 +225,8 @@ static espl_status load(espl_run *run, const char *path) {
     espl_status status = counters_from_json(json_object_get(record, "counters"), path, &run->counters);
     if (status == ESPL_OK)
         status = espl_phases_from_json(json_object_get(record, "phases"), path, &run->phases);
+    if (status == ESPL_OK)
+        status = espl_spikes_from_json(json_object_get(record, "spikes"), path, &run->spikes);
     if (status == ESPL_OK && run->ranks->rank == 0)
         warn_of_changes(run, record);
     espl_probes_from_json(json_object_get(record, "probes"), &run->probes);

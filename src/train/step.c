@@ -1,4 +1,4 @@
-#include "src/train/run.h"
+#include "src/train/judge.h"
 
 #include "src/core/clock.h"
 #include "src/core/log.h"
@@ -22,6 +22,14 @@ static place next_place(espl_run *run, place p) {
         p.k = 0;
     }
     return p;
+}
+
+void espl_run_pass(espl_run *run, int64_t steps) {
+    place p = {run->counters.epoch, run->counters.cursor};
+    for (int64_t i = 0; i < steps * run->blueprint.micro_batches; i++)
+        p = next_place(run, p);
+    run->counters.epoch = p.epoch;
+    run->counters.cursor = p.k;
 }
 
 /* All targets of a step, on all ranks, and what the sum of their losses is divided by: every rank counts the same in the same order. */
@@ -217,7 +225,6 @@ static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], const goal
     memcpy(squares, &words[ESPL_EXACT_WORDS], sizeof *squares);
     result->loss = loss->n_nonfinite > 0 ? NAN : espl_exact_value(loss) / (all->weight > 0.0 ? all->weight : 1.0);
     result->grad_norm = squares->n_nonfinite > 0 ? NAN : sqrt(espl_exact_value(squares));
-    result->skipped = !isfinite(result->loss) || !isfinite(result->grad_norm);
     result->stop = words[VOTE_STOP] > 0;
     result->walltime = (espl_walltime_vote)words[VOTE_WALLTIME];
     result->tokens = words[VOTE_TOKENS];
@@ -245,21 +252,6 @@ static espl_status update(espl_run *run, const espl_step_result *result) {
             ESPL_TRY(espl_gather_start(run->memory.gather, b));
     }
     return espl_gather_finish(run->memory.gather);
-}
-
-static espl_status skip(espl_run *run, const espl_step_result *result) {
-    espl_counters *c = &run->counters;
-    c->skipped++;
-    c->skipped_in_row++;
-    if (run->ranks->rank == 0)
-        ESPL_WARN("step %lld: loss %g, gradient norm %g: not finite, the step is skipped on all ranks (%lld in a row)",
-                  (long long)c->step + 1, result->loss, result->grad_norm, (long long)c->skipped_in_row);
-    if (c->skipped_in_row > run->config->train_max_nonfinite_steps)
-        ESPL_FAIL(ESPL_ERR_NUMERIC,
-                  "step %lld: %lld steps in a row were not finite (train.max_nonfinite_steps is %lld); lower optim.lr, or resume from an "
-                  "older checkpoint",
-                  (long long)c->step + 1, (long long)c->skipped_in_row, (long long)run->config->train_max_nonfinite_steps);
-    return ESPL_OK;
 }
 
 /* ---- Phases. */
@@ -310,17 +302,17 @@ espl_status espl_run_step(espl_run *run, espl_step_result *result) {
     ESPL_TRY(espl_run_device(run, micro_batches(run, mine, first, count, scale, result)));
     ESPL_TRY(espl_run_device(run, own_sums(run, sums)));
     ESPL_TRY(agree(run, sums, &all, result));
+    ESPL_TRY(espl_run_judge(run, result));
     double before_update = espl_now();
     result->lr = espl_schedule_rate(run->config, run->counters.step + 1, run->total_steps);
-    if (result->skipped) {
-        ESPL_TRY(skip(run, result));
-    } else {
-        run->counters.skipped_in_row = 0;
+    run->counters.epoch = next.epoch;
+    run->counters.cursor = next.k;
+    if (result->bad_since > 0)
+        return ESPL_OK;
+    if (!result->skipped) {
         run->counters.updates++;
         ESPL_TRY(espl_run_device(run, update(run, result)));
     }
-    run->counters.epoch = next.epoch;
-    run->counters.cursor = next.k;
     run->counters.step++;
     run->counters.tokens += result->tokens;
     result->update_seconds = espl_now() - before_update;

@@ -3,6 +3,7 @@
 #include "src/core/buffer.h"
 #include "src/core/clock.h"
 #include "src/core/log.h"
+#include "src/train/judge.h"
 #include "src/train/run_folder.h"
 #include "src/train/weights/weights.h"
 
@@ -96,6 +97,15 @@ static bool must_stop(const espl_run *run, const espl_step_result *r) {
     return r->stop || r->walltime == ESPL_WALLTIME_STOP || (most > 0 && run->counters.step - run->first_step >= most);
 }
 
+/* What made a step skip may be the weights themselves: they are not for a checkpoint. */
+static bool save_is_due(const espl_run *run, const espl_step_result *r) {
+    int64_t step = run->counters.step;
+    bool due = espl_run_due(run->config->checkpoint_every, step);
+    if (due && r->skipped)
+        ESPL_INFO("no checkpoint of step %lld: it was skipped, and its weights may be why", (long long)step);
+    return (due && !r->skipped) || r->walltime == ESPL_WALLTIME_SAVE;
+}
+
 static espl_status evaluate_on_the_way(espl_run *run) {
     double start = espl_now();
     espl_status status = espl_run_evaluate(run, false);
@@ -111,6 +121,11 @@ static espl_status loop(espl_run *run) {
         ESPL_TRY(espl_run_probe(run));
     while (n->step < run->total_steps && !out_of_patience(run) && !forgets_too_much(run)) {
         ESPL_TRY(espl_run_step(run, &r));
+        if (r.bad_since > 0) {
+            ESPL_TRY(unless_save_failed(run, espl_checkpoints_wait(run->saver)));
+            ESPL_TRY(espl_run_rollback(run, &r));
+            continue;
+        }
         report_step(run, &r);
         if (n->step == run->first_step + 1)
             tell_attention(run);
@@ -121,7 +136,7 @@ static espl_status loop(espl_run *run) {
             ESPL_TRY(evaluate_on_the_way(run));
         if (!last && must_stop(run, &r))
             return stop(run, &r);
-        if (!last && (espl_run_due(c->checkpoint_every, n->step) || r.walltime == ESPL_WALLTIME_SAVE))
+        if (!last && save_is_due(run, &r))
             ESPL_TRY(unless_save_failed(run, espl_run_save(run)));
     }
     if (n->step < run->total_steps && forgets_too_much(run))

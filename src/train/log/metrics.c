@@ -54,8 +54,10 @@ struct espl_metrics {
     espl_metrics_start start;
     int64_t every;
     int64_t step, tokens, skipped_steps; /* so far, earlier processes included */
-    int64_t lost;                        /* reports that could not be written, since one could */
-    double opened_at;                    /* monotonic clock */
+    int64_t made, made_tokens;           /* steps of this process and their tokens, those that were rolled back included */
+    char *run_dir;
+    int64_t lost;     /* reports that could not be written, since one could */
+    double opened_at; /* monotonic clock */
     window window;
 };
 
@@ -67,9 +69,9 @@ static double now(void) {
 
 static double ratio(double part, double whole) { return whole > 0 ? part / whole : NAN; }
 
-static espl_status open_files(espl_metrics *metrics, const espl_config *config, const char *run_dir) {
+static espl_status open_files(espl_metrics *metrics, const espl_config *config) {
     espl_status status = ESPL_OK;
-    char *path = espl_format("%s/metrics.jsonl", run_dir);
+    char *path = espl_format("%s/metrics.jsonl", metrics->run_dir);
     json_t *about = json_pack("{s:I, s:f, s:f}", "total_steps", (json_int_t)metrics->start.total_steps, "rate_low", metrics->start.rate_low,
                               "rate_high", metrics->start.rate_high);
     if (metrics->start.about != NULL)
@@ -77,7 +79,7 @@ static espl_status open_files(espl_metrics *metrics, const espl_config *config, 
     ESPL_TRY_DONE(espl__lines_open(&metrics->lines, path, metrics->start.resume_step));
     ESPL_TRY_DONE(espl__lines_write_object(&metrics->lines, "start", metrics->start.resume_step, about));
     if (config->log_tensorboard)
-        ESPL_TRY_DONE(espl_tensorboard_open(&metrics->board, run_dir, metrics->start.resume_step + 1));
+        ESPL_TRY_DONE(espl_tensorboard_open(&metrics->board, metrics->run_dir, metrics->start.resume_step + 1));
 done:
     json_decref(about);
     free(path);
@@ -87,6 +89,7 @@ done:
 espl_status espl_metrics_open(espl_metrics **metrics, const espl_config *config, const char *run_dir, const espl_metrics_start *start) {
     espl_metrics *m = *metrics = espl_calloc(1, sizeof *m);
     m->lines.fd = -1;
+    m->run_dir = espl_strdup(run_dir);
     m->start = *start;
     m->every = config->log_every;
     m->step = start->resume_step;
@@ -94,7 +97,7 @@ espl_status espl_metrics_open(espl_metrics **metrics, const espl_config *config,
     m->skipped_steps = start->skipped_steps;
     m->opened_at = now();
     espl__energy_open(&m->energy, "/sys/class/powercap");
-    espl_status status = open_files(m, config, run_dir);
+    espl_status status = open_files(m, config);
     m->start.about = NULL;
     if (status != ESPL_OK)
         espl_metrics_close(metrics);
@@ -162,8 +165,7 @@ static espl_status write_row(espl_metrics *metrics, const char *event, int64_t s
 
 /* Evaluations and saves take their share of the time left: it is judged by the clock, not by the seconds of steps. */
 static double seconds_left(const espl_metrics *metrics) {
-    double done = (double)(metrics->step - metrics->start.resume_step), left = (double)(metrics->start.total_steps - metrics->step);
-    return (now() - metrics->opened_at) / done * left;
+    return (now() - metrics->opened_at) / (double)metrics->made * (double)(metrics->start.total_steps - metrics->step);
 }
 
 static void show(const espl_metrics *metrics, const espl_step_report *report, const step_row *row, bool line) {
@@ -193,6 +195,8 @@ void espl_metrics_step(espl_metrics *metrics, const espl_step_report *report) {
     ESPL_ASSERT(report->step == metrics->step + 1, "step %lld reported after step %lld", (long long)report->step, (long long)metrics->step);
     metrics->step = report->step;
     metrics->tokens += report->tokens;
+    metrics->made++;
+    metrics->made_tokens += report->tokens;
     metrics->skipped_steps += report->skipped;
     add_to_window(&metrics->window, report);
     step_row row = make_row(metrics, report);
@@ -269,6 +273,35 @@ void espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *report) 
     keep(metrics, write_probe(metrics, report));
 }
 
+void espl_metrics_event(espl_metrics *metrics, const char *event, int64_t step, json_t *more) {
+    if (metrics != NULL)
+        keep(metrics, espl__lines_write_object(&metrics->lines, event, step, more));
+}
+
+static espl_status rewind_files(espl_metrics *metrics) {
+    espl_status status = ESPL_OK;
+    char *path = espl_strdup(metrics->lines.path);
+    bool board = metrics->board != NULL;
+    espl__lines_close(&metrics->lines);
+    espl_tensorboard_close(&metrics->board);
+    ESPL_TRY_DONE(espl__lines_open(&metrics->lines, path, metrics->step));
+    if (board)
+        ESPL_TRY_DONE(espl_tensorboard_open(&metrics->board, metrics->run_dir, metrics->step + 1));
+done:
+    free(path);
+    return status;
+}
+
+void espl_metrics_rewind(espl_metrics *metrics, int64_t step, int64_t tokens, int64_t skipped_steps) {
+    if (metrics == NULL)
+        return;
+    metrics->step = step;
+    metrics->tokens = tokens;
+    metrics->skipped_steps = skipped_steps;
+    metrics->window = (window){0};
+    keep(metrics, rewind_files(metrics));
+}
+
 void espl_metrics_note(espl_metrics *metrics, const char *text) {
     if (metrics != NULL)
         espl_progress_note(text);
@@ -282,10 +315,8 @@ typedef struct totals {
 } totals;
 
 static totals sum_up(const espl_metrics *metrics) {
-    totals sum = {.steps = metrics->step - metrics->start.resume_step,
-                  .tokens = metrics->tokens - metrics->start.tokens,
-                  .seconds = now() - metrics->opened_at,
-                  .peak_rss = espl_runinfo_peak_rss()};
+    totals sum = {
+        .steps = metrics->made, .tokens = metrics->made_tokens, .seconds = now() - metrics->opened_at, .peak_rss = espl_runinfo_peak_rss()};
     sum.tokens_per_second = (double)sum.tokens / sum.seconds;
     sum.node_hours = sum.seconds / 3600.0 * metrics->start.n_nodes;
     return sum;
@@ -331,6 +362,7 @@ void espl_metrics_close(espl_metrics **metrics) {
     espl_tensorboard_close(&(*metrics)->board);
     espl__lines_close(&(*metrics)->lines);
     espl__energy_close(&(*metrics)->energy);
+    free((*metrics)->run_dir);
     free(*metrics);
     *metrics = NULL;
 }

@@ -2,9 +2,9 @@
  *
  * Rank 0 opens it; on the other ranks the handle is NULL and every function does nothing. The loop reports every step;
  * a line is written for multiples of log.every and for the last step. metrics.jsonl holds one JSON object a line with
- * "event" (start, step, eval, probe, summary), "step" and "time" (seconds since 1970), then the columns of metrics.def; what is
- * unknown or not finite is null. After a resume the file goes on where the checkpoint was: lines of later steps are
- * removed first, so it holds each step once. Reporting a step takes no memory. One thread reports. */
+ * "event" (start, step, eval, probe, spike, rollback, summary), "step" and "time" (seconds since 1970), then the columns of metrics.def;
+ * what is unknown or not finite is null. After a resume the file goes on where the checkpoint was: lines of later steps are removed first,
+ * so it holds each step once. Reporting a step takes no memory. One thread reports. */
 #ifndef ESPL_TRAIN_METRICS_H
 #define ESPL_TRAIN_METRICS_H
 
@@ -75,6 +75,13 @@ void espl_metrics_eval(espl_metrics *metrics, const espl_eval_report *report);
 
 /* Local. Reports the evaluation of one set of data.probe, as a line "probe". */
 void espl_metrics_probe(espl_metrics *metrics, const espl_probe_report *report);
+
+/* Local. Writes a line of another event ("spike", "rollback") with what `more` holds, which is borrowed. */
+void espl_metrics_event(espl_metrics *metrics, const char *event, int64_t step, json_t *more);
+
+/* Local. The run goes back to `step`, with what was counted by then; lines and TensorBoard's events of later steps are removed, as for a
+ * resume. */
+void espl_metrics_rewind(espl_metrics *metrics, int64_t step, int64_t tokens, int64_t skipped_steps);
 
 /* Local. Shows on the bar what the run is at ("evaluating 3/20"); NULL: steps again. Free to call often. */
 void espl_metrics_note(espl_metrics *metrics, const char *text);

@@ -1,4 +1,5 @@
 #include "src/core/buffer.h"
+#include "src/core/median.h"
 #include "src/train/machine/preflight.h"
 
 #include <math.h>
@@ -12,20 +13,14 @@ static const struct {
 } rows[ESPL_N_MEASURES] = {
     {"matrix GFLOP/s", 1e9, 1}, {"copy GB/s", 1e9, 2}, {"disk MB/s", 1e6, 0}, {"link MB/s", 1e6, 0}, {"clock ms", 1e-3, 1}};
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Of those that were measured; NAN of none. */
 static double median(const espl_preflight_host *hosts, int n, espl_measure what) {
     double *values = espl_malloc((size_t)n * sizeof *values);
-    int found = 0;
+    size_t found = 0;
     for (int h = 0; h < n; h++)
         if (!isnan(hosts[h].values[what]))
             values[found++] = hosts[h].values[what];
-    qsort(values, (size_t)found, sizeof *values, by_size);
-    double middle = found == 0 ? NAN : 0.5 * (values[(found - 1) / 2] + values[found / 2]);
+    double middle = espl_median(values, found);
     free(values);
     return middle;
 }

@@ -1,5 +1,7 @@
 #include "io/fsio.h"
 
+#include "src/core/job_files.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -44,7 +46,16 @@ static espl_status open_flags(const char *path, int flags, const char *why, int 
     return ESPL_OK;
 }
 
-espl_status espl_fs_open_read(const char *path, int *fd) { return open_flags(path, O_RDONLY, "read", fd); }
+espl_status espl_fs_open_read(const char *path, int *fd) {
+    const espl_job_file *known = espl_job_files_find(path);
+    if (known == NULL || known->kind != ESPL_JOB_FILE_DESCRIPTOR)
+        return open_flags(path, O_RDONLY, "read", fd);
+    *fd = fcntl(known->fd, F_DUPFD_CLOEXEC, 0);
+    if (*fd < 0)
+        ESPL_FAIL(ESPL_ERR_IO, "%s: cannot be opened to read: %s", path, strerror(errno));
+    return ESPL_OK;
+}
+
 espl_status espl_fs_open_write(const char *path, int *fd) { return open_flags(path, O_WRONLY | O_CREAT | O_TRUNC, "write", fd); }
 espl_status espl_fs_open_update(const char *path, int *fd) { return open_flags(path, O_RDWR, "write", fd); }
 
@@ -160,8 +171,13 @@ espl_status espl_fs_path_size(const char *path, int64_t *bytes) {
 }
 
 espl_status espl_fs_present(const char *path, bool *present) {
+    const espl_job_file *known = espl_job_files_find(path);
     struct stat found;
     int result;
+    if (known != NULL && (known->kind != ESPL_JOB_FILE_ERROR || known->error == ENOENT)) {
+        *present = known->kind != ESPL_JOB_FILE_ERROR;
+        return ESPL_OK;
+    }
     REPEAT(result, fs->stat(path, &found));
     if (result < 0 && errno != ENOENT && errno != ENOTDIR)
         ESPL_FAIL(ESPL_ERR_IO, "%s: cannot be looked at: %s", path, strerror(errno));
@@ -170,8 +186,11 @@ espl_status espl_fs_present(const char *path, bool *present) {
 }
 
 static mode_t mode_at(const char *path) {
+    const espl_job_file *known = espl_job_files_find(path);
     struct stat found;
     int result;
+    if (known != NULL && known->kind != ESPL_JOB_FILE_OUTSIDE)
+        return known->kind == ESPL_JOB_FILE_ERROR ? 0 : known->kind == ESPL_JOB_FILE_FOLDER ? S_IFDIR : S_IFREG;
     REPEAT(result, fs->stat(path, &found));
     return result < 0 ? 0 : found.st_mode;
 }
@@ -179,14 +198,30 @@ static mode_t mode_at(const char *path) {
 bool espl_fs_is_file(const char *path) { return S_ISREG(mode_at(path)); }
 bool espl_fs_is_folder(const char *path) { return S_ISDIR(mode_at(path)); }
 
+static espl_status check_limit(const char *path, int64_t bytes, size_t limit) {
+    if ((uint64_t)bytes > limit)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: %lld bytes, expected at most %zu", path, (long long)bytes, limit);
+    return ESPL_OK;
+}
+
+static espl_status take_contents(const char *path, const espl_job_file *known, size_t limit, espl_buffer *text) {
+    ESPL_TRY(check_limit(path, (int64_t)known->size, limit));
+    espl_buffer_append(text, known->bytes, known->size);
+    return ESPL_OK;
+}
+
 espl_status espl_fs_read_file(const char *path, size_t limit, espl_buffer *text) {
     int fd = -1;
     int64_t bytes = 0;
     espl_status status = ESPL_OK;
+    const espl_job_file *known = espl_job_files_find(path);
+    if (known != NULL && known->kind == ESPL_JOB_FILE_ERROR)
+        ESPL_FAIL(ESPL_ERR_IO, "%s: cannot be opened to read: %s", path, strerror(known->error));
+    if (known != NULL && known->kind == ESPL_JOB_FILE_CONTENTS)
+        return take_contents(path, known, limit, text);
     ESPL_TRY(espl_fs_open_read(path, &fd));
     ESPL_TRY_DONE(espl_fs_size(fd, &bytes, path));
-    if ((uint64_t)bytes > limit)
-        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: %lld bytes, expected at most %zu", path, (long long)bytes, limit);
+    ESPL_TRY_DONE(check_limit(path, bytes, limit));
     espl_buffer_reserve(text, (size_t)bytes);
     ESPL_TRY_DONE(espl_fs_read(fd, text->data + text->size, (size_t)bytes, 0, path));
     text->size += (size_t)bytes;

@@ -39,7 +39,8 @@ typedef struct espl_fs_table {
 /* Local. Puts another table in the place of libc's; NULL: libc's again. Returns libc's table, to be built upon. For tests. */
 const espl_fs_table *espl_fs_set_table(const espl_fs_table *table);
 
-/* Local. Opens a file to read; to write (made, emptied); to read and write (as it is). Errors: io. */
+/* Local. Opens a file to read (where the job has it open, espl_files_share, that again); to write (made, emptied); to read and write (as it
+ * is). Errors: io. */
 espl_status espl_fs_open_read(const char *path, int *fd);
 espl_status espl_fs_open_write(const char *path, int *fd);
 espl_status espl_fs_open_update(const char *path, int *fd);
@@ -76,7 +77,8 @@ espl_status espl_fs_present(const char *path, bool *present);
 bool espl_fs_is_file(const char *path);
 bool espl_fs_is_folder(const char *path);
 
-/* Local. Appends a whole file to `text`. Errors: io; data, when it is longer than `limit` bytes. */
+/* Local. Appends a whole file to `text`, from what the job has read of it or from the system. Errors: io; data, when it is longer than
+ * `limit` bytes. */
 espl_status espl_fs_read_file(const char *path, size_t limit, espl_buffer *text);
 
 /* Local. Replaces or makes a file so that at any moment, power cuts included, it is the old or the new one: path.tmp, fsync,

@@ -222,7 +222,7 @@ espl_status espl_labels_collect(espl_comm *comm, char *const *paths, int64_t n_p
     espl_reader_options quiet = *options;
     quiet.skip_bad = quiet.silent = true;
     *labels = (espl_labels){0};
-    ESPL_TRY_DONE(espl_comm_agree(comm, espl_inputs_find(paths, n_paths, format, &inputs), "finding the data"));
+    ESPL_TRY_DONE(espl_inputs_share(comm, paths, n_paths, format, &inputs));
     ESPL_TRY_DONE(espl_comm_agree(comm, find_own(comm, &inputs, &quiet, labels), "finding the labels"));
     ESPL_TRY_DONE(merge(comm, labels));
     sort_labels(labels);

@@ -8,6 +8,7 @@
 #ifndef ESPL_IO_READERS_H
 #define ESPL_IO_READERS_H
 
+#include "comm/comm.h"
 #include "src/core/status.h"
 
 #include <stdbool.h>
@@ -80,6 +81,9 @@ typedef struct espl_reader espl_reader;
  * path. AUTO goes by the ending: .jsonl, .ndjson and .json, .csv, .tsv, .h5, else text. Of class folders files beside them are left out.
  * Errors: data, when something names no file. */
 espl_status espl_inputs_find(char *const *paths, int64_t n_paths, espl_read_format format, espl_inputs *inputs);
+
+/* Collective. The same on all ranks, which rank 0 finds for them. */
+espl_status espl_inputs_share(espl_comm *comm, char *const *paths, int64_t n_paths, espl_read_format format, espl_inputs *inputs);
 
 /* Local. Frees and zeroes. */
 void espl_inputs_free(espl_inputs *inputs);

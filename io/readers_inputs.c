@@ -138,6 +138,57 @@ done:
     return status;
 }
 
+/* ---- From rank 0 to all. */
+
+static void pack_text(espl_buffer *packed, const char *text) { espl_buffer_append(packed, text, strlen(text) + 1); }
+
+static void pack(const espl_inputs *inputs, espl_buffer *packed) {
+    for (int64_t i = 0; i < inputs->n; i++) {
+        const espl_input *input = &inputs->items[i];
+        const int64_t facts[] = {input->bytes, input->format, input->packing, input->label != NULL};
+        espl_buffer_append(packed, facts, sizeof facts);
+        pack_text(packed, input->path);
+        pack_text(packed, input->label != NULL ? input->label : "");
+    }
+}
+
+static void unpack(const char *at, int64_t n, espl_inputs *inputs) {
+    inputs->items = espl_calloc((size_t)n, sizeof *inputs->items);
+    for (inputs->n = 0; inputs->n < n; inputs->n++) {
+        espl_input *input = &inputs->items[inputs->n];
+        int64_t facts[4];
+        memcpy(facts, at, sizeof facts);
+        *input = (espl_input){.bytes = facts[0], .format = (espl_read_format)facts[1], .packing = (espl_packing)facts[2]};
+        input->path = espl_strdup(at += sizeof facts);
+        at += strlen(at) + 1;
+        input->label = facts[3] ? espl_strdup(at) : NULL;
+        at += strlen(at) + 1;
+    }
+}
+
+espl_status espl_inputs_share(espl_comm *comm, char *const *paths, int64_t n_paths, espl_read_format format, espl_inputs *inputs) {
+    bool first = espl_comm_ranks(comm)->rank == 0;
+    espl_buffer packed = {0};
+    *inputs = (espl_inputs){0};
+    espl_status status = first ? espl_inputs_find(paths, n_paths, format, inputs) : ESPL_OK;
+    ESPL_TRY(espl_comm_agree(comm, status, "finding the data"));
+    if (first)
+        pack(inputs, &packed);
+    int64_t sizes[] = {inputs->n, (int64_t)packed.size};
+    ESPL_TRY_DONE(espl_comm_bcast(comm, sizes, sizeof sizes, 0));
+    if (!first)
+        espl_buffer_reserve(&packed, (size_t)sizes[1] + 1);
+    if (sizes[1] > 0)
+        ESPL_TRY_DONE(espl_comm_bcast(comm, packed.data, (size_t)sizes[1], 0));
+    if (!first && sizes[0] > 0)
+        unpack(packed.data, sizes[0], inputs);
+done:
+    espl_buffer_free(&packed);
+    return status;
+}
+
+/* ---- */
+
 static void free_input(espl_input *input) {
     free(input->path);
     free(input->label);

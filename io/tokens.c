@@ -1,7 +1,9 @@
 #include "io/tokens.h"
 
 #include "io/fsio.h"
+#include "io/share_files.h"
 #include "io/tokens_internal.h"
+#include "src/core/job_files.h"
 
 #include <errno.h>
 #include <string.h>
@@ -94,15 +96,12 @@ static espl_status bind_sets(const espl_store_layout *layout, const char *path, 
     return ESPL_OK;
 }
 
-espl_status espl_tokens_open(const char *path, bool verify, espl_tokens *tokens) {
+static espl_status open_inspected(const char *path, const espl_store_layout *layout, bool verify, espl_tokens *tokens) {
     espl_status status = ESPL_OK;
-    espl_store_layout layout;
-    *tokens = (espl_tokens){0};
-    ESPL_TRY(espl__store_inspect(path, &layout));
     if (verify)
-        ESPL_TRY(espl__store_verify(NULL, path, &layout));
+        ESPL_TRY(espl__store_verify(NULL, path, layout));
     ESPL_TRY(map_file(path, tokens));
-    ESPL_TRY_DONE(bind_sets(&layout, path, tokens));
+    ESPL_TRY_DONE(bind_sets(layout, path, tokens));
     ESPL_TRY_DONE(check_ends(tokens, path));
     if (verify)
         ESPL_TRY_DONE(check_contents(tokens, path));
@@ -110,6 +109,30 @@ done:
     if (status != ESPL_OK)
         espl_tokens_close(tokens);
     return status;
+}
+
+espl_status espl_tokens_open(const char *path, bool verify, espl_tokens *tokens) {
+    espl_store_layout layout;
+    *tokens = (espl_tokens){0};
+    ESPL_TRY(espl__store_inspect(path, &layout));
+    return open_inspected(path, &layout, verify, tokens);
+}
+
+espl_status espl__store_share(espl_comm *comm, const char *path, espl_store_layout *layout) {
+    *layout = (espl_store_layout){0};
+    espl_status status = espl_comm_ranks(comm)->rank == 0 ? espl__store_inspect(path, layout) : ESPL_OK;
+    ESPL_TRY(espl_comm_agree(comm, status, "opening the token store"));
+    ESPL_TRY(espl_comm_bcast(comm, layout, sizeof *layout, 0));
+    return espl_files_share(comm, &path, 1);
+}
+
+espl_status espl_tokens_open_all(espl_comm *comm, const char *path, espl_tokens *tokens) {
+    espl_store_layout layout;
+    *tokens = (espl_tokens){0};
+    ESPL_TRY(espl__store_share(comm, path, &layout));
+    espl_status status = open_inspected(path, &layout, false, tokens);
+    espl_job_files_drop(path);
+    return espl_comm_agree(comm, status, "opening the token store");
 }
 
 void espl_tokens_close(espl_tokens *tokens) {

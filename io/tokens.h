@@ -89,6 +89,10 @@ espl_status espl_tokens_prepare(espl_comm *comm, const espl_tokenizer *tokenizer
 /* Local. Maps a store and checks its header; `verify` also its checksums. */
 espl_status espl_tokens_open(const char *path, bool verify, espl_tokens *tokens);
 
+/* Collective. The same without `verify` on all ranks: rank 0 looks at the header, and the ranks of a host map the file by one descriptor
+ * (espl_files_share). */
+espl_status espl_tokens_open_all(espl_comm *comm, const char *path, espl_tokens *tokens);
+
 /* Local. Unmaps; accepts a zeroed struct. */
 void espl_tokens_close(espl_tokens *tokens);
 

@@ -12,6 +12,10 @@ espl_status espl__store_checksums(espl_comm *comm, const char *path, espl_store_
 /* Local when comm is NULL, else collective. Compares checksums with those in the layout. Errors: data, naming the dataset. */
 espl_status espl__store_verify(espl_comm *comm, const char *path, const espl_store_layout *layout);
 
+/* Collective. Rank 0 inspects a store for all, whose ranks then open its file by one descriptor a host; until
+ * espl_job_files_drop. */
+espl_status espl__store_share(espl_comm *comm, const char *path, espl_store_layout *layout);
+
 /* Collective. Hash of the inputs' contents and of all that decides what becomes of them. */
 espl_status espl__store_key(espl_comm *comm, const espl_tokenizer *tokenizer, const espl_tokens_recipe *recipe, const espl_inputs *inputs,
                             uint64_t *key);

@@ -1,6 +1,7 @@
 #include "io/fsio.h"
 #include "io/tokens_internal.h"
 #include "src/core/buffer.h"
+#include "src/core/job_files.h"
 #include "src/core/log.h"
 
 #include <stdlib.h>
@@ -112,17 +113,20 @@ static void remove_leftovers(const char *cache, const char *name) {
 }
 
 static espl_status inspect_and_verify(espl_comm *comm, const char *path, uint64_t key) {
-    espl_store_layout layout = {0};
-    espl_status status = espl__store_inspect(path, &layout);
-    if (status == ESPL_OK && layout.key != key)
+    espl_store_layout layout;
+    ESPL_TRY(espl__store_share(comm, path, &layout));
+    espl_status status = ESPL_OK;
+    if (layout.key != key)
         status = espl_status_fail(ESPL_ERR_DATA, __FILE__, __LINE__, "%s: made of something else than its name says", path);
-    ESPL_TRY(espl_comm_agree(comm, status, "opening the token store"));
-    return espl__store_verify(comm, path, &layout);
+    else
+        status = espl__store_verify(comm, path, &layout);
+    espl_job_files_drop(path);
+    return status;
 }
 
 /* Whether the store is there and whole. */
 static espl_status find_store(espl_comm *comm, const char *path, uint64_t key, bool *usable) {
-    int64_t there = espl_fs_is_file(path);
+    int64_t there = espl_comm_ranks(comm)->rank == 0 && espl_fs_is_file(path);
     ESPL_TRY(espl_comm_bcast(comm, &there, sizeof there, 0));
     *usable = false;
     if (!there)
@@ -206,8 +210,8 @@ static espl_status keep_labels(const espl_labels *labels, espl_inputs *inputs) {
     return ESPL_OK;
 }
 
-static espl_status find_inputs(const espl_tokens_recipe *recipe, espl_inputs *inputs, bool *stores) {
-    ESPL_TRY(espl_inputs_find(recipe->paths, recipe->n_paths, (espl_read_format)recipe->format, inputs));
+static espl_status find_inputs(espl_comm *comm, const espl_tokens_recipe *recipe, espl_inputs *inputs, bool *stores) {
+    ESPL_TRY(espl_inputs_share(comm, recipe->paths, recipe->n_paths, (espl_read_format)recipe->format, inputs));
     if (recipe->some_labels && recipe->format == ESPL_READ_FOLDERS)
         ESPL_TRY(keep_labels(recipe->labels, inputs));
     int64_t n_stores = 0;
@@ -225,7 +229,7 @@ espl_status espl_tokens_prepare(espl_comm *comm, const espl_tokenizer *tokenizer
     espl_inputs inputs = {0};
     bool stores = false;
     *path = NULL;
-    espl_status status = espl_comm_agree(comm, find_inputs(recipe, &inputs, &stores), "finding the data");
+    espl_status status = find_inputs(comm, recipe, &inputs, &stores);
     if (status == ESPL_OK)
         status = stores ? prepare_store(comm, tokenizer, recipe, &inputs, path) : prepare_text(comm, tokenizer, recipe, &inputs, path);
     espl_inputs_free(&inputs);

@@ -26,8 +26,8 @@ typedef struct job {
     bool json;
 } job;
 
-static espl_status read_config(const job *job, espl_config *config) {
-    ESPL_TRY(espl_recipe_read(job->operands.items[0], &job->sets, config));
+static espl_status read_config(espl_comm *comm, const job *job, espl_config *config) {
+    ESPL_TRY(espl_recipe_share(comm, job->operands.items[0], &job->sets, config));
     if (job->model == NULL && config->run_dir[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "neither --model nor run.dir says which model to evaluate");
     return ESPL_OK;
@@ -86,7 +86,7 @@ static espl_status body(espl_comm *comm, void *context) {
     espl_outcome outcome = {0};
     espl_status status = ESPL_OK;
     espl_config_make(&config);
-    ESPL_TRY_DONE(espl_session_agree(comm, read_config(job, &config), "reading the config"));
+    ESPL_TRY_DONE(read_config(comm, job, &config));
     espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
     ESPL_TRY_DONE(espl_evaluate_path(&config, comm, job->model != NULL ? job->model : config.run_dir, job->output, &outcome));
     if (espl_comm_ranks(comm)->rank == 0)

@@ -60,7 +60,7 @@ static espl_status body(espl_comm *comm, void *context) {
     espl_status status = ESPL_OK;
     espl_config_make(&config);
     const char *recipe = job->operands.n > 0 ? job->operands.items[0] : NULL;
-    ESPL_TRY_DONE(espl_session_agree(comm, espl_recipe_read(recipe, &job->sets, &config), "reading the config"));
+    ESPL_TRY_DONE(espl_recipe_share(comm, recipe, &job->sets, &config));
     espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
     const espl_preflight_options options = {
         .folder = job->folder, .seconds = job->seconds, .disk_bytes = job->disk << 20, .message_bytes = job->message << 20};

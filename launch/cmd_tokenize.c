@@ -35,7 +35,7 @@ static espl_status show_recipe(espl_comm *comm, void *context) {
     espl_config config;
     espl_status status = ESPL_OK;
     espl_config_make(&config);
-    ESPL_TRY_DONE(espl_session_agree(comm, espl_recipe_read(view->path, view->sets, &config), "reading the config"));
+    ESPL_TRY_DONE(espl_recipe_share(comm, view->path, view->sets, &config));
     ESPL_TRY_DONE(espl_show_samples(comm, &config, view->show > 0 ? view->show : 3, stdout));
 done:
     espl_config_free(&config);

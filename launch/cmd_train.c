@@ -5,6 +5,7 @@
 #include "launch/signals.h"
 
 #include "io/h5.h"
+#include "io/share_files.h"
 #include "src/core/buffer.h"
 #include "src/core/clock.h"
 #include "src/core/log.h"
@@ -37,7 +38,8 @@ static espl_status body(espl_comm *comm, void *context) {
     espl_config config;
     espl_status status = ESPL_OK;
     espl_config_make(&config);
-    ESPL_TRY_DONE(espl_session_agree(comm, espl_recipe_read(job->operands.items[0], &job->sets, &config), "reading the config"));
+    ESPL_TRY_DONE(espl_recipe_share(comm, job->operands.items[0], &job->sets, &config));
+    ESPL_TRY_DONE(espl_files_share(comm, (const char *const[]){config.model_adapter}, 1));
     ESPL_TRY_DONE(espl_session_agree(comm, espl_peft_settle(&config), "reading the adapter"));
     espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
     const espl_library libraries[] = {{"espalier", ESPL_VERSION},

@@ -1,29 +1,20 @@
 /* A tokenizer: its parts, opened from one file, and the pool of memory that calls work in. */
 #include "io/tokenizer/tokenizer_state.h"
 
-#include <errno.h>
+#include "src/core/job_files.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <xxhash.h>
 
 static const espl__model_kind *const model_kinds[] = {&espl__bpe_kind, &espl__wordpiece_kind, &espl__unigram_kind};
 enum { N_MODEL_KINDS = sizeof model_kinds / sizeof *model_kinds };
 
 static espl_status read_file(const char *path, espl_buffer *out) {
-    espl_status status = ESPL_OK;
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: cannot open the tokenizer: %s", path, strerror(errno));
-    for (size_t n = 1; n > 0; out->size += n) {
-        espl_buffer_reserve(out, out->size + (1 << 16));
-        n = fread(out->data + out->size, 1, out->capacity - out->size - 1, file);
-    }
-    if (ferror(file))
-        ESPL_FAIL_DONE(ESPL_ERR_IO, "%s: cannot read the tokenizer: %s", path, strerror(errno));
-done:
-    fclose(file);
-    return status;
+    int error = espl_file_read(path, out);
+    if (error != 0)
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: cannot open the tokenizer: %s", path, strerror(error));
+    return ESPL_OK;
 }
 
 static espl_status parse_json(const char *path, const espl_buffer *text, json_t **json) {
@@ -75,11 +66,7 @@ done:
     return status;
 }
 
-static char *file_of(const char *path) {
-    struct stat info;
-    bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    return folder ? espl_format("%s/tokenizer.json", path) : espl_strdup(path);
-}
+static char *file_of(const char *path) { return espl_file_is_folder(path) ? espl_format("%s/tokenizer.json", path) : espl_strdup(path); }
 
 espl_status espl_tokenizer_open(const char *path, espl_tokenizer **tokenizer) {
     espl_status status = ESPL_OK;

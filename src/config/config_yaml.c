@@ -2,6 +2,7 @@
 #include "src/config/sweep.h"
 
 #include "src/core/buffer.h"
+#include "src/core/job_files.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -254,22 +255,12 @@ espl_status espl_config_read_text(espl_config *config, const char *text, size_t 
 static espl_status read_file(espl_config *config, espl_sweep *sweep, const char *path) {
     espl_status status = ESPL_OK;
     espl_buffer text = {0};
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        ESPL_FAIL(ESPL_ERR_USAGE, "%s: cannot be opened: %s", path, strerror(errno));
-    for (;;) {
-        espl_buffer_reserve(&text, 65536);
-        size_t n = fread(text.data + text.size, 1, 65536, file);
-        text.size += n;
-        if (n == 0)
-            break;
-    }
-    if (ferror(file))
-        ESPL_FAIL_DONE(ESPL_ERR_USAGE, "%s: cannot be read: %s", path, strerror(errno));
+    int error = espl_file_read(path, &text);
+    if (error != 0)
+        ESPL_FAIL_DONE(ESPL_ERR_USAGE, "%s: cannot be opened: %s", path, strerror(error));
     ESPL_TRY_DONE(read_text(config, sweep, text.data, text.size, path));
 done:
     espl_buffer_free(&text);
-    fclose(file);
     return status;
 }
 

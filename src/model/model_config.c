@@ -1,12 +1,12 @@
 #include "src/model/model_config.h"
 
 #include "src/core/buffer.h"
+#include "src/core/job_files.h"
 
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const espl_family *const families[] = {&espl_family_gpt2,       &espl_family_llama,   &espl_family_mistral, &espl_family_bert,
                                               &espl_family_distilbert, &espl_family_roberta, &espl_family_t5};
@@ -270,15 +270,20 @@ espl_status espl__model_config_settle(espl_model *model, const char *path, const
 }
 
 espl_status espl__model_config_load(const char *path, json_t **config) {
-    struct stat info;
-    bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    char *file = espl_format("%s%s", path, folder ? "/config.json" : "");
+    *config = NULL;
+    char *file = espl_format("%s%s", path, espl_file_is_folder(path) ? "/config.json" : "");
     json_error_t error;
+    espl_buffer text = {0};
     espl_status status = ESPL_OK;
-    *config = json_load_file(file, JSON_REJECT_DUPLICATES, &error);
+    int failed = espl_file_read(file, &text);
+    if (failed != 0)
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: cannot be opened: %s; a Hugging Face config.json is expected", file, strerror(failed));
+    *config = json_loadb(text.data, text.size, JSON_REJECT_DUPLICATES, &error);
     if (*config == NULL)
-        status = espl_status_fail(ESPL_ERR_DATA, __FILE__, __LINE__, "%s:%d: %s; a Hugging Face config.json is expected", file,
-                                  error.line > 0 ? error.line : 1, error.text);
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s:%d: %s; a Hugging Face config.json is expected", file, error.line > 0 ? error.line : 1,
+                       error.text);
+done:
+    espl_buffer_free(&text);
     free(file);
     return status;
 }

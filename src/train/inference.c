@@ -1,7 +1,9 @@
 #include "src/train/inference.h"
 
 #include "io/checkpoint.h"
+#include "io/share_files.h"
 #include "src/core/buffer.h"
+#include "src/core/job_files.h"
 #include "src/train/weights/adapter.h"
 #include "src/train/weights/base.h"
 #include "src/train/weights/companions.h"
@@ -10,11 +12,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static bool has(const char *folder, const char *name) {
     char *path = espl_format("%s/%s", folder, name);
-    bool there = access(path, F_OK) == 0;
+    bool there = espl_file_is_there(path);
     free(path);
     return there;
 }
@@ -61,8 +62,19 @@ static espl_status open_tokenizer(const source *s, const espl_config *config, es
     return espl_tokenizer_open(config->data_tokenizer[0] != '\0' ? config->data_tokenizer : in->folder, &in->tokenizer);
 }
 
-static espl_status open_model(espl_comm *comm, const char *path, const espl_config *config, source *s, espl_inference *in) {
+/* What the ranks need of the model is read once for all of them. */
+static espl_status share_source(espl_comm *comm, const char *path, const espl_config *config, source *s) {
+    ESPL_TRY(espl_files_share(comm, &path, 1)); /* so that all ranks find the same */
     ESPL_TRY(find_source(comm, path, &s->checkpoint));
+    char *companions = s->checkpoint != NULL ? espl_companions_of(s->checkpoint) : NULL;
+    const char *const paths[] = {s->checkpoint != NULL ? s->checkpoint : "", companions != NULL ? companions : "", config->model_path,
+                                 config->model_adapter, config->data_tokenizer};
+    espl_status status = espl_files_share(comm, paths, (int)(sizeof paths / sizeof paths[0]));
+    free(companions);
+    return status;
+}
+
+static espl_status open_model(const char *path, const espl_config *config, source *s, espl_inference *in) {
     if (s->checkpoint != NULL) {
         json_t *record = NULL;
         ESPL_TRY(espl_checkpoint_record(s->checkpoint, &record));
@@ -109,7 +121,8 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     espl_status status = ESPL_OK;
     *in = (espl_inference){.engine = engine, .threads = threads, .step = -1};
     espl_kernels_set_threads(in->threads);
-    ESPL_TRY_DONE(open_model(comm, path, config, &from, in));
+    ESPL_TRY_DONE(share_source(comm, path, config, &from));
+    ESPL_TRY_DONE(open_model(path, config, &from, in));
     const int64_t own = espl_model_positions(in->model);
     in->positions = reach.least == 0 || (reach.all && reach.least < own) ? own : reach.least;
     ESPL_TRY_DONE(espl_model_reach(in->model, in->positions));
@@ -117,6 +130,7 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     ESPL_TRY_DONE(read_weights(&from, config, in));
     ESPL_TRY_DONE(open_tokenizer(&from, config, in));
 done:
+    espl_job_files_forget();
     free(from.checkpoint);
     free(from.folder);
     return status;

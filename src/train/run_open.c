@@ -1,8 +1,10 @@
 #include "src/train/run.h"
 
 #include "comm/bulk.h"
+#include "io/share_files.h"
 #include "src/core/buffer.h"
 #include "src/core/clock.h"
+#include "src/core/job_files.h"
 #include "src/core/log.h"
 #include "src/plan/peak.h"
 #include "src/train/weights/adapter.h"
@@ -87,7 +89,7 @@ static espl_status compare_tokenizers(const espl_run *run) {
     espl_tokenizer *own = NULL;
     char *path = espl_format("%s/tokenizer.json", c->model_path);
     espl_status status = ESPL_OK;
-    if (access(path, R_OK) == 0)
+    if (espl_file_is_there(path))
         ESPL_TRY_DONE(espl_tokenizer_open(path, &own));
     if (own != NULL && espl_tokenizer_hash(own) != espl_tokenizer_hash(run->tokenizer) && run->ranks->rank == 0)
         ESPL_WARN("data.tokenizer, %s, is not the tokenizer of the pretrained model, %s: its weights know other ids; leave data.tokenizer "
@@ -384,7 +386,15 @@ static void open_walltime(espl_run *run, const espl_run_options *options) {
 
 /* ---- Opening and closing. */
 
-espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl_run_options *options, espl_run *run) {
+/* What every rank needs of the model and the tokenizer, read once. */
+static espl_status share_files(const espl_run *run) {
+    const espl_config *c = run->config;
+    const char *const paths[] = {c->model_path,    c->model_config,   c->model_checkpoint,
+                                 c->model_adapter, c->data_tokenizer, c->data_chat_template};
+    return espl_files_share(run->comm, paths, (int)(sizeof paths / sizeof paths[0]));
+}
+
+static espl_status open_all(const espl_config *config, espl_comm *comm, const espl_run_options *options, espl_run *run) {
     bool loaded;
     *run = (espl_run){.config = config,
                       .comm = comm,
@@ -399,6 +409,7 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     ESPL_TRY(open_device(run));
     ESPL_TRY(espl_comm_agree(comm, run->ranks->rank == 0 ? espl_run_folder_open(config, &run->log) : ESPL_OK, "opening the run folder"));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &run->threads));
+    ESPL_TRY(share_files(run));
     ESPL_TRY(espl_dataset_labels(comm, config, &run->labels));
     ESPL_TRY(espl_comm_agree(comm, open_model(run), "opening the model"));
     ESPL_TRY(espl_comm_agree(comm, run->ranks->rank == 0 ? keep_companions(run) : ESPL_OK, "copying the tokenizer"));
@@ -421,6 +432,12 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
     if (run->ranks->rank == 0)
         espl_run_introduce(run);
     return espl_comm_agree(comm, run->ranks->rank == 0 ? open_metrics(run) : ESPL_OK, "opening the metrics");
+}
+
+espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl_run_options *options, espl_run *run) {
+    espl_status status = open_all(config, comm, options, run);
+    espl_job_files_forget(); /* files change while a run lasts */
+    return status;
 }
 
 void espl_run_forget(espl_run *run) {

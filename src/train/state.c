@@ -1,5 +1,6 @@
 #include "src/train/run.h"
 
+#include "io/share_files.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/train/weights/adapter.h"
@@ -291,6 +292,7 @@ espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded) {
     ESPL_TRY_DONE(espl_checkpoint_find(run->comm, folder, automatic ? NULL : resume, &found));
     if (found == NULL)
         goto done;
+    ESPL_TRY_DONE(espl_files_share(run->comm, (const char *const[]){found}, 1));
     ESPL_TRY_DONE(load(run, found));
     ESPL_TRY_DONE(spread_state(run));
     ESPL_INFO("resumed from %s: step %" PRId64 " of %" PRId64, found, run->counters.step, run->total_steps);

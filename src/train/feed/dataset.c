@@ -99,7 +99,7 @@ static espl_status open_source(espl_comm *comm, const espl_config *config, const
     recipe.cache = cache;
     recipe.files = files;
     ESPL_TRY_DONE(espl_tokens_prepare(comm, tokenizer, &recipe, store));
-    ESPL_TRY_DONE(espl_comm_agree(comm, espl_tokens_open(*store, false, tokens), "opening the token store"));
+    ESPL_TRY_DONE(espl_tokens_open_all(comm, *store, tokens));
     ESPL_TRY_DONE(check_labels(tokens, use, *path));
 done:
     espl_chat_close(&chat);

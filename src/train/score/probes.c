@@ -76,9 +76,9 @@ espl_status espl_probes_check(const espl_config *config) {
 /* ---- Opening and evaluating. */
 
 /* Whether all of a set's files hold running text, not records. */
-static espl_status is_plain(const espl_config *config, char *const *path, bool *plain) {
+static espl_status is_plain(espl_comm *comm, const espl_config *config, char *const *path, bool *plain) {
     espl_inputs inputs;
-    ESPL_TRY(espl_inputs_find(path, 1, (espl_read_format)config->data_format, &inputs));
+    ESPL_TRY(espl_inputs_share(comm, path, 1, (espl_read_format)config->data_format, &inputs));
     *plain = true;
     for (int64_t i = 0; i < inputs.n; i++)
         *plain = *plain && inputs.items[i].format == ESPL_READ_TEXT;
@@ -91,7 +91,7 @@ static espl_status open_one(espl_comm *comm, const espl_config *config, const es
                             espl_probe *p) {
     espl_config own = *config;
     bool plain = false;
-    ESPL_TRY(espl_comm_agree(comm, is_plain(config, &p->path, &plain), "finding the data of a probe"));
+    ESPL_TRY(is_plain(comm, config, &p->path, &plain));
     if (plain)
         own.data_records = ESPL_RECORDS_TEXT;
     return espl_dataset_open(comm, &own, tokenizer, &(espl_strings){.items = &p->path, .n = 1}, use, &p->data);

@@ -3,11 +3,11 @@
 #include "io/checkpoint.h"
 #include "io/safetensors.h"
 #include "src/core/buffer.h"
+#include "src/core/job_files.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Of the parameters that were read, whatever their order. */
 static uint64_t digest_of(const espl_model *model, const bool *which, const uint64_t *hashes) {
@@ -96,7 +96,7 @@ espl_status espl_base_check(const json_t *record, const char *path, const json_t
 
 static bool is_checkpoint(const char *folder) {
     char *manifest = espl_format("%s/manifest.json", folder);
-    bool there = access(manifest, F_OK) == 0;
+    bool there = espl_file_is_there(manifest);
     free(manifest);
     return there;
 }

@@ -3,6 +3,7 @@
 #include "io/fsio.h"
 #include "io/safetensors.h"
 #include "src/core/buffer.h"
+#include "src/core/job_files.h"
 #include "src/model/low_rank.h"
 
 #include <ctype.h>
@@ -110,12 +111,17 @@ static espl_status load(const char *folder, json_t **about) {
     json_error_t error;
     char *path = espl_format("%s/%s", folder, CONFIG);
     espl_status status = ESPL_OK;
-    *about = json_load_file(path, 0, &error);
+    espl_buffer text = {0};
+    *about = NULL;
+    int failed = espl_file_read(path, &text);
+    if (failed != 0)
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: not an adapter's config: %s", path, strerror(failed));
+    *about = json_loadb(text.data, text.size, 0, &error);
     if (!json_is_object(*about))
-        status =
-            espl_status_fail(ESPL_ERR_DATA, __FILE__, __LINE__, "%s: not an adapter's config: line %d: %s", path, error.line, error.text);
-    else
-        status = check_known(folder, *about);
+        ESPL_FAIL_DONE(ESPL_ERR_DATA, "%s: not an adapter's config: line %d: %s", path, error.line, error.text);
+    ESPL_TRY_DONE(check_known(folder, *about));
+done:
+    espl_buffer_free(&text);
     free(path);
     return status;
 }

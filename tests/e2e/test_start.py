@@ -1,0 +1,100 @@
+# test: tier=default timeout=240
+"""The start of a job: files are opened once for all ranks, not once a rank, and what is wrong with one of them is told once."""
+
+import collections
+import re
+import shutil
+import sys
+
+from job import IN_DATA, LIGHT, OK, USAGE, Job, Skipped, check, main
+
+STRACE = ["strace", "-ff", "-qq", "--seccomp-bpf", "-e", "trace=openat"]  # by BPF, or each yield of a waiting rank is a stop
+
+
+def opens(folder, traces):
+    """Path, from the case's folder, -> how often it was opened by all processes together."""
+    found = collections.Counter()
+    for trace in traces.iterdir():
+        for path in re.findall(r'openat\([^,]*, "([^"]*)"[^\n]*= \d', trace.read_text(encoding="utf-8", errors="replace")):
+            if path.startswith(f"{folder}/"):
+                found[re.sub(r"-[0-9a-f]{16}$", "-TAG", path[len(str(folder)) + 1:])] += 1
+    return found
+
+
+def traced(case, ranks, verb, *arguments):
+    """Runs a verb; opens of its files."""
+    traces = case.folder / f"trace-{verb}-{ranks}"
+    shutil.rmtree(traces, ignore_errors=True)
+    traces.mkdir()
+    Job(case.folder, ranks, verb, *arguments, before=[*STRACE, "-o", str(traces / "of")]).expect(OK)
+    return opens(case.folder, traces)
+
+
+def grown(few, many):
+    return {path: (few[path], many[path]) for path in many if many[path] > few[path]}
+
+
+def need_strace():
+    if shutil.which("strace") is None:
+        raise Skipped("strace is not installed")
+
+
+def model_folder(case):
+    """A model with all that may lie beside it, as training leaves it and as people publish it."""
+    case.train(1, "made", train__steps=1, checkpoint__export=True)
+    folder = case.folder / "made" / "model"
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}', encoding="utf-8")
+    (folder / "generation_config.json").write_text('{"eos_token_id": 0}', encoding="utf-8")
+    return folder
+
+
+def opens_do_not_grow_with_ranks(case):
+    need_strace()
+    folder, found = model_folder(case), {}
+    config = case.config("run", model__path=folder, model__config=None, data__tokenizer=None, train__steps=2, data__valid=[str(case.text)])
+    for ranks in (1, 4) if LIGHT else (1, 2, 4):
+        shutil.rmtree(case.folder / "run", ignore_errors=True)
+        shutil.rmtree(case.folder / "cache", ignore_errors=True)
+        found[ranks] = [traced(case, ranks, "train", config),  # tokenises, begins and saves
+                        traced(case, ranks, "train", config, "--set", "train.steps=4"),  # finds the tokens, and resumes
+                        traced(case, ranks, "eval", config)]
+    first, *_, last = found.values()
+    named = ["made/model/config.json", "made/model/model.safetensors", "made/model/tokenizer.json", "made/model/generation_config.json",
+             config.name, "run/checkpoints/step-00000002/manifest.json"]
+    for name in named:
+        check(sum(f[name] for f in last) > 0, f"{name} was never seen: the traces are not what they are taken for")
+    check(any(name.endswith(".h5") and name.startswith("cache/") for name in last[1]), "no token store was seen")
+    for ranks, counts in found.items():
+        for what, few, many in zip(("train", "resume", "eval"), first, counts):
+            check(not grown(few, without_parts(many)), f"{what}: opens on 1 and {ranks} ranks: {grown(few, without_parts(many))}")
+
+
+def without_parts(counts):
+    """Without what each rank writes for itself while tokens are made: the part of each, and the pages of the store that they share."""
+    return {path: n for path, n in counts.items() if ".part-" not in path and ".tmp-" not in path}
+
+
+def a_rank_that_opens_for_itself_is_seen(case):
+    """The control: four processes that share nothing must be counted as four."""
+    need_strace()
+    folder = model_folder(case)
+    config = case.config("control", model__path=folder, model__config=None, data__tokenizer=None, train__steps=1)
+    alone = traced(case, 1, "plan", config)
+    many = traced(case, 4, "plan", config)
+    check("made/model/config.json" in grown(alone, many), f"four plans opened config.json as often as one: {many}")
+
+
+def what_is_missing_is_told_once(case):
+    for ranks in (1, 4):
+        line = Job(case.folder, ranks, "train", case.folder / "none.yaml").expect_failure(USAGE, "none.yaml: cannot be opened: No such file")
+        check("rank" not in line, f"a rank is named for what all ranks met: {line}")
+    broken = case.folder / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": "gpt2",', encoding="utf-8")
+    case.start(4, "broken-run", model__config=broken).expect_failure(IN_DATA, "broken/config.json:1:", "a Hugging Face config.json is expected")
+    case.start(4, "no-model", model__config=case.folder / "nowhere").expect_failure(IN_DATA, "nowhere", "No such file")
+    case.start(4, "no-tokenizer", data__tokenizer=broken).expect_failure(IN_DATA, "tokenizer.json: cannot open the tokenizer: No such file")
+
+
+if __name__ == "__main__":
+    sys.exit(main([opens_do_not_grow_with_ranks, a_rank_that_opens_for_itself_is_seen, what_is_missing_is_told_once]))

@@ -11,8 +11,11 @@ struct espl_reducer {
     espl_reducer_plan plan;
     espl_comm *comm;
     float *gradients;
-    float *stack[MAX_DEPTH]; /* finished left siblings, each as long as the gradients */
+    float *stack[MAX_DEPTH]; /* finished left siblings, each as long as the gradients, or as this rank's shards of them */
     int max_depth, depth;
+    const size_t *places, *stages; /* sharded: [n_buckets] bytes */
+    int64_t pending;               /* sharded: the bucket whose sum is under way, -1 none, and the leaf that its shard is */
+    int pending_depth, pending_merges;
     float *stage;          /* where the parts of other ranks arrive */
     int64_t stage_divisor; /* a bucket's staging starts at offset / stage_divisor */
     espl_exchange exchange;
@@ -20,6 +23,7 @@ struct espl_reducer {
     int64_t n_started, n_used;
     espl_request *requests;            /* [n_buckets] */
     bool *started, *used;              /* [n_buckets] */
+    bool timed;                        /* the first bucket of the step was started */
     double busy_before, waited_before; /* the comm's clocks when the first bucket of the step was started */
     double hidden, waited;
 };
@@ -41,13 +45,14 @@ static int merges_after(int64_t m, int64_t i) {
     return merges;
 }
 
-/* The stack's depth after leaf i, which is not the last, went onto it. */
-static int depth_after(int64_t m, int64_t i, int depth) { return depth + 1 - merges_after(m, i); }
+/* How many of these leaf i makes; of a chain each but the first ends the node of those before it. */
+static int leaf_merges(const espl_reducer_plan *plan, int64_t i) { return plan->tree ? merges_after(plan->n_local, i) : i > 0; }
 
+/* Sharded, the last leaf comes onto the stack like the others. */
 static int deepest_stack(const espl_reducer_plan *plan) {
-    int deepest = 0, depth = 0;
+    int deepest = plan->sharded, depth = 0;
     for (int64_t i = 0; plan->tree && i + 1 < plan->n_local; i++) {
-        depth = depth_after(plan->n_local, i, depth);
+        depth += 1 - leaf_merges(plan, i);
         deepest = depth > deepest ? depth : deepest;
     }
     ESPL_ASSERT(deepest <= MAX_DEPTH, "a stack of %d", deepest);
@@ -79,15 +84,17 @@ static void take_exchange(espl_reducer *reducer, espl_arena *arena) {
 /* A bucket's place on the stack is free once the bucket is merged, so a tree needs staging of its own only when there is no stack. */
 static void take_memory(espl_reducer *reducer, espl_arena *arena) {
     const espl_reducer_plan *plan = &reducer->plan;
-    if (plan->narrow && plan->size > 1) {
+    const size_t bytes = (size_t)espl_shard_extent(plan->buckets, plan->n_buckets) * sizeof(float);
+    if (plan->narrow && plan->size > 1)
         take_exchange(reducer, arena);
+    if (plan->narrow && !plan->sharded)
         return;
-    }
-    size_t bytes = (size_t)espl_shard_extent(plan->buckets, plan->n_buckets) * sizeof(float);
     reducer->max_depth = deepest_stack(plan);
     reducer->stage_divisor = plan->tree ? 1 : plan->size;
     for (int i = 0; i < reducer->max_depth; i++)
-        reducer->stack[i] = espl_arena_take(arena, bytes);
+        reducer->stack[i] = espl_arena_take(arena, plan->sharded ? bytes / (size_t)plan->size : bytes);
+    if (plan->sharded)
+        return;
     if (plan->size > 1 && reducer->max_depth == 0)
         reducer->stage = espl_arena_take(arena, bytes / (size_t)reducer->stage_divisor);
     else
@@ -97,6 +104,9 @@ static void take_memory(espl_reducer *reducer, espl_arena *arena) {
 static espl_status check_plan(const espl_reducer_plan *plan) {
     ESPL_ASSERT(plan->n_buckets <= ESPL_MAX_REQUESTS, "%lld buckets", (long long)plan->n_buckets);
     ESPL_ASSERT(!(plan->narrow && plan->tree), "a tree in bf16");
+    ESPL_ASSERT(!(plan->sharded && plan->replicated), "shards alone, and all of them");
+    ESPL_ASSERT(!(plan->sharded && plan->tree && (plan->n_local & (plan->n_local - 1)) != 0), "a tree over %lld rounds",
+                (long long)plan->n_local);
     ESPL_ASSERT(plan->n_local > 0, "%lld micro-batches a rank", (long long)plan->n_local);
     for (int64_t i = 0; i < plan->n_buckets; i++)
         ESPL_ASSERT(plan->buckets[i].n == espl_shard_pad(plan->buckets[i].n, plan->size) && plan->buckets[i].offset % plan->size == 0,
@@ -115,7 +125,7 @@ espl_status espl_reducer_make(const espl_reducer_plan *plan, espl_comm *comm, fl
     reducer->plan = *plan;
     reducer->comm = comm;
     reducer->gradients = gradients;
-    reducer->micro = -1;
+    reducer->micro = reducer->pending = -1;
     reducer->requests = espl_calloc((size_t)plan->n_buckets, sizeof *reducer->requests);
     reducer->started = espl_calloc((size_t)plan->n_buckets, sizeof *reducer->started);
     reducer->used = espl_malloc((size_t)plan->n_buckets * sizeof *reducer->used);
@@ -134,7 +144,13 @@ void espl_reducer_use(espl_reducer *reducer, const bool *buckets) {
         reducer->n_used += reducer->used[b] = buckets[b];
 }
 
-bool espl_reducer_accumulates(const espl_reducer *reducer, int64_t i) { return !reducer->plan.tree && i > 0; }
+void espl_reducer_place(espl_reducer *reducer, const size_t *gradients, const size_t *stages) {
+    ESPL_ASSERT(reducer->micro == -1 && reducer->plan.sharded, "buckets move during micro-batch %lld", (long long)reducer->micro);
+    reducer->places = gradients;
+    reducer->stages = stages;
+}
+
+bool espl_reducer_accumulates(const espl_reducer *reducer, int64_t i) { return !reducer->plan.tree && !reducer->plan.sharded && i > 0; }
 
 void espl_reducer_begin(espl_reducer *reducer, int64_t i) {
     ESPL_ASSERT(i == reducer->micro + 1 && i < reducer->plan.n_local, "micro-batch %lld after %lld of %lld", (long long)i,
@@ -153,50 +169,96 @@ static void merge_stack(espl_reducer *reducer, const espl_bucket *bucket) {
 }
 
 void espl_reducer_merge(espl_reducer *reducer, int64_t b) {
-    ESPL_ASSERT(reducer->micro == reducer->plan.n_local - 1, "bucket %lld is merged in micro-batch %lld", (long long)b,
-                (long long)reducer->micro);
+    ESPL_ASSERT(reducer->micro == reducer->plan.n_local - 1 && !reducer->plan.sharded, "bucket %lld is merged in micro-batch %lld",
+                (long long)b, (long long)reducer->micro);
     merge_stack(reducer, &reducer->plan.buckets[b]);
 }
 
+static espl_status start_sum(espl_reducer *reducer, const espl_bucket *bucket, float *data, float *stage, espl_request *request) {
+    if (reducer->plan.narrow)
+        return espl_comm_exchange_start(reducer->comm, &reducer->exchange, data, (size_t)bucket->n, request);
+    return espl_comm_reduce_scatter_start(reducer->comm, data, stage, (size_t)bucket->n, reducer->plan.tree, request);
+}
+
+/* A leaf that ends no node waits on the stack; else it joins its left sibling there, and that node its own, as far as nodes end. `at`, n:
+ * where its bucket is in each of the stack's copies. */
+static void push_leaf(espl_reducer *reducer, const float *leaf, int64_t at, int64_t n, int depth, int merges) {
+    int top = depth - 1;
+    if (merges == 0)
+        reducer->plan.copy(reducer->stack[top + 1] + at, leaf, (size_t)n * sizeof *leaf);
+    else
+        reducer->plan.add(reducer->stack[top] + at, leaf, n);
+    for (int i = 1; i < merges; i++, top--)
+        reducer->plan.add(reducer->stack[top - 1] + at, reducer->stack[top] + at, n);
+}
+
+static float *sharded_data(const espl_reducer *reducer, int64_t b) { return (float *)((char *)reducer->gradients + reducer->places[b]); }
+
+espl_status espl_reducer_settle(espl_reducer *reducer) {
+    const espl_reducer_plan *plan = &reducer->plan;
+    const int64_t b = reducer->pending;
+    if (b < 0)
+        return ESPL_OK;
+    const int64_t shard = plan->buckets[b].n / plan->size;
+    reducer->pending = -1;
+    ESPL_TRY(espl_comm_wait(reducer->comm, reducer->requests[b]));
+    push_leaf(reducer, sharded_data(reducer, b) + plan->rank * shard, plan->buckets[b].offset / plan->size, shard, reducer->pending_depth,
+              reducer->pending_merges);
+    return ESPL_OK;
+}
+
+static espl_status start_sharded(espl_reducer *reducer, int64_t b) {
+    ESPL_TRY(espl_reducer_settle(reducer));
+    reducer->pending = b;
+    reducer->pending_depth = reducer->depth;
+    reducer->pending_merges = leaf_merges(&reducer->plan, reducer->micro);
+    return start_sum(reducer, &reducer->plan.buckets[b], sharded_data(reducer, b),
+                     (float *)((char *)reducer->gradients + reducer->stages[b]), &reducer->requests[b]);
+}
+
 espl_status espl_reducer_start(espl_reducer *reducer, int64_t b) {
-    const espl_bucket *bucket = &reducer->plan.buckets[b];
-    ESPL_ASSERT(reducer->micro == reducer->plan.n_local - 1 && reducer->used[b] && !reducer->started[b],
+    const espl_reducer_plan *plan = &reducer->plan;
+    const espl_bucket *bucket = &plan->buckets[b];
+    ESPL_ASSERT((plan->sharded || reducer->micro == plan->n_local - 1) && reducer->used[b] && !reducer->started[b],
                 "bucket %lld is summed in micro-batch %lld", (long long)b, (long long)reducer->micro);
-    if (reducer->n_started++ == 0) {
+    if (!reducer->timed) {
+        reducer->timed = true;
         reducer->busy_before = espl_comm_busy_seconds(reducer->comm);
         reducer->waited_before = espl_comm_wait_seconds(reducer->comm);
     }
+    reducer->n_started++;
     reducer->started[b] = true;
-    if (reducer->plan.narrow)
-        return espl_comm_exchange_start(reducer->comm, &reducer->exchange, reducer->gradients + bucket->offset, (size_t)bucket->n,
-                                        &reducer->requests[b]);
+    if (plan->sharded)
+        return start_sharded(reducer, b);
     float *stage = reducer->stage != NULL ? reducer->stage + bucket->offset / reducer->stage_divisor : NULL;
-    return espl_comm_reduce_scatter_start(reducer->comm, reducer->gradients + bucket->offset, stage, (size_t)bucket->n, reducer->plan.tree,
-                                          &reducer->requests[b]);
+    return start_sum(reducer, bucket, reducer->gradients + bucket->offset, stage, &reducer->requests[b]);
 }
 
-/* A leaf that ends no node waits on the stack; else it joins its left sibling there, and that node its own, as far as nodes end. */
-static void push_leaf(espl_reducer *reducer, const espl_bucket *bucket, int merges) {
-    int top = reducer->depth - 1;
-    if (merges == 0)
-        reducer->plan.copy(reducer->stack[top + 1] + bucket->offset, reducer->gradients + bucket->offset,
-                           (size_t)bucket->n * sizeof(float));
-    else
-        add_bucket(reducer, reducer->stack[top], reducer->gradients, bucket);
-    for (int i = 1; i < merges; i++, top--)
-        add_bucket(reducer, reducer->stack[top - 1], reducer->stack[top], bucket);
+static void check_all_started(const espl_reducer *reducer) {
+    ESPL_ASSERT(reducer->n_started == reducer->n_used, "%lld of %lld buckets are started", (long long)reducer->n_started,
+                (long long)reducer->n_used);
+}
+
+static void none_started(espl_reducer *reducer) {
+    reducer->n_started = 0;
+    memset(reducer->started, 0, (size_t)reducer->plan.n_buckets * sizeof *reducer->started);
 }
 
 void espl_reducer_done(espl_reducer *reducer, int64_t i) {
     const espl_reducer_plan *plan = &reducer->plan;
     ESPL_ASSERT(i == reducer->micro, "micro-batch %lld is done during %lld", (long long)i, (long long)reducer->micro);
-    if (!plan->tree || i == plan->n_local - 1)
+    if (i == plan->n_local - 1 || (!plan->tree && !plan->sharded))
         return;
-    int merges = merges_after(plan->n_local, i);
-    for (int64_t b = 0; b < plan->n_buckets; b++)
+    const int merges = leaf_merges(plan, i);
+    for (int64_t b = 0; b < plan->n_buckets && !plan->sharded; b++)
         if (reducer->used[b])
-            push_leaf(reducer, &plan->buckets[b], merges);
-    reducer->depth = depth_after(plan->n_local, i, reducer->depth);
+            push_leaf(reducer, reducer->gradients + plan->buckets[b].offset, plan->buckets[b].offset, plan->buckets[b].n, reducer->depth,
+                      merges);
+    reducer->depth += 1 - merges;
+    if (plan->sharded) {
+        check_all_started(reducer);
+        none_started(reducer);
+    }
 }
 
 static espl_status wait_all(espl_reducer *reducer) {
@@ -224,20 +286,21 @@ static void end_step(espl_reducer *reducer) {
     reducer->waited += waited;
     reducer->micro = -1;
     reducer->depth = 0;
-    reducer->n_started = 0;
-    memset(reducer->started, 0, (size_t)reducer->plan.n_buckets * sizeof *reducer->started);
+    reducer->timed = false;
+    none_started(reducer);
 }
 
 espl_status espl_reducer_finish(espl_reducer *reducer) {
-    ESPL_ASSERT(reducer->n_started == reducer->n_used, "%lld of %lld buckets are started", (long long)reducer->n_started,
-                (long long)reducer->n_used);
+    check_all_started(reducer);
     espl_comm_point(reducer->comm, "sum of gradients over ranks");
-    ESPL_TRY(wait_all(reducer));
+    ESPL_TRY(reducer->plan.sharded ? espl_reducer_settle(reducer) : wait_all(reducer));
     if (reducer->plan.replicated)
         ESPL_TRY(gather_all(reducer));
     end_step(reducer);
     return ESPL_OK;
 }
+
+float *espl_reducer_sums(const espl_reducer *reducer) { return reducer->plan.sharded ? reducer->stack[0] : reducer->gradients; }
 
 void espl_reducer_overlap(const espl_reducer *reducer, double *hidden, double *waited) {
     *hidden = reducer->hidden;

@@ -15,6 +15,15 @@
  * with the tape and start the sums afterwards. narrow: as fast, but what travels is bf16: each rank's sum over its micro-batches is rounded
  * once for each other rank's shard, and the owner of the shard adds in fp32; sums that are handed out (replicated) travel in fp32. One rank
  * sends nothing, rounds nothing and (fast) copies nothing.
+ *
+ * sharded: a rank keeps no gradients but its shards. The i-th micro-batches of all ranks are summed while backward runs, bucket by bucket:
+ *
+ *     for i = 0 .. n_local-1:  espl_reducer_begin(i);  forward;  espl_reducer_settle;  backward;  espl_reducer_done(i)
+ *     in every backward, as soon as a bucket is complete: espl_reducer_start(bucket), which first settles the one before it
+ *
+ * Buckets may then share memory (espl_reducer_place). fast adds up the shards of the rounds; tree takes them for leaves of the same tree as
+ * above, which they are when rank r has micro-batches r, r + size, r + 2 size, ... and n_local is a power of two, too: a round's sum is a
+ * node then, and the stack has shards.
  * Memory is planned: make runs once with a measuring arena, without a comm. */
 #ifndef ESPL_COMM_REDUCER_H
 #define ESPL_COMM_REDUCER_H
@@ -34,6 +43,7 @@ typedef struct espl_reducer_plan {
     bool narrow;     /* what travels is bf16; not of a tree */
     int64_t chunk;   /* narrow: elements, of all shards together, that are under way at a time; 0: ESPL_REDUCER_CHUNK */
     bool replicated; /* every rank gets the whole sum, not its shard alone */
+    bool sharded;    /* no rank keeps more than its shards; not replicated */
     /* Kernels, handed in because comm knows none: to += from, to = from, and those of espl_exchange. */
     void (*add)(float *to, const float *from, int64_t n);
     void (*copy)(void *to, const void *from, size_t bytes);
@@ -54,16 +64,24 @@ espl_status espl_reducer_make(const espl_reducer_plan *plan, espl_comm *comm, fl
  * at first. */
 void espl_reducer_use(espl_reducer *reducer, const bool *buckets);
 
+/* Local, between steps, of one that is sharded. Where each bucket's gradients are written, and the stage of its sum, in bytes from
+ * `gradients`; borrowed until the next call. */
+void espl_reducer_place(espl_reducer *reducer, const size_t *gradients, const size_t *stages);
+
 /* Local. Whether the backward of micro-batch i adds to the gradients (else it assigns). */
 bool espl_reducer_accumulates(const espl_reducer *reducer, int64_t i);
 
 /* Local. Micro-batch i = 0, 1, ... of the step begins; 0 begins a step. */
 void espl_reducer_begin(espl_reducer *reducer, int64_t i);
 
-/* Local, in the last micro-batch. All gradients of the bucket are there: adds what waits on the stack to them. */
+/* Collective, of one that is sharded. Waits for the bucket that is under way, if any, and adds its shard to the sums: its memory is free.
+ */
+espl_status espl_reducer_settle(espl_reducer *reducer);
+
+/* Local, in the last micro-batch, not sharded. All gradients of the bucket are there: adds what waits on the stack to them. */
 void espl_reducer_merge(espl_reducer *reducer, int64_t bucket);
 
-/* Collective, in the same order on all ranks, after the bucket's merge: starts the sum over ranks. */
+/* Collective, in the same order on all ranks, after the bucket's merge: starts the sum over ranks. Sharded: in every micro-batch. */
 espl_status espl_reducer_start(espl_reducer *reducer, int64_t bucket);
 
 /* Local. Micro-batch i has finished its backward. */
@@ -71,6 +89,10 @@ void espl_reducer_done(espl_reducer *reducer, int64_t i);
 
 /* Collective. Waits for all buckets, every one of which has been started, but for those that take no part. */
 espl_status espl_reducer_finish(espl_reducer *reducer);
+
+/* Local. Where the sums are after finish: the flat buffer that buckets index; sharded, the rank's shards alone, each at its bucket's offset
+ * / size. */
+float *espl_reducer_sums(const espl_reducer *reducer);
 
 /* Local. Seconds since make in which sums were under way behind other work, and seconds spent in finish with nothing else to do. */
 void espl_reducer_overlap(const espl_reducer *reducer, double *hidden, double *waited);

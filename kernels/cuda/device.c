@@ -142,7 +142,7 @@ static espl_status out_of_memory(const espl_device *device, const char *name, si
     const double mib = 1048576.0;
     ESPL_FAIL(ESPL_ERR_USAGE,
               "GPU %d: arena %s needs %.1f MiB, of %.1f MiB only %.1f MiB are free: %.1f MiB too little. Less is needed with a smaller "
-              "train.micro_batch_tokens, with model.recompute: full, with run.optimizer_sharding: sharded on more ranks; `espalier plan` "
+              "train.micro_batch_tokens, with model.recompute: full, with run.sharding: optimizer on more ranks; `espalier plan` "
               "shows what would fit",
               device->ordinal, name, (double)bytes / mib, (double)total / mib, (double)bytes_free / mib,
               bytes > bytes_free ? (double)(bytes - bytes_free) / mib : 0.0);

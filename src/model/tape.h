@@ -57,9 +57,10 @@ void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_u
 
 /* Where a tape's tensors lie; borrowed. */
 typedef struct espl_places {
-    void *weights;   /* flat space of parameters, real */
-    void *gradients; /* the same places, stat; NULL outside training */
-    int ranks;       /* for the padding of buckets */
+    void *weights;                 /* flat space of parameters, real */
+    void *gradients;               /* the same places, stat; NULL outside training */
+    const size_t *bucket_gradient; /* [n_buckets] bytes from `gradients` where those of each bucket are instead (flow.h); NULL: there */
+    int ranks;                     /* for the padding of buckets */
     void *act, *work;
     const float *rope; /* the model's table where kernels can read it; NULL: the model's own */
 } espl_places;
@@ -82,6 +83,10 @@ espl_op espl_tape_op(const espl_tape *tape, const espl_row *row);
 
 /* Local. Runs the list on one micro-batch, given by its main stream. `fresh`: gradients are overwritten; else added to what is there. */
 espl_status espl_tape_run(const espl_tape *tape, const espl_batch *batch, bool fresh, const espl_hooks *hooks);
+
+/* Local. The same for calls [from, to): the whole of a training tape, or between two moves of a flow, which take the place of the marks of
+ * buckets. */
+espl_status espl_tape_run_part(const espl_tape *tape, int from, int to, const espl_batch *batch, bool fresh, const espl_hooks *hooks);
 
 /* Local. The encoder's part of a generation tape; what the others read of it stays until the next time. espl_tape_run then runs those. */
 espl_status espl_tape_encode(const espl_tape *tape, const espl_batch *batch);

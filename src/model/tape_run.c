@@ -11,6 +11,9 @@ static const void *weight_at(const espl_tape *t, const espl_places *places, int 
 static void *gradient_at(const espl_tape *t, const espl_places *places, int param) {
     if (places->gradients == NULL || !espl_model_trains(t->model, param, t->phase))
         return NULL;
+    if (places->bucket_gradient != NULL)
+        return (char *)places->gradients + places->bucket_gradient[t->model->params[param].bucket] +
+               (size_t)t->model->params[param].offset * espl_dtype_size(t->kernels->stat);
     return (char *)places->gradients + (size_t)espl_model_place(t->model, param, places->ranks) * espl_dtype_size(t->kernels->stat);
 }
 
@@ -75,8 +78,8 @@ espl_status espl_tape_encode(const espl_tape *tape, const espl_batch *batch) {
     return ESPL_OK;
 }
 
-espl_status espl_tape_run(const espl_tape *tape, const espl_batch *batch, bool fresh, const espl_hooks *hooks) {
-    for (int i = tape->n_encode; i < tape->n_calls; i++) {
+espl_status espl_tape_run_part(const espl_tape *tape, int from, int to, const espl_batch *batch, bool fresh, const espl_hooks *hooks) {
+    for (int i = from; i < to; i++) {
         const espl_call *c = &tape->calls[i];
         if (c->kind == ESPL_CALL_BUCKET) {
             if (hooks != NULL && hooks->bucket != NULL)
@@ -88,6 +91,10 @@ espl_status espl_tape_run(const espl_tape *tape, const espl_batch *batch, bool f
             ESPL_TRY(hooks->after_call(hooks->context, tape, i, batch));
     }
     return ESPL_OK;
+}
+
+espl_status espl_tape_run(const espl_tape *tape, const espl_batch *batch, bool fresh, const espl_hooks *hooks) {
+    return espl_tape_run_part(tape, tape->n_encode, tape->n_calls, batch, fresh, hooks);
 }
 
 void espl_tape_sum_loss(const espl_tape *tape, const espl_engine *engine, const espl_batch *batch, espl_exact *sum) {

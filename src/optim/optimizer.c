@@ -47,9 +47,9 @@ static int fill_ranges(const espl_optimizer *o, const espl_update *u, int64_t st
 void espl_optimizer_update(const espl_optimizer *o, int bucket, int64_t step, double lr, double gradient_scale) {
     const espl_update *u = &o->updates[bucket];
     const espl_rule_desc *rule = &espl_rules[o->rule];
-    espl_rule_step s = {.weight = (char *)o->weights + (size_t)u->flat * espl_dtype_size(o->kernels->real),
+    espl_rule_step s = {.weight = (char *)o->weights + (size_t)u->weight * espl_dtype_size(o->kernels->real),
                         .master = o->master != NULL ? o->master + u->state : NULL,
-                        .grad = o->gradients + u->flat,
+                        .grad = o->gradients + u->gradient,
                         .ranges = o->ranges,
                         .n_ranges = fill_ranges(o, u, step, lr),
                         .beta1 = o->beta1,

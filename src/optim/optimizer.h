@@ -21,8 +21,8 @@ typedef struct espl_update_range {
 
 /* The stretch of a bucket that is updated. */
 typedef struct espl_update {
-    int64_t flat, state; /* its first element in the flat space, in the state arrays */
-    int64_t place;       /* and in the bucket, where it does not depend on the ranks */
+    int64_t weight, gradient, state; /* its first element in the arrays of weights, of gradients, of states */
+    int64_t place;                   /* and in the bucket, where it does not depend on the ranks */
     const espl_update_range *ranges;
     int n_ranges;
 } espl_update;
@@ -33,7 +33,7 @@ typedef struct espl_optimizer {
     void *states[ESPL_MAX_STATES]; /* of [state] elements, as the rule's row says */
     float *master;                 /* [state], or NULL */
     void *weights;                 /* flat space, real */
-    const float *gradients;        /* flat space */
+    const float *gradients;        /* their sums: flat space, or what this rank keeps of it */
     const espl_update *updates;    /* [buckets] */
     espl_rule_range *ranges;       /* as many as the longest update has: what a call is given */
     int phase;                     /* of training */

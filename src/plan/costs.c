@@ -39,9 +39,9 @@ double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount) 
     return flops;
 }
 
-double espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, size_t part_bytes, size_t back_bytes) {
+double espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, const espl_wire *wire) {
     double flat = 0.0;
     for (int b = 0; b < model->n_buckets; b++)
         flat += espl_model_trains_bucket(model, b, phase) ? (double)espl_model_bucket_size(model, b, ranks) : 0.0;
-    return flat * (ranks - 1) / ranks * (double)(part_bytes + back_bytes);
+    return flat * (ranks - 1) / ranks * ((double)wire->part * wire->sums + (double)wire->back);
 }

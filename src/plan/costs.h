@@ -20,8 +20,15 @@ espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capac
  * parameters do without. */
 double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount);
 
+/* How elements of buckets travel. */
+typedef struct espl_wire {
+    size_t part,
+        back;    /* bytes of an element's part of a sum; of what comes back: the weight, or the sum where all ranks update everything */
+    double sums; /* in a step: 1, or where gradients are cut as many as a rank has micro-batches */
+} espl_wire;
+
 /* Local. Bytes that one rank sends in a step of a phase: for each element its part of a gradient's sum to the owner, and from the owner
- * what comes back, the weight or (where every rank updates everything) the sum. */
-double espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, size_t part_bytes, size_t back_bytes);
+ * what comes back. */
+double espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, const espl_wire *wire);
 
 #endif

@@ -31,8 +31,8 @@ static void warn_of_phases(const espl_run *run) {
 }
 
 static void introduce_optimizer(const espl_run *run) {
-    if (run->blueprint.tensors.of != NULL && run->ranks->size > 1 && run->config->run_optimizer_sharding == ESPL_SHARDED)
-        ESPL_INFO("optim.name %s works on whole matrices: every rank keeps all of its state, as with run.optimizer_sharding: replicated",
+    if (run->blueprint.tensors.of != NULL && run->ranks->size > 1 && run->config->run_sharding == ESPL_SHARDING_OPTIMIZER)
+        ESPL_INFO("optim.name %s works on whole matrices: every rank keeps all of its state, as with run.sharding: none",
                   espl_rules[run->blueprint.rule].name);
 }
 

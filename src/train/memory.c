@@ -39,12 +39,49 @@ espl_status espl_blueprint_check(const espl_config *config) {
         ESPL_FAIL(ESPL_ERR_USAGE,
                   "run.reduction_dtype is bf16, but run.reduction is tree, which gives the same bits on any number of ranks: what one rank "
                   "sums in fp32 several would round; set run.reduction: fast, or run.reduction_dtype: fp32");
+    if (config->run_sharding > ESPL_SHARDING_OPTIMIZER && espl_rules[espl_optimizer_rule(config)].matrices != ESPL_MATRICES_NONE)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "run.sharding is %s, but optim.name %s works on whole matrices, so every rank needs all gradients; set %s",
+                  espl_config_choice("run", "sharding", config->run_sharding), espl_config_choice("optim", "name", config->optim_name),
+                  "run.sharding: none, or another optim.name");
     if (config->tune_method == ESPL_TUNE_PROMPT && config->tune_prompt_length >= config->train_micro_batch_tokens)
         ESPL_FAIL(ESPL_ERR_USAGE,
                   "tune.prompt_length is %lld, which leaves no room for text in a micro-batch of train.micro_batch_tokens %lld; raise that",
                   (long long)config->tune_prompt_length, (long long)config->train_micro_batch_tokens);
     ESPL_TRY(espl_asked_check(config));
     return check_best(config);
+}
+
+/* Of a tree over the sums of rounds, each round a node of the tree over micro-batches. */
+static bool is_power_of_two(int64_t n) { return (n & (n - 1)) == 0; }
+
+static espl_status check_cut(const espl_config *config, int ranks) {
+    const char *sharding = espl_config_choice("run", "sharding", config->run_sharding);
+    const long long n = (long long)config->train_micro_batches;
+    if (n % ranks != 0)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "run.sharding is %s: the number of ranks (%d) must divide train.micro_batches (%lld), as all ranks sum each of theirs "
+                  "together; or set run.sharding: optimizer",
+                  sharding, ranks, n);
+    if (config->run_reduction == ESPL_REDUCTION_TREE && !is_power_of_two(n))
+        ESPL_FAIL(
+            ESPL_ERR_USAGE,
+            "run.sharding is %s and run.reduction tree: train.micro_batches (%lld) must be a power of two, so that what the ranks sum "
+            "at a time is a node of the tree; or set run.sharding: optimizer",
+            sharding, n);
+    return ESPL_OK;
+}
+
+espl_status espl_blueprint_check_ranks(const espl_config *config, int ranks) {
+    const long long n = (long long)config->train_micro_batches;
+    if (n < ranks)
+        ESPL_FAIL(ESPL_ERR_USAGE, "%d ranks, but train.micro_batches is %lld: a step needs at least one micro-batch a rank", ranks, n);
+    if (config->run_reduction == ESPL_REDUCTION_TREE && (!is_power_of_two(ranks) || n % ranks != 0))
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "run.reduction: tree: the number of ranks (%d) must be a power of two that divides train.micro_batches (%lld); start "
+                  "another number, or set run.reduction: fast",
+                  ranks, n);
+    return ranks > 1 && config->run_sharding > ESPL_SHARDING_OPTIMIZER ? check_cut(config, ranks) : ESPL_OK;
 }
 
 espl_room espl_blueprint_room(const espl_config *config, const espl_model *model) {
@@ -88,6 +125,13 @@ static void plan_texts(const espl_config *config, espl_blueprint *b) {
         b->reserved[s] = (espl_capacity){more(b->capacity[s].rows, own[s].rows), more(b->capacity[s].segments, own[s].segments), 0};
 }
 
+static void make_flows(espl_blueprint *b) {
+    const espl_flow_way way = {.ranks = b->owner.ranks, .tree = b->tree, .narrow = b->narrow};
+    b->flows = espl_malloc((size_t)b->model->n_phases * sizeof *b->flows);
+    for (int p = 0; p < b->model->n_phases; p++)
+        espl_flow_make(&b->train[p], &way, &b->flows[p]);
+}
+
 void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
                          int threads, espl_blueprint *b) {
     *b = (espl_blueprint){.model = model,
@@ -104,11 +148,13 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
                           .master = kernels->real != ESPL_F32 && config->optim_master == ESPL_MASTER_FP32};
     espl_rule_tensors_make(model, b->rule, config->optim_muon_scale == ESPL_MUON_SCALE_MATCH_RMS_ADAMW, ranks, &b->tensors);
     b->rule_work = espl_rule_tensors_work(&b->tensors, model, kernels, b->rule, threads);
-    b->owner.replicated = config->run_optimizer_sharding == ESPL_REPLICATED || b->tensors.of != NULL;
+    b->owner.replicated = config->run_sharding == ESPL_SHARDING_NONE || b->tensors.of != NULL;
     espl_streams_capacity(model, &b->room, b->capacity);
     b->train = espl_calloc((size_t)model->n_phases, sizeof *b->train);
     for (int p = 0; p < model->n_phases; p++)
         espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, p, b->capacity, threads, &b->train[p]);
+    if (ranks > 1 && config->run_sharding > ESPL_SHARDING_OPTIMIZER)
+        make_flows(b);
     espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, 0, b->capacity, threads, &b->eval);
     plan_texts(config, b);
 }
@@ -116,8 +162,12 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
 void espl_blueprint_free(espl_blueprint *blueprint) {
     for (int p = 0; blueprint->train != NULL && p < blueprint->model->n_phases; p++)
         espl_tape_free(&blueprint->train[p]);
+    for (int p = 0; blueprint->flows != NULL && p < blueprint->model->n_phases; p++)
+        espl_flow_free(&blueprint->flows[p]);
     free(blueprint->train);
+    free(blueprint->flows);
     blueprint->train = NULL;
+    blueprint->flows = NULL;
     espl_tape_free(&blueprint->eval);
     espl_decoder_free(&blueprint->texts);
     espl_rule_tensors_free(&blueprint->tensors);
@@ -125,9 +175,11 @@ void espl_blueprint_free(espl_blueprint *blueprint) {
 
 espl_dtype espl_blueprint_truth(const espl_blueprint *b) { return b->master ? ESPL_F32 : b->kernels->real; }
 
-void espl_blueprint_share(const espl_blueprint *b, int64_t *first, int64_t *count) {
-    *first = b->micro_batches * b->owner.rank / b->owner.ranks;
-    *count = b->micro_batches * (b->owner.rank + 1) / b->owner.ranks - *first;
+espl_micro_share espl_blueprint_share(const espl_blueprint *b) {
+    const int64_t rank = b->owner.rank, ranks = b->owner.ranks, first = b->micro_batches * rank / ranks;
+    if (b->flows != NULL)
+        return (espl_micro_share){.first = rank, .count = b->micro_batches / ranks, .stride = ranks};
+    return (espl_micro_share){.first = first, .count = b->micro_batches * (rank + 1) / ranks - first, .stride = 1};
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -144,16 +196,15 @@ static void list_buckets(const espl_blueprint *b, espl_memory *m) {
 }
 
 static espl_status take_reducer(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
-    int64_t first, count;
-    espl_blueprint_share(b, &first, &count);
     espl_reducer_plan plan = {.buckets = m->buckets,
                               .n_buckets = b->model->n_buckets,
                               .rank = b->owner.rank,
                               .size = b->owner.ranks,
-                              .n_local = count,
+                              .n_local = espl_blueprint_share(b).count,
                               .tree = b->tree,
                               .narrow = b->narrow,
                               .replicated = b->owner.replicated,
+                              .sharded = b->flows != NULL,
                               .add = b->kernels->add,
                               .copy = b->kernels->copy,
                               .round_parts = b->kernels->round_parts,
@@ -196,14 +247,23 @@ static void take_values(const espl_blueprint *b, espl_memory *m) {
     m->work = espl_arena_take(&m->arenas[ESPL_ARENA_WORK], work);
 }
 
+/* Gradients of all buckets, or of as many as are under way at a time, in the phase that needs the most. */
+static size_t gradient_bytes(const espl_blueprint *b) {
+    size_t bytes = 0;
+    if (b->flows == NULL)
+        return (size_t)espl_model_flat_size(b->model, b->owner.ranks) * sizeof(float);
+    for (int p = 0; p < b->model->n_phases; p++)
+        bytes = larger(bytes, b->flows[p].bytes);
+    return bytes;
+}
+
 /* The layout: every tensor of the run, in order. */
 static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
-    size_t flat = (size_t)espl_model_flat_size(b->model, b->owner.ranks);
     espl_arena *a = m->arenas;
     m->weights = espl_arena_take(&a[ESPL_ARENA_PARAM], espl_model_weights_bytes(b->model, b->owner.ranks, b->kernels->real));
     if (b->remote && b->model->rope != NULL)
         m->rope = espl_arena_take(&a[ESPL_ARENA_PARAM], (size_t)b->model->rope_numel * sizeof(float));
-    m->gradients = espl_arena_take(&a[ESPL_ARENA_GRAD], flat * sizeof(float));
+    m->gradients = espl_arena_take(&a[ESPL_ARENA_GRAD], gradient_bytes(b));
     take_states(b, m);
     take_values(b, m);
     m->sums = espl_arena_take(&a[ESPL_ARENA_WORK], ESPL_N_SUMS * sizeof *m->sums);
@@ -252,7 +312,7 @@ static espl_status check_room(const espl_blueprint *b, const espl_engine *engine
               info.ordinal, (double)info.bytes_free / mib, (double)(needed - info.bytes_free) / mib,
               bytes[ESPL_ARENA_ACT] + bytes[ESPL_ARENA_WORK] > needed / 2
                   ? "lower train.micro_batch_tokens or set model.recompute: full"
-                  : "use more ranks with run.optimizer_sharding: sharded, or run.dtype: bf16 with optim.master: none");
+                  : "use more ranks with run.sharding: gradients, or run.dtype: bf16 with optim.master: none");
 }
 
 static espl_status take_arenas(const espl_blueprint *b, const espl_engine *engine, espl_memory *memory) {
@@ -281,13 +341,22 @@ espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engin
                           .act = memory->act,
                           .work = memory->work,
                           .rope = memory->rope};
-    for (int p = 0; p < model->n_phases; p++)
+    for (int p = 0; p < model->n_phases; p++) {
+        places.bucket_gradient = blueprint->flows != NULL ? blueprint->flows[p].gradients : NULL;
         espl_tape_bind(&blueprint->train[p], &places);
+    }
     places.gradients = NULL;
     espl_tape_bind(&blueprint->eval, &places);
     if (blueprint->texts != NULL)
         espl_decoder_bind(blueprint->texts, engine, &places);
     return ESPL_OK;
+}
+
+float *espl_memory_owned(const espl_blueprint *b, const espl_memory *m, int bucket, int64_t *n) {
+    int64_t begin, end;
+    espl_owner_piece(b->model, &b->owner, bucket, &begin, &end);
+    *n = end - begin;
+    return espl_reducer_sums(m->reducer) + (b->flows != NULL ? m->buckets[bucket].offset / b->owner.ranks : begin);
 }
 
 espl_status espl_memory_begin_texts(const espl_blueprint *b, const espl_memory *m) {

@@ -4,7 +4,7 @@
  * takes one allocation an arena, and runs it again. Nothing is allocated in the loop. All arenas lie on the device but STAGE, which the
  * host keeps.
  *
- *   PARAM  compute weights, the flat space            GRAD  gradients in fp32, the flat space; partial sums and stages of the reducer
+ *   PARAM  compute weights, the flat space            GRAD  gradients in fp32, the flat space or what flows; the reducer's sums and stages
  *   OPT    what the optimizer keeps, master weights   ACT   values and their gradients, shared by lifetime
  *   WORK   scratch of kernels, sums of a step         STAGE micro-batches and the snapshot of a checkpoint
  *
@@ -18,7 +18,7 @@
 #include "src/core/arena.h"
 #include "src/data/placement.h"
 #include "src/eval/kv_decoder.h"
-#include "src/model/tape.h"
+#include "src/model/flow.h"
 #include "src/plan/ownership.h"
 #include "src/plan/rule_tensors.h"
 
@@ -47,6 +47,7 @@ typedef struct espl_blueprint {
     size_t rule_work;          /* of WORK */
     bool master;               /* fp32 master weights */
     espl_tape *train;          /* one for each of the model's phases */
+    espl_flow *flows;          /* as many, where gradients are cut over the ranks (run.sharding); else NULL */
     espl_tape eval;
     espl_capacity capacity[ESPL_N_STREAMS]; /* of a micro-batch on the device */
     espl_decoder *texts;                    /* generates for evaluations, where eval.best asks for it; else NULL. It shares ACT and WORK */
@@ -63,7 +64,7 @@ typedef struct espl_memory {
     const espl_engine *engine; /* borrowed; it must be open until the memory is freed */
     espl_arena arenas[ESPL_N_ARENAS];
     void *weights;
-    float *gradients;
+    float *gradients;              /* the flat space, or the memory of the flows */
     void *states[ESPL_MAX_STATES]; /* as the optimizer's rule keeps them */
     float *master;                 /* NULL in fp32, and in bf16 without masters */
     void *act, *work;
@@ -77,6 +78,9 @@ typedef struct espl_memory {
 
 /* Local. Whether the settings that memory depends on go together, eval.best and data.task among them. Errors: usage. */
 espl_status espl_blueprint_check(const espl_config *config);
+
+/* Local. Whether a step's micro-batches can be shared out to so many ranks as run.reduction and run.sharding ask for. Errors: usage. */
+espl_status espl_blueprint_check_ranks(const espl_config *config, int ranks);
 
 /* Local. Fills a blueprint: tapes made, ownership from (rank, ranks). `snapshot_bytes` is set by the caller afterwards. */
 void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
@@ -93,14 +97,23 @@ int64_t espl_blueprint_reach(const espl_config *config, const espl_model *model)
 /* Local. Format of the weights that a checkpoint holds: that of the masters, or of the compute weights where those are the only ones. */
 espl_dtype espl_blueprint_truth(const espl_blueprint *blueprint);
 
-/* Local. First micro-batch of a rank, and how many it has: contiguous, as even as can be. */
-void espl_blueprint_share(const espl_blueprint *blueprint, int64_t *first, int64_t *count);
+/* Which micro-batches of a step are a rank's: first, first + stride, ... */
+typedef struct espl_micro_share {
+    int64_t first, count, stride;
+} espl_micro_share;
+
+/* Local. Those of the blueprint's rank: contiguous, as even as can be; where gradients are cut every size-th, so that those that are summed
+ * at a time follow each other. */
+espl_micro_share espl_blueprint_share(const espl_blueprint *blueprint);
 
 /* Local. Bytes of every arena. Errors: usage, when the reduction cannot be cut over these ranks. */
 espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ESPL_N_ARENAS]);
 
 /* Local. Takes the memory on the engine's device and binds the tapes to it. Errors: usage, when it does not fit; says by how much. */
 espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engine, espl_comm *comm, espl_memory *memory);
+
+/* Local. The sums of the gradients that this rank owns of a bucket, *n of them: in the memory of gradients, or of the reducer. */
+float *espl_memory_owned(const espl_blueprint *blueprint, const espl_memory *memory, int bucket, int64_t *n);
 
 /* Local. Hands ACT and the device's micro-batches over to blueprint->texts, and back to training and evaluation. Between the two nothing
  * else runs. Errors: what the device says. */

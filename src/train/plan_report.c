@@ -29,12 +29,13 @@ typedef struct facts {
     double wire, peak, compute_seconds, wire_seconds;
 } facts;
 
-static const char *const arena_help[ESPL_N_ARENAS] = {"compute weights",
-                                                      "gradients in fp32, partial sums, stages of sums over ranks",
-                                                      "what the optimizer keeps, master weights (optim.master)",
-                                                      "activations and their gradients, shared by lifetime",
-                                                      "scratch of kernels, sums",
-                                                      "micro-batch, checkpoint snapshot"};
+static const char *const arena_help[ESPL_N_ARENAS] = {
+    "compute weights",
+    "gradients in fp32 (run.sharding: all, or those under way), partial sums, stages of sums over ranks",
+    "what the optimizer keeps, master weights (optim.master)",
+    "activations and their gradients, shared by lifetime",
+    "scratch of kernels, sums",
+    "micro-batch, checkpoint snapshot"};
 
 /* The snapshot that a background save holds. */
 static size_t snapshot_of(const facts *f) {
@@ -84,8 +85,10 @@ static void estimate_step(facts *f) {
     f->most_local = (f->blueprint.micro_batches + ranks - 1) / ranks;
     f->flops = flops * (double)f->blueprint.micro_batches;
     f->rank_flops = flops * (double)f->most_local;
-    f->wire = espl_costs_wire_bytes(f->model, f->model->n_phases - 1, f->request->ranks, espl_dtype_size(dtype_there(f)),
-                                    espl_dtype_size(dtype_back(f)));
+    const espl_wire wire = {.part = espl_dtype_size(dtype_there(f)),
+                            .back = espl_dtype_size(dtype_back(f)),
+                            .sums = f->blueprint.flows != NULL ? (double)f->most_local : 1.0};
+    f->wire = espl_costs_wire_bytes(f->model, f->model->n_phases - 1, f->request->ranks, &wire);
     f->compute_seconds = f->peak > 0.0 ? f->rank_flops / f->peak : 0.0;
     f->wire_seconds = f->request->bandwidth > 0.0 ? f->wire / f->request->bandwidth : 0.0;
 }
@@ -116,10 +119,8 @@ static espl_status gather_facts(facts *f) {
     const char *source = c->model_config[0] != '\0' ? c->model_config : c->model_path;
     if (source[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "neither model.path nor model.config is set: a Hugging Face folder or a config.json is needed");
-    if (c->train_micro_batches < f->request->ranks)
-        ESPL_FAIL(ESPL_ERR_USAGE, "%d ranks, but train.micro_batches is %lld: a step needs at least one micro-batch a rank",
-                  f->request->ranks, (long long)c->train_micro_batches);
     ESPL_TRY(espl_blueprint_check(c));
+    ESPL_TRY(espl_blueprint_check_ranks(c, f->request->ranks));
     const espl_model_options options = espl_model_options_of(c);
     ESPL_TRY(espl_weights_model(source, &options, &f->model));
     f->length = espl_blueprint_length(c, f->model);
@@ -171,6 +172,7 @@ static void print_state(const facts *f, FILE *out) {
             espl_rules[f->blueprint.rule].name, rule, f->blueprint.master ? ", master weight 4" : "",
             f->request->ranks == 1          ? ""
             : f->blueprint.owner.replicated ? "; all of it on every rank"
+            : f->blueprint.flows != NULL    ? "; what follows the weight is cut over the ranks"
                                             : "; what follows the gradient is cut over the ranks");
 }
 
@@ -196,8 +198,9 @@ static void print_work(const facts *f, FILE *out) {
             (long long)f->blueprint.micro_batches * (long long)f->blueprint.micro_batch_tokens, (long long)f->blueprint.micro_batches,
             (long long)f->blueprint.micro_batch_tokens, (long long)f->most_local);
     fprintf(out, "  flops                  %.4g of all ranks, %.4g of one (recomputation not counted)\n", f->flops, f->rank_flops);
-    fprintf(out, "  sent by a rank         %.1f MiB (gradients in %s, %s in %s)\n", f->wire / 1048576.0, espl_dtype_name(dtype_there(f)),
-            f->blueprint.owner.replicated ? "their sums" : "weights", espl_dtype_name(dtype_back(f)));
+    fprintf(out, "  sent by a rank         %.1f MiB (gradients in %s%s, %s in %s)\n", f->wire / 1048576.0, espl_dtype_name(dtype_there(f)),
+            f->blueprint.flows != NULL ? ", in every micro-batch" : "", f->blueprint.owner.replicated ? "their sums" : "weights",
+            espl_dtype_name(dtype_back(f)));
     if (f->peak > 0.0)
         fprintf(out, "  at %.4g GFLOP/s a rank  %.3g s if every product ran at the %s matrix peak\n", f->peak * 1e-9, f->compute_seconds,
                 f->request->peak > 0.0 ? "given" : "measured");

@@ -19,6 +19,8 @@
 #include "src/train/unfreeze.h"
 #include "src/train/machine/walltime.h"
 
+enum { ESPL_TAPE_GRAPHS = 4 };
+
 /* What a checkpoint carries beside tensors. */
 typedef struct espl_counters {
     int64_t step;          /* optimizer steps done, skipped ones included */
@@ -45,9 +47,10 @@ typedef struct espl_run {
     espl_probes probes;       /* data.probe */
     espl_blueprint blueprint;
     espl_memory memory;
-    size_t process_bytes;     /* resident before the memory was taken: the program, its libraries, the tokenizer, lists of the data */
-    espl_graph *graphs[2][2]; /* the recorded tape, by fresh and last (step.c); NULL: not yet */
-    bool tried;               /* the phase's tape has run call by call, as it does before it is recorded */
+    size_t process_bytes; /* resident before the memory was taken: the program, its libraries, the tokenizer, lists of the data */
+    espl_graph **graphs;  /* [n_graphs] the recorded tape, by fresh and last, or in stretches (micro_batch.c); NULL: not yet */
+    int n_graphs;
+    bool tried; /* the phase's tape has run call by call, as it does before it is recorded */
     espl_optimizer optimizer;
     espl_update *updates;      /* [n_buckets] */
     espl_update_range *ranges; /* of all updates */
@@ -116,6 +119,16 @@ espl_status espl_run_step(espl_run *run, espl_step_result *result);
 
 /* Local. Passes over the data of so many steps to come. */
 void espl_run_pass(espl_run *run, int64_t steps);
+
+/* Local. The tape of the phase that is under way. */
+const espl_tape *espl_run_tape(const espl_run *run);
+
+/* Collective, after espl_reducer_begin. Forward and backward of one micro-batch, the last of this rank's in the step or not: gradients are
+ * added up (`fresh`: assigned), and each bucket leaves as soon as it may. */
+espl_status espl_run_micro_batch(espl_run *run, const espl_batch *batch, bool fresh, bool last);
+
+/* Local. Zeroes what backward does not write of a bucket's gradients, before it writes the rest. */
+void espl_run_zero_gaps(const espl_run *run, int bucket);
 
 /* Local. Passes on the status of what was asked of the device, or of bulk operations, in the loop. On several ranks a failure ends the
  * job here and now: the others' devices may wait for this one's, and then nobody there comes to agree on anything. */

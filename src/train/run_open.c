@@ -56,7 +56,6 @@ static espl_status check_rollback(const espl_config *c) {
 
 static espl_status check_config(const espl_run *run) {
     const espl_config *c = run->config;
-    int ranks = run->ranks->size;
     ESPL_TRY(espl_blueprint_check(c));
     ESPL_TRY(espl_probes_check(c));
     ESPL_TRY(espl_walltime_check(c));
@@ -67,14 +66,7 @@ static espl_status check_config(const espl_run *run) {
         ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is model.path (%s): a base model is never written to; give another run.dir", c->run_dir);
     if (c->data_train.n == 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "data.train is empty: files, folders or globs of training data are needed");
-    if (c->train_micro_batches < ranks)
-        ESPL_FAIL(ESPL_ERR_USAGE, "%d ranks, but train.micro_batches is %lld: a step needs at least one micro-batch a rank", ranks,
-                  (long long)c->train_micro_batches);
-    if (c->run_reduction == ESPL_REDUCTION_TREE && ((ranks & (ranks - 1)) != 0 || c->train_micro_batches % ranks != 0))
-        ESPL_FAIL(ESPL_ERR_USAGE,
-                  "run.reduction is tree: the number of ranks (%d) must be a power of two that divides train.micro_batches (%lld)", ranks,
-                  (long long)c->train_micro_batches);
-    return ESPL_OK;
+    return espl_blueprint_check_ranks(c, run->ranks->size);
 }
 
 /* ---- Model and tokenizer. */
@@ -214,13 +206,14 @@ static void list_updates(espl_run *run) {
     run->updates = espl_calloc((size_t)model->n_buckets, sizeof *run->updates);
     for (int b = 0; b < model->n_buckets; b++) {
         espl_update *u = &run->updates[b];
-        espl_owner_stretch(model, &run->blueprint.owner, b, &u->flat, &u->state);
-        u->place = u->flat - run->memory.buckets[b].offset;
+        espl_owner_stretch(model, &run->blueprint.owner, b, &u->weight, &u->state);
+        u->gradient = run->blueprint.flows != NULL ? u->state : u->weight;
+        u->place = u->weight - run->memory.buckets[b].offset;
         for (int i = 0; i < model->n_params; i++) {
             const espl_segment *s = &segments[i];
             const espl_param *p = &model->params[i];
-            const espl_update_range range = {.begin = s->flat - u->flat,
-                                             .end = s->flat - u->flat + s->end - s->begin,
+            const espl_update_range range = {.begin = s->flat - u->weight,
+                                             .end = s->flat - u->weight + s->end - s->begin,
                                              .rate = rate_of(run, i),
                                              .decay = p->decay ? (float)run->config->optim_weight_decay : 0.0f,
                                              .phase = p->phase,
@@ -240,13 +233,21 @@ static void open_optimizer(espl_run *run) {
     run->optimizer = (espl_optimizer){.kernels = run->engine.kernels,
                                       .master = m->master,
                                       .weights = m->weights,
-                                      .gradients = m->gradients,
+                                      .gradients = espl_reducer_sums(m->reducer),
                                       .updates = run->updates,
                                       .ranges = espl_calloc((size_t)run->model->n_params, sizeof *run->optimizer.ranges),
                                       .born = run->phases.born,
                                       .work = m->work};
     memcpy(run->optimizer.states, m->states, sizeof m->states);
     espl_optimizer_configure(&run->optimizer, run->config);
+}
+
+/* Room for what is recorded of any phase's tape: of a flow the stretches between its moves; else the tape in up to four ways. */
+static void open_graphs(espl_run *run) {
+    run->n_graphs = ESPL_TAPE_GRAPHS;
+    for (int p = 0; run->blueprint.flows != NULL && p < run->model->n_phases; p++)
+        run->n_graphs = run->blueprint.flows[p].n_moves + 1 > run->n_graphs ? run->blueprint.flows[p].n_moves + 1 : run->n_graphs;
+    run->graphs = espl_calloc((size_t)run->n_graphs, sizeof *run->graphs);
 }
 
 static espl_status open_memory(espl_run *run) {
@@ -257,6 +258,7 @@ static espl_status open_memory(espl_run *run) {
     ESPL_TRY(espl_memory_bind(&run->blueprint, &run->engine, run->comm, &run->memory));
     espl_owner_segments(run->model, &run->blueprint.owner, &run->owned);
     open_optimizer(run);
+    open_graphs(run);
     espl_run_list_state(run);
     return ESPL_OK;
 }
@@ -309,7 +311,7 @@ static espl_status start_updates(espl_run *run) {
     if (run->config->model_checkpoint[0] != '\0')
         ESPL_TRY(checkpoint_has_updates(run, &held));
     if (!held)
-        ESPL_TRY(espl_magnitudes_start(run->model, &weights, run->memory.gradients));
+        ESPL_TRY(espl_magnitudes_start(run->model, &weights));
     if (!held)
         ESPL_TRY(espl_prompt_text_start(run->model, run->tokenizer, run->config->tune_prompt_text, &weights));
     return run->config->model_adapter[0] != '\0' ? espl_peft_weights(run->model, run->config->model_adapter, &weights) : ESPL_OK;
@@ -441,9 +443,9 @@ espl_status espl_run_open(const espl_config *config, espl_comm *comm, const espl
 }
 
 void espl_run_forget(espl_run *run) {
-    for (int i = 0; i < 4; i++)
-        if (run->graphs[i / 2][i % 2] != NULL)
-            run->engine.calls->forget(run->engine.device, &run->graphs[i / 2][i % 2]);
+    for (int i = 0; i < run->n_graphs; i++)
+        if (run->graphs[i] != NULL)
+            run->engine.calls->forget(run->engine.device, &run->graphs[i]);
 }
 
 void espl_run_release(espl_run *run) {
@@ -466,6 +468,7 @@ void espl_run_close(espl_run *run) {
     espl_model_free(&run->model);
     json_decref(run->provenance);
     json_decref(run->base);
+    free(run->graphs);
     free(run->updates);
     free(run->ranges);
     free(run->optimizer.ranges);

@@ -53,87 +53,6 @@ static place survey(espl_run *run, int64_t first, place *mine, goal *all) {
     return p;
 }
 
-/* ---- Forward and backward. */
-
-espl_status espl_run_device(espl_run *run, espl_status status) {
-    if (status == ESPL_OK || run->ranks->size == 1)
-        return status;
-    espl_log(ESPL_LOG_ERROR, "step %lld: %s", (long long)run->counters.step + 1, espl_status_message());
-    espl_comm_abort(run->comm, status);
-}
-
-static espl_status after_call(void *context, const espl_tape *tape, int call, const espl_batch *batch) {
-    espl_run *run = context;
-    ESPL_TRY(espl_tape_log_call(run->tape_log, tape, call, batch));
-    espl_comm_beat(run->comm, run->counters.step + 1, tape->model->rows[tape->calls[call].row].name);
-    return espl_comm_progress(run->comm);
-}
-
-static espl_status sum_bucket(void *context, int bucket) {
-    espl_run *run = context;
-    espl_reducer_merge(run->memory.reducer, bucket);
-    return espl_reducer_start(run->memory.reducer, bucket);
-}
-
-static espl_status mark_bucket(void *context, int bucket) {
-    espl_run *run = context;
-    espl_reducer_merge(run->memory.reducer, bucket);
-    return run->engine.calls->mark(run->engine.device, bucket);
-}
-
-static const espl_tape *tape_of(const espl_run *run) { return &run->blueprint.train[run->phases.now]; }
-
-/* The tape and the sum of its losses: what is done for every micro-batch. */
-static espl_status run_tape(espl_run *run, const espl_batch *batch, bool fresh, const espl_hooks *hooks) {
-    const espl_tape *tape = tape_of(run);
-    ESPL_TRY(espl_tape_run(tape, batch, fresh, hooks));
-    espl_tape_sum_loss(tape, &run->engine, batch, &run->memory.sums[ESPL_SUM_LOSS]);
-    return ESPL_OK;
-}
-
-static espl_status record_tape(espl_run *run, const espl_batch *batch, bool fresh, bool last) {
-    const espl_device_calls *calls = run->engine.calls;
-    const espl_hooks hooks = {.context = run, .after_call = after_call, .bucket = last ? mark_bucket : NULL};
-    ESPL_TRY(calls->record(run->engine.device));
-    ESPL_TRY(run_tape(run, batch, fresh, &hooks));
-    return calls->recorded(run->engine.device, &run->graphs[fresh][last]);
-}
-
-/* Of a recorded tape: each sum over ranks begins on the device when its mark is reached, long after this has returned. */
-static espl_status start_sums(espl_run *run) {
-    const espl_tape *tape = tape_of(run);
-    for (int i = 0; i < tape->n_calls; i++) {
-        const espl_call *c = &tape->calls[i];
-        if (c->kind != ESPL_CALL_BUCKET)
-            continue;
-        run->engine.calls->after(run->engine.device, c->bucket);
-        ESPL_TRY(espl_reducer_start(run->memory.reducer, c->bucket));
-    }
-    return ESPL_OK;
-}
-
-static espl_status replay_tape(espl_run *run, const espl_batch *batch, bool fresh, bool last) {
-    if (run->graphs[fresh][last] == NULL)
-        ESPL_TRY(record_tape(run, batch, fresh, last));
-    espl_comm_beat(run->comm, run->counters.step + 1, "replaying the tape");
-    ESPL_TRY(run->engine.calls->replay(run->engine.device, run->graphs[fresh][last]));
-    ESPL_TRY(espl_comm_progress(run->comm));
-    return last ? start_sums(run) : ESPL_OK;
-}
-
-/* A device that can record replays, but for the first micro-batch of the process or of a phase: then each call runs by itself, as on the
- * host, and libraries choose their algorithms on what the calls hand them, which they cannot inside a recording. Under run.debug_tape this
- * goes on, and the tensors of each call are looked at. */
-static espl_status one_micro_batch(espl_run *run, const espl_batch *batch, bool fresh, bool last) {
-    const espl_hooks hooks = {.context = run, .after_call = after_call, .bucket = last ? sum_bucket : NULL};
-    espl_comm_beat(run->comm, run->counters.step + 1, "waiting for the device");
-    ESPL_TRY(run->engine.calls->begin(run->engine.device, batch));
-    if (run->engine.calls->record != NULL && run->tape_log == NULL && run->tried)
-        return replay_tape(run, batch, fresh, last);
-    run->tried = true;
-    return run_tape(run, batch, fresh, &hooks);
-}
-
 static void fill_streams(const espl_run *run, int64_t micro, float loss_scale, espl_streams *streams) {
     espl_batch common = {.loss_scale = loss_scale,
                          .training = 1,
@@ -144,43 +63,26 @@ static void fill_streams(const espl_run *run, int64_t micro, float loss_scale, e
     espl_streams_fill(run->model, &run->memory.sample, &common, streams);
 }
 
-static void zero_range(const espl_run *run, int64_t begin, int64_t end) {
-    if (begin < end)
-        run->engine.kernels->zero(run->memory.gradients + begin, (size_t)(end - begin) * sizeof(float));
-}
-
-/* The reduction leaves anything it likes in what other ranks own, gaps between parameters included; a gap must stay zero, or it would
- * be summed again and again and show in the norm. So must parameters of later phases in buckets that are summed now. */
+/* Where gradients lie all the step long; else they are zeroed when a bucket opens. */
 static void zero_gaps(const espl_run *run) {
-    const espl_model *m = run->model;
-    for (int b = 0; b < m->n_buckets; b++) {
-        const espl_bucket *bucket = &run->memory.buckets[b];
-        int64_t end = bucket->offset;
-        if (!run->phases.buckets[b])
-            continue;
-        for (int i = 0; i < m->n_params; i++) {
-            if (m->params[i].bucket != b || !espl_model_trains(m, i, run->phases.now))
-                continue;
-            int64_t start = bucket->offset + m->params[i].offset;
-            zero_range(run, end, start);
-            end = start + m->params[i].numel;
-        }
-        zero_range(run, end, bucket->offset + bucket->n);
-    }
+    for (int b = 0; b < run->model->n_buckets && run->blueprint.flows == NULL; b++)
+        if (run->phases.buckets[b])
+            espl_run_zero_gaps(run, b);
 }
 
-static espl_status micro_batches(espl_run *run, place mine, int64_t first, int64_t count, float loss_scale, espl_step_result *result) {
+static espl_status micro_batches(espl_run *run, place mine, const espl_micro_share *share, float loss_scale, espl_step_result *result) {
     espl_streams streams;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < share->count; i++) {
         double before = espl_now();
         espl_placement_fill(run->data.placement, mine.epoch, mine.k, &run->memory.sample);
         result->data_seconds += espl_now() - before;
-        fill_streams(run, first + i, loss_scale, &streams);
+        fill_streams(run, share->first + i * share->stride, loss_scale, &streams);
         espl_reducer_begin(run->memory.reducer, i);
-        ESPL_TRY(one_micro_batch(run, &streams.main, !espl_reducer_accumulates(run->memory.reducer, i), i + 1 == count));
+        ESPL_TRY(espl_run_micro_batch(run, &streams.main, !espl_reducer_accumulates(run->memory.reducer, i), i + 1 == share->count));
         espl_reducer_done(run->memory.reducer, i);
         result->tokens += streams.main.n + streams.source.n;
-        mine = next_place(run, mine);
+        for (int64_t k = 0; k < share->stride; k++)
+            mine = next_place(run, mine);
     }
     return espl_reducer_finish(run->memory.reducer);
 }
@@ -192,11 +94,11 @@ enum { VOTE_STOP = 2 * ESPL_EXACT_WORDS, VOTE_WALLTIME, VOTE_TOKENS, N_VOTES };
 /* Squares of the gradients that this rank owns, then both sums: the only time in a step that the host waits for its device. */
 static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
     for (int b = 0; b < run->model->n_buckets; b++) {
-        int64_t begin, end;
+        int64_t n;
         if (!run->phases.buckets[b])
             continue;
-        espl_owner_piece(run->model, &run->blueprint.owner, b, &begin, &end);
-        run->engine.kernels->sum_squares(run->memory.gradients + begin, end - begin, &run->memory.sums[ESPL_SUM_SQUARES]);
+        const float *owned = espl_memory_owned(&run->blueprint, &run->memory, b, &n);
+        run->engine.kernels->sum_squares(owned, n, &run->memory.sums[ESPL_SUM_SQUARES]);
     }
     espl_comm_beat(run->comm, run->counters.step + 1, "waiting for the device");
     return run->engine.calls->read(run->engine.device, sums, run->memory.sums, ESPL_N_SUMS * sizeof *sums);
@@ -261,7 +163,7 @@ static void tell_phase(const espl_run *run) {
     int now = run->phases.now;
     const char *what = m->phases[now].what;
     espl_amount amount = espl_costs_amount(m, run->blueprint.capacity, (double)espl_blueprint_length(run->config, m));
-    double flops = espl_costs_train_flops(tape_of(run), &amount);
+    double flops = espl_costs_train_flops(espl_run_tape(run), &amount);
     espl_metrics_work(run->metrics, flops / (amount.rows[ESPL_STREAM_MAIN] + amount.rows[ESPL_STREAM_SOURCE]));
     if (m->n_phases > 1 && run->ranks->rank == 0)
         ESPL_INFO("phase %d of %d from step %lld on%s%s: %lld of %lld parameters are trained", now + 1, m->n_phases,
@@ -279,6 +181,10 @@ static espl_status begin_phase(espl_run *run) {
     run->tried = false;
     run->optimizer.phase = run->phases.now;
     espl_reducer_use(run->memory.reducer, run->phases.buckets);
+    if (run->blueprint.flows != NULL) {
+        const espl_flow *flow = &run->blueprint.flows[run->phases.now];
+        espl_reducer_place(run->memory.reducer, flow->gradients, flow->stages);
+    }
     tell_phase(run);
     return ESPL_OK;
 }
@@ -287,19 +193,18 @@ static espl_status begin_phase(espl_run *run) {
 
 espl_status espl_run_step(espl_run *run, espl_step_result *result) {
     espl_exact sums[ESPL_N_SUMS];
-    int64_t first, count;
+    const espl_micro_share share = espl_blueprint_share(&run->blueprint);
     goal all;
     place mine = {0, 0};
     double start = espl_now(), waited = espl_comm_wait_seconds(run->comm);
     *result = (espl_step_result){.epoch = run->counters.epoch};
     if (espl_phases_enter(&run->phases, run->counters.step, run->counters.updates))
         ESPL_TRY(espl_run_device(run, begin_phase(run)));
-    espl_blueprint_share(&run->blueprint, &first, &count);
-    place next = survey(run, first, &mine, &all);
+    place next = survey(run, share.first, &mine, &all);
     zero_gaps(run);
     run->engine.kernels->zero(run->memory.sums, sizeof sums);
     float scale = all.weight > 0.0 ? (float)(1.0 / all.weight) : 0.0f;
-    ESPL_TRY(espl_run_device(run, micro_batches(run, mine, first, count, scale, result)));
+    ESPL_TRY(espl_run_device(run, micro_batches(run, mine, &share, scale, result)));
     ESPL_TRY(espl_run_device(run, own_sums(run, sums)));
     ESPL_TRY(agree(run, sums, &all, result));
     ESPL_TRY(espl_run_judge(run, result));

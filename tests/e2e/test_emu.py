@@ -138,10 +138,10 @@ def texts_amid_recordings(case):
 def ranks_and_sharding(case):
     for model, keys in lighter([(GPT2, {**WINDOWS, "run__dtype": "bf16", "optim__master": "none"}), (LLAMA, PACKED)]):
         kind = model["model_type"]
-        for ranks, sharding in ((0, "sharded"), (2, "sharded"), (2, "replicated")):
-            train(case, ranks, f"{kind}-{ranks}-{sharding}", model=model, run__optimizer_sharding=sharding, **keys)
-        first = trace(case, f"{kind}-0-sharded")
-        for run in (f"{kind}-2-sharded", f"{kind}-2-replicated"):
+        for ranks, sharding in ((0, "optimizer"), (2, "optimizer"), (2, "none"), (2, "gradients")):
+            train(case, ranks, f"{kind}-{ranks}-{sharding}", model=model, run__sharding=sharding, **keys)
+        first = trace(case, f"{kind}-0-optimizer")
+        for run in (f"{kind}-2-{how}" for how in ("optimizer", "none", "gradients")):
             check(trace(case, run) == first, f"{run} differs from one rank:\n{trace(case, run)}\n{first}")
         for ranks, code, more in ((2, STOPPED, {"train__stop_after": 2}), (0, OK, {})):
             train(case, ranks, f"{kind}-pieces", code, model=model, **keys, **more)
@@ -166,7 +166,7 @@ def fast_repeats_itself(case):
     check(trace(case, "a") == trace(case, "b"), "fast differs between runs on 2 ranks")
     if job.LIGHT:
         return
-    train(case, 2, "replicated", run__reduction="fast", run__optimizer_sharding="replicated", **WINDOWS)
+    train(case, 2, "replicated", run__reduction="fast", run__sharding="none", **WINDOWS)
     train(case, 2, "cpu", run__reduction="fast", run__device="cpu", **WINDOWS)
     train(case, 2, "cpu-bf16", run__reduction="fast", run__device="cpu", run__dtype="bf16", **WINDOWS)
     unit = distance(case, "cpu-bf16", "cpu")
@@ -174,7 +174,7 @@ def fast_repeats_itself(case):
     check(within(distance(case, "a", "cpu"), unit, FP32_BOUND), "fast on 2 ranks is not the CPU's")
     narrow = {"run__reduction": "fast", "run__reduction_dtype": "bf16"}
     train(case, 2, "narrow", **narrow, **WINDOWS)
-    train(case, 2, "narrow-late", environment=LATE, run__optimizer_sharding="replicated", **narrow, **WINDOWS)
+    train(case, 2, "narrow-late", environment=LATE, run__sharding="none", **narrow, **WINDOWS)
     train(case, 2, "narrow-cpu", run__device="cpu", **narrow, **WINDOWS)
     check(trace(case, "narrow") == trace(case, "narrow-late"), "gradients that travel as bf16 differ in another order, replicated")
     found = {base: distance(case, "narrow", base) for base in ("cpu", "narrow-cpu")}
@@ -192,7 +192,7 @@ def any_legal_order(case):
     """Work may run as soon (the default) or as late as streams and events allow, on each rank in another way, blocks and threads in any order: the
     bits stay. Eight micro-batches a rank use the memory that they are staged in again and again."""
     few = {"run__dtype": "bf16", "train__steps": 3}
-    many = {"run__reduction": "fast", "run__optimizer_sharding": "replicated", "train__steps": 2, "train__micro_batches": 16, "train__micro_batch_tokens": 32}
+    many = {"run__reduction": "fast", "run__sharding": "none", "train__steps": 2, "train__micro_batches": 16, "train__micro_batch_tokens": 32}
     for name, keys, orders in (("tree", few, [LATE, RANDOM]), ("fast", many, [LATE, {"EMU_STREAMS": "random:3", "EMU_CPASYNC": "early"}])):
         train(case, 2, name, **WINDOWS, **keys)
         for i, order in enumerate(lighter(orders)):
@@ -241,7 +241,7 @@ def over_to_the_cpu_and_back(case):
             train(case, 2 if device == "emu" else 0, run, code, run__device=device, train__stop_after=0 if code == OK else 2, **WINDOWS)
         return
     for dtype in ("fp32", "bf16"):
-        keys = {**WINDOWS, "run__dtype": dtype, "run__optimizer_sharding": "sharded" if dtype == "fp32" else "replicated"}
+        keys = {**WINDOWS, "run__dtype": dtype, "run__sharding": "optimizer" if dtype == "fp32" else "none"}
         for device in ("emu", "cpu"):
             train(case, 0, f"{device}-{dtype}", run__device=device, **keys)
         for name, first, second in (("there", (2, "emu"), (0, "cpu")), ("back", (0, "cpu"), (2, "emu")), ("stays", (2, "emu"), (0, "emu"))):

@@ -23,10 +23,10 @@ def same_however_it_is_cut(case):
         keys = {"optim__name": name, "train__steps": 6, "train__micro_batches": 4, "optim__nesterov": name == "sgd", **RATES}
         case.train(0, f"{name}-1", **keys)
         case.train(4, f"{name}-4", STOPPED, train__stop_after=3, checkpoint__writers=2, **keys)
-        case.train(2, f"{name}-4", run__optimizer_sharding="replicated", **keys)
+        case.train(2, f"{name}-4", run__sharding="none", **keys)
         check(trace(case, f"{name}-4") == trace(case, f"{name}-1"), f"{name}: 4 ranks, then 2 replicated ones, give other bits than one rank")
         seen.add(case.digest(f"{name}-1"))
-    case.train(2, "back", STOPPED, train__stop_after=2, run__optimizer_sharding="replicated", train__steps=6, train__micro_batches=4, optim__name=NAMES[0], **RATES)
+    case.train(2, "back", STOPPED, train__stop_after=2, run__sharding="none", train__steps=6, train__micro_batches=4, optim__name=NAMES[0], **RATES)
     case.train(4, "back", train__steps=6, train__micro_batches=4, optim__name=NAMES[0], **RATES)
     check(trace(case, "back") == trace(case, f"{NAMES[0]}-1"), "2 replicated ranks, then 4, give other bits than one rank")
     check(len(seen) == (1 if LIGHT else len(NAMES)), "two optimizers end in the same weights")

@@ -37,6 +37,24 @@ def peak_is_as_planned(case):
         check(abs(found / planned - 1.0) <= 0.02, f"{name}: peak {found / 2**20:.1f} MiB, planned {planned / 2**20:.1f} MiB ({100 * (found / planned - 1):+.2f} %)")
 
 
+def peak_of_two_ranks_is_as_planned(case):
+    """What is cut over ranks (run.sharding), beyond what is resident before memory is taken."""
+    if b"__asan_init" in open(job.espalier, "rb").read():
+        raise Skipped("the address sanitizer's own memory is not in the plan")
+    case.model.write_text(json.dumps({**json.loads(GPT2.read_text(encoding="utf-8")), "n_layer": 4, "vocab_size": 2048}), encoding="utf-8")
+    sizes = []
+    for name in ("optimizer", "gradients"):
+        keys = {**BIG, "model__config": case.model, "train__steps": 1, "train__micro_batches": 2, "run__sharding": name, "run__reduction": "fast",
+                "train__micro_batch_tokens": 64, "data__sequence_length": 64}
+        planned = sum(plan(case, name, "--threads", "1", "--ranks", "2", **keys)["arenas"].values())
+        case.train(2, name, run__threads=1, **keys)
+        summary = case.metrics(name, "summary")[-1]
+        found = summary["peak_rss_bytes"] - summary["process_bytes"]
+        sizes.append(planned)
+        check(abs(found / planned - 1.0) <= 0.02, f"{name}: peak {found / 2**20:.1f} MiB, planned {planned / 2**20:.1f} MiB ({100 * (found / planned - 1):+.2f} %)")
+    check(all(b < 0.95 * a for a, b in zip(sizes, sizes[1:])), f"each way was meant to take less: {sizes}")
+
+
 def plans_for_many_ranks(case):
     keys = {**BIG, "train__micro_batches": 4096}
     one, many = plan(case, "one", "--ranks", "1", "--peak", "100", **keys), plan(case, "many", "--ranks", "1024", "--ranks-per-node", "8", "--peak", "100", **keys)
@@ -48,8 +66,8 @@ def plans_for_many_ranks(case):
 
 def plans_what_travels_as_bf16(case):
     """Half of what gradients take of the wire, and a stage that many ranks do not cut: at most 64 MiB."""
-    for ranks, sharding in ((1, "sharded"), (8, "sharded"), (8, "replicated")):
-        keys = {**BIG, "train__micro_batches": 64, "run__reduction": "fast", "run__optimizer_sharding": sharding}
+    for ranks, sharding in ((1, "optimizer"), (8, "optimizer"), (8, "none")):
+        keys = {**BIG, "train__micro_batches": 64, "run__reduction": "fast", "run__sharding": sharding}
         wide, narrow = (plan(case, "run", "--ranks", str(ranks), "--peak", "100", **keys, run__reduction_dtype=dtype) for dtype in ("fp32", "bf16"))
         sent, bound = [p["wire_bytes_per_rank"] for p in (wide, narrow)], 64 * 2**20 + 8192
         check(sent[1] == 0.75 * sent[0], f"{ranks} ranks, {sharding}: sent {sent}")  # the other half are weights, or sums, of four bytes
@@ -130,5 +148,5 @@ def a_tinyllama_is_planned_in_four_bits(case):
 
 
 if __name__ == "__main__":
-    sys.exit(main([peak_is_as_planned, plans_for_many_ranks, plans_what_travels_as_bf16, plans_without_masters, plan_refuses_what_a_run_would,
+    sys.exit(main([peak_is_as_planned, peak_of_two_ranks_is_as_planned, plans_for_many_ranks, plans_what_travels_as_bf16, plans_without_masters, plan_refuses_what_a_run_would,
                    a_llama3_8b_is_planned, a_tinyllama_is_planned_in_four_bits]))

@@ -57,18 +57,18 @@ def packed_documents_with_dropout_over_an_epoch(case):
 
 def bf16_sharded_and_replicated(case):
     a = same_on(case, [1, 2, 4], run__dtype="bf16", train__steps=4)
-    b = same_on(case, [2, 4], "replicated", run__dtype="bf16", train__steps=4, run__optimizer_sharding="replicated")
+    b = same_on(case, [2, 4], "replicated", run__dtype="bf16", train__steps=4, run__sharding="none")
     check(a == b, "a replicated optimizer gives other bits than a sharded one (bf16)")
     alone = {"run__dtype": "bf16", "optim__master": "none", "train__steps": 4}
     c = same_on(case, [1, 2, 4], "alone", **alone)
-    d = same_on(case, [2], "alone-replicated", run__optimizer_sharding="replicated", **alone)
+    d = same_on(case, [2], "alone-replicated", run__sharding="none", **alone)
     check(c == d, "without master weights, a replicated optimizer gives other bits than a sharded one")
     check(c[1] != a[1], "optim.master changes nothing")
 
 
 def replicated_is_sharded(case):
     a = same_on(case, [2, 4], train__steps=4)
-    b = same_on(case, [2, 4], "replicated", train__steps=4, run__optimizer_sharding="replicated")
+    b = same_on(case, [2, 4], "replicated", train__steps=4, run__sharding="none")
     check(a == b, "a replicated optimizer gives other bits than a sharded one")
 
 
@@ -112,7 +112,7 @@ def gradients_travel_as_bf16(case):
     check(trace(case, "stopped") == trace(case, "narrow"), "resumed after two steps, it differs")
     if LIGHT:
         return
-    case.train(2, "replicated", run__optimizer_sharding="replicated", **narrow)
+    case.train(2, "replicated", run__sharding="none", **narrow)
     check(trace(case, "replicated") == trace(case, "narrow"), "a replicated optimizer gives other bits than a sharded one")
     for name, keys in (("fp32", {}), ("coarse", {"run__dtype": "bf16"})):
         case.train(2, name, **fast, **keys)

@@ -38,7 +38,7 @@ def windows_on_2_4_1(case):
 
 def packed_bf16_on_4_1_2(case):
     stopped_and_resumed(case, [4, 1, 2], run__dtype="bf16", data__train=[str(DATA / "plant_notes.jsonl")], data__placement="packed",
-                        train__micro_batches=4, train__micro_batch_tokens=512, checkpoint__writers=2, run__optimizer_sharding="replicated")
+                        train__micro_batches=4, train__micro_batch_tokens=512, checkpoint__writers=2, run__sharding="none")
     check(case.metrics("whole", "step")[-1]["epoch"] > 1, "the run was meant to cross an epoch")
 
 

@@ -56,7 +56,7 @@ def only_the_part_changes(case):
 
 def resumed_on_2_4_1_is_undisturbed(case):
     base = base_of(case)
-    variants = {"bf16": {"run__dtype": "bf16", "run__optimizer_sharding": "replicated"}, **({} if LIGHT else {"fp32": {}})}
+    variants = {"bf16": {"run__dtype": "bf16", "run__sharding": "none"}, **({} if LIGHT else {"fp32": {}})}
     for name, keys in variants.items():
         whole, pieces = f"whole-{name}", f"pieces-{name}"
         case.train(0, whole, **keys_of(base, **keys))
@@ -77,7 +77,7 @@ def rows_of(case, run):
 def phases_resumed_on_2_4_1_are_undisturbed(case):
     base = base_of(case)
     variants = {"8bit": {"optim__name": "adamw8bit", "run__dtype": "bf16", "optim__master": "none"},
-                **({} if LIGHT else {"fp32": {}, "replicated": {"run__optimizer_sharding": "replicated"}})}
+                **({} if LIGHT else {"fp32": {}, "replicated": {"run__sharding": "none"}})}
     for name, keys in variants.items():
         whole, pieces = f"whole-{name}", f"pieces-{name}"
         job = case.train(0, whole, **keys_of(base, **PHASES, **keys))

@@ -66,7 +66,7 @@ static void too_much_memory_is_told(void **state) {
     assert_message(" MiB too little");
     assert_message("train.micro_batch_tokens");
     assert_message("model.recompute: full");
-    assert_message("run.optimizer_sharding: sharded");
+    assert_message("run.sharding: optimizer");
     assert_ok(calls->alloc(device, "GRAD", 1 << 20, &memory)); /* it was that one's failure alone */
     assert_ok(calls->sync(device));
     calls->release(device, memory, 1 << 20);

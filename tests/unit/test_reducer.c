@@ -50,8 +50,9 @@ typedef struct run {
 } run;
 
 typedef enum way { FAST, TREE, NARROW } way;
+typedef enum whole { SHARDS, REPLICATED, SHARDED } whole; /* of the sums, and SHARDED of the gradients */
 
-static espl_status make_run(run *r, int64_t n_local, way way, bool replicated) {
+static espl_status make_run(run *r, int64_t n_local, way way, whole whole) {
     espl_reducer_plan plan = {.buckets = buckets,
                               .n_buckets = N_BUCKETS,
                               .rank = ranks->rank,
@@ -61,7 +62,8 @@ static espl_status make_run(run *r, int64_t n_local, way way, bool replicated) {
                               .narrow = way == NARROW,
                               .chunk =
                                   5 * ESPL_SHARD_UNIT * ranks->size, /* on 2, 3, 4 ranks a bucket goes in pieces, the last one smaller */
-                              .replicated = replicated,
+                              .replicated = whole == REPLICATED,
+                              .sharded = whole == SHARDED,
                               .add = add,
                               .copy = copy,
                               .round_parts = espl_kernels_ref(ESPL_F32)->round_parts,
@@ -133,7 +135,7 @@ static void tree_has_the_same_bits_on_any_ranks(void **state) {
             continue;
         run r;
         int64_t n_local = globals[k] / ranks->size, differ = 0;
-        assert_int_equal(make_run(&r, n_local, TREE, false), ESPL_OK);
+        assert_int_equal(make_run(&r, n_local, TREE, SHARDS), ESPL_OK);
         for (int repeat = 0; repeat < 2; repeat++) {
             step(&r, n_local);
             for (int b = 0; b < N_BUCKETS; b++) {
@@ -147,12 +149,103 @@ static void tree_has_the_same_bits_on_any_ranks(void **state) {
     }
 }
 
+/* ---- Sharded: every micro-batch is summed over the ranks, and buckets take turns in two places. */
+
+/* Places and stages of buckets in turn; a third of each would be free. */
+static void place_in_turn(run *r, size_t places[N_BUCKETS], size_t stages[N_BUCKETS]) {
+    const size_t room = (size_t)buckets[N_BUCKETS - 1].n * sizeof(float); /* the largest */
+    for (int b = 0; b < N_BUCKETS; b++) {
+        places[b] = (size_t)(b % 2) * room;
+        stages[b] = (size_t)(2 + b % 2) * room;
+    }
+    espl_reducer_place(r->reducer, places, stages);
+}
+
+static void backward_in_turn(run *r, int64_t micro, int64_t i, const size_t places[N_BUCKETS]) {
+    for (int b = N_BUCKETS - 1; b >= 0; b--) {
+        float *data = (float *)((char *)r->gradients + places[b]);
+        if (b == N_BUCKETS - 1)
+            assert_int_equal(espl_reducer_settle(r->reducer), ESPL_OK);
+        assert_false(espl_reducer_accumulates(r->reducer, i));
+        for (int64_t e = 0; e < buckets[b].n; e++)
+            data[e] = leaf(micro, buckets[b].offset + e);
+        assert_int_equal(espl_reducer_start(r->reducer, b), ESPL_OK);
+        assert_int_equal(espl_comm_progress(comm), ESPL_OK);
+    }
+}
+
+/* Rank r has micro-batches r, r + size, ...; the sums are copied to where they are without sharding, for the checks. */
+static void sharded_step(run *r, int64_t n_local) {
+    size_t places[N_BUCKETS], stages[N_BUCKETS];
+    place_in_turn(r, places, stages);
+    for (int64_t i = 0; i < n_local; i++) {
+        espl_reducer_begin(r->reducer, i);
+        backward_in_turn(r, i * ranks->size + ranks->rank, i, places);
+        espl_reducer_done(r->reducer, i);
+    }
+    assert_int_equal(espl_reducer_finish(r->reducer), ESPL_OK);
+    for (int b = 0; b < N_BUCKETS; b++) {
+        int64_t begin, end;
+        espl_shard_range(&buckets[b], ranks->rank, ranks->size, &begin, &end);
+        memcpy(r->gradients + begin, espl_reducer_sums(r->reducer) + buckets[b].offset / ranks->size,
+               (size_t)(end - begin) * sizeof(float));
+    }
+}
+
+static int64_t check_shards(const run *r, int64_t n_global) {
+    int64_t differ = 0, begin, end;
+    for (int b = 0; b < N_BUCKETS; b++) {
+        espl_shard_range(&buckets[b], ranks->rank, ranks->size, &begin, &end);
+        differ += check_bits(r, begin, end, n_global);
+    }
+    return differ;
+}
+
+/* The expectation is the one of trees that are not sharded. */
+static void sharded_trees_have_the_same_bits(void **state) {
+    (void)state;
+    for (int64_t global = 8; global <= 32 && power_of_two(ranks->size); global *= 2) {
+        run r;
+        int64_t differ = 0;
+        assert_int_equal(make_run(&r, global / ranks->size, TREE, SHARDED), ESPL_OK);
+        for (int repeat = 0; repeat < 2; repeat++) {
+            sharded_step(&r, global / ranks->size);
+            differ += check_shards(&r, global);
+        }
+        assert_true(differ > 0); /* the check can see a wrong order */
+        free_run(&r);
+    }
+}
+
+/* Of one micro-batch a rank, fast sums and sums of parts in bf16 have the bits that they have without. */
+static void sharded_rounds_are_the_same_sums(void **state) {
+    (void)state;
+    for (way way = FAST; way <= NARROW; way++) {
+        run sharded, plain;
+        if (way == TREE && !power_of_two(ranks->size))
+            continue;
+        assert_int_equal(make_run(&sharded, 1, way, SHARDED), ESPL_OK);
+        assert_int_equal(make_run(&plain, 1, way, SHARDS), ESPL_OK);
+        for (int repeat = 0; repeat < 2; repeat++) {
+            sharded_step(&sharded, 1);
+            step(&plain, 1);
+            for (int b = 0; b < N_BUCKETS; b++) {
+                int64_t begin, end;
+                espl_shard_range(&buckets[b], ranks->rank, ranks->size, &begin, &end);
+                assert_memory_equal(sharded.gradients + begin, plain.gradients + begin, (size_t)(end - begin) * sizeof(float));
+            }
+        }
+        free_run(&sharded);
+        free_run(&plain);
+    }
+}
+
 static void replicated_gradients_are_whole(void **state) {
     (void)state;
     run r;
     if (!power_of_two(ranks->size))
         return;
-    assert_int_equal(make_run(&r, 3, TREE, true), ESPL_OK);
+    assert_int_equal(make_run(&r, 3, TREE, REPLICATED), ESPL_OK);
     step(&r, 3);
     check_bits(&r, 0, extent, 3 * ranks->size);
     free_run(&r);
@@ -165,7 +258,7 @@ static void some_buckets_alone(void **state) {
     run r;
     if (!power_of_two(ranks->size))
         return;
-    assert_int_equal(make_run(&r, 3, true, true), ESPL_OK);
+    assert_int_equal(make_run(&r, 3, TREE, REPLICATED), ESPL_OK);
     step(&r, 3);
     memset(r.gradients, 0x5a, (size_t)extent * sizeof *r.gradients);
     step_of(&r, 3, some);
@@ -185,7 +278,7 @@ static void fast_is_close_and_repeats(void **state) {
     (void)state;
     run r;
     float *first = malloc((size_t)extent * sizeof *first);
-    assert_int_equal(make_run(&r, LOCAL, FAST, true), ESPL_OK);
+    assert_int_equal(make_run(&r, LOCAL, FAST, REPLICATED), ESPL_OK);
     step(&r, LOCAL);
     memcpy(first, r.gradients, (size_t)extent * sizeof *first);
     for (int64_t e = 0; e < extent; e++) {
@@ -321,12 +414,18 @@ static void memory_is_as_planned(void **state) {
     static const struct {
         bool tree;
         int size, n_local, floats_percent; /* of the gradients */
-    } cases[] = {{false, 1, 4, 0},  {false, 4, 4, 25}, {true, 1, 1, 0},   {true, 1, 2, 100}, {true, 1, 8, 300},
-                 {true, 4, 1, 100}, {true, 4, 8, 300}, {true, 1, 5, 300}, {true, 1, 3, 200}};
+        bool sharded;
+    } cases[] = {{false, 1, 4, 0, 0},  {false, 4, 4, 25, 0}, {true, 1, 1, 0, 0},   {true, 1, 2, 100, 0}, {true, 1, 8, 300, 0},
+                 {true, 4, 1, 100, 0}, {true, 4, 8, 300, 0}, {true, 1, 5, 300, 0}, {true, 1, 3, 200, 0}, {false, 4, 8, 25, 1},
+                 {true, 4, 1, 25, 1},  {true, 4, 2, 25, 1},  {true, 4, 4, 50, 1},  {true, 4, 8, 75, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         espl_bucket one = {0, espl_shard_pad(100000, 4)};
-        espl_reducer_plan plan = {
-            .buckets = &one, .n_buckets = 1, .size = cases[i].size, .n_local = cases[i].n_local, .tree = cases[i].tree};
+        espl_reducer_plan plan = {.buckets = &one,
+                                  .n_buckets = 1,
+                                  .size = cases[i].size,
+                                  .n_local = cases[i].n_local,
+                                  .tree = cases[i].tree,
+                                  .sharded = cases[i].sharded};
         espl_arena measure = espl_arena_measure("stage");
         espl_reducer *reducer;
         assert_int_equal(espl_reducer_make(&plan, NULL, NULL, &measure, &reducer), ESPL_OK);
@@ -389,6 +488,8 @@ static void weights_are_gathered(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tree_has_the_same_bits_on_any_ranks),
+        cmocka_unit_test(sharded_trees_have_the_same_bits),
+        cmocka_unit_test(sharded_rounds_are_the_same_sums),
         cmocka_unit_test(replicated_gradients_are_whole),
         cmocka_unit_test(some_buckets_alone),
         cmocka_unit_test(fast_is_close_and_repeats),

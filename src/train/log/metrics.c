@@ -347,9 +347,10 @@ void espl_metrics_summary(espl_metrics *metrics, const char *ended) {
     log_summary(metrics, &sum);
     json_t *joules = metrics->energy.n > 0 ? json_real(metrics->energy.joules) : json_null();
     json_t *line =
-        json_pack("{s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:o, s:s}", "steps", (json_int_t)sum.steps, "tokens", (json_int_t)sum.tokens,
+        json_pack("{s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:I, s:o, s:s}", "steps", (json_int_t)sum.steps, "tokens", (json_int_t)sum.tokens,
                   "seconds", sum.seconds, "tokens_per_second", sum.tokens_per_second, "node_hours", sum.node_hours, "skipped_steps",
-                  (json_int_t)metrics->skipped_steps, "peak_rss_bytes", (json_int_t)sum.peak_rss, "joules", joules, "ended", ended);
+                  (json_int_t)metrics->skipped_steps, "peak_rss_bytes", (json_int_t)sum.peak_rss, "process_bytes",
+                  (json_int_t)metrics->start.process_bytes, "joules", joules, "ended", ended);
     espl_status status = espl__lines_write_object(&metrics->lines, "summary", metrics->step, line);
     json_decref(line);
     keep(metrics, status);

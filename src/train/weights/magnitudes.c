@@ -28,7 +28,7 @@ static espl_status take(const espl_model *model, int param, const espl_weights *
     return status;
 }
 
-espl_status espl_magnitudes_start(const espl_model *model, const espl_weights *weights, float *scratch) {
+static espl_status start(const espl_model *model, const espl_weights *weights, float *scratch) {
     for (int i = 0; i < model->n_rows; i++)
         if (model->rows[i].op == ESPL_OP_WEIGHT_NORM)
             run_norms(model, &model->rows[i], weights, scratch);
@@ -36,4 +36,16 @@ espl_status espl_magnitudes_start(const espl_model *model, const espl_weights *w
         if (model->params[i].magnitude >= 0)
             ESPL_TRY(take(model, model->params[i].magnitude, weights, scratch));
     return ESPL_OK;
+}
+
+espl_status espl_magnitudes_start(const espl_model *model, const espl_weights *weights) {
+    const size_t bytes = (size_t)espl_model_flat_size(model, weights->owner.ranks) * sizeof(float);
+    espl_arena scratch = espl_arena_measure("magnitudes");
+    if (!model->lora.magnitudes)
+        return ESPL_OK;
+    espl_arena_take(&scratch, bytes);
+    ESPL_TRY(espl_engine_take(weights->engine, &scratch, scratch.name, scratch.used));
+    espl_status status = start(model, weights, espl_arena_take(&scratch, bytes));
+    espl_engine_give_back(weights->engine, &scratch);
+    return status;
 }

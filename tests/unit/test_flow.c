@@ -1,0 +1,165 @@
+// test: libs=train ranks=1 tier=short timeout=60
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "src/model/flow.h"
+#include "tests/unit/tiny_models.h"
+
+enum { POISON = 0x5a, RANKS = 4 };
+
+/* A tape whose gradients flow, and where they are collected. */
+typedef struct flowing {
+    tiny *t;
+    espl_flow flow;
+    char *memory;    /* of the flow */
+    float *sums;     /* the flat space of RANKS ranks */
+    int64_t pending; /* bucket whose sum is under way; -1 none */
+} flowing;
+
+static size_t bucket_bytes(const flowing *f, int64_t b) {
+    return (size_t)espl_model_bucket_size(f->t->model, (int)b, RANKS) * sizeof(float);
+}
+
+/* The sum under way, which reads its place and writes its stage until here, is done: both are anybody's. */
+static void settle(flowing *f) {
+    const int64_t b = f->pending;
+    if (b < 0)
+        return;
+    float *to = f->sums + espl_model_bucket_start(f->t->model, (int)b, RANKS);
+    memcpy(to, f->memory + f->flow.gradients[b], bucket_bytes(f, b));
+    memset(f->memory + f->flow.gradients[b], POISON, bucket_bytes(f, b));
+    memset(f->memory + f->flow.stages[b], POISON, bucket_bytes(f, b));
+    f->pending = -1;
+}
+
+static void make_move(flowing *f, const espl_move *move) {
+    switch (move->kind) {
+    case ESPL_MOVE_SETTLE: settle(f); break;
+    case ESPL_MOVE_OPEN: memset(f->memory + f->flow.gradients[move->bucket], POISON, bucket_bytes(f, move->bucket)); break;
+    case ESPL_MOVE_SUM:
+        settle(f);
+        f->pending = move->bucket;
+        memset(f->memory + f->flow.stages[move->bucket], POISON, bucket_bytes(f, move->bucket));
+        break;
+    }
+}
+
+static void run(flowing *f) {
+    int from = 0;
+    for (int i = 0; i <= f->flow.n_moves; i++) {
+        int to = i < f->flow.n_moves ? f->flow.moves[i].call : f->t->tape.n_calls;
+        assert_in_range(to, from, f->t->tape.n_calls);
+        assert_int_equal(espl_tape_run_part(&f->t->tape, from, to, &f->t->batch, true, NULL), ESPL_OK);
+        if (i < f->flow.n_moves)
+            make_move(f, &f->flow.moves[i]);
+        from = to;
+    }
+}
+
+static void open_flow(tiny *t, flowing *f) {
+    const espl_flow_way way = {.ranks = RANKS, .tree = true};
+    *f = (flowing){.t = t, .pending = -1};
+    espl_flow_make(&t->tape, &way, &f->flow);
+    f->memory = malloc(f->flow.bytes);
+    f->sums = calloc((size_t)espl_model_flat_size(t->model, RANKS), sizeof *f->sums);
+}
+
+static void bind_flow(flowing *f) {
+    const espl_places places = {.weights = f->t->weights,
+                                .gradients = f->memory,
+                                .bucket_gradient = f->flow.gradients,
+                                .ranks = 1,
+                                .act = f->t->act,
+                                .work = f->t->work};
+    espl_tape_bind(&f->t->tape, &places);
+}
+
+static void free_flow(flowing *f) {
+    espl_flow_free(&f->flow);
+    free(f->memory);
+    free(f->sums);
+}
+
+/* Parameters whose collected gradients are not those of the whole tape. */
+static int differing(const flowing *f) {
+    const espl_model *m = f->t->model;
+    int n = 0;
+    for (int i = 0; i < m->n_params; i++)
+        n += memcmp(f->sums + espl_model_place(m, i, RANKS), (const float *)f->t->gradients + espl_model_place(m, i, 1),
+                    (size_t)m->params[i].numel * sizeof(float)) != 0;
+    return n;
+}
+
+/* Two micro-batches, so that what the first leaves under way is settled in the second. */
+static void gradients_that_flow_are_the_same(void **state) {
+    (void)state;
+    for (int recompute = ESPL_RECOMPUTE_NONE; recompute <= ESPL_RECOMPUTE_FULL; recompute++)
+        for (int i = 0; i < N_TINY; i++) {
+            tiny t;
+            flowing f;
+            if (tiny_open(tiny_folder(tiny_names[i]), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, recompute, &t) != ESPL_OK)
+                fail_msg("%s", espl_status_message());
+            assert_int_equal(espl_tape_run(&t.tape, &t.batch, true, NULL), ESPL_OK);
+            open_flow(&t, &f);
+            bind_flow(&f);
+            for (int micro = 0; micro < 2; micro++)
+                run(&f);
+            settle(&f);
+            if (differing(&f) != 0)
+                fail_msg("%s: %d gradients differ", tiny_names[i], differing(&f));
+            free_flow(&f);
+            tiny_close(&t);
+        }
+}
+
+/* The control: where all buckets have one place, one is overwritten while it is being written or summed. */
+static void one_place_for_all_is_seen(void **state) {
+    (void)state;
+    tiny t;
+    flowing f;
+    assert_int_equal(tiny_open(tiny_folder(tiny_names[0]), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &t), ESPL_OK);
+    assert_int_equal(espl_tape_run(&t.tape, &t.batch, true, NULL), ESPL_OK);
+    open_flow(&t, &f);
+    for (int b = 0; b < t.model->n_buckets; b++)
+        f.flow.gradients[b] = 0;
+    bind_flow(&f);
+    run(&f);
+    settle(&f);
+    assert_true(differing(&f) > 0);
+    free_flow(&f);
+    tiny_close(&t);
+}
+
+/* Twelve equal layers take the place of two, and of the head and its stage. */
+static void many_layers_take_the_place_of_few(void **state) {
+    (void)state;
+    const espl_capacity capacity[ESPL_N_STREAMS] = {[ESPL_STREAM_MAIN] = {.rows = 16, .segments = 1}};
+    const espl_flow_way way = {.ranks = RANKS};
+    const espl_model_options options = {0};
+    espl_model *model;
+    espl_tape tape;
+    espl_flow flow;
+    assert_int_equal(espl_model_make(ESPL_SOURCE_DIR "/configs/models/gpt2-124m", &options, &model), ESPL_OK);
+    espl_tape_make(model, espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, 0, 0, capacity, 1, &tape);
+    espl_flow_make(&tape, &way, &flow);
+    const size_t embeddings = (size_t)espl_model_bucket_size(model, 0, RANKS) * sizeof(float),
+                 layer = (size_t)espl_model_bucket_size(model, 1, RANKS) * sizeof(float);
+    /* the embeddings, written from first to last, with their stage; the layer under way and the one that is summed */
+    assert_in_range(flow.bytes, embeddings + 2 * layer, embeddings + embeddings / RANKS + 2 * layer + layer / RANKS);
+    assert_true(flow.bytes < (size_t)espl_model_flat_size(model, RANKS) * sizeof(float) / 2);
+    espl_flow_free(&flow);
+    espl_tape_free(&tape);
+    espl_model_free(&model);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_that_flow_are_the_same),
+        cmocka_unit_test(one_place_for_all_is_seen),
+        cmocka_unit_test(many_layers_take_the_place_of_few),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

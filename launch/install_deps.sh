@@ -55,7 +55,7 @@ fi
 
 build_packages="gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libopenblas-dev libdnnl-dev libyaml-dev libjansson-dev
     libutf8proc-dev libpcre2-dev libxxhash-dev libzstd-dev zlib1g-dev libprotobuf-c-dev protobuf-c-compiler libcmocka-dev python3"
-test_packages="g++ clang-14 libclang-rt-14-dev libomp-14-dev clang-tidy-14 clang-format-14 hdf5-tools strace python3-venv chromium slurm-wlm munge"
+test_packages="g++ clang-14 libclang-rt-14-dev libomp-14-dev clang-tidy-14 clang-format-14 hdf5-tools strace python3-venv chromium slurm-wlm munge iproute2 e2fsprogs"
 
 packages=$build_packages
 [ "${1:-}" = --tests ] && packages="$build_packages $test_packages"

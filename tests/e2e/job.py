@@ -45,6 +45,15 @@ def check(condition, text, job=None):
         raise Failed(text + ("" if job is None else "\n" + job.tail()))
 
 
+def within(seconds, what, condition, job=None):
+    """Waits until condition() is true; returns the seconds it took."""
+    start = time.monotonic()
+    while not condition():
+        check(time.monotonic() - start < seconds, f"nothing of '{what}' within {seconds} s", job)
+        time.sleep(0.01)
+    return time.monotonic() - start
+
+
 # ---- Processes.
 
 
@@ -89,10 +98,11 @@ def send(pids, number):
 
 class Job:
     """One run of the program: Job(folder, ranks, "train", ...). ranks 0: without a launcher. `around` comes in front of the launcher,
-    `before` in front of the program of every rank."""
+    `before` in front of the program of every rank; `launcher` takes the place of this machine's mpirun."""
 
-    def __init__(self, folder, ranks, *arguments, around=(), before=(), environment=None):
-        self.words = [*around, *(MPIRUN + ["-n", str(ranks)] if ranks > 0 else []), *before, str(espalier), *map(str, arguments)]
+    def __init__(self, folder, ranks, *arguments, around=(), before=(), environment=None, launcher=None):
+        launcher = launcher or (MPIRUN + ["-n", str(ranks)] if ranks > 0 else [])
+        self.words = [*around, *launcher, *before, str(espalier), *map(str, arguments)]
         self.ranks = max(ranks, 1)
         self.output = tempfile.TemporaryFile(dir=folder)
         self.errors = tempfile.TemporaryFile(dir=folder)
@@ -116,10 +126,14 @@ class Job:
     def tail(self):
         return "    " + " ".join(self.words) + "".join("\n    | " + line for line in self.stderr.splitlines()[-25:])
 
+    def members(self):
+        """Ids of all its living processes."""
+        return session_members(self.process.pid)
+
     def pids(self):
         """Rank -> process id of the ranks that live."""
         found = {}
-        for pid in session_members(self.process.pid):
+        for pid in self.members():
             try:
                 words = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                 program = os.readlink(f"/proc/{pid}/exe")
@@ -155,7 +169,7 @@ class Job:
         """Ends every process of the job and waits until they are gone."""
         until = time.monotonic() + 10
         while time.monotonic() < until:
-            members = session_members(self.process.pid)
+            members = self.members()
             send(members, signal.SIGKILL)
             if not members:
                 break

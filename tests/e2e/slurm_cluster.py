@@ -5,12 +5,12 @@ import os
 import pathlib
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import time
 
-from job import Failed, Skipped, check, reap_orphans, send
+from job import Failed, Skipped, check
+from surroundings import dismiss, end_all, guard, members
 
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo"]
 
@@ -62,41 +62,6 @@ def free_ports(n):
 
 def program(name):
     return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-
-
-def members(folder):
-    """Processes whose surroundings name the cluster's folder: its daemons, their stepds, and what runs in jobs."""
-    found = []
-    for name in os.listdir("/proc"):
-        try:
-            if name.isdigit() and int(name) != os.getpid() and os.fsencode(folder) in pathlib.Path(f"/proc/{name}/environ").read_bytes():
-                found.append(int(name))
-        except OSError:
-            continue
-    return found
-
-
-def end_all(folder):
-    """Ends every process of the cluster, those that come up meanwhile too."""
-    until = time.monotonic() + 5
-    while members(folder) and time.monotonic() < until:
-        send(members(folder), signal.SIGKILL)
-        reap_orphans()
-        time.sleep(0.05)
-
-
-def guard(folder):
-    """A process that ends the cluster when this one is gone, however that went: (its id, the pipe that holds it)."""
-    wait, hold = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(hold)
-        os.setsid()
-        os.read(wait, 1)
-        end_all(folder)
-        os._exit(0)
-    os.close(wait)
-    return pid, hold
 
 
 class Cluster:
@@ -156,8 +121,7 @@ class Cluster:
                 daemon.kill()
                 daemon.wait()
         end_all(self.folder)
-        os.close(self.guard[1])
-        os.waitpid(self.guard[0], 0)
+        dismiss(self.guard)
         check(not members(self.folder), f"processes of the cluster are left: {members(self.folder)}")
 
     def call(self, name, *words):

@@ -25,25 +25,35 @@ static uint32_t number_of(const espl_model *model, int param) {
     return model->params[param].adapts < 0 ? base : 0x40000000u + added;
 }
 
-/* Between -most and most. */
-static void uniform(const espl_rng_key *key, double most, int64_t begin, int64_t end, float *out) {
-    for (int64_t i = begin; i < end; i++)
-        out[i - begin] = (float)(most * (2.0 * ((double)espl_rng_u32(key, (uint64_t)i) + 0.5) * 0x1p-32 - 1.0));
+/* One parameter's numbers: each a function of its place alone. */
+typedef struct init_rule {
+    espl_rng_key key;
+    espl_init how;
+    double scale;            /* deviation; of uniform numbers the bound */
+    int64_t width, zero_row; /* of rows of `width` numbers this one is zero; -1: none is */
+} init_rule;
+
+static float number_at(const init_rule *r, int64_t i) {
+    if (r->how == ESPL_INIT_ZERO || (r->zero_row >= 0 && i / r->width == r->zero_row))
+        return 0.0f;
+    if (r->how == ESPL_INIT_ONE)
+        return 1.0f;
+    if (r->how == ESPL_INIT_UNIFORM_FAN_IN)
+        return (float)(r->scale * (2.0 * ((double)espl_rng_u32(&r->key, (uint64_t)i) + 0.5) * 0x1p-32 - 1.0));
+    return (float)(r->scale * espl_rng_normal(&r->key, (uint64_t)i));
 }
 
 void espl_model_init_range(const espl_model *model, int param, uint64_t seed, int64_t begin, int64_t end, float *out) {
     const espl_param *p = &model->params[param];
-    espl_rng_key key = {.seed = seed, .purpose = ESPL_RNG_INIT, .op = number_of(model, param)};
-    double std = init_std(model, p);
-    if (p->init == ESPL_INIT_UNIFORM_FAN_IN) {
-        uniform(&key, 1.0 / sqrt((double)p->shape[1]), begin, end, out);
-        return;
-    }
-    int64_t padding = p->init != ESPL_INIT_NORMAL_PADDED ? -1
-                      : p->role == ESPL_ROLE_POSITIONS   ? model->dims.position_offset - 1
-                                                         : model->dims.pad;
-    for (int64_t i = begin; i < end; i++) {
-        bool zero = p->init == ESPL_INIT_ZERO || (padding >= 0 && i / p->shape[1] == padding);
-        out[i - begin] = zero ? 0.0f : p->init == ESPL_INIT_ONE ? 1.0f : (float)(std * espl_rng_normal(&key, (uint64_t)i));
-    }
+    bool padded = p->init == ESPL_INIT_NORMAL_PADDED;
+    const init_rule rule = {.key = {.seed = seed, .purpose = ESPL_RNG_INIT, .op = number_of(model, param)},
+                            .how = p->init,
+                            .scale = p->init == ESPL_INIT_UNIFORM_FAN_IN ? 1.0 / sqrt((double)p->shape[1]) : init_std(model, p),
+                            .width = p->shape[1],
+                            .zero_row = !padded                          ? -1
+                                        : p->role == ESPL_ROLE_POSITIONS ? model->dims.position_offset - 1
+                                                                         : model->dims.pad};
+#pragma omp parallel for schedule(static)
+    for (int64_t i = begin; i < end; i++)
+        out[i - begin] = number_at(&rule, i);
 }

@@ -47,6 +47,7 @@ static void forget_later(espl_run *run) {
     if (run->probes.step > step)
         run->probes.step = -1;
     run->phases.now = -1;
+    run->replicas.checked = -1;
     espl_metrics_rewind(run->metrics, step, run->counters.tokens, run->counters.skipped);
 }
 

@@ -12,6 +12,7 @@
 #include "src/train/score/evaluate.h"
 #include "src/train/memory.h"
 #include "src/train/log/metrics.h"
+#include "src/train/replicas.h"
 #include "src/train/score/probes.h"
 #include "src/train/log/runinfo.h"
 #include "src/train/log/tape_log.h"
@@ -47,6 +48,7 @@ typedef struct espl_run {
     espl_probes probes;       /* data.probe */
     espl_blueprint blueprint;
     espl_memory memory;
+    espl_replicas replicas;
     size_t process_bytes; /* resident before the memory was taken: the program, its libraries, the tokenizer, lists of the data */
     espl_graph **graphs;  /* [n_graphs] the recorded tape, by fresh and last, or in stretches (micro_batch.c); NULL: not yet */
     int n_graphs;
@@ -141,7 +143,11 @@ espl_status espl_run_probe(espl_run *run);
  * run.dir/evaluations, and with checkpoint.keep_best the evaluation of the best model so far. */
 espl_status espl_run_evaluate(espl_run *run, bool final);
 
-/* Collective. Saves a checkpoint of the present state (in the background when the config says so). */
+/* Collective. Compares what all ranks hold a copy of, unless that has been done at this step or run.check_replicas_every is 0. Errors:
+ * numeric, naming ranks, hosts and tensor. */
+espl_status espl_run_compare(espl_run *run);
+
+/* Collective. Saves a checkpoint of the present state (in the background when the config says so), which espl_run_compare has looked at. */
 espl_status espl_run_save(espl_run *run);
 
 /* Collective. Finds and loads what `resume` asks for; leaves the counters at zero when there is nothing. *loaded says which. */

@@ -10,6 +10,7 @@
 #include "src/train/weights/adapter.h"
 #include "src/train/weights/base.h"
 #include "src/train/machine/choose_device.h"
+#include "src/train/machine/likeness.h"
 #include "src/train/weights/companions.h"
 #include "src/train/introduce.h"
 #include "src/train/weights/magnitudes.h"
@@ -29,15 +30,20 @@
 
 /* ---- Config. */
 
-static espl_status check_same_config(espl_run *run) {
-    int64_t low = (int64_t)espl_config_hash(run->config), high = low;
-    ESPL_TRY(espl_comm_allreduce_i64(run->comm, &low, 1, ESPL_MIN));
-    ESPL_TRY(espl_comm_allreduce_i64(run->comm, &high, 1, ESPL_MAX));
-    if (low != high)
-        ESPL_FAIL(ESPL_ERR_USAGE,
-                  "ranks have different configs (hashes %016llx .. %016llx): every rank must read the same file and the same --set",
-                  (unsigned long long)low, (unsigned long long)high);
-    return ESPL_OK;
+static espl_status check_same_program(espl_run *run, const espl_run_options *options) {
+    char build[64];
+    espl_likeness rows[] = {{.what = "program", .must = true}, {.what = "MPI library"}, {.what = "config", .must = true}};
+    espl_build_id(build);
+    snprintf(rows[0].text, ESPL_LIKENESS_TEXT, "espalier %s, build %.16s", options->libraries[0].version, build);
+    snprintf(rows[1].text, ESPL_LIKENESS_TEXT, "%s", espl_comm_library());
+    snprintf(rows[2].text, ESPL_LIKENESS_TEXT, "one of hash %016llx", (unsigned long long)espl_config_hash(run->config));
+    return espl_likeness_check(run->comm, rows, 3);
+}
+
+static espl_status check_same_kernels(espl_run *run) {
+    espl_likeness row = {.what = "kernels"};
+    snprintf(row.text, sizeof row.text, "%s", espl_kernels_describe());
+    return espl_likeness_check(run->comm, &row, 1);
 }
 
 /* However the two are spelled; a run folder that is not there yet is no other folder. */
@@ -251,7 +257,6 @@ static void open_graphs(espl_run *run) {
 }
 
 static espl_status open_memory(espl_run *run) {
-    espl_kernels_set_threads(run->threads);
     run->process_bytes = espl_runinfo_rss();
     espl_blueprint_make(run->config, run->model, run->engine.kernels, run->engine.calls->remote, run->ranks->rank, run->ranks->size,
                         run->threads, &run->blueprint);
@@ -260,6 +265,7 @@ static espl_status open_memory(espl_run *run) {
     open_optimizer(run);
     open_graphs(run);
     espl_run_list_state(run);
+    espl_replicas_open(&run->blueprint, &run->memory, &run->replicas);
     return ESPL_OK;
 }
 
@@ -405,12 +411,14 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const es
                       .counters = {.best_rating = NAN},
                       .rated = -1,
                       .best_written = -1};
-    ESPL_TRY(check_same_config(run));
+    ESPL_TRY(check_same_program(run, options));
     ESPL_TRY(check_config(run));
     espl_spikes_open(config, &run->spikes);
     ESPL_TRY(open_device(run));
     ESPL_TRY(espl_comm_agree(comm, run->ranks->rank == 0 ? espl_run_folder_open(config, &run->log) : ESPL_OK, "opening the run folder"));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &run->threads));
+    espl_kernels_set_threads(run->threads);
+    ESPL_TRY(check_same_kernels(run));
     ESPL_TRY(share_files(run));
     ESPL_TRY(espl_dataset_labels(comm, config, &run->labels));
     ESPL_TRY(espl_comm_agree(comm, open_model(run), "opening the model"));
@@ -425,6 +433,7 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const es
     if (!loaded)
         ESPL_TRY(espl_comm_agree(comm, start_trained(run), "reading the weights"));
     run->first_step = run->counters.step;
+    ESPL_TRY(espl_run_compare(run));
     ESPL_TRY(espl_checkpoints_begin(run->saver, run->first_step));
     if (config->run_debug_tape)
         ESPL_TRY(espl_comm_agree(comm, espl_tape_log_open(config->run_dir, run->ranks->rank, &run->engine, &run->tape_log),
@@ -474,6 +483,7 @@ void espl_run_close(espl_run *run) {
     free(run->optimizer.ranges);
     espl_phases_free(&run->phases);
     espl_spikes_free(&run->spikes);
+    espl_replicas_free(&run->replicas);
     free(run->owned);
     free(run->state);
     espl_engine_close(&run->engine);

@@ -145,7 +145,39 @@ static json_t *make_record(const espl_run *run) {
     return record;
 }
 
+static espl_status newest_checkpoint(espl_run *run, int64_t *step) {
+    ESPL_TRY(espl_checkpoints_wait(run->saver)); /* what is under way was compared before it began */
+    *step = run->ranks->rank == 0 ? espl_checkpoints_newest(run->saver, INT64_MAX, 1) : 0;
+    return espl_comm_bcast(run->comm, step, sizeof *step, 0);
+}
+
+/* The failure, with what to do about it. */
+static espl_status replicas_differ(espl_run *run) {
+    char *what = espl_strdup(espl_status_message());
+    int64_t newest = -1;
+    espl_status status = newest_checkpoint(run, &newest);
+    if (status == ESPL_OK && run->counters.step == run->first_step)
+        espl_status_set_message("%s; it was read from there, or changed since: do all hosts see the same files?", what);
+    else if (status == ESPL_OK && newest >= 0)
+        espl_status_set_message("%s; nothing of it is saved: go on from the checkpoint of step %" PRId64 ", without that host", what,
+                                newest);
+    else if (status == ESPL_OK)
+        espl_status_set_message("%s; there is no checkpoint yet: begin again, without that host", what);
+    free(what);
+    return status != ESPL_OK ? status : ESPL_ERR_NUMERIC;
+}
+
+espl_status espl_run_compare(espl_run *run) {
+    int64_t step = run->counters.step;
+    if (run->config->run_check_replicas_every == 0 || run->ranks->size == 1 || run->replicas.checked == step)
+        return ESPL_OK;
+    espl_status status = espl_replicas_compare(&run->replicas, run->comm, &run->engine, step);
+    run->replicas.checked = step;
+    return status == ESPL_ERR_NUMERIC ? replicas_differ(run) : status;
+}
+
 espl_status espl_run_save(espl_run *run) {
+    ESPL_TRY(espl_run_compare(run));
     json_t *record = make_record(run);
     espl_comm_beat(run->comm, run->counters.step, "saving a checkpoint");
     espl_status status =

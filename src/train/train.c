@@ -131,6 +131,8 @@ static espl_status loop(espl_run *run) {
             tell_attention(run);
         ESPL_TRY(unless_save_failed(run, espl_checkpoints_poll(run->saver)));
         note_times(run, &r);
+        if (espl_run_due(c->run_check_replicas_every, n->step))
+            ESPL_TRY(espl_run_compare(run));
         bool last = n->step == run->total_steps;
         if (!last && espl_run_due(c->train_eval_every, n->step))
             ESPL_TRY(evaluate_on_the_way(run));

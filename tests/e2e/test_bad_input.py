@@ -200,7 +200,7 @@ def ranks_with_different_configs(case):
     wrapper = case.folder / "wrapper.sh"
     wrapper.write_text('#!/bin/sh\n[ "$OMPI_COMM_WORLD_RANK" = 1 ] && exec "$@" --set optim.lr=2e-3\nexec "$@"\n', encoding="utf-8")
     wrapper.chmod(0o755)
-    case.start(2, before=[str(wrapper)]).expect_failure(USAGE, "different configs")
+    case.start(2, before=[str(wrapper)]).expect_failure(USAGE, "differ in their config")
     wrapper.write_text('#!/bin/sh\n[ "$OMPI_COMM_WORLD_RANK" = 1 ] && exec "$@" --set optim.lrr=2e-3\nexec "$@"\n', encoding="utf-8")
     case.start(2, before=[str(wrapper)]).expect_failure(USAGE, "rank 1", "optim.lrr")
 

@@ -111,7 +111,7 @@ static espl_status find_peak(facts *f) {
         return ESPL_OK;
     espl_engine host;
     espl_engine_host(f->kernels->real, &host);
-    return espl_peak_measure(&host, f->threads, 0, 0.2, &f->peak);
+    return espl_peak_measure(&host, f->threads, 1, 0, 0.2, &f->peak);
 }
 
 static espl_status gather_facts(facts *f) {

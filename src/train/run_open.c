@@ -358,7 +358,9 @@ static espl_status start_frozen(espl_run *run) {
 
 static espl_status sum_peaks(espl_run *run) {
     double flops;
-    ESPL_TRY(espl_run_device(run, espl_peak_measure(&run->engine, run->blueprint.threads, run->blueprint.micro_batch_tokens, 0.1, &flops)));
+    const espl_blueprint *b = &run->blueprint;
+    int crowd = espl_threads_crowd(run->ranks, b->threads);
+    ESPL_TRY(espl_run_device(run, espl_peak_measure(&run->engine, b->threads, crowd, b->micro_batch_tokens, 0.1, &flops)));
     int64_t mega = (int64_t)(flops * 1e-6);
     ESPL_TRY(espl_comm_allreduce_i64(run->comm, &mega, 1, ESPL_SUM));
     run->peak_flops = (double)mega * 1e6;

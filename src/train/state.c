@@ -2,6 +2,7 @@
 
 #include "io/share_files.h"
 #include "src/core/buffer.h"
+#include "src/core/job_files.h"
 #include "src/core/log.h"
 #include "src/train/weights/adapter.h"
 #include "src/train/weights/base.h"
@@ -325,7 +326,9 @@ espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded) {
     if (found == NULL)
         goto done;
     ESPL_TRY_DONE(espl_files_share(run->comm, (const char *const[]){found}, 1));
-    ESPL_TRY_DONE(load(run, found));
+    status = load(run, found);
+    espl_job_files_forget(); /* a folder that is saved to changes */
+    ESPL_TRY_DONE(status);
     ESPL_TRY_DONE(spread_state(run));
     ESPL_INFO("resumed from %s: step %" PRId64 " of %" PRId64, found, run->counters.step, run->total_steps);
     *loaded = true;

@@ -68,7 +68,7 @@ static espl_status measure_matrix(preflight *p, double *flops) {
     const espl_capacity capacity[ESPL_N_STREAMS] = {[ESPL_STREAM_MAIN] = {.rows = GPU_TOKENS, .segments = 1}};
     status = engine.calls->reserve(engine.device, capacity);
     ESPL_TRY_DONE(espl_comm_agree(p->comm, status, "reserving the device"));
-    status = espl_peak_measure(&engine, threads, GPU_TOKENS, p->options->seconds, flops);
+    status = espl_peak_measure(&engine, threads, 1, GPU_TOKENS, p->options->seconds, flops);
     ESPL_TRY_DONE(espl_comm_agree(p->comm, status, "measuring the matrix rate"));
 done:
     espl_engine_close(&engine);

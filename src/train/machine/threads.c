@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct place {
     int32_t node, padding;
@@ -30,4 +31,9 @@ espl_status espl_threads_choose(espl_comm *comm, int64_t wanted, int *threads) {
     int cores = CPU_COUNT(&mine.cores) / (sharers > 0 ? sharers : 1);
     *threads = wanted > 0 ? (int)wanted : from_environment() > 0 ? from_environment() : cores > 1 ? cores : 1;
     return status;
+}
+
+int espl_threads_crowd(const espl_ranks *ranks, int threads) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN), wanted = (long)ranks->node_size * threads;
+    return cores > 0 ? (int)((wanted + cores - 1) / cores) : 1;
 }

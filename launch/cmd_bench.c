@@ -12,7 +12,8 @@ static const char text[] =
     "comm: measures the sums and gathers that training uses, over sizes, with all ranks of the job, and fits latency and bandwidth to\n"
     "each; over several hosts, within hosts and between them apart. Started like training; a config says on what device:\n"
     "\n"
-    "    srun --mpi=pmix espalier bench comm recipe.yaml --output network.json\n";
+    "    srun --mpi=pmix espalier bench comm recipe.yaml --output network.json\n"
+    "    espalier plan recipe.yaml --ranks 1024 --network network.json\n";
 
 typedef struct job {
     espl_words operands, sets;
@@ -53,7 +54,7 @@ static espl_status check(const job *job) {
 espl_status espl_cmd_bench(int argc, char **argv) {
     job job = {.largest = 64, .rounds = 9};
     const espl_option options[] = {
-        {"output", "FILE", "write what was fitted there", ESPL_OPTION_TEXT, &job.output},
+        {"output", "FILE", "write what was fitted there, as `espalier plan --network` takes it", ESPL_OPTION_TEXT, &job.output},
         {"largest", "MIB", "the largest array; sizes begin at 64 KiB and grow fourfold (default 64)", ESPL_OPTION_INT, &job.largest},
         {"rounds", "N", "how often each size is measured; the median counts (default 9)", ESPL_OPTION_INT, &job.rounds},
         {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},

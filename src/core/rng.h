@@ -20,7 +20,8 @@ typedef enum espl_purpose {
     ESPL_RNG_SAMPLE = 4,  /* generation; step = position, op = sequence */
     ESPL_RNG_ROUND = 5,   /* stochastic rounding of weights; op = bucket, element = place in it */
     ESPL_RNG_TEST = 6,
-    ESPL_RNG_MASK = 7 /* masked LM; step = pass over the source, op = source, element = 4 x token + draw */
+    ESPL_RNG_MASK = 7,    /* masked LM; step = pass over the source, op = source, element = 4 x token + draw */
+    ESPL_RNG_SIMULATE = 8 /* a plan's simulation; step = its step, op = what is drawn, element = rank or failure */
 } espl_purpose;
 
 typedef struct espl_rng_key {

@@ -27,15 +27,24 @@ static double backward_products(const espl_tape *tape, const espl_call *c) {
     return (c->din[0] >= 0) + espl_model_trains(tape->model, r->param[0], tape->phase) + loss;
 }
 
+/* What is computed again of an MLP is its first matrix alone. */
+static double again_share(const espl_row *r, const espl_call *c) {
+    bool alone = (espl_ops[r->op].flags & ESPL_OP_ALONE) && c->out[0] < 0;
+    return alone ? (double)r->attrs.n_in / (double)(r->attrs.n_in + r->attrs.n_out) : 1.0;
+}
+
+double espl_costs_call_flops(const espl_tape *tape, const espl_call *c, const espl_amount *amount) {
+    const espl_row *r = c->kind == ESPL_CALL_BUCKET ? NULL : &tape->model->rows[c->row];
+    if (c->kind == ESPL_CALL_FORWARD)
+        return again_share(r, c) * forward_flops(r, amount);
+    return c->kind == ESPL_CALL_BACKWARD ? backward_products(tape, c) * forward_flops(r, amount) : 0.0;
+}
+
 double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount) {
     double flops = 0.0;
-    for (int i = 0; i < tape->n_calls; i++) {
-        const espl_call *c = &tape->calls[i];
-        if (c->kind == ESPL_CALL_FORWARD && !c->again)
-            flops += forward_flops(&tape->model->rows[c->row], amount);
-        else if (c->kind == ESPL_CALL_BACKWARD)
-            flops += backward_products(tape, c) * forward_flops(&tape->model->rows[c->row], amount);
-    }
+    for (int i = 0; i < tape->n_calls; i++)
+        if (!tape->calls[i].again)
+            flops += espl_costs_call_flops(tape, &tape->calls[i], amount);
     return flops;
 }
 

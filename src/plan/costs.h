@@ -15,6 +15,9 @@ typedef struct espl_amount {
  * are shorter as the room for them is less). */
 espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capacity[ESPL_N_STREAMS], double length);
 
+/* Local. Flops of one call of a training tape. */
+double espl_costs_call_flops(const espl_tape *tape, const espl_call *call, const espl_amount *amount);
+
 /* Local. Flops of forward and backward of a training tape, recomputation not counted: 3 times the forward matrix products where all is
  * trained (Kaplan et al. 2020, section 2.1, with the attention term and without the look-ups), less by those for gradients that frozen
  * parameters do without. */

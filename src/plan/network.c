@@ -5,20 +5,25 @@
 
 #define NETWORK_REACHED 0.8 /* of a bandwidth on paper */
 
+/* In the order of espl_net_op. */
 #define LINK(gbs, us)                                                                                                                      \
     { .latency = (us)*1e-6, .bandwidth = (gbs)*1e9 * NETWORK_REACHED }
-#define LINKS(gbs, us)                                                                                                                     \
-    { LINK(gbs, us), LINK(gbs, us), LINK(gbs, us), LINK(gbs, us) }
+#define LINKS(gbs, ring, straight)                                                                                                         \
+    { LINK(gbs, ring), LINK(gbs, straight), LINK(gbs, straight), LINK(gbs, ring) }
 
 static const espl_network presets[] = {
-#define NETWORK(id, within_gbs, between_gbs, within_us, between_us, what)                                                                  \
-    {.name = id, .ring_gather = true, .hidden = true, .within = LINKS(within_gbs, within_us), .between = LINKS(between_gbs, between_us)},
+#define NETWORK(id, within_gbs, between_gbs, within_us, between_us, straight_us, what)                                                     \
+    {.name = id,                                                                                                                           \
+     .ring_gather = true,                                                                                                                  \
+     .hidden = true,                                                                                                                       \
+     .within = LINKS(within_gbs, within_us, straight_us),                                                                                  \
+     .between = LINKS(between_gbs, between_us, straight_us)},
 #include "src/plan/networks.def"
 #undef NETWORK
 };
 
 static const char names[] = ""
-#define NETWORK(id, within_gbs, between_gbs, within_us, between_us, what) id " (" what "), "
+#define NETWORK(id, within_gbs, between_gbs, within_us, between_us, straight_us, what) ", " id " (" what ")"
 #include "src/plan/networks.def"
 #undef NETWORK
     ;
@@ -30,7 +35,7 @@ const espl_network *espl_network_preset(const char *name) {
     return NULL;
 }
 
-const char *espl_network_names(void) { return names; }
+const char *espl_network_names(void) { return names + 2; } /* without the first comma */
 
 const char *espl_net_op_name(espl_net_op op) {
     static const char *const titles[ESPL_N_NET_OPS] = {"ring", "tree", "exchange", "gather"};

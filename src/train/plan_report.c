@@ -3,6 +3,7 @@
 #include "src/core/buffer.h"
 #include "src/plan/costs.h"
 #include "src/plan/peak.h"
+#include "src/train/machine/preflight.h"
 #include "src/train/run.h"
 #include "src/train/state_list.h"
 #include "src/train/weights/weights.h"
@@ -10,6 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define COPY_SECONDS 0.1
+
+/* A number of ranks. */
+typedef struct row {
+    espl_times times;
+    double memory, wire; /* bytes of a rank where tensors lie; that it sends in a step */
+} row;
 
 /* Everything the report is made from. */
 typedef struct facts {
@@ -26,7 +35,10 @@ typedef struct facts {
     int threads, ranks_per_node;
     int64_t length, most_local; /* longest segment; micro-batches of the rank that has the most */
     double flops, rank_flops;   /* of a step, of all ranks and of that rank */
-    double wire, peak, compute_seconds, wire_seconds;
+    double wire, peak, compute_seconds;
+    espl_times_request times;
+    row *rows; /* of a table over ranks, the last one of the ranks asked for; n_rows 0: no times are */
+    int n_rows;
 } facts;
 
 static const char *const arena_help[ESPL_N_ARENAS] = {
@@ -38,12 +50,11 @@ static const char *const arena_help[ESPL_N_ARENAS] = {
     "micro-batch, checkpoint snapshot"};
 
 /* The snapshot that a background save holds. */
-static size_t snapshot_of(const facts *f) {
+static size_t snapshot_of(const facts *f, const espl_blueprint *blueprint) {
     espl_state_tensor *state;
-    int64_t n = espl_state_list(&f->blueprint, NULL, &state);
-    espl_ranks ranks = {.size = f->request->ranks,
-                        .node_size = f->ranks_per_node,
-                        .n_nodes = (f->request->ranks + f->ranks_per_node - 1) / f->ranks_per_node};
+    int64_t n = espl_state_list(blueprint, NULL, &state);
+    int size = blueprint->owner.ranks, node = size < f->ranks_per_node ? size : f->ranks_per_node;
+    espl_ranks ranks = {.size = size, .node_size = node, .n_nodes = (size + node - 1) / node};
     static const espl_state_memory far = {0}; /* that it is none of the host's is what counts here */
     espl_checkpoint_options options = {.folder = "",
                                        .writers = (int)f->config->checkpoint_writers,
@@ -55,10 +66,14 @@ static size_t snapshot_of(const facts *f) {
     return bytes;
 }
 
+static espl_status draw_up(const facts *f, int ranks, espl_blueprint *blueprint, size_t bytes[ESPL_N_ARENAS]) {
+    espl_blueprint_make(f->config, f->model, f->kernels, f->remote, 0, ranks, f->threads, blueprint);
+    blueprint->snapshot_bytes = snapshot_of(f, blueprint);
+    return espl_memory_measure(blueprint, bytes);
+}
+
 static espl_status measure_memory(facts *f) {
-    espl_blueprint_make(f->config, f->model, f->kernels, f->remote, 0, f->request->ranks, f->threads, &f->blueprint);
-    f->blueprint.snapshot_bytes = snapshot_of(f);
-    ESPL_TRY(espl_memory_measure(&f->blueprint, f->bytes));
+    ESPL_TRY(draw_up(f, f->request->ranks, &f->blueprint, f->bytes));
     f->process = espl_runinfo_rss();
     for (int i = 0; i < ESPL_ARENA_STAGE; i++)
         f->device_bytes += f->bytes[i];
@@ -73,25 +88,100 @@ static const espl_tape *last_tape(const facts *f) { return &f->blueprint.train[f
 static espl_dtype dtype_there(const facts *f) { return f->blueprint.narrow ? ESPL_BF16 : ESPL_F32; }
 static espl_dtype dtype_back(const facts *f) { return f->blueprint.owner.replicated ? ESPL_F32 : f->kernels->real; }
 
+/* Micro-batches of the rank that has the most. */
+static int64_t most_local(const facts *f, int ranks) { return (f->blueprint.micro_batches + ranks - 1) / ranks; }
+
+static double wire_of(const facts *f, int ranks) {
+    const espl_wire wire = {.part = espl_dtype_size(dtype_there(f)),
+                            .back = espl_dtype_size(dtype_back(f)),
+                            .sums = f->blueprint.flows != NULL ? (double)most_local(f, ranks) : 1.0};
+    return espl_costs_wire_bytes(f->model, f->model->n_phases - 1, ranks, &wire);
+}
+
 /* Of a micro-batch. */
+static espl_amount amount_of(const facts *f) { return espl_costs_amount(f->model, f->blueprint.capacity, (double)f->length); }
+
 static double phase_flops(const facts *f, int phase) {
-    espl_amount amount = espl_costs_amount(f->model, f->blueprint.capacity, (double)f->length);
+    espl_amount amount = amount_of(f);
     return espl_costs_train_flops(&f->blueprint.train[phase], &amount);
 }
 
 static void estimate_step(facts *f) {
     double flops = phase_flops(f, f->model->n_phases - 1);
-    int64_t ranks = f->request->ranks;
-    f->most_local = (f->blueprint.micro_batches + ranks - 1) / ranks;
+    f->most_local = most_local(f, f->request->ranks);
     f->flops = flops * (double)f->blueprint.micro_batches;
     f->rank_flops = flops * (double)f->most_local;
-    const espl_wire wire = {.part = espl_dtype_size(dtype_there(f)),
-                            .back = espl_dtype_size(dtype_back(f)),
-                            .sums = f->blueprint.flows != NULL ? (double)f->most_local : 1.0};
-    f->wire = espl_costs_wire_bytes(f->model, f->model->n_phases - 1, f->request->ranks, &wire);
+    f->wire = wire_of(f, f->request->ranks);
     f->compute_seconds = f->peak > 0.0 ? f->rank_flops / f->peak : 0.0;
-    f->wire_seconds = f->request->bandwidth > 0.0 ? f->wire / f->request->bandwidth : 0.0;
 }
+
+/* ---- Times. */
+
+/* Of a CPU: attention as fast as products, and a copy reads and writes. */
+static void pace_of_host(facts *f) {
+    espl_pace *pace = &f->times.pace;
+    double copied = espl_preflight_copy_rate(COPY_SECONDS);
+    snprintf(pace->name, sizeof pace->name, "this machine's CPU");
+    pace->peak = pace->matrix = pace->attention = f->peak;
+    pace->memory = 2.0 * copied;
+    pace->host = copied;
+}
+
+static espl_status measure_row(facts *f, int ranks, row *row) {
+    espl_blueprint blueprint = {0};
+    size_t bytes[ESPL_N_ARENAS];
+    espl_status status = ESPL_OK;
+    const espl_amount amount = amount_of(f);
+    double local = ranks < f->ranks_per_node ? ranks : f->ranks_per_node;
+    const espl_net_job job = {.ranks = ranks, .per_host = f->ranks_per_node, .cores = f->times.cores / local};
+    ESPL_TRY_DONE(draw_up(f, ranks, &blueprint, bytes));
+    ESPL_TRY_DONE(espl_times_make(&blueprint, &amount, &job, &f->times, &row->times));
+    row->wire = wire_of(f, ranks);
+    row->memory = f->remote ? 0.0 : (double)(bytes[ESPL_ARENA_STAGE] + f->process);
+    for (int i = 0; i < ESPL_ARENA_STAGE; i++)
+        row->memory += (double)bytes[i];
+done:
+    espl_blueprint_free(&blueprint);
+    return status;
+}
+
+/* One rank or a full host, twice as many, and so on up to those asked for. */
+static espl_status measure_rows(facts *f) {
+    enum { MOST = 32 };
+    const int asked = f->request->ranks, least = asked > f->ranks_per_node ? f->ranks_per_node : 1;
+    if (!f->request->timed)
+        return ESPL_OK;
+    if (f->times.pace.peak == 0.0)
+        pace_of_host(f);
+    f->rows = espl_calloc(MOST, sizeof *f->rows);
+    for (int64_t ranks = least; f->n_rows + 1 < MOST && ranks < asked; ranks *= 2)
+        if (espl_blueprint_check_ranks(f->config, (int)ranks) == ESPL_OK)
+            ESPL_TRY(measure_row(f, (int)ranks, &f->rows[f->n_rows++]));
+    espl_status_clear(); /* of numbers in between that the config does not allow */
+    return measure_row(f, asked, &f->rows[f->n_rows++]);
+}
+
+static void print_rows(const facts *f, FILE *out) {
+    if (f->n_rows == 0)
+        return;
+    espl_times_print(&f->rows[f->n_rows - 1].times, &f->times, out);
+    espl_times_print_row(NULL, NULL, 0.0, 0.0, out);
+    for (int i = 0; i < f->n_rows; i++)
+        espl_times_print_row(&f->rows[i].times, &f->rows[0].times, f->rows[i].memory, f->rows[i].wire, out);
+}
+
+static json_t *rows_to_json(const facts *f) {
+    json_t *list = json_array();
+    for (int i = 0; i < f->n_rows; i++) {
+        json_t *one = espl_times_to_json(&f->rows[i].times);
+        json_object_set_new(one, "memory_bytes", json_real(f->rows[i].memory));
+        json_object_set_new(one, "wire_bytes_per_rank", json_real(f->rows[i].wire));
+        json_array_append_new(list, one);
+    }
+    return list;
+}
+
+/* ---- What is planned for. */
 
 /* Nothing is looked for on this machine: a plan for GPUs is made on a laptop. */
 static espl_status choose_kernels(facts *f) {
@@ -133,7 +223,8 @@ static espl_status gather_facts(facts *f) {
     ESPL_TRY(find_peak(f));
     ESPL_TRY(measure_memory(f));
     estimate_step(f);
-    return ESPL_OK;
+    f->times = f->request->times;
+    return measure_rows(f);
 }
 
 static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
@@ -204,9 +295,6 @@ static void print_work(const facts *f, FILE *out) {
     if (f->peak > 0.0)
         fprintf(out, "  at %.4g GFLOP/s a rank  %.3g s if every product ran at the %s matrix peak\n", f->peak * 1e-9, f->compute_seconds,
                 f->request->peak > 0.0 ? "given" : "measured");
-    if (f->request->bandwidth > 0.0)
-        fprintf(out, "  at %.4g GB/s a rank     %.3g s of sending, behind the backward pass but for the last bucket\n",
-                f->request->bandwidth * 1e-9, f->wire_seconds);
 }
 
 /* What stands above is that of the most demanding of them. */
@@ -258,12 +346,14 @@ static void print_json(const facts *f, FILE *out) {
     for (int i = 0; i < ESPL_N_ARENAS; i++)
         json_object_set_new(arenas, espl_arena_name(i), json_integer((json_int_t)f->bytes[i]));
     json_t *plan =
-        json_pack("{s:s, s:I, s:i, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "device", f->device, "device_bytes",
+        json_pack("{s:s, s:I, s:i, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "device", f->device, "device_bytes",
                   (json_int_t)(f->remote ? f->device_bytes : 0), "ranks", f->request->ranks, "arenas", arenas, "process_bytes",
                   (json_int_t)f->process, "total_bytes", (json_int_t)f->total, "parameters", (json_int_t)espl_model_numel(f->model),
                   "trained_parameters", (json_int_t)espl_model_trained_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank",
-                  f->wire, "peak_flops", f->peak, "compute_seconds", f->compute_seconds, "wire_seconds", f->wire_seconds);
+                  f->wire, "peak_flops", f->peak, "compute_seconds", f->compute_seconds);
     json_object_set_new(plan, "phases", phases_to_json(f));
+    if (f->n_rows > 0)
+        json_object_set_new(plan, "times", rows_to_json(f));
     json_dumpf(plan, out, JSON_INDENT(2));
     fputc('\n', out);
     json_decref(plan);
@@ -289,9 +379,11 @@ espl_status espl_plan_print(const espl_config *config, const espl_plan_request *
     print_work(&f, out);
     if (f.model->n_phases > 1)
         print_phases(&f, out);
+    print_rows(&f, out);
     if (request->tensors)
         print_tensors(&f, out);
 done:
+    free(f.rows);
     espl_blueprint_free(&f.blueprint);
     espl_model_free(&f.model);
     return status;

@@ -3,6 +3,7 @@
 #define ESPL_TRAIN_PLAN_REPORT_H
 
 #include "src/config/config.h"
+#include "src/train/plan_times.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,7 +13,8 @@ typedef struct espl_plan_request {
     int ranks, ranks_per_node; /* ranks_per_node 0: all on one */
     int threads;               /* of a rank; 0: the cores of this machine, shared by the ranks of a node */
     double peak;               /* flops a second of one rank; 0: measured here */
-    double bandwidth;          /* bytes a second that one rank sends; 0: no time is given for communication */
+    bool timed;                /* also times, by the next */
+    espl_times_request times;  /* pace.peak 0: that of this machine's CPU */
     bool tensors;              /* also list every tensor */
     bool json;
 } espl_plan_request;

@@ -75,13 +75,13 @@ done:
     return status;
 }
 
-static double measure_copy(const preflight *p) {
+double espl_preflight_copy_rate(double seconds) {
     char *from = espl_malloc(COPY_BYTES), *to = espl_malloc(COPY_BYTES);
     memset(from, 1, COPY_BYTES);
     memset(to, 2, COPY_BYTES); /* the system gives the pages now, not while it is timed */
     int64_t copies = 0;
     double start = espl_now(), now = start;
-    for (; copies == 0 || now - start < p->options->seconds; copies++) {
+    for (; copies == 0 || now - start < seconds; copies++) {
         memcpy(copies % 2 == 0 ? to : from, copies % 2 == 0 ? from : to, COPY_BYTES);
         now = espl_now();
     }
@@ -217,7 +217,7 @@ static espl_status measure(preflight *p) {
     ESPL_TRY(measure_matrix(p, &mine[ESPL_MATRIX]));
     espl_comm_point(p->comm, "measuring memory");
     ESPL_TRY(espl_comm_barrier(p->comm));
-    mine[ESPL_COPY] = measure_copy(p);
+    mine[ESPL_COPY] = espl_preflight_copy_rate(p->options->seconds);
     espl_comm_point(p->comm, "measuring the disk");
     ESPL_TRY(espl_comm_barrier(p->comm));
     ESPL_TRY(espl_comm_agree(p->comm, leads(p) ? measure_disk(p, &mine[ESPL_DISK]) : ESPL_OK, "measuring the disk"));

@@ -40,6 +40,9 @@ int espl_preflight_judge(espl_preflight_host *hosts, int n, double share, double
 /* Local. The table, a line a host and one of the medians; marked values have a star. */
 void espl_preflight_print(const espl_preflight_host *hosts, int n, const double medians[ESPL_N_MEASURES], FILE *out);
 
+/* Local. Bytes a second that one thread copies, measured for so long. */
+double espl_preflight_copy_rate(double seconds);
+
 /* Local. Whether any value of the host is marked. */
 bool espl_preflight_marked(const espl_preflight_host *host);
 

@@ -1,0 +1,140 @@
+#include "src/plan/timeline.h"
+
+#include "src/core/rng.h"
+#include "src/core/status.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { MOST_STEPS = 10000, DRAW_JITTER = 0, DRAW_STRAGGLER = 1 };
+
+/* Two clocks: when compute is done with what it has begun, and when the network is. */
+typedef struct clocks {
+    double compute, network;
+} clocks;
+
+static double occupy(const espl_timeline *t, clocks *c, double seconds) {
+    if (t->hidden) {
+        c->network = fmax(c->network, c->compute) + seconds;
+        return 0.0;
+    }
+    c->compute += seconds;
+    c->network = c->compute;
+    return seconds;
+}
+
+/* Compute waits for the network. */
+static double wait(clocks *c) {
+    double before = c->compute;
+    c->compute = fmax(c->compute, c->network);
+    return c->compute - before;
+}
+
+static double micro_batch_seconds(const espl_timeline *t) {
+    double seconds = 0.0;
+    for (int i = 0; i < t->n_events; i++)
+        seconds += t->events[i].seconds;
+    return seconds;
+}
+
+/* A micro-batch with sums: what they took of compute's time, or kept it waiting. */
+static double summing_micro_batch(const espl_timeline *t, double slowest, clocks *c, double *sums) {
+    double taken = 0.0;
+    for (int i = 0; i < t->n_events; i++) {
+        const int bucket = t->events[i].bucket;
+        c->compute += t->events[i].seconds * slowest;
+        if (bucket < 0)
+            continue;
+        if (t->flows)
+            taken += wait(c);
+        taken += occupy(t, c, t->buckets[bucket].sum);
+        *sums += t->buckets[bucket].sum;
+    }
+    return taken;
+}
+
+static double gather_sums(const espl_timeline *t, clocks *c) {
+    double seconds = 0.0;
+    for (int b = 0; b < t->n_buckets && t->replicated; b++)
+        seconds += t->buckets[b].gather;
+    c->compute += seconds;
+    return seconds;
+}
+
+/* Returns what gathers of weights added to the updates. */
+static double update(const espl_timeline *t, clocks *c, espl_step_times *times) {
+    double taken = 0.0;
+    c->network = c->compute;
+    for (int b = 0; b < t->n_buckets; b++) {
+        c->compute += t->buckets[b].update;
+        times->update += t->buckets[b].update;
+        if (t->replicated)
+            continue;
+        taken += occupy(t, c, t->buckets[b].gather);
+        times->all_gathers += t->buckets[b].gather;
+    }
+    return taken + wait(c);
+}
+
+espl_step_times espl_timeline_step(const espl_timeline *t, double slowest) {
+    const double one = micro_batch_seconds(t) * slowest;
+    espl_step_times times = {.data = (double)t->micro_batches * t->data, .compute = (double)t->micro_batches * (one + t->merge)};
+    clocks c = {0};
+    ESPL_ASSERT(t->micro_batches > 0, "%lld micro-batches", (long long)t->micro_batches);
+    c.compute = times.data + (double)t->micro_batches * t->merge;
+    if (!t->flows)
+        c.compute += (double)(t->micro_batches - 1) * one;
+    for (int64_t i = t->flows ? 0 : t->micro_batches - 1; i < t->micro_batches; i++)
+        times.waits += summing_micro_batch(t, slowest, &c, &times.sums);
+    times.waits += wait(&c);
+    times.gathers = times.all_gathers = gather_sums(t, &c);
+    times.agree = t->agree;
+    c.compute += t->agree;
+    times.gathers += update(t, &c, &times);
+    times.step = c.compute;
+    return times;
+}
+
+double espl_unevenness_slowest(const espl_unevenness *u, int64_t step, int ranks) {
+    const espl_rng_key jitter = {.seed = u->seed, .purpose = ESPL_RNG_SIMULATE, .step = (uint32_t)step, .op = DRAW_JITTER};
+    const espl_rng_key straggler = {.seed = u->seed, .purpose = ESPL_RNG_SIMULATE, .step = (uint32_t)step, .op = DRAW_STRAGGLER};
+    double slowest = 1.0;
+    for (int r = 0; r < ranks && (u->jitter > 0.0 || u->stragglers > 0.0); r++) {
+        double factor = u->jitter > 0.0 ? 1.0 + u->jitter * espl_rng_normal(&jitter, (uint64_t)r) : 1.0;
+        if (u->stragglers > 0.0 && (double)espl_rng_uniform(espl_rng_u32(&straggler, (uint64_t)r)) < u->stragglers)
+            factor *= 2.0;
+        slowest = fmax(slowest, factor);
+    }
+    return slowest;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void add(espl_step_times *sum, const espl_step_times *t, double share) {
+    sum->data += share * t->data;
+    sum->compute += share * t->compute;
+    sum->waits += share * t->waits;
+    sum->agree += share * t->agree;
+    sum->update += share * t->update;
+    sum->gathers += share * t->gathers;
+    sum->step += share * t->step;
+    sum->sums += share * t->sums;
+    sum->all_gathers += share * t->all_gathers;
+}
+
+espl_step_times espl_timeline_simulate(const espl_timeline *t, const espl_unevenness *u, int ranks, int steps, double *late) {
+    double all[MOST_STEPS];
+    espl_step_times mean = {0};
+    ESPL_ASSERT(steps > 0 && steps <= MOST_STEPS, "%d steps", steps);
+    for (int i = 0; i < steps; i++) {
+        espl_step_times one = espl_timeline_step(t, espl_unevenness_slowest(u, i, ranks));
+        add(&mean, &one, 1.0 / steps);
+        all[i] = one.step;
+    }
+    qsort(all, (size_t)steps, sizeof *all, ascending);
+    *late = all[(steps * 19 + 19) / 20 - 1];
+    return mean;
+}

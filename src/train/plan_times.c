@@ -1,0 +1,234 @@
+#include "src/train/plan_times.h"
+
+#include "src/core/buffer.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { STEPS = 200, MOST_FAILURES = 1000000 };
+#define SIMULATED_SECONDS (30.0 * 86400.0)
+
+/* What a timeline is made from. */
+typedef struct maker {
+    const espl_blueprint *b;
+    const espl_amount *amount;
+    const espl_net_job *job;
+    const espl_times_request *request;
+    const espl_tape *tape;
+    espl_event *events;
+    espl_bucket_times *buckets;
+    double slower; /* a rank's calls than the pace's, as ranks share cores */
+} maker;
+
+/* ---- Compute. */
+
+static double cores_of_rank(const maker *m) { return fmin((double)m->b->threads, m->job->cores); }
+
+/* Calls by their pace; where a run was measured, all of them scaled so that a micro-batch takes what it took there. */
+static void make_events(maker *m) {
+    const espl_measured *measured = &m->request->measured;
+    double seconds = 0.0, scale = m->b->remote ? 1.0 : (double)m->b->threads / cores_of_rank(m);
+    for (int i = 0; i < m->tape->n_calls; i++) {
+        const espl_call *c = &m->tape->calls[i];
+        m->events[i] = (espl_event){.seconds = espl_pace_call(m->tape, i, m->amount, &m->request->pace),
+                                    .bucket = c->kind == ESPL_CALL_BUCKET ? c->bucket : -1};
+        seconds += m->events[i].seconds;
+    }
+    if (measured->compute > 0.0)
+        scale = measured->compute / seconds * measured->cores / cores_of_rank(m);
+    m->slower = measured->compute > 0.0 ? measured->cores / cores_of_rank(m) : scale;
+    for (int i = 0; i < m->tape->n_calls; i++)
+        m->events[i].seconds *= scale;
+}
+
+/* Bytes that are read and written to update an element: its gradient, twice as it is also squared for the norm; states there and back;
+ * masters there and back and the weight there, or the weight there and back. */
+static double update_bytes(const maker *m) {
+    const double weight = (double)espl_dtype_size(m->b->kernels->real);
+    const double states = espl_rule_tensors_bytes(&m->b->tensors, m->b->model, m->b->rule);
+    return 8.0 + 2.0 * states + (m->b->master ? 8.0 + weight : 2.0 * weight);
+}
+
+/* Elements of all buckets that take part, as one rank has them. */
+static double flat_of(const maker *m) {
+    double flat = 0.0;
+    for (int i = 0; i < m->b->model->n_buckets; i++)
+        if (espl_model_trains_bucket(m->b->model, i, m->tape->phase))
+            flat += (double)espl_model_bucket_size(m->b->model, i, 1);
+    return flat;
+}
+
+static double update_seconds(const maker *m, double elements) {
+    const espl_measured *measured = &m->request->measured;
+    if (measured->compute > 0.0)
+        return measured->update * elements / flat_of(m) * m->slower;
+    return elements * update_bytes(m) / m->request->pace.memory * m->slower;
+}
+
+/* ---- Ranks. */
+
+/* Pieces of an exchange follow each other. */
+static double sum_seconds(const maker *m, double elements) {
+    const espl_net_op op = m->b->narrow ? ESPL_NET_EXCHANGE : m->b->tree ? ESPL_NET_TREE : ESPL_NET_RING;
+    double pieces = m->b->narrow ? ceil(elements / ESPL_REDUCER_CHUNK) : 1.0, bytes = elements * (m->b->narrow ? 2.0 : 4.0);
+    return pieces * espl_network_seconds(m->request->network, op, m->job, bytes / pieces);
+}
+
+static double gather_seconds(const maker *m, double elements) {
+    double size = (double)espl_dtype_size(m->b->owner.replicated ? ESPL_F32 : m->b->kernels->real);
+    return espl_network_seconds(m->request->network, ESPL_NET_GATHER, m->job, elements * size);
+}
+
+static void make_buckets(maker *m) {
+    const espl_model *model = m->b->model;
+    for (int i = 0; i < model->n_buckets; i++) {
+        if (!espl_model_trains_bucket(model, i, m->tape->phase))
+            continue;
+        double elements = (double)espl_model_bucket_size(model, i, m->job->ranks);
+        m->buckets[i].update = update_seconds(m, m->b->owner.replicated ? elements : elements / m->job->ranks);
+        if (m->job->ranks > 1) {
+            m->buckets[i].sum = sum_seconds(m, elements);
+            m->buckets[i].gather = gather_seconds(m, elements);
+        }
+    }
+}
+
+/* A reduction of a few words: there and back through a binary tree. */
+static double agree_seconds(const maker *m) {
+    const espl_network *n = m->request->network;
+    double hosts = espl_net_hosts(m->job), local = fmin(m->job->ranks, m->job->per_host);
+    if (m->job->ranks == 1)
+        return 0.0;
+    return 2.0 * (log2(local) * n->within[ESPL_NET_GATHER].latency + log2(hosts) * n->between[ESPL_NET_GATHER].latency);
+}
+
+/* A tree adds up micro-batches one by one: two are read and one is written. What was measured has it. */
+static double merge_seconds(const maker *m, int64_t micro_batches) {
+    if (!m->b->tree || micro_batches == 1 || m->request->measured.compute > 0.0)
+        return 0.0;
+    return 3.0 * sizeof(float) * flat_of(m) / m->request->pace.memory * m->slower;
+}
+
+static espl_timeline make_timeline(maker *m) {
+    int64_t most = (m->b->micro_batches + m->job->ranks - 1) / m->job->ranks;
+    make_events(m);
+    make_buckets(m);
+    return (espl_timeline){.events = m->events,
+                           .n_events = m->tape->n_calls,
+                           .micro_batches = most,
+                           .data = m->request->measured.data * m->slower,
+                           .merge = merge_seconds(m, most),
+                           .buckets = m->buckets,
+                           .n_buckets = m->b->model->n_buckets,
+                           .hidden = m->job->ranks > 1 && (m->request->network->hidden || espl_net_hosts(m->job) > 1),
+                           .replicated = m->b->owner.replicated && m->job->ranks > 1,
+                           .flows = m->b->flows != NULL,
+                           .agree = agree_seconds(m)};
+}
+
+/* ---- A long run. */
+
+/* A save in the background holds training up while the snapshot is copied; on a GPU that is hidden, but counted as if it were not. */
+static void make_failures(const maker *m, espl_times *times) {
+    const espl_times_request *r = m->request;
+    const espl_blueprint *b = m->b;
+    double element = (double)espl_dtype_size(espl_blueprint_truth(b)) + espl_rule_tensors_bytes(&b->tensors, b->model, b->rule);
+    times->checkpoint = element * (double)espl_model_trained_numel(b->model);
+    times->failures.write = times->checkpoint / r->write;
+    times->failures.hold = b->snapshot_bytes > 0 ? (double)b->snapshot_bytes / r->pace.host : times->failures.write;
+    times->failures.mtbf = r->host_mtbf / espl_net_hosts(m->job);
+    times->failures.restart = r->restart + times->failures.write;
+    times->young = espl_interval_young(&times->failures);
+    times->daly = espl_interval_daly(&times->failures);
+    times->interval = fmax(times->daly, times->failures.write);
+    times->goodput = espl_failures_goodput(&times->failures, times->interval);
+    times->costs = espl_failures_simulate(&times->failures, times->interval, SIMULATED_SECONDS, r->uneven.seed, MOST_FAILURES);
+}
+
+espl_status espl_times_make(const espl_blueprint *b, const espl_amount *amount, const espl_net_job *job, const espl_times_request *request,
+                            espl_times *times) {
+    *times = (espl_times){.job = *job};
+    if (job->ranks > 1 && request->network == NULL)
+        ESPL_FAIL(ESPL_ERR_USAGE, "times of %d ranks depend on the network: give --network", job->ranks);
+    if (job->ranks > 1)
+        ESPL_TRY(espl_network_check(request->network, job));
+    maker m = {.b = b, .amount = amount, .job = job, .request = request, .tape = &b->train[b->model->n_phases - 1]};
+    m.events = espl_calloc((size_t)m.tape->n_calls, sizeof *m.events);
+    m.buckets = espl_calloc((size_t)b->model->n_buckets, sizeof *m.buckets);
+    const espl_timeline timeline = make_timeline(&m);
+    times->step = espl_timeline_simulate(&timeline, &request->uneven, job->ranks, STEPS, &times->late);
+    times->tokens = (double)b->micro_batches * (double)b->micro_batch_tokens;
+    times->flops = espl_costs_train_flops(m.tape, amount) * (double)b->micro_batches;
+    make_failures(&m, times);
+    free(m.events);
+    free(m.buckets);
+    return ESPL_OK;
+}
+
+/* ---- Printing. */
+
+static double mfu(const espl_times *t, double peak) { return t->flops / (t->step.step * t->job.ranks * peak); }
+
+static void print_step(const espl_times *t, const espl_times_request *r, FILE *out) {
+    const espl_step_times *s = &t->step;
+    fprintf(out, "a step, simulated               seconds  on %s%s%s\n", r->pace.name, t->job.ranks > 1 ? ", network " : "",
+            t->job.ranks > 1 ? r->network->name : "");
+    fprintf(out, "  %-22s %12.6f  forward and backward%s\n", "compute", s->compute, r->measured.compute > 0.0 ? ", as measured" : "");
+    if (s->data > 0.0)
+        fprintf(out, "  %-22s %12.6f\n", "data", s->data);
+    if (t->job.ranks > 1) {
+        fprintf(out, "  %-22s %12.6f  of %.6f in all; the rest is hidden under backward\n", "sums of gradients", s->waits, s->sums);
+        fprintf(out, "  %-22s %12.6f\n", "agreeing", s->agree);
+        fprintf(out, "  %-22s %12.6f  of %.6f in all\n", "gathers", s->gathers, s->all_gathers);
+    }
+    fprintf(out, "  %-22s %12.6f\n", "update", s->update);
+    fprintf(out, "  %-22s %12.6f  95 %% of steps under %.6f; %.0f tokens/s, %.1f %% of the peak\n", "step", s->step, t->late,
+            t->tokens / s->step, 100.0 * mfu(t, r->pace.peak));
+}
+
+static void print_failures(const espl_times *t, const espl_times_request *r, FILE *out) {
+    const espl_failures *f = &t->failures;
+    const espl_failure_costs *c = &t->costs;
+    const double all = c->kept + c->saving + c->lost + c->down;
+    fprintf(out, "a long run\n");
+    fprintf(out, "  checkpoint             %.1f GB, written in %.1f s at %.4g GB/s; holds training up for %.2f s\n", t->checkpoint * 1e-9,
+            f->write, r->write * 1e-9, f->hold);
+    fprintf(out, "  a failure              every %.1f h (a host's every %.0f h, %d hosts), %.0f s until training goes on\n",
+            f->mtbf / 3600.0, r->host_mtbf / 3600.0, espl_net_hosts(&t->job), f->restart);
+    fprintf(out, "  between saves          %.0f s by Young, %.0f s by Daly; taken: %.0f s, checkpoint.every %.0f\n", t->young, t->daly,
+            t->interval, ceil(t->interval / t->step.step));
+    fprintf(out, "  goodput                %.2f %% by Daly's formula; simulated %.2f %%, %lld failures in %.0f days of work\n",
+            100.0 * t->goodput, 100.0 * c->kept / all, (long long)c->failures, c->kept / 86400.0);
+    fprintf(out, "  time lost              %.2f %% saving, %.2f %% work done again, %.2f %% restarting\n", 100.0 * c->saving / all,
+            100.0 * c->lost / all, 100.0 * c->down / all);
+}
+
+void espl_times_print(const espl_times *times, const espl_times_request *request, FILE *out) {
+    print_step(times, request, out);
+    print_failures(times, request, out);
+}
+
+void espl_times_print_row(const espl_times *t, const espl_times *first, double memory, double wire, FILE *out) {
+    if (t == NULL) {
+        fprintf(out, "ranks    hosts      step s      tokens/s  efficiency  waiting   MiB a rank    MiB sent  goodput\n");
+        return;
+    }
+    double speed = t->tokens / t->step.step, alone = first->tokens / first->step.step / first->job.ranks;
+    fprintf(out, "%5d %8d %11.5f %13.0f %9.1f %% %6.1f %% %12.0f %11.1f %6.2f %%\n", t->job.ranks, espl_net_hosts(&t->job), t->step.step,
+            speed, 100.0 * speed / t->job.ranks / alone, 100.0 * (t->step.waits + t->step.agree + t->step.gathers) / t->step.step,
+            memory / 1048576.0, wire / 1048576.0, 100.0 * t->goodput);
+}
+
+json_t *espl_times_to_json(const espl_times *t) {
+    const espl_step_times *s = &t->step;
+    const espl_failure_costs *c = &t->costs;
+    json_t *step = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "data", s->data, "compute", s->compute, "waits",
+                             s->waits, "agree", s->agree, "update", s->update, "gathers", s->gathers, "step", s->step, "late", t->late,
+                             "sums", s->sums, "all_gathers", s->all_gathers);
+    json_t *run = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "checkpoint_bytes", t->checkpoint,
+                            "write", t->failures.write, "hold", t->failures.hold, "mtbf", t->failures.mtbf, "restart", t->failures.restart,
+                            "young", t->young, "daly", t->daly, "interval", t->interval, "goodput", t->goodput, "kept", c->kept, "saving",
+                            c->saving, "lost", c->lost, "down", c->down, "failures", (json_int_t)c->failures);
+    return json_pack("{s:i, s:i, s:f, s:o, s:o}", "ranks", t->job.ranks, "hosts", espl_net_hosts(&t->job), "tokens_per_second",
+                     t->tokens / s->step, "step_seconds", step, "run", run);
+}

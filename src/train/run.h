@@ -18,6 +18,7 @@
 #include "src/train/log/tape_log.h"
 #include "src/train/spikes.h"
 #include "src/train/unfreeze.h"
+#include "src/train/machine/stragglers.h"
 #include "src/train/machine/walltime.h"
 
 enum { ESPL_TAPE_GRAPHS = 4 };
@@ -69,6 +70,9 @@ typedef struct espl_run {
     double rating;                   /* of the evaluation at step `rated`; lower is better */
     int64_t rated;                   /* -1: no evaluation by this process */
     int64_t best_written;            /* step of the best evaluation whose files stand; -1: none by this process */
+    int64_t *votes;                  /* [ESPL_STEP_VOTES + ranks]: of a step's agreement, with what each rank took (step.c) */
+    espl_stragglers stragglers;      /* rank 0 */
+    char (*hosts)[64];               /* [ranks] rank 0; NULL elsewhere */
     espl_walltime walltime;          /* rank 0; elsewhere without an end */
     int64_t total_steps, first_step; /* first_step: counters.step when this process began */
     espl_tape_log *tape_log;         /* run.debug_tape; NULL without */
@@ -79,6 +83,8 @@ typedef struct espl_run {
     char ending[64];                 /* "stopped by ...", when it is */
     int (*stop_requested)(void);
 } espl_run;
+
+enum { ESPL_STEP_VOTES = 2 * ESPL_EXACT_WORDS + 3 };
 
 typedef struct espl_run_options {
     const char *resume;          /* "auto", "never", or a checkpoint's path */
@@ -101,6 +107,7 @@ typedef struct espl_step_result {
     bool stop;                   /* some rank was asked to stop */
     espl_walltime_vote walltime; /* what the job's end asks for */
     double seconds, data_seconds, wait_seconds, update_seconds;
+    double own_seconds; /* until the agreement, without waiting for others, a micro-batch; only this is of this rank */
 } espl_step_result;
 
 /* Collective. Opens a run: config agreed by all ranks, run folder, model, data, memory, weights or a checkpoint. */

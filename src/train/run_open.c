@@ -183,6 +183,21 @@ static espl_status open_device(espl_run *run) {
     return espl_comm_use_bulk(run->comm, run->engine.backend->bulk, run->engine.device, NETWORK_SECONDS);
 }
 
+/* What steps agree with, and where the ranks are. */
+static espl_status open_votes(espl_run *run) {
+    const espl_ranks *ranks = run->ranks;
+    char(*hosts)[sizeof ranks->host] = espl_calloc((size_t)ranks->size, sizeof *hosts);
+    run->votes = espl_calloc(ESPL_STEP_VOTES + (size_t)ranks->size, sizeof *run->votes);
+    espl_status status = espl_comm_allgather(run->comm, ranks->host, sizeof *hosts, hosts);
+    if (ranks->rank != 0) {
+        free(hosts);
+        return status;
+    }
+    run->hosts = hosts;
+    espl_stragglers_open(&run->stragglers, run->config->run_straggler_factor, run->config->run_straggler_steps, ranks->size);
+    return status;
+}
+
 /* ---- Memory, optimizer, saver. */
 
 /* Puts a range behind the others of a bucket, or makes the last one longer. */
@@ -442,6 +457,7 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const es
                                  "opening the tape log"));
     ESPL_TRY(sum_peaks(run));
     open_walltime(run, options);
+    ESPL_TRY(open_votes(run));
     if (run->ranks->rank == 0)
         espl_run_introduce(run);
     return espl_comm_agree(comm, run->ranks->rank == 0 ? open_metrics(run) : ESPL_OK, "opening the metrics");
@@ -486,6 +502,9 @@ void espl_run_close(espl_run *run) {
     espl_phases_free(&run->phases);
     espl_spikes_free(&run->spikes);
     espl_replicas_free(&run->replicas);
+    espl_stragglers_free(&run->stragglers);
+    free(run->votes);
+    free(run->hosts);
     free(run->owned);
     free(run->state);
     espl_engine_close(&run->engine);

@@ -89,7 +89,9 @@ static espl_status micro_batches(espl_run *run, place mine, const espl_micro_sha
 
 /* ---- Agreeing. */
 
-enum { VOTE_STOP = 2 * ESPL_EXACT_WORDS, VOTE_WALLTIME, VOTE_TOKENS, N_VOTES };
+enum { VOTE_STOP = 2 * ESPL_EXACT_WORDS, VOTE_WALLTIME, VOTE_TOKENS, VOTE_TIMES };
+
+_Static_assert((int)VOTE_TIMES == (int)ESPL_STEP_VOTES, "each rank's time stands behind what all add up");
 
 /* Squares of the gradients that this rank owns, then both sums: the only time in a step that the host waits for its device. */
 static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
@@ -110,10 +112,11 @@ static espl_walltime_vote ask_walltime(espl_run *run) {
     return espl_walltime_decide(&run->walltime, espl_now(), espl_run_due(every, step) + espl_run_due(every, step + 1));
 }
 
-/* One reduction of integers: loss and squared norm as exact sums, stop votes, the job's end, tokens. All ranks see the same. */
+/* One reduction of integers: loss and squared norm as exact sums, stop votes, the job's end, tokens, and what each rank took, which has a
+ * place of its own for each. All ranks see the same. */
 static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], const goal *all, espl_step_result *result) {
     espl_exact *loss = &sums[ESPL_SUM_LOSS], *squares = &sums[ESPL_SUM_SQUARES];
-    int64_t words[N_VOTES];
+    int64_t *words = run->votes, *times = words + VOTE_TIMES;
     espl_exact_normalise(loss);
     espl_exact_normalise(squares);
     memcpy(&words[0], loss, sizeof *loss);
@@ -121,8 +124,10 @@ static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], const goal
     words[VOTE_STOP] = run->stop_requested != NULL && run->stop_requested();
     words[VOTE_WALLTIME] = ask_walltime(run);
     words[VOTE_TOKENS] = result->tokens;
+    memset(times, 0, (size_t)run->ranks->size * sizeof *times);
+    times[run->ranks->rank] = (int64_t)(1e9 * result->own_seconds);
     espl_comm_beat(run->comm, run->counters.step + 1, "agreeing on loss and norm");
-    ESPL_TRY(espl_comm_allreduce_i64(run->comm, words, N_VOTES, ESPL_SUM));
+    ESPL_TRY(espl_comm_allreduce_i64(run->comm, words, VOTE_TIMES + (size_t)run->ranks->size, ESPL_SUM));
     memcpy(loss, &words[0], sizeof *loss);
     memcpy(squares, &words[ESPL_EXACT_WORDS], sizeof *squares);
     result->loss = loss->n_nonfinite > 0 ? NAN : espl_exact_value(loss) / (all->weight > 0.0 ? all->weight : 1.0);
@@ -206,6 +211,7 @@ espl_status espl_run_step(espl_run *run, espl_step_result *result) {
     float scale = all.weight > 0.0 ? (float)(1.0 / all.weight) : 0.0f;
     ESPL_TRY(espl_run_device(run, micro_batches(run, mine, &share, scale, result)));
     ESPL_TRY(espl_run_device(run, own_sums(run, sums)));
+    result->own_seconds = (espl_now() - start - (espl_comm_wait_seconds(run->comm) - waited)) / (double)share.count;
     ESPL_TRY(agree(run, sums, &all, result));
     ESPL_TRY(espl_run_judge(run, result));
     double before_update = espl_now();

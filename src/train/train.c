@@ -8,6 +8,7 @@
 #include "src/train/weights/weights.h"
 
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,10 +26,34 @@ static void report_step(espl_run *run, const espl_step_result *r) {
                                .compute_seconds = r->seconds - r->update_seconds - r->data_seconds,
                                .communication_seconds = r->wait_seconds,
                                .optimizer_seconds = r->update_seconds,
+                               .slowest_rank = run->ranks->size > 1 ? (double)run->stragglers.slowest : (double)NAN,
+                               .slowest_ratio = run->ranks->size > 1 ? run->stragglers.ratio : (double)NAN,
                                .skipped = r->skipped};
     if (run->counters.epoch > r->epoch) /* the step ended in the next epoch */
         report.epoch = (double)run->counters.epoch;
     espl_metrics_step(run->metrics, &report);
+}
+
+/* Rank 0 tells who is slow, and who no longer is. */
+static void watch_stragglers(espl_run *run) {
+    espl_stragglers *s = &run->stragglers;
+    if (run->ranks->rank != 0 || run->ranks->size == 1)
+        return;
+    espl_stragglers_add(s, run->votes + ESPL_STEP_VOTES);
+    for (int r = 0; r < s->size && s->factor > 0.0; r++) {
+        double ratio;
+        int64_t steps;
+        espl_straggling now = espl_stragglers_ask(s, r, &ratio, &steps);
+        if (now == ESPL_STRAGGLING_ENDS)
+            ESPL_INFO("rank %d on %s is no longer slow", r, run->hosts[r]);
+        if (now != ESPL_STRAGGLING_BEGINS)
+            continue;
+        ESPL_WARN("rank %d on %s is slow: %.1f times the median compute time for %lld steps; all wait for it", r, run->hosts[r], ratio,
+                  (long long)steps);
+        json_t *line = json_pack("{s:i, s:s, s:f, s:I}", "rank", r, "host", run->hosts[r], "ratio", ratio, "steps", (json_int_t)steps);
+        espl_metrics_event(run->metrics, "straggler", run->counters.step, line);
+        json_decref(line);
+    }
 }
 
 static bool out_of_patience(const espl_run *run) {
@@ -126,6 +151,7 @@ static espl_status loop(espl_run *run) {
             ESPL_TRY(espl_run_rollback(run, &r));
             continue;
         }
+        watch_stragglers(run);
         report_step(run, &r);
         if (n->step == run->first_step + 1)
             tell_attention(run);

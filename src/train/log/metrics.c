@@ -134,6 +134,8 @@ static step_row make_row(const espl_metrics *metrics, const espl_step_report *re
         .compute_seconds = sum->compute_seconds / steps,
         .communication_seconds = sum->communication_seconds / steps,
         .optimizer_seconds = sum->optimizer_seconds / steps,
+        .slowest_rank = report->slowest_rank,
+        .slowest_ratio = report->slowest_ratio,
         .rss_bytes = (double)espl_runinfo_rss(),
         .planned_bytes = (double)metrics->start.planned_bytes,
     };

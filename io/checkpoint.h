@@ -75,6 +75,9 @@ espl_status espl_checkpoints_save(espl_checkpoints *saver, int64_t step, const j
  * All ranks call it at the same points. */
 espl_status espl_checkpoints_poll(espl_checkpoints *saver);
 
+/* Local, the same on all ranks. The step of the save under way; -1: none is. */
+int64_t espl_checkpoints_under_way(const espl_checkpoints *saver);
+
 /* Collective. Waits until the save under way is committed. */
 espl_status espl_checkpoints_wait(espl_checkpoints *saver);
 

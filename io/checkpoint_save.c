@@ -77,6 +77,7 @@ void espl_checkpoints_close(espl_checkpoints **saver) {
 
 double espl_checkpoints_save_seconds(const espl_checkpoints *s) { return s->save_seconds; }
 double espl_checkpoints_stall_seconds(const espl_checkpoints *s) { return s->stall_seconds; }
+int64_t espl_checkpoints_under_way(const espl_checkpoints *s) { return s->phase == ESPL__IDLE ? -1 : s->step; }
 int64_t espl_checkpoints_bytes_written(const espl_checkpoints *s) { return s->bytes_written; }
 int64_t espl_checkpoints_failures(const espl_checkpoints *s) { return s->failures; }
 

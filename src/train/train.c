@@ -26,6 +26,7 @@ static void report_step(espl_run *run, const espl_step_result *r) {
                                .compute_seconds = r->seconds - r->update_seconds - r->data_seconds,
                                .communication_seconds = r->wait_seconds,
                                .optimizer_seconds = r->update_seconds,
+                               .stall_seconds = espl_checkpoints_stall_seconds(run->saver),
                                .slowest_rank = run->ranks->size > 1 ? (double)run->stragglers.slowest : (double)NAN,
                                .slowest_ratio = run->ranks->size > 1 ? run->stragglers.ratio : (double)NAN,
                                .skipped = r->skipped};
@@ -122,13 +123,28 @@ static bool must_stop(const espl_run *run, const espl_step_result *r) {
     return r->stop || r->walltime == ESPL_WALLTIME_STOP || (most > 0 && run->counters.step - run->first_step >= most);
 }
 
+static void leave_out(espl_run *run, const char *why) {
+    int64_t step = run->counters.step, under_way = espl_checkpoints_under_way(run->saver);
+    if (run->ranks->rank != 0)
+        return;
+    ESPL_WARN("no checkpoint of step %lld: %s", (long long)step, why);
+    json_t *line = json_pack("{s:s, s:o}", "why", why, "under_way", under_way >= 0 ? json_integer(under_way) : json_null());
+    espl_metrics_event(run->metrics, "no_checkpoint", step, line);
+    json_decref(line);
+}
+
 /* What made a step skip may be the weights themselves: they are not for a checkpoint. */
-static bool save_is_due(const espl_run *run, const espl_step_result *r) {
-    int64_t step = run->counters.step;
-    bool due = espl_run_due(run->config->checkpoint_every, step);
-    if (due && r->skipped)
-        ESPL_INFO("no checkpoint of step %lld: it was skipped, and its weights may be why", (long long)step);
-    return (due && !r->skipped) || r->walltime == ESPL_WALLTIME_SAVE;
+static bool save_is_due(espl_run *run, const espl_step_result *r) {
+    bool busy = run->config->checkpoint_if_busy == ESPL_IF_BUSY_SKIP && espl_checkpoints_under_way(run->saver) >= 0;
+    if (r->walltime == ESPL_WALLTIME_SAVE)
+        return true;
+    if (!espl_run_due(run->config->checkpoint_every, run->counters.step))
+        return false;
+    if (r->skipped)
+        leave_out(run, "the step was skipped, and its weights may be why");
+    else if (busy)
+        leave_out(run, "the one before is still being written (checkpoint.if_busy: skip)");
+    return !r->skipped && !busy;
 }
 
 static espl_status evaluate_on_the_way(espl_run *run) {

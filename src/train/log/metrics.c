@@ -54,6 +54,7 @@ struct espl_metrics {
     espl_metrics_start start;
     int64_t every;
     int64_t step, tokens, skipped_steps; /* so far, earlier processes included */
+    double stalled;                      /* by saves, as the last line counted it */
     int64_t made, made_tokens;           /* steps of this process and their tokens, those that were rolled back included */
     char *run_dir;
     int64_t lost;     /* reports that could not be written, since one could */
@@ -134,6 +135,7 @@ static step_row make_row(const espl_metrics *metrics, const espl_step_report *re
         .compute_seconds = sum->compute_seconds / steps,
         .communication_seconds = sum->communication_seconds / steps,
         .optimizer_seconds = sum->optimizer_seconds / steps,
+        .save_seconds = (report->stall_seconds - metrics->stalled) / steps,
         .slowest_rank = report->slowest_rank,
         .slowest_ratio = report->slowest_ratio,
         .rss_bytes = (double)espl_runinfo_rss(),
@@ -207,6 +209,7 @@ void espl_metrics_step(espl_metrics *metrics, const espl_step_report *report) {
     if (!line)
         return;
     metrics->window = (window){0};
+    metrics->stalled = report->stall_seconds;
     espl__energy_sample(&metrics->energy);
     keep(metrics, write_row(metrics, "step", report->step, step_columns, (const double *)&row, N_STEP));
 }

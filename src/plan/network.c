@@ -93,7 +93,7 @@ espl_status espl_network_check(const espl_network *network, const espl_net_job *
     return ESPL_OK;
 }
 
-/* Relative error of each sample weighs the same: (m a + v b) / t = 1 in the sense of least squares, by its normal equations. */
+/* m a + v b = t by least squares, each square over t: so that neither the many small arrays nor the few large ones decide alone. */
 typedef struct equations {
     double mm, mv, vv, m, v;
 } equations;
@@ -101,10 +101,10 @@ typedef struct equations {
 static equations sum_up(const espl_net_sample *samples, int n) {
     equations e = {0};
     for (int i = 0; i < n; i++) {
-        double m = samples[i].messages / samples[i].seconds, v = samples[i].volume / samples[i].seconds;
-        e.mm += m * m;
-        e.mv += m * v;
-        e.vv += v * v;
+        double m = samples[i].messages, v = samples[i].volume, t = samples[i].seconds;
+        e.mm += m * m / t;
+        e.mv += m * v / t;
+        e.vv += v * v / t;
         e.m += m;
         e.v += v;
     }

@@ -62,8 +62,8 @@ typedef struct espl_net_sample {
     double messages, volume, seconds;
 } espl_net_sample;
 
-/* The latency and bandwidth that make the smallest sum of squared relative errors; neither is negative. `error`: the largest of those
- * errors. Where nothing can be said (no samples) all are 0. */
+/* The latency and bandwidth that make the sum of squared errors, each over its seconds, smallest; neither is negative. `error`: the largest
+ * relative one. Where nothing can be said (no samples) all are 0. */
 espl_net_link espl_network_fit(const espl_net_sample *samples, int n, double *error);
 
 #endif

@@ -193,13 +193,16 @@ class Hosts:
 
     # ---- Jobs.
 
-    def start(self, case, a_host, run="run", names=None, environment=None, before=(), arguments=(), **keys):
-        """Training by `a_host` ranks on each of `names` (all hosts)."""
+    def launch(self, a_host, *words, names=None, environment=None, before=()):
+        """The program with these words, by `a_host` ranks on each of `names` (all hosts)."""
         self.n_jobs += 1
         names = names or self.names
         launcher = [*LAUNCHER, "--mca", "plm_rsh_agent", self.agent, "-n", str(a_host * len(names)), "-H", ",".join(f"{name}:{a_host}" for name in names)]
-        return HostJob(self, self.folder / f"job-{self.n_jobs}", "train", case.config(run, **keys), *arguments, launcher=launcher,
-                       before=[self.voice, *before], environment=environment or {})
+        return HostJob(self, self.folder / f"job-{self.n_jobs}", *words, launcher=launcher, before=[self.voice, *before], environment=environment or {})
+
+    def start(self, case, a_host, run="run", names=None, environment=None, before=(), arguments=(), **keys):
+        """Training."""
+        return self.launch(a_host, "train", case.config(run, **keys), *arguments, names=names, environment=environment, before=before)
 
     def on(self, job, name):
         """Rank -> process id of the job's ranks on a host."""

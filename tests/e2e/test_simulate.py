@@ -9,11 +9,13 @@ import subprocess
 import sys
 
 import job
-from job import OK, ROOT, USAGE, Job, check, main
+from hosts import Hosts
+from job import MODEL, OK, ROOT, USAGE, Job, check, main
 
 GOLDEN = ROOT / "tests/goldens/plan_llama3_8b_1024.json"  # "times" of the command below, without memory
 LLAMA3 = ["configs/llama3_8b_full.yaml", "--ranks", "1024", "--ranks-per-node", "8", "--network", "ndr", "--gpu", "h100", "--jitter", "1", "--write", "100",
           "--set", "train.micro_batches=1024"]
+CARD = 20e6  # bytes a second that a test's host sends
 PARTS = ("data", "compute", "waits", "agree", "update", "gathers")
 
 
@@ -85,6 +87,32 @@ def a_run_says_how_fast_it_is(case):
     Job(case.folder, 0, "plan", case.config("run"), "--peak", "10", "--like", case.folder / "two").expect_failure(USAGE, "one rank")
 
 
+def slowed(case, hosts):
+    """Seconds in which ranks of a run waited for each other, and what a plan with the network as measured says."""
+    case.model.write_text(json.dumps({**MODEL, "n_embd": 128}), encoding="utf-8")
+    network, keys = case.folder / "hosts.json", {"train__steps": 5, "train__micro_batches": 4, "run__threads": 1, "run__reduction": "fast", "checkpoint__every": 0}
+    hosts.launch(2, "bench", "comm", "--largest", "1", "--rounds", "1", "--output", network).expect(OK)
+    hosts.start(case, 2, "hosts", **keys).expect(OK)
+    case.train(0, "one", **keys)
+    waited = statistics.median(step["communication_seconds"] for step in case.metrics("hosts", "step")[1:])
+    plan = [case.config("hosts", **keys), "--peak", "10", "--like", case.folder / "one", "--ranks", "4", "--ranks-per-node", "2", "--network"]
+    return waited, network, lambda path: (lambda step: step["waits"] + step["gathers"])(times(*plan, path)[-1]["step_seconds"])
+
+
+def a_slow_link_is_foreseen(case):
+    """Two hosts whose cards send 20 MB/s: they are what ranks wait for, and a plan with them foresees it, as far as a busy machine lets it."""
+    with Hosts(case.folder, 2) as hosts:
+        for name in hosts.names:
+            hosts.slow(name, "160mbit")
+        waited, network, foresee = slowed(case, hosts)
+    found, links = foresee(network), json.loads(network.read_text(encoding="utf-8"))
+    print(f"    waited {waited:.3f} s, foreseen {found:.3f} s")
+    check(all(0.5 * CARD < links["between"][op]["bandwidth"] < 1.05 * CARD for op in ("tree", "gather")), f"cards of 20 MB/s: {links['between']}")
+    check(all(links["within"][op]["bandwidth"] > 5 * links["between"][op]["bandwidth"] for op in links["between"]), f"{links}")
+    check(0.5 < found / waited < 2, f"waited for {waited} s, foreseen are {found} s")
+    check(foresee("100gbe") < 0.1 * waited, "the control: with fast cards next to nothing is foreseen")
+
+
 def differs(found, golden, path=""):
     """Where two trees of numbers differ by more than a millionth."""
     if isinstance(golden, dict):
@@ -122,4 +150,4 @@ def a_thousand_gpus_are_simulated(case):
 
 if __name__ == "__main__":
     sys.exit(main([what_is_measured_is_planned_with, an_odd_number_of_ranks_has_no_tree, the_emulated_gpus_network_is_measured, a_run_says_how_fast_it_is,
-                   a_thousand_gpus_are_simulated]))
+                   a_slow_link_is_foreseen, a_thousand_gpus_are_simulated]))

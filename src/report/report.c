@@ -1,6 +1,7 @@
 #include "src/report/report.h"
 
 #include "src/report/report_evaluation.h"
+#include "src/report/report_events.h"
 #include "src/report/report_probes.h"
 #include "src/report/run_files.h"
 
@@ -185,6 +186,7 @@ static void write_page(const report *r) {
     r->page->begin(r->out, title);
     overview(r);
     curves(r);
+    espl__report_events(r->page, r->runs, r->n, r->out);
     espl__report_probes(r->page, r->runs, r->n, r->out);
     for (int64_t i = 0; i < r->n; i++)
         espl__report_evaluations(r->page, &r->runs[i], r->out);

@@ -33,6 +33,8 @@ static void file_line(espl_run_files *run, json_t *line) {
         newest = &run->start;
     else if (strcmp(event, "summary") == 0)
         newest = &run->summary;
+    else
+        json_array_append(run->events, line);
     if (newest != NULL) {
         json_decref(*newest);
         *newest = json_incref(line);
@@ -113,6 +115,7 @@ espl_status espl_run_files_read(const char *folder, espl_run_files *run) {
                             .steps = json_array(),
                             .evals = json_array(),
                             .probes = json_array(),
+                            .events = json_array(),
                             .evaluations = json_array()};
     ESPL_TRY_DONE(read_text(folder, "metrics.jsonl", &metrics));
     ESPL_TRY_DONE(read_text(folder, "config.yaml", &config));
@@ -140,6 +143,7 @@ void espl_run_files_free(espl_run_files *run) {
     json_decref(run->steps);
     json_decref(run->evals);
     json_decref(run->probes);
+    json_decref(run->events);
     json_decref(run->evaluations);
     *run = (espl_run_files){0};
 }

@@ -23,6 +23,7 @@ typedef struct espl_run_files {
     json_t *summary;       /* the newest summary line, or NULL */
     json_t *steps, *evals; /* arrays of lines */
     json_t *probes;        /* array of lines, one a set of data.probe and evaluation */
+    json_t *events;        /* array of the other lines: spikes, rollbacks, stragglers, ... */
     json_t *evaluations;   /* array of what `espalier eval` wrote, by step */
     char *config;          /* config.yaml, or NULL */
 } espl_run_files;

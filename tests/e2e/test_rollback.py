@@ -8,7 +8,7 @@ test_rollback.py ESPALIER
 import random
 import sys
 
-from job import LIGHT, NUMERIC, STOPPED, USAGE, check, main
+from job import LIGHT, NUMERIC, OK, STOPPED, USAGE, Job, check, main
 
 SENTENCE = "The gardener waters the roses in the morning, and the roses grow. "
 KEYS = {"train__steps": 36, "train__micro_batch_tokens": 64, "train__micro_batches": 4, "optim__lr": 6e-3, "optim__schedule": "constant",
@@ -69,6 +69,10 @@ def rolled_back(case):
     expected = (back[-1]["to"][1] - 4 * back[-1]["after"]) / 4
     check(abs(left - expected) < 1e-6, f"the data of {left} steps were left out, expected {expected}")
     check(not events(case, "run-4", "spike"), "a spike is still there")
+    job = Job(case.folder, 0, "report", case.folder / "run-4", case.folder / "told", "--format", "md", "--output", case.folder / "report.md")
+    job.expect(OK)
+    page = (case.folder / "report.md").read_text(encoding="utf-8")
+    check("rollback to this step from step 29" in page and f"| {SPIKES[1]} | spike: loss " in page, f"the report does not tell:\n{page[:3000]}")
 
 
 def resumed(case):

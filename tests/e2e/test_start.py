@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 
+from hosts import Hosts
 from job import IN_DATA, LIGHT, OK, USAGE, Job, Skipped, check, main
 
 STRACE = ["strace", "-ff", "-qq", "--seccomp-bpf", "-e", "trace=openat"]  # by BPF, or each yield of a waiting rank is a stop
@@ -14,20 +15,24 @@ STRACE = ["strace", "-ff", "-qq", "--seccomp-bpf", "-e", "trace=openat"]  # by B
 def opens(folder, traces):
     """Path, from the case's folder, -> how often it was opened by all processes together."""
     found = collections.Counter()
-    for trace in traces.iterdir():
+    for trace in traces.iterdir():  # one a process
         for path in re.findall(r'openat\([^,]*, "([^"]*)"[^\n]*= \d', trace.read_text(encoding="utf-8", errors="replace")):
             if path.startswith(f"{folder}/"):
                 found[re.sub(r"-[0-9a-f]{16}$", "-TAG", path[len(str(folder)) + 1:])] += 1
     return found
 
 
-def traced(case, ranks, verb, *arguments):
-    """Runs a verb; opens of its files."""
-    traces = case.folder / f"trace-{verb}-{ranks}"
+def traced_by(case, start):
+    """Runs the job that start(before) makes; opens of its files."""
+    traces = case.folder / "traces"
     shutil.rmtree(traces, ignore_errors=True)
     traces.mkdir()
-    Job(case.folder, ranks, verb, *arguments, before=[*STRACE, "-o", str(traces / "of")]).expect(OK)
+    start([*STRACE, "-o", str(traces / "of")]).expect(OK)
     return opens(case.folder, traces)
+
+
+def traced(case, ranks, verb, *arguments):
+    return traced_by(case, lambda before: Job(case.folder, ranks, verb, *arguments, before=before))
 
 
 def grown(few, many):
@@ -74,6 +79,17 @@ def without_parts(counts):
     return {path: n for path, n in counts.items() if ".part-" not in path and ".tmp-" not in path}
 
 
+def large_files_are_opened_once_a_host(case):
+    need_strace()
+    config = case.config("hosts", model__path=model_folder(case), model__config=None, data__tokenizer=None, train__steps=1)
+    one = traced(case, 1, "train", config, "--set", "train.steps=1")
+    shutil.rmtree(case.folder / "hosts")
+    with Hosts(case.folder, 2) as hosts:
+        two = traced_by(case, lambda before: hosts.launch(2, "train", config, before=before))
+    text, weights = "made/model/tokenizer.json", "made/model/model.safetensors"
+    check(two[text] == one[text] and two[weights] == 2 * one[weights], f"opens on 1 rank and on 2 hosts of 2: {one} {two}")
+
+
 def a_rank_that_opens_for_itself_is_seen(case):
     """The control: four processes that share nothing must be counted as four."""
     need_strace()
@@ -97,4 +113,4 @@ def what_is_missing_is_told_once(case):
 
 
 if __name__ == "__main__":
-    sys.exit(main([opens_do_not_grow_with_ranks, a_rank_that_opens_for_itself_is_seen, what_is_missing_is_told_once]))
+    sys.exit(main([opens_do_not_grow_with_ranks, large_files_are_opened_once_a_host, a_rank_that_opens_for_itself_is_seen, what_is_missing_is_told_once]))

@@ -27,6 +27,7 @@ INCLUDES = {
     "src/eval": ["src/core", "src/config", "kernels", "src/model", "src/plan", "src/eval"],
     "src/report": ["src/core", "io", "src/report"],
     "src/train/machine": [*BELOW_TRAIN, "src/train/machine"],
+    "src/train/doctor": [*BELOW_TRAIN, "src/train/machine", "src/train/doctor"],
     "src/train/weights": [*BELOW_TRAIN, "src/train/weights"],
     "src/train/log": [*BELOW_TRAIN, "src/train/log"],
     "src/train/feed": [*BELOW_TRAIN, "src/train/feed"],

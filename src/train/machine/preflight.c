@@ -4,16 +4,16 @@
 #include "src/core/clock.h"
 #include "src/plan/peak.h"
 #include "src/train/machine/choose_device.h"
+#include "src/train/machine/clocks.h"
 #include "src/train/machine/ping.h"
 #include "src/train/machine/threads.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { GPU_TOKENS = 4096, COPY_BYTES = 64 << 20, CLOCK_ROUNDS = 16, TAG_CLOCK = 1 };
+enum { GPU_TOKENS = 4096, COPY_BYTES = 64 << 20 };
 
 typedef struct preflight {
     espl_comm *comm;
@@ -117,43 +117,11 @@ static espl_status measure_disk(const preflight *p, double *rate) {
 
 /* ---- What is between hosts. */
 
-static double wall_clock(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* The way there and back bounds what is seen: the shortest of some counts. */
-static espl_status compare_clock(preflight *p, int leader, double *ahead) {
-    double shortest = INFINITY, theirs;
-    for (int i = 0; i < CLOCK_ROUNDS; i++) {
-        double start = wall_clock();
-        ESPL_TRY(espl_comm_send(p->comm, &start, sizeof start, leader, TAG_CLOCK));
-        ESPL_TRY(espl_comm_recv(p->comm, &theirs, sizeof theirs, leader, TAG_CLOCK));
-        double end = wall_clock(), way = 0.5 * (end - start), off = theirs - 0.5 * (start + end);
-        if (way >= shortest)
-            continue;
-        shortest = way;
-        *ahead = copysign(fmax(fabs(off) - way, 0.0), off);
-    }
-    return ESPL_OK;
-}
-
-static espl_status answer_clock(preflight *p) {
-    double asked;
-    for (int i = 0; i < CLOCK_ROUNDS; i++) {
-        ESPL_TRY(espl_comm_recv(p->comm, &asked, sizeof asked, 0, TAG_CLOCK));
-        double now = wall_clock();
-        ESPL_TRY(espl_comm_send(p->comm, &now, sizeof now, 0, TAG_CLOCK));
-    }
-    return ESPL_OK;
-}
-
 static espl_status measure_clocks(preflight *p) {
     if (p->ranks->rank != 0)
-        return leads(p) ? answer_clock(p) : ESPL_OK;
+        return leads(p) ? espl_clock_answer(p->comm, 0) : ESPL_OK;
     for (int h = 1; h < p->n_hosts; h++)
-        ESPL_TRY(compare_clock(p, p->leaders[h], &p->hosts[h].values[ESPL_CLOCK]));
+        ESPL_TRY(espl_clock_ask(p->comm, p->leaders[h], &p->hosts[h].values[ESPL_CLOCK]));
     return ESPL_OK;
 }
 

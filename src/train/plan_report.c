@@ -10,7 +10,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define COPY_SECONDS 0.1
 
@@ -66,8 +65,17 @@ static size_t snapshot_of(const facts *f, const espl_blueprint *blueprint) {
     return bytes;
 }
 
+static int on_host(const facts *f, int ranks) { return ranks < f->ranks_per_node ? ranks : f->ranks_per_node; }
+
+/* Of a rank: as told, or else the cores of a host, shared. */
+static int threads_of(const facts *f, int ranks) {
+    int64_t told = f->request->threads > 0 ? f->request->threads : f->config->run_threads;
+    int cores = (int)f->request->times.cores / on_host(f, ranks);
+    return told > 0 ? (int)told : cores > 1 ? cores : 1;
+}
+
 static espl_status draw_up(const facts *f, int ranks, espl_blueprint *blueprint, size_t bytes[ESPL_N_ARENAS]) {
-    espl_blueprint_make(f->config, f->model, f->kernels, f->remote, 0, ranks, f->threads, blueprint);
+    espl_blueprint_make(f->config, f->model, f->kernels, f->remote, 0, ranks, threads_of(f, ranks), blueprint);
     blueprint->snapshot_bytes = snapshot_of(f, blueprint);
     return espl_memory_measure(blueprint, bytes);
 }
@@ -117,6 +125,18 @@ static void estimate_step(facts *f) {
 
 /* ---- Times. */
 
+/* Rates of GPUs stand in a table, of bf16; this machine's are measured, those of another machine's CPU cannot be. */
+static espl_status check_rates(const facts *f) {
+    const bool known = f->request->times.pace.peak > 0.0;
+    if (known != f->remote)
+        ESPL_FAIL(ESPL_ERR_USAGE, "%s",
+                  known ? "--gpu gives the rates of a GPU, but the plan is for CPUs; add --device cuda"
+                        : "how fast the GPUs are is not known here: give --gpu");
+    if (known && f->kernels->real != ESPL_BF16 && !(f->request->peak > 0.0))
+        ESPL_FAIL(ESPL_ERR_USAGE, "the rates of --gpu are those of bf16, but run.dtype is fp32; give --peak, or set run.dtype: bf16");
+    return ESPL_OK;
+}
+
 /* Of a CPU: attention as fast as products, and a copy reads and writes. */
 static void pace_of_host(facts *f) {
     espl_pace *pace = &f->times.pace;
@@ -125,6 +145,7 @@ static void pace_of_host(facts *f) {
     pace->peak = pace->matrix = pace->attention = f->peak;
     pace->memory = 2.0 * copied;
     pace->host = copied;
+    f->times.pace_cores = f->threads;
 }
 
 static espl_status measure_row(facts *f, int ranks, row *row) {
@@ -132,8 +153,7 @@ static espl_status measure_row(facts *f, int ranks, row *row) {
     size_t bytes[ESPL_N_ARENAS];
     espl_status status = ESPL_OK;
     const espl_amount amount = amount_of(f);
-    double local = ranks < f->ranks_per_node ? ranks : f->ranks_per_node;
-    const espl_net_job job = {.ranks = ranks, .per_host = f->ranks_per_node, .cores = f->times.cores / local};
+    const espl_net_job job = {.ranks = ranks, .per_host = f->ranks_per_node, .cores = f->times.cores / on_host(f, ranks)};
     ESPL_TRY_DONE(draw_up(f, ranks, &blueprint, bytes));
     ESPL_TRY_DONE(espl_times_make(&blueprint, &amount, &job, &f->times, &row->times));
     row->wire = wire_of(f, ranks);
@@ -151,7 +171,8 @@ static espl_status measure_rows(facts *f) {
     const int asked = f->request->ranks, least = asked > f->ranks_per_node ? f->ranks_per_node : 1;
     if (!f->request->timed)
         return ESPL_OK;
-    if (f->times.pace.peak == 0.0)
+    ESPL_TRY(check_rates(f));
+    if (!f->remote)
         pace_of_host(f);
     f->rows = espl_calloc(MOST, sizeof *f->rows);
     for (int64_t ranks = least; f->n_rows + 1 < MOST && ranks < asked; ranks *= 2)
@@ -217,8 +238,7 @@ static espl_status gather_facts(facts *f) {
     ESPL_TRY(espl_model_reach(f->model, espl_blueprint_reach(c, f->model)));
     ESPL_TRY(choose_kernels(f));
     f->ranks_per_node = f->request->ranks_per_node > 0 ? f->request->ranks_per_node : f->request->ranks;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN) / f->ranks_per_node;
-    f->threads = f->request->threads > 0 ? f->request->threads : c->run_threads > 0 ? (int)c->run_threads : cores > 1 ? (int)cores : 1;
+    f->threads = threads_of(f, f->request->ranks);
     espl_kernels_set_threads(f->threads);
     ESPL_TRY(find_peak(f));
     ESPL_TRY(measure_memory(f));

@@ -22,23 +22,26 @@ typedef struct maker {
 
 /* ---- Compute. */
 
-static double cores_of_rank(const maker *m) { return fmin((double)m->b->threads, m->job->cores); }
+/* By how much a rank's calls are slower than what was measured with other cores. */
+static double fewer_cores(const maker *m) {
+    const espl_times_request *r = m->request;
+    double measured = r->measured.compute > 0.0 ? r->measured.cores : r->pace_cores;
+    return r->pace_cores > 0.0 ? measured / fmin((double)m->b->threads, m->job->cores) : 1.0;
+}
 
 /* Calls by their pace; where a run was measured, all of them scaled so that a micro-batch takes what it took there. */
 static void make_events(maker *m) {
     const espl_measured *measured = &m->request->measured;
-    double seconds = 0.0, scale = m->b->remote ? 1.0 : (double)m->b->threads / cores_of_rank(m);
+    double seconds = 0.0;
     for (int i = 0; i < m->tape->n_calls; i++) {
         const espl_call *c = &m->tape->calls[i];
         m->events[i] = (espl_event){.seconds = espl_pace_call(m->tape, i, m->amount, &m->request->pace),
                                     .bucket = c->kind == ESPL_CALL_BUCKET ? c->bucket : -1};
         seconds += m->events[i].seconds;
     }
-    if (measured->compute > 0.0)
-        scale = measured->compute / seconds * measured->cores / cores_of_rank(m);
-    m->slower = measured->compute > 0.0 ? measured->cores / cores_of_rank(m) : scale;
+    m->slower = fewer_cores(m);
     for (int i = 0; i < m->tape->n_calls; i++)
-        m->events[i].seconds *= scale;
+        m->events[i].seconds *= m->slower * (measured->compute > 0.0 ? measured->compute / seconds : 1.0);
 }
 
 /* Bytes that are read and written to update an element: its gradient, twice as it is also squared for the norm; states there and back;
@@ -193,8 +196,10 @@ static void print_failures(const espl_times *t, const espl_times_request *r, FIL
     fprintf(out, "a long run\n");
     fprintf(out, "  checkpoint             %.1f GB, written in %.1f s at %.4g GB/s; holds training up for %.2f s\n", t->checkpoint * 1e-9,
             f->write, r->write * 1e-9, f->hold);
-    fprintf(out, "  a failure              every %.1f h (a host's every %.0f h, %d hosts), %.0f s until training goes on\n",
-            f->mtbf / 3600.0, r->host_mtbf / 3600.0, espl_net_hosts(&t->job), f->restart);
+    fprintf(out,
+            "  a failure              every %.1f h (a host's every %.0f h, of %d): %.0f steps again, on average, %.0f s until training "
+            "goes on\n",
+            f->mtbf / 3600.0, r->host_mtbf / 3600.0, espl_net_hosts(&t->job), (0.5 * t->interval + f->write) / t->step.step, f->restart);
     fprintf(out, "  between saves          %.0f s by Young, %.0f s by Daly; taken: %.0f s, checkpoint.every %.0f\n", t->young, t->daly,
             t->interval, ceil(t->interval / t->step.step));
     fprintf(out, "  goodput                %.2f %% by Daly's formula; simulated %.2f %%, %lld failures in %.0f days of work\n",

@@ -21,6 +21,7 @@ typedef struct espl_measured {
 typedef struct espl_times_request {
     const espl_network *network; /* NULL: of one rank alone */
     espl_pace pace;
+    double pace_cores; /* that the pace was measured with; 0 of a GPU, which no rank shares */
     espl_measured measured;
     espl_unevenness uneven;
     double write;     /* bytes a second that all ranks together write to the file system, and read from it */

@@ -1,4 +1,4 @@
-/* Spreading updated weights, bucket by bucket. */
+/* Spreading updated weights, and bringing those together that are cut over ranks, bucket by bucket. */
 #include "comm/reducer.h"
 
 #include "src/core/buffer.h"
@@ -51,4 +51,43 @@ void espl_gather_free(espl_gather **address) {
         return;
     free(gather->requests);
     free(gather);
+}
+
+struct espl_fetcher {
+    espl_comm *comm;
+    espl_fetcher_plan plan;
+    espl_request *requests; /* [n_buckets]; -1: nothing under way */
+};
+
+void espl_fetcher_make(espl_comm *comm, const espl_fetcher_plan *plan, espl_fetcher **made) {
+    espl_fetcher *fetcher = espl_malloc(sizeof *fetcher);
+    *fetcher = (espl_fetcher){.comm = comm, .plan = *plan, .requests = espl_malloc((size_t)plan->n_buckets * sizeof *fetcher->requests)};
+    for (int64_t i = 0; i < plan->n_buckets; i++)
+        fetcher->requests[i] = -1;
+    *made = fetcher;
+}
+
+espl_status espl_fetcher_start(espl_fetcher *fetcher, int64_t b, void *to) {
+    const espl_ranks *ranks = espl_comm_ranks(fetcher->comm);
+    const espl_bucket *bucket = &fetcher->plan.buckets[b];
+    const size_t shard = (size_t)(bucket->n / ranks->size) * fetcher->plan.element;
+    const char *own = (const char *)fetcher->plan.shards + (size_t)(bucket->offset / ranks->size) * fetcher->plan.element;
+    ESPL_ASSERT(fetcher->requests[b] == -1, "bucket %lld is being fetched", (long long)b);
+    fetcher->plan.copy((char *)to + (size_t)ranks->rank * shard, own, shard);
+    return espl_comm_allgather_start(fetcher->comm, to, (size_t)ranks->size * shard, &fetcher->requests[b]);
+}
+
+espl_status espl_fetcher_wait(espl_fetcher *fetcher, int64_t b) {
+    espl_request request = fetcher->requests[b];
+    fetcher->requests[b] = -1;
+    return espl_comm_wait(fetcher->comm, request);
+}
+
+void espl_fetcher_free(espl_fetcher **address) {
+    espl_fetcher *fetcher = *address;
+    *address = NULL;
+    if (fetcher == NULL)
+        return;
+    free(fetcher->requests);
+    free(fetcher);
 }

@@ -119,4 +119,28 @@ espl_status espl_gather_finish(espl_gather *gather);
 /* Local. Takes the address, nulls it, accepts NULL. */
 void espl_gather_free(espl_gather **gather);
 
+/* ---- Weights of which each rank keeps its shards alone: brought together where they are used. */
+
+typedef struct espl_fetcher espl_fetcher;
+
+typedef struct espl_fetcher_plan {
+    const espl_bucket *buckets; /* borrowed */
+    int64_t n_buckets;
+    const void *shards; /* this rank's, each at its bucket's offset / size; borrowed */
+    size_t element;     /* bytes */
+    void (*copy)(void *to, const void *from, size_t bytes);
+} espl_fetcher_plan;
+
+/* Local. */
+void espl_fetcher_make(espl_comm *comm, const espl_fetcher_plan *plan, espl_fetcher **fetcher);
+
+/* Collective, in the same order on all ranks. Starts to bring a whole bucket to `to`. */
+espl_status espl_fetcher_start(espl_fetcher *fetcher, int64_t bucket, void *to);
+
+/* Collective. Waits until that bucket is there. */
+espl_status espl_fetcher_wait(espl_fetcher *fetcher, int64_t bucket);
+
+/* Local. Takes the address, nulls it, accepts NULL. */
+void espl_fetcher_free(espl_fetcher **fetcher);
+
 #endif

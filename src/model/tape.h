@@ -57,10 +57,11 @@ void espl_tape_make(const espl_model *model, const espl_kernels *kernels, espl_u
 
 /* Where a tape's tensors lie; borrowed. */
 typedef struct espl_places {
-    void *weights;                 /* flat space of parameters, real */
-    void *gradients;               /* the same places, stat; NULL outside training */
-    const size_t *bucket_gradient; /* [n_buckets] bytes from `gradients` where those of each bucket are instead (flow.h); NULL: there */
-    int ranks;                     /* for the padding of buckets */
+    void *weights;                /* flat space of parameters, real */
+    void *gradients;              /* the same places, stat; NULL outside training */
+    const struct espl_flow *flow; /* NULL: that is so; else what moves (flow.h) has its places there: */
+    void *windows;                /* in this memory weights, `weights` being those that are frozen alone; in `gradients` gradients */
+    int ranks;                    /* for the padding of buckets */
     void *act, *work;
     const float *rope; /* the model's table where kernels can read it; NULL: the model's own */
 } espl_places;

@@ -1,18 +1,28 @@
-#include "src/model/tape.h"
+#include "src/model/flow.h"
 
 #include "src/core/buffer.h"
 
 void *espl_tape_buffer(const espl_tape *tape, int life) { return life < 0 ? NULL : tape->act + tape->lives[life].offset; }
 
-static const void *weight_at(const espl_tape *t, const espl_places *places, int param) {
-    return param < 0 ? NULL : (char *)places->weights + espl_model_weights_at(t->model, param, places->ranks, t->kernels->real);
+/* Of the weights that a call has; those that it does not read may be nowhere then. */
+static const void *weight_at(const espl_tape *t, const espl_places *places, int call, int param) {
+    if (param < 0)
+        return NULL;
+    const espl_param *p = &t->model->params[param];
+    const size_t real = espl_dtype_size(t->kernels->real), at = espl_model_weights_at(t->model, param, places->ranks, t->kernels->real);
+    if (places->windows == NULL)
+        return (char *)places->weights + at;
+    if (p->frozen)
+        return (char *)places->weights + at - (size_t)espl_model_flat_size(t->model, places->ranks) * real;
+    const espl_window *window = espl_flow_window(places->flow, p->bucket, call);
+    return window == NULL ? NULL : (char *)places->windows + window->offset + (size_t)p->offset * real;
 }
 
 static void *gradient_at(const espl_tape *t, const espl_places *places, int param) {
     if (places->gradients == NULL || !espl_model_trains(t->model, param, t->phase))
         return NULL;
-    if (places->bucket_gradient != NULL)
-        return (char *)places->gradients + places->bucket_gradient[t->model->params[param].bucket] +
+    if (places->flow != NULL)
+        return (char *)places->gradients + places->flow->gradients[t->model->params[param].bucket] +
                (size_t)t->model->params[param].offset * espl_dtype_size(t->kernels->stat);
     return (char *)places->gradients + (size_t)espl_model_place(t->model, param, places->ranks) * espl_dtype_size(t->kernels->stat);
 }
@@ -36,7 +46,7 @@ static void bind_call(espl_tape *t, int index, const espl_places *places) {
         a->dout[i] = espl_tape_buffer(t, c->dout[i]);
     }
     for (int i = 0; i < ESPL_MAX_PARAM; i++) {
-        a->param[i] = weight_at(t, places, r->param[i]);
+        a->param[i] = weight_at(t, places, index, r->param[i]);
         a->dparam[i] = gradient_at(t, places, r->param[i]);
     }
 }

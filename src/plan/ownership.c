@@ -7,6 +7,21 @@ int64_t espl_owner_state_size(const espl_model *model, const espl_owner *owner) 
     return owner->replicated ? flat : flat / owner->ranks;
 }
 
+/* Bytes of what other ranks keep, in front of what is frozen. */
+static size_t elsewhere(const espl_model *model, const espl_owner *owner, espl_dtype real) {
+    int64_t flat = espl_model_flat_size(model, owner->ranks);
+    return owner->cut ? (size_t)(flat - flat / owner->ranks) * espl_dtype_size(real) : 0;
+}
+
+size_t espl_owner_weights_bytes(const espl_model *model, const espl_owner *owner, espl_dtype real) {
+    return espl_model_weights_bytes(model, owner->ranks, real) - elsewhere(model, owner, real);
+}
+
+size_t espl_owner_weights_at(const espl_model *model, const espl_owner *owner, int param, espl_dtype real) {
+    ESPL_ASSERT(model->params[param].frozen || !owner->cut, "'%s' is cut over the ranks", model->params[param].name);
+    return espl_model_weights_at(model, param, owner->ranks, real) - elsewhere(model, owner, real);
+}
+
 void espl_owner_piece(const espl_model *model, const espl_owner *owner, int bucket, int64_t *begin, int64_t *end) {
     int64_t start = espl_model_bucket_start(model, bucket, owner->ranks);
     int64_t share = espl_model_bucket_size(model, bucket, owner->ranks) / owner->ranks;
@@ -37,6 +52,7 @@ static espl_segment cut(const espl_model *model, const espl_owner *owner, int pa
     int64_t flat, state;
     espl_owner_stretch(model, owner, p->bucket, &flat, &state);
     s.state = state + s.flat - flat;
+    s.weight = owner->cut ? s.state : s.flat;
     return s;
 }
 

@@ -10,6 +10,7 @@
 typedef struct espl_owner {
     int rank, ranks;
     bool replicated; /* optimizer state of all elements on every rank */
+    bool cut;        /* of what is trained a rank keeps its own weights alone, packed as the moments are; what is frozen lies behind them */
 } espl_owner;
 
 /* A run of elements of one parameter that this rank updates; empty for those that are frozen. */
@@ -18,10 +19,15 @@ typedef struct espl_segment {
     int64_t begin, end; /* elements of the parameter */
     int64_t flat;       /* of `begin` in the flat space */
     int64_t state;      /* of `begin` in this rank's optimizer arrays */
+    int64_t weight;     /* of `begin` in this rank's array of weights: `flat`, or where they are cut `state` */
 } espl_segment;
 
 /* Local. Elements of each optimizer array on this rank. */
 int64_t espl_owner_state_size(const espl_model *model, const espl_owner *owner);
+
+/* Local. Bytes of this rank's array of weights in the format `real`, and where in it those of a parameter begin that is not cut. */
+size_t espl_owner_weights_bytes(const espl_model *model, const espl_owner *owner, espl_dtype real);
+size_t espl_owner_weights_at(const espl_model *model, const espl_owner *owner, int param, espl_dtype real);
 
 /* Local. The segments that this rank owns (even when the optimizer is replicated: those it saves and counts), in the order of parameters;
  * one for every parameter, empty ones included. The caller frees *segments. Returns their number, n_params. */

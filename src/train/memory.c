@@ -32,6 +32,21 @@ static espl_status check_best(const espl_config *config) {
     return ESPL_OK;
 }
 
+/* A rank that writes texts needs all weights for every token, and writes as many as it likes. */
+static espl_status check_cut_weights(const espl_config *config) {
+    if (config->tune_method != ESPL_TUNE_FULL || config->model_adapter[0] != '\0')
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "run.sharding is parameters, which cuts the weights that are trained, but tune.method %s leaves those frozen that take "
+                  "the room, on every rank; set run.sharding: gradients, and tune.base: nf4 for less",
+                  espl_config_choice("tune", "method", config->tune_method));
+    if (espl_text_scores_rate(config))
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "run.sharding is parameters, but eval.best %s has texts written during training, which needs all weights on every rank; "
+                  "set eval.best: loss, or run.sharding: gradients (espalier evaluate scores the texts of a checkpoint)",
+                  espl_config_choice("eval", "best", config->eval_best));
+    return ESPL_OK;
+}
+
 espl_status espl_blueprint_check(const espl_config *config) {
     if (config->optim_master == ESPL_MASTER_NONE && config->run_dtype != ESPL_RUN_BF16)
         ESPL_FAIL(ESPL_ERR_USAGE, "optim.master is none, but run.dtype is fp32, whose weights are their own masters; set run.dtype: bf16");
@@ -44,6 +59,8 @@ espl_status espl_blueprint_check(const espl_config *config) {
                   "run.sharding is %s, but optim.name %s works on whole matrices, so every rank needs all gradients; set %s",
                   espl_config_choice("run", "sharding", config->run_sharding), espl_config_choice("optim", "name", config->optim_name),
                   "run.sharding: none, or another optim.name");
+    if (config->run_sharding == ESPL_SHARDING_PARAMETERS)
+        ESPL_TRY(check_cut_weights(config));
     if (config->tune_method == ESPL_TUNE_PROMPT && config->tune_prompt_length >= config->train_micro_batch_tokens)
         ESPL_FAIL(ESPL_ERR_USAGE,
                   "tune.prompt_length is %lld, which leaves no room for text in a micro-batch of train.micro_batch_tokens %lld; raise that",
@@ -126,10 +143,12 @@ static void plan_texts(const espl_config *config, espl_blueprint *b) {
 }
 
 static void make_flows(espl_blueprint *b) {
-    const espl_flow_way way = {.ranks = b->owner.ranks, .tree = b->tree, .narrow = b->narrow};
+    espl_flow_way way = {.ranks = b->owner.ranks, .gradients = true, .weights = b->owner.cut, .tree = b->tree, .narrow = b->narrow};
     b->flows = espl_malloc((size_t)b->model->n_phases * sizeof *b->flows);
     for (int p = 0; p < b->model->n_phases; p++)
         espl_flow_make(&b->train[p], &way, &b->flows[p]);
+    way.gradients = false;
+    espl_flow_make(&b->eval, &way, &b->eval_flow);
 }
 
 void espl_blueprint_make(const espl_config *config, const espl_model *model, const espl_kernels *kernels, bool remote, int rank, int ranks,
@@ -149,13 +168,14 @@ void espl_blueprint_make(const espl_config *config, const espl_model *model, con
     espl_rule_tensors_make(model, b->rule, config->optim_muon_scale == ESPL_MUON_SCALE_MATCH_RMS_ADAMW, ranks, &b->tensors);
     b->rule_work = espl_rule_tensors_work(&b->tensors, model, kernels, b->rule, threads);
     b->owner.replicated = config->run_sharding == ESPL_SHARDING_NONE || b->tensors.of != NULL;
+    b->owner.cut = ranks > 1 && config->run_sharding == ESPL_SHARDING_PARAMETERS;
     espl_streams_capacity(model, &b->room, b->capacity);
     b->train = espl_calloc((size_t)model->n_phases, sizeof *b->train);
     for (int p = 0; p < model->n_phases; p++)
         espl_tape_make(model, kernels, ESPL_USE_TRAIN, config->model_recompute, p, b->capacity, threads, &b->train[p]);
+    espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, 0, b->capacity, threads, &b->eval);
     if (ranks > 1 && config->run_sharding > ESPL_SHARDING_OPTIMIZER)
         make_flows(b);
-    espl_tape_make(model, kernels, ESPL_USE_EVAL, 0, 0, b->capacity, threads, &b->eval);
     plan_texts(config, b);
 }
 
@@ -164,6 +184,7 @@ void espl_blueprint_free(espl_blueprint *blueprint) {
         espl_tape_free(&blueprint->train[p]);
     for (int p = 0; blueprint->flows != NULL && p < blueprint->model->n_phases; p++)
         espl_flow_free(&blueprint->flows[p]);
+    espl_flow_free(&blueprint->eval_flow);
     free(blueprint->train);
     free(blueprint->flows);
     blueprint->train = NULL;
@@ -253,14 +274,23 @@ static size_t gradient_bytes(const espl_blueprint *b) {
     if (b->flows == NULL)
         return (size_t)espl_model_flat_size(b->model, b->owner.ranks) * sizeof(float);
     for (int p = 0; p < b->model->n_phases; p++)
-        bytes = larger(bytes, b->flows[p].bytes);
+        bytes = larger(bytes, b->flows[p].gradient_bytes);
+    return bytes;
+}
+
+static size_t window_bytes(const espl_blueprint *b) {
+    size_t bytes = b->eval_flow.window_bytes;
+    for (int p = 0; b->flows != NULL && p < b->model->n_phases; p++)
+        bytes = larger(bytes, b->flows[p].window_bytes);
     return bytes;
 }
 
 /* The layout: every tensor of the run, in order. */
 static espl_status layout(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
     espl_arena *a = m->arenas;
-    m->weights = espl_arena_take(&a[ESPL_ARENA_PARAM], espl_model_weights_bytes(b->model, b->owner.ranks, b->kernels->real));
+    m->weights = espl_arena_take(&a[ESPL_ARENA_PARAM], espl_owner_weights_bytes(b->model, &b->owner, b->kernels->real));
+    if (b->owner.cut)
+        m->windows = espl_arena_take(&a[ESPL_ARENA_PARAM], window_bytes(b));
     if (b->remote && b->model->rope != NULL)
         m->rope = espl_arena_take(&a[ESPL_ARENA_PARAM], (size_t)b->model->rope_numel * sizeof(float));
     m->gradients = espl_arena_take(&a[ESPL_ARENA_GRAD], gradient_bytes(b));
@@ -326,6 +356,44 @@ static espl_status take_arenas(const espl_blueprint *b, const espl_engine *engin
     return engine->calls->reserve(engine->device, b->capacity);
 }
 
+/* What brings weights to where they are used: after each update, or each time. */
+static void make_movers(const espl_blueprint *b, espl_comm *comm, espl_memory *m) {
+    const espl_fetcher_plan plan = {.buckets = m->buckets,
+                                    .n_buckets = b->model->n_buckets,
+                                    .shards = m->weights,
+                                    .element = espl_dtype_size(b->kernels->real),
+                                    .copy = b->kernels->copy};
+    if (b->owner.cut)
+        espl_fetcher_make(comm, &plan, &m->fetcher);
+    else
+        espl_gather_make(comm, m->buckets, plan.n_buckets, m->weights, plan.element, &m->gather);
+}
+
+/* What is frozen lies behind what this rank keeps. */
+static void *bound_weights(const espl_blueprint *b, const espl_memory *m) {
+    size_t kept = (size_t)(espl_model_flat_size(b->model, b->owner.ranks) / b->owner.ranks) * espl_dtype_size(b->kernels->real);
+    return (char *)m->weights + (b->owner.cut ? kept : 0);
+}
+
+static void bind_tapes(espl_blueprint *b, const espl_engine *engine, const espl_memory *m) {
+    espl_places places = {.weights = bound_weights(b, m),
+                          .windows = m->windows,
+                          .gradients = m->gradients,
+                          .ranks = b->owner.ranks,
+                          .act = m->act,
+                          .work = m->work,
+                          .rope = m->rope};
+    for (int p = 0; p < b->model->n_phases; p++) {
+        places.flow = b->flows != NULL ? &b->flows[p] : NULL;
+        espl_tape_bind(&b->train[p], &places);
+    }
+    places.gradients = NULL;
+    places.flow = &b->eval_flow;
+    espl_tape_bind(&b->eval, &places);
+    if (b->texts != NULL)
+        espl_decoder_bind(b->texts, engine, &places);
+}
+
 espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engine, espl_comm *comm, espl_memory *memory) {
     const espl_model *model = blueprint->model;
     *memory = (espl_memory){.engine = engine};
@@ -334,22 +402,14 @@ espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engin
     ESPL_TRY(layout(blueprint, comm, memory));
     if (memory->rope != NULL)
         ESPL_TRY(espl_engine_put(engine, memory->rope, ESPL_F32, model->rope, ESPL_F32, (size_t)model->rope_numel));
-    espl_gather_make(comm, memory->buckets, model->n_buckets, memory->weights, espl_dtype_size(blueprint->kernels->real), &memory->gather);
-    espl_places places = {.weights = memory->weights,
-                          .gradients = memory->gradients,
-                          .ranks = blueprint->owner.ranks,
-                          .act = memory->act,
-                          .work = memory->work,
-                          .rope = memory->rope};
-    for (int p = 0; p < model->n_phases; p++) {
-        places.bucket_gradient = blueprint->flows != NULL ? blueprint->flows[p].gradients : NULL;
-        espl_tape_bind(&blueprint->train[p], &places);
-    }
-    places.gradients = NULL;
-    espl_tape_bind(&blueprint->eval, &places);
-    if (blueprint->texts != NULL)
-        espl_decoder_bind(blueprint->texts, engine, &places);
+    make_movers(blueprint, comm, memory);
+    bind_tapes(blueprint, engine, memory);
     return ESPL_OK;
+}
+espl_status espl_memory_move_weights(const espl_memory *m, const espl_flow *flow, const espl_move *move) {
+    if (move->kind == ESPL_MOVE_ARRIVE)
+        return espl_fetcher_wait(m->fetcher, move->bucket);
+    return espl_fetcher_start(m->fetcher, move->bucket, (char *)m->windows + flow->windows[move->window].offset);
 }
 
 float *espl_memory_owned(const espl_blueprint *b, const espl_memory *m, int bucket, int64_t *n) {
@@ -369,6 +429,7 @@ espl_status espl_memory_end_texts(const espl_blueprint *b, const espl_memory *m)
 }
 
 void espl_memory_free(espl_memory *memory) {
+    espl_fetcher_free(&memory->fetcher);
     espl_gather_free(&memory->gather);
     espl_reducer_free(&memory->reducer);
     free(memory->buckets);

@@ -4,7 +4,7 @@
  * takes one allocation an arena, and runs it again. Nothing is allocated in the loop. All arenas lie on the device but STAGE, which the
  * host keeps.
  *
- *   PARAM  compute weights, the flat space            GRAD  gradients in fp32, the flat space or what flows; the reducer's sums and stages
+ *   PARAM  compute weights, the flat space or a part  GRAD  gradients in fp32, the flat space or what flows; the reducer's sums and stages
  *   OPT    what the optimizer keeps, master weights   ACT   values and their gradients, shared by lifetime
  *   WORK   scratch of kernels, sums of a step         STAGE micro-batches and the snapshot of a checkpoint
  *
@@ -48,6 +48,7 @@ typedef struct espl_blueprint {
     bool master;               /* fp32 master weights */
     espl_tape *train;          /* one for each of the model's phases */
     espl_flow *flows;          /* as many, where gradients are cut over the ranks (run.sharding); else NULL */
+    espl_flow eval_flow;       /* where weights are cut, too (owner.cut) */
     espl_tape eval;
     espl_capacity capacity[ESPL_N_STREAMS]; /* of a micro-batch on the device */
     espl_decoder *texts;                    /* generates for evaluations, where eval.best asks for it; else NULL. It shares ACT and WORK */
@@ -63,7 +64,8 @@ enum { ESPL_SUM_LOSS, ESPL_SUM_SQUARES, ESPL_N_SUMS };
 typedef struct espl_memory {
     const espl_engine *engine; /* borrowed; it must be open until the memory is freed */
     espl_arena arenas[ESPL_N_ARENAS];
-    void *weights;
+    void *weights;                 /* the flat space, or of what is trained what this rank keeps */
+    void *windows;                 /* where those that are cut are brought together; else NULL */
     float *gradients;              /* the flat space, or the memory of the flows */
     void *states[ESPL_MAX_STATES]; /* as the optimizer's rule keeps them */
     float *master;                 /* NULL in fp32, and in bf16 without masters */
@@ -73,7 +75,8 @@ typedef struct espl_memory {
     espl_sample sample;
     espl_bucket *buckets; /* [model->n_buckets] */
     espl_reducer *reducer;
-    espl_gather *gather;
+    espl_gather *gather;   /* NULL: none are spread after an update */
+    espl_fetcher *fetcher; /* NULL: weights are not cut */
 } espl_memory;
 
 /* Local. Whether the settings that memory depends on go together, eval.best and data.task among them. Errors: usage. */
@@ -111,6 +114,9 @@ espl_status espl_memory_measure(const espl_blueprint *blueprint, size_t bytes[ES
 
 /* Local. Takes the memory on the engine's device and binds the tapes to it. Errors: usage, when it does not fit; says by how much. */
 espl_status espl_memory_bind(espl_blueprint *blueprint, const espl_engine *engine, espl_comm *comm, espl_memory *memory);
+
+/* Collective, in the same order on all ranks. Starts to bring a window's weights together, or waits until they are there. */
+espl_status espl_memory_move_weights(const espl_memory *memory, const espl_flow *flow, const espl_move *move);
 
 /* Local. The sums of the gradients that this rank owns of a bucket, *n of them: in the memory of gradients, or of the reducer. */
 float *espl_memory_owned(const espl_blueprint *blueprint, const espl_memory *memory, int bucket, int64_t *n);

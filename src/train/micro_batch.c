@@ -108,28 +108,36 @@ static espl_status whole_tape(espl_run *run, const espl_batch *batch, bool fresh
 
 /* ---- Gradients that flow: what moves does so between stretches, in every micro-batch. */
 
-static espl_status make_move(espl_run *run, const espl_move *move) {
+typedef struct flowing {
+    espl_run *run;
+    const espl_batch *batch;
+    bool replays;
+} flowing;
+
+static espl_status make_move(void *context, const espl_move *move) {
+    const flowing *f = context;
+    const espl_memory *m = &f->run->memory;
     switch (move->kind) {
-    case ESPL_MOVE_SETTLE: return espl_reducer_settle(run->memory.reducer);
-    case ESPL_MOVE_OPEN: espl_run_zero_gaps(run, move->bucket); return ESPL_OK;
-    case ESPL_MOVE_SUM: return espl_reducer_start(run->memory.reducer, move->bucket);
+    case ESPL_MOVE_FETCH:
+    case ESPL_MOVE_ARRIVE: return espl_memory_move_weights(m, &f->run->blueprint.flows[f->run->phases.now], move);
+    case ESPL_MOVE_SETTLE: return espl_reducer_settle(m->reducer);
+    case ESPL_MOVE_OPEN: espl_run_zero_gaps(f->run, move->bucket); return ESPL_OK;
+    case ESPL_MOVE_SUM: return espl_reducer_start(m->reducer, move->bucket);
     }
     return ESPL_OK;
 }
 
+static espl_status run_part(void *context, int number, int from, int to) {
+    const flowing *f = context;
+    const espl_hooks hooks = {.context = f->run, .after_call = after_call};
+    const stretch s = {.from = from, .to = to, .fresh = true, .hooks = &hooks};
+    return f->replays ? replay_stretch(f->run, f->batch, &s, &f->run->graphs[number]) : run_stretch(f->run, f->batch, &s);
+}
+
 static espl_status flowing_tape(espl_run *run, const espl_batch *batch, bool replays) {
-    const espl_tape *tape = espl_run_tape(run);
-    const espl_flow *flow = &run->blueprint.flows[run->phases.now];
-    const espl_hooks hooks = {.context = run, .after_call = after_call};
-    stretch s = {.fresh = true, .hooks = &hooks};
-    for (int i = 0; i <= flow->n_moves; i++, s.from = s.to) {
-        s.to = i < flow->n_moves ? flow->moves[i].call : tape->n_calls;
-        if (s.from < s.to)
-            ESPL_TRY(replays ? replay_stretch(run, batch, &s, &run->graphs[i]) : run_stretch(run, batch, &s));
-        if (i < flow->n_moves)
-            ESPL_TRY(make_move(run, &flow->moves[i]));
-    }
-    return ESPL_OK;
+    flowing f = {.run = run, .batch = batch, .replays = replays};
+    const espl_flow_hooks hooks = {.context = &f, .stretch = run_part, .move = make_move};
+    return espl_flow_run(&run->blueprint.flows[run->phases.now], espl_run_tape(run), &hooks);
 }
 
 /* A device that can record replays, but for the first micro-batch of the process or of a phase: then each call runs by itself, as on the

@@ -41,7 +41,7 @@ typedef struct facts {
 } facts;
 
 static const char *const arena_help[ESPL_N_ARENAS] = {
-    "compute weights",
+    "compute weights (run.sharding: all, or a part and those in use)",
     "gradients in fp32 (run.sharding: all, or those under way), partial sums, stages of sums over ranks",
     "what the optimizer keeps, master weights (optim.master)",
     "activations and their gradients, shared by lifetime",
@@ -99,10 +99,18 @@ static espl_dtype dtype_back(const facts *f) { return f->blueprint.owner.replica
 /* Micro-batches of the rank that has the most. */
 static int64_t most_local(const facts *f, int ranks) { return (f->blueprint.micro_batches + ranks - 1) / ranks; }
 
+/* How often all weights are fetched in a micro-batch. */
+static double fetches(const facts *f) {
+    const espl_flow *flow = &f->blueprint.flows[f->model->n_phases - 1];
+    return (double)flow->fetched_bytes /
+           ((double)espl_model_flat_size(f->model, f->blueprint.owner.ranks) * (double)espl_dtype_size(f->kernels->real));
+}
+
 static double wire_of(const facts *f, int ranks) {
     const espl_wire wire = {.part = espl_dtype_size(dtype_there(f)),
                             .back = espl_dtype_size(dtype_back(f)),
-                            .sums = f->blueprint.flows != NULL ? (double)most_local(f, ranks) : 1.0};
+                            .sums = f->blueprint.flows != NULL ? (double)most_local(f, ranks) : 1.0,
+                            .backs = f->blueprint.owner.cut ? (double)most_local(f, ranks) * fetches(f) : 1.0};
     return espl_costs_wire_bytes(f->model, f->model->n_phases - 1, ranks, &wire);
 }
 
@@ -283,6 +291,7 @@ static void print_state(const facts *f, FILE *out) {
             espl_rules[f->blueprint.rule].name, rule, f->blueprint.master ? ", master weight 4" : "",
             f->request->ranks == 1          ? ""
             : f->blueprint.owner.replicated ? "; all of it on every rank"
+            : f->blueprint.owner.cut        ? "; all of it is cut over the ranks"
             : f->blueprint.flows != NULL    ? "; what follows the weight is cut over the ranks"
                                             : "; what follows the gradient is cut over the ranks");
 }
@@ -309,9 +318,10 @@ static void print_work(const facts *f, FILE *out) {
             (long long)f->blueprint.micro_batches * (long long)f->blueprint.micro_batch_tokens, (long long)f->blueprint.micro_batches,
             (long long)f->blueprint.micro_batch_tokens, (long long)f->most_local);
     fprintf(out, "  flops                  %.4g of all ranks, %.4g of one (recomputation not counted)\n", f->flops, f->rank_flops);
-    fprintf(out, "  sent by a rank         %.1f MiB (gradients in %s%s, %s in %s)\n", f->wire / 1048576.0, espl_dtype_name(dtype_there(f)),
-            f->blueprint.flows != NULL ? ", in every micro-batch" : "", f->blueprint.owner.replicated ? "their sums" : "weights",
-            espl_dtype_name(dtype_back(f)));
+    fprintf(out, "  sent by a rank         %.1f MiB (gradients in %s%s, %s in %s%s)\n", f->wire / 1048576.0,
+            espl_dtype_name(dtype_there(f)), f->blueprint.flows != NULL ? ", in every micro-batch" : "",
+            f->blueprint.owner.replicated ? "their sums" : "weights", espl_dtype_name(dtype_back(f)),
+            f->blueprint.owner.cut ? ", for each use" : "");
     if (f->peak > 0.0)
         fprintf(out, "  at %.4g GFLOP/s a rank  %.3g s if every product ran at the %s matrix peak\n", f->peak * 1e-9, f->compute_seconds,
                 f->request->peak > 0.0 ? "given" : "measured");

@@ -135,6 +135,11 @@ static void keep_best(espl_run *run, const espl_outcome *o) {
     free(folder);
 }
 
+static espl_status move_weights(void *context, const espl_move *move) {
+    const espl_run *run = context;
+    return espl_run_device(context, espl_memory_move_weights(&run->memory, &run->blueprint.eval_flow, move));
+}
+
 /* The run's evaluation on one of its sets. */
 static espl_evaluation evaluation_of(espl_run *run, const espl_dataset *data, espl_predictions *predictions) {
     return (espl_evaluation){.comm = run->comm,
@@ -145,7 +150,10 @@ static espl_evaluation evaluation_of(espl_run *run, const espl_dataset *data, es
                              .sum = run->memory.sums,
                              .predictions = predictions,
                              .most = run->config->train_eval_batches,
-                             .step = run->counters.step};
+                             .step = run->counters.step,
+                             .flow = run->blueprint.owner.cut ? &run->blueprint.eval_flow : NULL,
+                             .move = move_weights,
+                             .context = run};
 }
 
 static void report_probe(const espl_run *run, const espl_probe *p) {

@@ -227,14 +227,16 @@ static void list_updates(espl_run *run) {
     run->updates = espl_calloc((size_t)model->n_buckets, sizeof *run->updates);
     for (int b = 0; b < model->n_buckets; b++) {
         espl_update *u = &run->updates[b];
-        espl_owner_stretch(model, &run->blueprint.owner, b, &u->weight, &u->state);
-        u->gradient = run->blueprint.flows != NULL ? u->state : u->weight;
-        u->place = u->weight - run->memory.buckets[b].offset;
+        int64_t flat;
+        espl_owner_stretch(model, &run->blueprint.owner, b, &flat, &u->state);
+        u->weight = run->blueprint.owner.cut ? u->state : flat;
+        u->gradient = run->blueprint.flows != NULL ? u->state : flat;
+        u->place = flat - run->memory.buckets[b].offset;
         for (int i = 0; i < model->n_params; i++) {
             const espl_segment *s = &segments[i];
             const espl_param *p = &model->params[i];
-            const espl_update_range range = {.begin = s->flat - u->weight,
-                                             .end = s->flat - u->weight + s->end - s->begin,
+            const espl_update_range range = {.begin = s->flat - flat,
+                                             .end = s->flat - flat + s->end - s->begin,
                                              .rate = rate_of(run, i),
                                              .decay = p->decay ? (float)run->config->optim_weight_decay : 0.0f,
                                              .phase = p->phase,

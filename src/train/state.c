@@ -299,7 +299,7 @@ static espl_status spread_rule_state(espl_run *run, int k) {
                             : spread_buckets(run, &whole, 1, run->memory.states[k], size);
 }
 
-/* After reading: a sharded run needs all weights, a replicated one the optimizer's state too. */
+/* After reading: a run needs all weights, unless they are cut over the ranks, and a replicated one the optimizer's state too. */
 static espl_status spread_state(espl_run *run) {
     const espl_rule_desc *rule = &espl_rules[run->blueprint.rule];
     espl_memory *m = &run->memory;
@@ -312,7 +312,7 @@ static espl_status spread_state(espl_run *run) {
             ESPL_TRY(spread(run, m->master, sizeof(float), 1));
     }
     ESPL_TRY(espl_run_device(run, espl_weights_from_master(run->model, &weights)));
-    return spread(run, m->weights, espl_dtype_size(real), 1);
+    return run->blueprint.owner.cut ? ESPL_OK : spread(run, m->weights, espl_dtype_size(real), 1);
 }
 
 espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded) {

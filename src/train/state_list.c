@@ -50,7 +50,7 @@ static bool of_tensor(const espl_blueprint *b, int param, int k, void *base, esp
 
 /* Of the blocks of one bucket, as many as its parameters reach into, whatever the ranks. */
 static espl_state_tensor of_bucket(const espl_blueprint *b, int bucket, const char *name, const espl_rule_state *state, void *base) {
-    const espl_owner own = {b->owner.rank, b->owner.ranks, false};
+    const espl_owner own = {.rank = b->owner.rank, .ranks = b->owner.ranks};
     int64_t blocks = espl_model_bucket_size(b->model, bucket, 1) / state->block, begin, end, flat, at;
     int64_t start = espl_model_bucket_start(b->model, bucket, own.ranks);
     espl_owner_piece(b->model, &own, bucket, &begin, &end);
@@ -71,7 +71,7 @@ static void list_params(const espl_blueprint *b, const espl_memory *m, espl_stat
         if (p->frozen)
             continue;
         list[(*n)++] = of_param(p, &owned[i], "model", espl_blueprint_truth(b), b->master ? m->master : m->weights,
-                                b->master ? owned[i].state : owned[i].flat);
+                                b->master ? owned[i].state : owned[i].weight);
         for (int k = 0; k < rule->n_states; k++)
             if (rule->states[k].block == 1)
                 list[(*n)++] = of_param(p, &owned[i], rule->states[k].name, rule->states[k].dtype, m->states[k], owned[i].state);

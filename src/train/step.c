@@ -155,10 +155,10 @@ static espl_status update(espl_run *run, const espl_step_result *result) {
         if (!run->phases.buckets[b])
             continue;
         espl_optimizer_update(&run->optimizer, b, run->counters.updates, result->lr, scale);
-        if (!run->blueprint.owner.replicated)
+        if (!run->blueprint.owner.replicated && run->memory.gather != NULL)
             ESPL_TRY(espl_gather_start(run->memory.gather, b));
     }
-    return espl_gather_finish(run->memory.gather);
+    return run->memory.gather != NULL ? espl_gather_finish(run->memory.gather) : ESPL_OK;
 }
 
 /* ---- Phases. */

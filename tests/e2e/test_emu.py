@@ -138,10 +138,10 @@ def texts_amid_recordings(case):
 def ranks_and_sharding(case):
     for model, keys in lighter([(GPT2, {**WINDOWS, "run__dtype": "bf16", "optim__master": "none"}), (LLAMA, PACKED)]):
         kind = model["model_type"]
-        for ranks, sharding in ((0, "optimizer"), (2, "optimizer"), (2, "none"), (2, "gradients")):
+        for ranks, sharding in ((0, "optimizer"), (2, "optimizer"), (2, "none"), (2, "gradients"), (2, "parameters")):
             train(case, ranks, f"{kind}-{ranks}-{sharding}", model=model, run__sharding=sharding, **keys)
         first = trace(case, f"{kind}-0-optimizer")
-        for run in (f"{kind}-2-{how}" for how in ("optimizer", "none", "gradients")):
+        for run in (f"{kind}-2-{how}" for how in ("optimizer", "none", "gradients", "parameters")):
             check(trace(case, run) == first, f"{run} differs from one rank:\n{trace(case, run)}\n{first}")
         for ranks, code, more in ((2, STOPPED, {"train__stop_after": 2}), (0, OK, {})):
             train(case, ranks, f"{kind}-pieces", code, model=model, **keys, **more)
@@ -193,7 +193,8 @@ def any_legal_order(case):
     bits stay. Eight micro-batches a rank use the memory that they are staged in again and again."""
     few = {"run__dtype": "bf16", "train__steps": 3}
     many = {"run__reduction": "fast", "run__sharding": "none", "train__steps": 2, "train__micro_batches": 16, "train__micro_batch_tokens": 32}
-    for name, keys, orders in (("tree", few, [LATE, RANDOM]), ("fast", many, [LATE, {"EMU_STREAMS": "random:3", "EMU_CPASYNC": "early"}])):
+    for name, keys, orders in (("tree", few, [LATE, RANDOM]), ("fast", many, [LATE, {"EMU_STREAMS": "random:3", "EMU_CPASYNC": "early"}]),
+                               ("cut", {**few, "run__sharding": "parameters"}, [LATE, RANDOM])):
         train(case, 2, name, **WINDOWS, **keys)
         for i, order in enumerate(lighter(orders)):
             train(case, 2, f"{name}-{i}", environment=order, **WINDOWS, **keys)

@@ -11,7 +11,7 @@ LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_a
          "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "vocab_size": 2048,
          "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0}
 PACKED = {"data__train": [str(DATA / "plant_notes.jsonl")], "data__placement": "packed", "data__sequence_length": 100}
-CUT = ["gradients"]
+CUT = ["gradients", "parameters"]
 
 
 def trace(case, run):

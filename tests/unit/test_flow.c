@@ -10,11 +10,13 @@
 
 enum { POISON = 0x5a, RANKS = 4 };
 
-/* A tape whose gradients flow, and where they are collected. */
+/* A tape whose gradients and weights flow, and where gradients are collected. */
 typedef struct flowing {
     tiny *t;
     espl_flow flow;
-    char *memory;    /* of the flow */
+    char *memory;    /* of gradients */
+    char *windows;   /* of weights */
+    bool *left;      /* [windows] */
     float *sums;     /* the flat space of RANKS ranks */
     int64_t pending; /* bucket whose sum is under way; -1 none */
 } flowing;
@@ -35,8 +37,24 @@ static void settle(flowing *f) {
     f->pending = -1;
 }
 
+/* What has been used by now is anybody's. */
+static void leave_windows(flowing *f, int call) {
+    for (int w = 0; w < f->flow.n_windows; w++)
+        if (f->flow.windows[w].last < call && !f->left[w]) {
+            f->left[w] = true;
+            memset(f->windows + f->flow.windows[w].offset, POISON, bucket_bytes(f, f->flow.windows[w].bucket));
+        }
+}
+
 static void make_move(flowing *f, const espl_move *move) {
+    const espl_window *window = move->window >= 0 ? &f->flow.windows[move->window] : NULL;
+    const espl_model *m = f->t->model;
     switch (move->kind) {
+    case ESPL_MOVE_FETCH: memset(f->windows + window->offset, POISON, bucket_bytes(f, window->bucket)); break;
+    case ESPL_MOVE_ARRIVE: /* not before: until then others write there */
+        memcpy(f->windows + window->offset, (const float *)f->t->weights + espl_model_bucket_start(m, window->bucket, 1),
+               (size_t)espl_model_bucket_size(m, window->bucket, 1) * sizeof(float));
+        break;
     case ESPL_MOVE_SETTLE: settle(f); break;
     case ESPL_MOVE_OPEN: memset(f->memory + f->flow.gradients[move->bucket], POISON, bucket_bytes(f, move->bucket)); break;
     case ESPL_MOVE_SUM:
@@ -47,31 +65,43 @@ static void make_move(flowing *f, const espl_move *move) {
     }
 }
 
+static espl_status run_part(void *context, int number, int from, int to) {
+    flowing *f = context;
+    assert_in_range(number, 0, f->flow.n_moves);
+    assert_in_range(to, from + 1, f->t->tape.n_calls);
+    leave_windows(f, from);
+    return espl_tape_run_part(&f->t->tape, from, to, &f->t->batch, true, NULL);
+}
+
+static espl_status move_one(void *context, const espl_move *move) {
+    flowing *f = context;
+    leave_windows(f, move->call);
+    make_move(f, move);
+    return ESPL_OK;
+}
+
 static void run(flowing *f) {
-    int from = 0;
-    for (int i = 0; i <= f->flow.n_moves; i++) {
-        int to = i < f->flow.n_moves ? f->flow.moves[i].call : f->t->tape.n_calls;
-        assert_in_range(to, from, f->t->tape.n_calls);
-        assert_int_equal(espl_tape_run_part(&f->t->tape, from, to, &f->t->batch, true, NULL), ESPL_OK);
-        if (i < f->flow.n_moves)
-            make_move(f, &f->flow.moves[i]);
-        from = to;
-    }
+    const espl_flow_hooks hooks = {.context = f, .stretch = run_part, .move = move_one};
+    memset(f->left, 0, (size_t)f->flow.n_windows);
+    assert_int_equal(espl_flow_run(&f->flow, &f->t->tape, &hooks), ESPL_OK);
 }
 
 static void open_flow(tiny *t, flowing *f) {
-    const espl_flow_way way = {.ranks = RANKS, .tree = true};
+    const espl_flow_way way = {.ranks = RANKS, .gradients = true, .weights = true, .tree = true};
     *f = (flowing){.t = t, .pending = -1};
     espl_flow_make(&t->tape, &way, &f->flow);
-    f->memory = malloc(f->flow.bytes);
+    f->memory = malloc(f->flow.gradient_bytes);
+    f->windows = malloc(f->flow.window_bytes);
+    f->left = malloc((size_t)f->flow.n_windows);
     f->sums = calloc((size_t)espl_model_flat_size(t->model, RANKS), sizeof *f->sums);
 }
 
 static void bind_flow(flowing *f) {
     const espl_places places = {.weights = f->t->weights,
                                 .gradients = f->memory,
-                                .bucket_gradient = f->flow.gradients,
-                                .ranks = 1,
+                                .flow = &f->flow,
+                                .windows = f->windows,
+                                .ranks = RANKS,
                                 .act = f->t->act,
                                 .work = f->t->work};
     espl_tape_bind(&f->t->tape, &places);
@@ -80,6 +110,8 @@ static void bind_flow(flowing *f) {
 static void free_flow(flowing *f) {
     espl_flow_free(&f->flow);
     free(f->memory);
+    free(f->windows);
+    free(f->left);
     free(f->sums);
 }
 
@@ -94,7 +126,7 @@ static int differing(const flowing *f) {
 }
 
 /* Two micro-batches, so that what the first leaves under way is settled in the second. */
-static void gradients_that_flow_are_the_same(void **state) {
+static void gradients_of_what_flows_are_the_same(void **state) {
     (void)state;
     for (int recompute = ESPL_RECOMPUTE_NONE; recompute <= ESPL_RECOMPUTE_FULL; recompute++)
         for (int i = 0; i < N_TINY; i++) {
@@ -115,29 +147,34 @@ static void gradients_that_flow_are_the_same(void **state) {
         }
 }
 
-/* The control: where all buckets have one place, one is overwritten while it is being written or summed. */
+/* Controls: where all buckets, or all windows, have one place, one is overwritten while it is in use. */
 static void one_place_for_all_is_seen(void **state) {
     (void)state;
-    tiny t;
-    flowing f;
-    assert_int_equal(tiny_open(tiny_folder(tiny_names[0]), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &t), ESPL_OK);
-    assert_int_equal(espl_tape_run(&t.tape, &t.batch, true, NULL), ESPL_OK);
-    open_flow(&t, &f);
-    for (int b = 0; b < t.model->n_buckets; b++)
-        f.flow.gradients[b] = 0;
-    bind_flow(&f);
-    run(&f);
-    settle(&f);
-    assert_true(differing(&f) > 0);
-    free_flow(&f);
-    tiny_close(&t);
+    for (int weights = 0; weights < 2; weights++) {
+        tiny t;
+        flowing f;
+        assert_int_equal(tiny_open(tiny_folder(tiny_names[0]), espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &t),
+                         ESPL_OK);
+        assert_int_equal(espl_tape_run(&t.tape, &t.batch, true, NULL), ESPL_OK);
+        open_flow(&t, &f);
+        for (int b = 0; b < t.model->n_buckets && !weights; b++)
+            f.flow.gradients[b] = 0;
+        for (int w = 0; w < f.flow.n_windows && weights; w++)
+            f.flow.windows[w].offset = 0;
+        bind_flow(&f);
+        run(&f);
+        settle(&f);
+        assert_true(differing(&f) > 0);
+        free_flow(&f);
+        tiny_close(&t);
+    }
 }
 
-/* Twelve equal layers take the place of two, and of the head and its stage. */
+/* Twelve equal layers take the place of two. */
 static void many_layers_take_the_place_of_few(void **state) {
     (void)state;
     const espl_capacity capacity[ESPL_N_STREAMS] = {[ESPL_STREAM_MAIN] = {.rows = 16, .segments = 1}};
-    const espl_flow_way way = {.ranks = RANKS};
+    const espl_flow_way way = {.ranks = RANKS, .gradients = true, .weights = true};
     const espl_model_options options = {0};
     espl_model *model;
     espl_tape tape;
@@ -146,10 +183,13 @@ static void many_layers_take_the_place_of_few(void **state) {
     espl_tape_make(model, espl_kernels_cpu(ESPL_F32), ESPL_USE_TRAIN, 0, 0, capacity, 1, &tape);
     espl_flow_make(&tape, &way, &flow);
     const size_t embeddings = (size_t)espl_model_bucket_size(model, 0, RANKS) * sizeof(float),
-                 layer = (size_t)espl_model_bucket_size(model, 1, RANKS) * sizeof(float);
-    /* the embeddings, written from first to last, with their stage; the layer under way and the one that is summed */
-    assert_in_range(flow.bytes, embeddings + 2 * layer, embeddings + embeddings / RANKS + 2 * layer + layer / RANKS);
-    assert_true(flow.bytes < (size_t)espl_model_flat_size(model, RANKS) * sizeof(float) / 2);
+                 layer = (size_t)espl_model_bucket_size(model, 1, RANKS) * sizeof(float),
+                 norm = (size_t)espl_model_bucket_size(model, 13, RANKS) * sizeof(float);
+    /* the tied embeddings, written from first to last, with their stage; the layer under way and the one that is summed */
+    assert_in_range(flow.gradient_bytes, embeddings + 2 * layer, embeddings + embeddings / RANKS + 2 * layer + layer / RANKS);
+    /* the head with the layer before and the one behind it; none is fetched more than twice, but the embeddings for look-up and head */
+    assert_in_range(flow.window_bytes, embeddings + layer, embeddings + 2 * layer + 2 * norm);
+    assert_in_range(flow.fetched_bytes, 2 * embeddings + 23 * layer, 2 * embeddings + 24 * layer + 2 * norm);
     espl_flow_free(&flow);
     espl_tape_free(&tape);
     espl_model_free(&model);
@@ -157,7 +197,7 @@ static void many_layers_take_the_place_of_few(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gradients_that_flow_are_the_same),
+        cmocka_unit_test(gradients_of_what_flows_are_the_same),
         cmocka_unit_test(one_place_for_all_is_seen),
         cmocka_unit_test(many_layers_take_the_place_of_few),
     };

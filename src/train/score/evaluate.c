@@ -10,17 +10,41 @@ static espl_status after_call(void *context, const espl_tape *tape, int call, co
     const espl_evaluation *e = context;
     (void)batch;
     espl_comm_beat(e->comm, e->step, tape->model->rows[tape->calls[call].row].name);
-    return ESPL_OK;
+    return e->flow != NULL ? espl_comm_progress(e->comm) : ESPL_OK;
+}
+
+typedef struct passing {
+    const espl_evaluation *evaluation;
+    const espl_batch *batch; /* NULL: none is left for this rank */
+} passing;
+
+static espl_status run_part(void *context, int number, int from, int to) {
+    const passing *p = context;
+    const espl_hooks hooks = {.context = (void *)(uintptr_t)p->evaluation, .after_call = after_call};
+    (void)number;
+    return p->batch != NULL ? espl_tape_run_part(p->evaluation->tape, from, to, p->batch, true, &hooks) : ESPL_OK;
+}
+
+static espl_status make_move(void *context, const espl_move *move) {
+    const passing *p = context;
+    espl_comm_beat(p->evaluation->comm, p->evaluation->step, "weights of other ranks");
+    return p->evaluation->move(p->evaluation->context, move);
+}
+
+static espl_status pass(const espl_evaluation *e, const espl_batch *batch) {
+    static const espl_flow still = {0};
+    passing p = {.evaluation = e, .batch = batch};
+    const espl_flow_hooks hooks = {.context = &p, .stretch = run_part, .move = make_move};
+    return espl_flow_run(e->flow != NULL ? e->flow : &still, e->tape, &hooks);
 }
 
 static espl_status one_batch(const espl_evaluation *e, int64_t k, int64_t *targets) {
     espl_sample *s = e->sample;
-    const espl_hooks hooks = {.context = (void *)(uintptr_t)e, .after_call = after_call};
     espl_placement_fill(e->data->placement, 0, k, s);
     espl_streams streams;
     espl_streams_fill(e->tape->model, s, &(espl_batch){0}, &streams);
     ESPL_TRY(e->engine->calls->begin(e->engine->device, &streams.main));
-    ESPL_TRY(espl_tape_run(e->tape, &streams.main, true, &hooks));
+    ESPL_TRY(pass(e, &streams.main));
     espl_tape_sum_loss(e->tape, e->engine, &streams.main, e->sum);
     *targets += s->n_targets;
     return e->predictions != NULL ? espl_predictions_take(e->predictions, e->engine, e->tape, s) : ESPL_OK;
@@ -30,8 +54,10 @@ static espl_status one_batch(const espl_evaluation *e, int64_t k, int64_t *targe
 static espl_status own_batches(const espl_evaluation *e, int64_t n, espl_exact *sum, int64_t *targets) {
     const espl_ranks *ranks = espl_comm_ranks(e->comm);
     e->engine->kernels->zero(e->sum, sizeof *e->sum);
-    for (int64_t k = ranks->rank; k < n; k += ranks->size)
-        ESPL_TRY(one_batch(e, k, targets));
+    for (int64_t first = 0; first < n; first += ranks->size) {
+        int64_t k = first + ranks->rank;
+        ESPL_TRY(k < n ? one_batch(e, k, targets) : pass(e, NULL));
+    }
     espl_comm_beat(e->comm, e->step, "waiting for the device");
     ESPL_TRY(e->engine->calls->read(e->engine->device, sum, e->sum, sizeof *sum));
     espl_exact_normalise(sum);

@@ -45,7 +45,7 @@ espl_status espl_weights_model(const char *path, const espl_model_options *optio
 /* Quantised here, straight to where it stays when the host can write there. */
 static espl_status place_quantised(const espl_model *model, const espl_weights *w, int param, const void *data, espl_dtype dtype) {
     espl_quant quant = espl_model_quant(model, param);
-    char *to = (char *)w->flat + espl_model_weights_at(model, param, w->owner.ranks, w->real);
+    char *to = (char *)w->flat + espl_owner_weights_at(model, &w->owner, param, w->real);
     if (w->engine == NULL || !w->engine->calls->remote) {
         espl_quantise(&quant, 0, data, dtype, to);
         return ESPL_OK;
@@ -65,12 +65,15 @@ static espl_status place(const espl_model *model, const espl_weights *w, const e
         w->hashes[param] = XXH3_64bits_withSeed(data, (size_t)p->numel * espl_dtype_size(dtype), XXH3_64bits(p->name, strlen(p->name)));
     if (p->quant != ESPL_QUANT_NONE)
         return place_quantised(model, w, param, data, dtype);
-    char *to = (char *)w->flat + espl_model_weights_at(model, param, w->owner.ranks, w->real);
-    ESPL_TRY(espl_engine_put(w->engine, to, w->real, data, dtype, (size_t)p->numel));
-    if (w->master == NULL || mine->end <= mine->begin)
-        return ESPL_OK;
-    return espl_engine_put(w->engine, w->master + mine->state, ESPL_F32, (const char *)data + (size_t)mine->begin * espl_dtype_size(dtype),
-                           dtype, (size_t)(mine->end - mine->begin));
+    const bool cut = w->owner.cut && !p->frozen;
+    const void *own = (const char *)data + (size_t)mine->begin * espl_dtype_size(dtype);
+    const size_t n = mine->end > mine->begin ? (size_t)(mine->end - mine->begin) : 0;
+    if (cut && n > 0)
+        ESPL_TRY(espl_engine_put(w->engine, (char *)w->flat + (size_t)mine->weight * espl_dtype_size(w->real), w->real, own, dtype, n));
+    if (!cut)
+        ESPL_TRY(espl_engine_put(w->engine, (char *)w->flat + espl_owner_weights_at(model, &w->owner, param, w->real), w->real, data, dtype,
+                                 (size_t)p->numel));
+    return w->master != NULL && n > 0 ? espl_engine_put(w->engine, w->master + mine->state, ESPL_F32, own, dtype, n) : ESPL_OK;
 }
 
 static bool is_wanted(const espl_weights *w, int param) { return w->wanted == NULL || w->wanted[param]; }
@@ -284,7 +287,7 @@ espl_status espl_weights_from_master(const espl_model *model, const espl_weights
         return ESPL_OK;
     int n = espl_owner_updates(model, &weights->owner, &segments);
     for (int i = 0; i < n && status == ESPL_OK; i++)
-        status = espl_engine_convert(weights->engine, (char *)weights->flat + (size_t)segments[i].flat * espl_dtype_size(weights->real),
+        status = espl_engine_convert(weights->engine, (char *)weights->flat + (size_t)segments[i].weight * espl_dtype_size(weights->real),
                                      weights->real, weights->master + segments[i].state, ESPL_F32,
                                      (size_t)(segments[i].end - segments[i].begin));
     free(segments);

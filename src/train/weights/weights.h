@@ -10,7 +10,7 @@
 
 /* Where weights go; borrowed. */
 typedef struct espl_weights {
-    void *flat; /* compute weights, real */
+    void *flat; /* compute weights, real: the flat space, or where they are cut (ownership.h) what this rank keeps of it */
     espl_dtype real;
     float *master; /* this rank's fp32 master weights, NULL in fp32 */
     espl_owner owner;

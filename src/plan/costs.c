@@ -52,5 +52,5 @@ double espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, cons
     double flat = 0.0;
     for (int b = 0; b < model->n_buckets; b++)
         flat += espl_model_trains_bucket(model, b, phase) ? (double)espl_model_bucket_size(model, b, ranks) : 0.0;
-    return flat * (ranks - 1) / ranks * ((double)wire->part * wire->sums + (double)wire->back);
+    return flat * (ranks - 1) / ranks * ((double)wire->part * wire->sums + (double)wire->back * wire->backs);
 }

@@ -26,8 +26,8 @@ double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount);
 /* How elements of buckets travel. */
 typedef struct espl_wire {
     size_t part,
-        back;    /* bytes of an element's part of a sum; of what comes back: the weight, or the sum where all ranks update everything */
-    double sums; /* in a step: 1, or where gradients are cut as many as a rank has micro-batches */
+        back; /* bytes of an element's part of a sum; of what comes back: the weight, or the sum where all ranks update everything */
+    double sums, backs; /* how often in a step: 1, or where gradients or weights are cut for each micro-batch of a rank */
 } espl_wire;
 
 /* Local. Bytes that one rank sends in a step of a phase: for each element its part of a gradient's sum to the owner, and from the owner

@@ -11,6 +11,7 @@ enum { MOST_STEPS = 10000, DRAW_JITTER = 0, DRAW_STRAGGLER = 1 };
 /* Two clocks: when compute is done with what it has begun, and when the network is. */
 typedef struct clocks {
     double compute, network;
+    double fetched, summed; /* when the network was done with the last weights, the last sum */
 } clocks;
 
 static double occupy(const espl_timeline *t, clocks *c, double seconds) {
@@ -23,10 +24,30 @@ static double occupy(const espl_timeline *t, clocks *c, double seconds) {
     return seconds;
 }
 
-/* Compute waits for the network. */
-static double wait(clocks *c) {
+static double wait_until(clocks *c, double then) {
     double before = c->compute;
-    c->compute = fmax(c->compute, c->network);
+    c->compute = fmax(c->compute, then);
+    return c->compute - before;
+}
+
+/* Compute waits for the network. */
+static double wait(clocks *c) { return wait_until(c, c->network); }
+
+/* Weights that a call needs, and those that come meanwhile; what this took of compute's time. */
+static double fetching(const espl_timeline *t, const espl_event *event, clocks *c, double *gathers) {
+    double before = c->compute;
+    if (event->exposed > 0.0) {
+        occupy(t, c, event->exposed);
+        wait(c);
+    }
+    *gathers += event->exposed;
+    if (event->arrives)
+        wait_until(c, c->fetched);
+    if (event->fetch > 0.0) {
+        occupy(t, c, event->fetch);
+        c->fetched = c->network;
+        *gathers += event->fetch;
+    }
     return c->compute - before;
 }
 
@@ -38,17 +59,19 @@ static double micro_batch_seconds(const espl_timeline *t) {
 }
 
 /* A micro-batch with sums: what they took of compute's time, or kept it waiting. */
-static double summing_micro_batch(const espl_timeline *t, double slowest, clocks *c, double *sums) {
+static double summing_micro_batch(const espl_timeline *t, double slowest, clocks *c, espl_step_times *times) {
     double taken = 0.0;
     for (int i = 0; i < t->n_events; i++) {
         const int bucket = t->events[i].bucket;
+        times->gathers += fetching(t, &t->events[i], c, &times->all_gathers);
         c->compute += t->events[i].seconds * slowest;
         if (bucket < 0)
             continue;
         if (t->flows)
-            taken += wait(c);
+            taken += wait_until(c, c->summed);
         taken += occupy(t, c, t->buckets[bucket].sum);
-        *sums += t->buckets[bucket].sum;
+        c->summed = c->network;
+        times->sums += t->buckets[bucket].sum;
     }
     return taken;
 }
@@ -85,9 +108,11 @@ espl_step_times espl_timeline_step(const espl_timeline *t, double slowest) {
     if (!t->flows)
         c.compute += (double)(t->micro_batches - 1) * one;
     for (int64_t i = t->flows ? 0 : t->micro_batches - 1; i < t->micro_batches; i++)
-        times.waits += summing_micro_batch(t, slowest, &c, &times.sums);
+        times.waits += summing_micro_batch(t, slowest, &c, &times);
     times.waits += wait(&c);
-    times.gathers = times.all_gathers = gather_sums(t, &c);
+    const double gathered = gather_sums(t, &c);
+    times.gathers += gathered;
+    times.all_gathers += gathered;
     times.agree = t->agree;
     c.compute += t->agree;
     times.gathers += update(t, &c, &times);

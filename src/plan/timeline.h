@@ -3,6 +3,7 @@
  * The order is that of src/train/step.c. Micro-batches follow each other; in the last one a bucket's sum begins when the bucket is complete
  * and the sum before it is done (where gradients are cut, in every micro-batch). All sums are waited for; where every rank updates
  * everything, the sums are then gathered. Ranks agree. Then bucket after bucket is updated, and its weights leave while the next one is.
+ * Where weights are cut, they are gathered for each use instead, while what comes before it is computed.
  * Local, all. */
 #ifndef ESPL_PLAN_TIMELINE_H
 #define ESPL_PLAN_TIMELINE_H
@@ -12,7 +13,10 @@
 
 typedef struct espl_event {
     double seconds;
-    int bucket; /* complete behind this; -1: none */
+    int bucket;     /* complete behind this; -1: none */
+    double exposed; /* seconds of gathering weights that this waits for */
+    double fetch;   /* seconds of gathering weights for later that begins before this; 0: none does */
+    bool arrives;   /* what was fetched before is waited for before this */
 } espl_event;
 
 typedef struct espl_bucket_times {

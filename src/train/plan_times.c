@@ -91,8 +91,21 @@ static void make_buckets(maker *m) {
         m->buckets[i].update = update_seconds(m, m->b->owner.replicated ? elements : elements / m->job->ranks);
         if (m->job->ranks > 1) {
             m->buckets[i].sum = sum_seconds(m, elements);
-            m->buckets[i].gather = gather_seconds(m, elements);
+            m->buckets[i].gather = m->b->owner.cut ? 0.0 : gather_seconds(m, elements);
         }
+    }
+}
+
+/* Weights that are gathered for the calls that use them. */
+static void make_fetches(maker *m) {
+    const espl_flow *flow = m->b->flows != NULL ? &m->b->flows[m->tape->phase] : &(espl_flow){0};
+    for (int i = 0; i < flow->n_moves; i++) {
+        const espl_move *move = &flow->moves[i];
+        double *seconds = move->window == 0 ? &m->events[move->call].exposed : &m->events[move->call].fetch;
+        if (move->kind == ESPL_MOVE_FETCH)
+            *seconds += gather_seconds(m, (double)espl_model_bucket_size(m->b->model, move->bucket, m->job->ranks));
+        if (move->kind == ESPL_MOVE_ARRIVE)
+            m->events[move->call].arrives = true;
     }
 }
 
@@ -116,6 +129,7 @@ static espl_timeline make_timeline(maker *m) {
     int64_t most = (m->b->micro_batches + m->job->ranks - 1) / m->job->ranks;
     make_events(m);
     make_buckets(m);
+    make_fetches(m);
     return (espl_timeline){.events = m->events,
                            .n_events = m->tape->n_calls,
                            .micro_batches = most,

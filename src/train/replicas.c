@@ -18,8 +18,9 @@ static void add(espl_replicas *r, const char *kind, const espl_param *p, const v
 static void add_weights(const espl_blueprint *b, const espl_memory *memory, espl_replicas *r) {
     espl_dtype real = b->kernels->real;
     for (int i = 0; i < b->model->n_params; i++)
-        add(r, "weights", &b->model->params[i], (const char *)memory->weights + espl_model_weights_at(b->model, i, b->owner.ranks, real),
-            espl_model_param_bytes(b->model, i, real));
+        if (!b->owner.cut || b->model->params[i].frozen) /* of those that are cut there is one */
+            add(r, "weights", &b->model->params[i], (const char *)memory->weights + espl_owner_weights_at(b->model, &b->owner, i, real),
+                espl_model_param_bytes(b->model, i, real));
 }
 
 /* An array with an element for each of what is trained. */

@@ -41,9 +41,9 @@ def peak_of_two_ranks_is_as_planned(case):
     """What is cut over ranks (run.sharding), beyond what is resident before memory is taken."""
     if b"__asan_init" in open(job.espalier, "rb").read():
         raise Skipped("the address sanitizer's own memory is not in the plan")
-    case.model.write_text(json.dumps({**json.loads(GPT2.read_text(encoding="utf-8")), "n_layer": 4, "vocab_size": 2048}), encoding="utf-8")
+    case.model.write_text(json.dumps({**json.loads(GPT2.read_text(encoding="utf-8")), "n_layer": 12, "n_embd": 512, "n_head": 8, "vocab_size": 2048}), encoding="utf-8")
     sizes = []
-    for name in ("optimizer", "gradients"):
+    for name in ("gradients", "parameters"):
         keys = {**BIG, "model__config": case.model, "train__steps": 1, "train__micro_batches": 2, "run__sharding": name, "run__reduction": "fast",
                 "train__micro_batch_tokens": 64, "data__sequence_length": 64}
         planned = sum(plan(case, name, "--threads", "1", "--ranks", "2", **keys)["arenas"].values())

@@ -10,6 +10,8 @@ from job import DATA, LIGHT, STOPPED, USAGE, check, main
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 160,
          "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "vocab_size": 2048,
          "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0}
+T5 = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_model": 32, "d_kv": 12, "d_ff": 48, "num_layers": 2,
+      "num_decoder_layers": 2, "num_heads": 2, "vocab_size": 2048, "feed_forward_proj": "gated-gelu", "eos_token_id": 0, "pad_token_id": 0}
 PACKED = {"data__train": [str(DATA / "plant_notes.jsonl")], "data__placement": "packed", "data__sequence_length": 100}
 CUT = ["gradients", "parameters"]
 
@@ -66,6 +68,22 @@ def resumed_in_another_way(case):
             check(trace(case, run) == first, f"{way}: stopped on {a} and resumed on {b}, it differs")
 
 
+def evaluated_and_exported(case):
+    """Seven micro-batches of text: the last round leaves a rank without one, which then only moves weights. What is exported starts the next run, an encoder-decoder."""
+    keys = {"train__steps": 2, "train__eval_every": 1, "train__eval_batches": 7, "data__valid": [str(DATA / "shakespeare_valid.txt")],
+            "data__probe": [str(DATA / "shakespeare_valid.txt")], "run__check_replicas_every": 1}
+    t5 = {"data__task": "seq2seq", "data__placement": "packed", "data__train": [str(DATA / "speeches.jsonl")], "data__source_field": "text", "data__target_field": "label"}
+    for name, more in lighter([("gpt2", keys), ("t5", {**t5, "train__steps": 2})]):
+        if name == "t5":
+            case.model.write_text(json.dumps(T5), encoding="utf-8")
+        for run, n, way in (("one", 0, "optimizer"), ("two", 2, "parameters")):
+            case.train(n, f"{name}-{run}", run__sharding=way, checkpoint__export=True, **more)
+            case.train(n, f"{name}-{run}-again", run__sharding=way, model__config=None, model__path=case.folder / f"{name}-{run}" / "model", **more)
+        for run in ("", "-again"):
+            found = [(trace(case, f"{name}-{n}{run}"), [(row["step"], row["valid_loss"], row["valid_tokens"]) for row in case.metrics(f"{name}-{n}{run}", "eval")]) for n in ("one", "two")]
+            check(found[0] == found[1], f"{name}{run}: {found}")
+
+
 def fast_repeats_itself(case):
     """Sums over the ranks of each micro-batch, then over micro-batches: near the other order, whatever travels, and the same bits twice."""
     fast = {"run__reduction": "fast", "train__steps": 4, "train__micro_batches": 6}
@@ -83,11 +101,12 @@ def fast_repeats_itself(case):
 def what_cannot_be_cut_is_refused(case):
     """And on one rank there is nothing to cut."""
     for keys, words in (({"train__micro_batches": 12}, "must be a power of two"), ({"optim__name": "muon"}, "optim.name muon works on whole matrices"),
-                        ({"run__reduction": "fast", "train__micro_batches": 7}, "must divide train.micro_batches (7)")):
-        case.start(2, "refused", run__sharding="gradients", **keys).expect_failure(USAGE, words)
+                        ({"run__reduction": "fast", "train__micro_batches": 7}, "must divide train.micro_batches (7)"),
+                        ({"run__sharding": "parameters", "tune__method": "lora"}, "tune.method lora leaves those frozen that take the room")):
+        case.start(2, "refused", **{"run__sharding": "gradients", **keys}).expect_failure(USAGE, words)
         check(not (case.folder / "refused").exists(), "a refused run left a folder")
 
 
 if __name__ == "__main__":
-    sys.exit(main([all_ways_have_the_same_bits, bf16_with_and_without_masters, what_joins_later_and_what_is_frozen, resumed_in_another_way, fast_repeats_itself,
+    sys.exit(main([all_ways_have_the_same_bits, bf16_with_and_without_masters, what_joins_later_and_what_is_frozen, resumed_in_another_way, evaluated_and_exported, fast_repeats_itself,
                    what_cannot_be_cut_is_refused]))

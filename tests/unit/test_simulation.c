@@ -13,7 +13,8 @@
 
 /* ---- Steps. Three calls of 1, 2 and 3 s; buckets are complete behind the second and the third. */
 
-static const espl_event calls[] = {{1.0, -1}, {2.0, 1}, {3.0, 0}}, none[] = {{0.0, 1}, {0.0, 0}};
+static const espl_event calls[] = {{.seconds = 1.0, .bucket = -1}, {.seconds = 2.0, .bucket = 1}, {.seconds = 3.0}},
+                        none[] = {{.bucket = 1}, {.bucket = 0}};
 
 static espl_timeline toy(const espl_bucket_times buckets[2]) {
     return (espl_timeline){
@@ -67,6 +68,27 @@ static void sums_hide_behind_what_follows(void **state) {
     t.hidden = false;
     s = espl_timeline_step(&t, 1.0);
     assert_float_equal(s.waits, 6.5, 1e-12);
+    adds_up(&s);
+}
+
+/* In every micro-batch: the first weights are waited for, the next come behind the first call, and those of the last call are 1 s late. */
+static void weights_that_flow_come_ahead(void **state) {
+    (void)state;
+    const espl_event fetching[] = {{.seconds = 1.0, .bucket = -1, .exposed = 0.5, .fetch = 0.4, .arrives = true},
+                                   {.seconds = 2.0, .bucket = 1, .fetch = 3.0, .arrives = true},
+                                   {.seconds = 3.0, .arrives = true}};
+    const espl_bucket_times buckets[2] = {{.update = 0.25}, {.update = 0.75}};
+    espl_timeline t = toy(buckets);
+    t.events = fetching;
+    t.flows = true;
+    espl_step_times s = espl_timeline_step(&t, 1.0);
+    assert_float_equal(s.gathers, 4 * (0.5 + 1.0), 1e-12);
+    assert_float_equal(s.all_gathers, 4 * 3.9, 1e-12);
+    assert_float_equal(s.waits, 0.0, 1e-12);
+    adds_up(&s);
+    t.hidden = false;
+    s = espl_timeline_step(&t, 1.0);
+    assert_float_equal(s.gathers, 4 * 3.9, 1e-12);
     adds_up(&s);
 }
 
@@ -201,6 +223,7 @@ int main(void) {
         cmocka_unit_test(one_rank_communicates_nothing),
         cmocka_unit_test(without_compute_a_step_is_the_ring),
         cmocka_unit_test(sums_hide_behind_what_follows),
+        cmocka_unit_test(weights_that_flow_come_ahead),
         cmocka_unit_test(gradients_that_flow_are_summed_in_every_micro_batch),
         cmocka_unit_test(gathers_hide_behind_updates),
         cmocka_unit_test(the_slowest_of_many_is_slower),

@@ -105,10 +105,11 @@ int64_t espl_comm_bytes_sent(const espl_comm *comm);
 
 /* ---- Watchdog: a thread that ends the job when nothing moves. */
 
-/* Local. Starts it: when no espl_comm_beat comes for `seconds`, prints rank, host, step and op and aborts the job. 0: not started. */
+/* Local. Starts it: when no espl_comm_beat comes for `seconds`, prints rank, host, step and op, and of the other ranks of the node which
+ * are there, too, and where the others are, and aborts the job. 0: not started. */
 espl_status espl_comm_watch(espl_comm *comm, double seconds);
 
-/* Local. Progress was made; `op` is a string constant, `step` the training step. Cheap: two stores. */
+/* Local. Progress was made; `op` is a string constant, `step` the training step. Cheap: a few stores. */
 void espl_comm_beat(espl_comm *comm, int64_t step, const char *op);
 
 /* Local. The same without a new step: entering something in which ranks wait for each other. */

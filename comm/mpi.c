@@ -30,6 +30,8 @@ static void mpi_close(espl_comm *comm) {
     espl__mpi *mpi = comm->state;
     for (int i = 0; i < ESPL_MAX_REQUESTS; i++)
         free(mpi->bulks[i].requests);
+    if (mpi->board != MPI_WIN_NULL)
+        MPI_Win_free(&mpi->board);
     if (mpi->world != MPI_COMM_NULL)
         MPI_Comm_free(&mpi->world);
     if (mpi->bulk != MPI_COMM_NULL)
@@ -132,7 +134,25 @@ done:
     return status;
 }
 
-static espl_status find_topology(espl__mpi *mpi, espl_ranks *ranks) {
+/* The board is a convenience: without it the watchdog speaks of its own rank alone. */
+static void open_board(espl__mpi *mpi, espl_comm *comm, MPI_Comm node) {
+    void *own = NULL, *first = NULL;
+    MPI_Aint bytes = 0;
+    int unit = 0;
+    if (comm->ranks.node_size == 1)
+        return;
+    if (MPI_Win_allocate_shared(sizeof(espl__place), 1, MPI_INFO_NULL, node, &own, &mpi->board) != MPI_SUCCESS) {
+        mpi->board = MPI_WIN_NULL;
+        return;
+    }
+    if (MPI_Win_shared_query(mpi->board, 0, &bytes, &unit, &first) == MPI_SUCCESS)
+        comm->board = first;
+    if (comm->board != NULL)
+        espl__board_join(comm->board + comm->ranks.node_rank, comm->ranks.rank);
+}
+
+static espl_status find_topology(espl__mpi *mpi, espl_comm *comm) {
+    espl_ranks *ranks = &comm->ranks;
     MPI_Comm node;
     ESPL__MPI(MPI_Comm_rank(mpi->world, &ranks->rank));
     ESPL__MPI(MPI_Comm_size(mpi->world, &ranks->size));
@@ -140,6 +160,7 @@ static espl_status find_topology(espl__mpi *mpi, espl_ranks *ranks) {
     ESPL__MPI(MPI_Comm_rank(node, &ranks->node_rank));
     ESPL__MPI(MPI_Comm_size(node, &ranks->node_size));
     ESPL_TRY(number_nodes(mpi, ranks, node));
+    open_board(mpi, comm, node);
     ESPL__MPI(MPI_Comm_free(&node));
     return ESPL_OK;
 }
@@ -149,10 +170,11 @@ espl_status espl__mpi_open(espl_comm *comm) {
     ESPL__MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
     espl__mpi *mpi = espl_calloc(1, sizeof *mpi);
     mpi->world = mpi->bulk = MPI_COMM_NULL;
+    mpi->board = MPI_WIN_NULL;
     comm->state = mpi;
     comm->transport = &mpi_transport;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN); /* inherited by the duplicates */
     ESPL__MPI(MPI_Comm_dup(MPI_COMM_WORLD, &mpi->world));
     ESPL__MPI(MPI_Comm_dup(MPI_COMM_WORLD, &mpi->bulk));
-    return find_topology(mpi, &comm->ranks);
+    return find_topology(mpi, comm);
 }

@@ -27,6 +27,7 @@ typedef struct espl__bulk {
 typedef struct espl__mpi {
     MPI_Comm world; /* ours, for collectives and messages */
     MPI_Comm bulk;  /* ours, for bulk operations: their tags cannot meet others */
+    MPI_Win board;  /* of comm->board; MPI_WIN_NULL: none */
     int n_started;  /* bulk operations so far: the same on all ranks, so it makes the tag */
     int n_under_way;
     int64_t n_exchanges, n_exchanged; /* started, done */

@@ -2,6 +2,7 @@
 #ifndef ESPL_COMM_TRANSPORT_H
 #define ESPL_COMM_TRANSPORT_H
 
+#include "comm/board.h"
 #include "comm/bulk.h"
 
 typedef struct espl__watchdog espl__watchdog;
@@ -29,6 +30,7 @@ struct espl_comm {
     double wait_seconds, busy_seconds;
     int64_t bytes_sent;       /* in bulk operations; counted by the transport */
     espl__watchdog *watchdog; /* NULL: not watched */
+    espl__place *board;       /* [node_size] of the node's ranks; NULL: they share no memory, or there is one */
     const espl_bulk_calls *bulk_calls;
     _Atomic(espl_bulk *) bulk; /* NULL: bulk operations are the transport's; the watchdog reads it */
 };

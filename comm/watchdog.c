@@ -35,12 +35,15 @@ static void *leave_anyway(void *unused) {
 static void end_job(const espl__watchdog *dog, double idle) {
     const espl_ranks *ranks = &dog->comm->ranks;
     espl_bulk *bulk = dog->comm->bulk;
-    char last[160] = "";
+    char last[160] = "", others[512] = "";
     if (bulk != NULL)
         dog->comm->bulk_calls->describe(bulk, last, sizeof last);
-    fprintf(stderr, "espalier: watchdog: rank %d on %s: no progress for %.0f s at step %lld in %s%s%s; ending the job (run.watchdog: %g)\n",
+    if (dog->comm->board != NULL)
+        espl__board_tell(dog->comm->board, ranks->node_size, ranks->node_rank, others, sizeof others);
+    fprintf(stderr,
+            "espalier: watchdog: rank %d on %s: no progress for %.0f s at step %lld in %s%s%s%s; ending the job (run.watchdog: %g)\n",
             ranks->rank, ranks->host, idle, (long long)atomic_load(&dog->step), atomic_load(&dog->op), last[0] != '\0' ? ", behind " : "",
-            last, dog->seconds);
+            last, others, dog->seconds);
     fflush(stderr);
     pthread_t thread;
     pthread_create(&thread, NULL, leave_anyway, NULL);
@@ -139,4 +142,6 @@ void espl_comm_point(espl_comm *comm, const char *op) {
         return;
     atomic_store_explicit(&comm->watchdog->op, op, memory_order_relaxed);
     atomic_fetch_add_explicit(&comm->watchdog->beats, 1, memory_order_relaxed);
+    if (comm->board != NULL)
+        espl__board_post(comm->board + comm->ranks.node_rank, atomic_load_explicit(&comm->watchdog->step, memory_order_relaxed), op);
 }

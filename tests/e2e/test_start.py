@@ -9,7 +9,8 @@ import sys
 from hosts import Hosts
 from job import IN_DATA, LIGHT, OK, USAGE, Job, Skipped, check, main
 
-STRACE = ["strace", "-ff", "-qq", "--seccomp-bpf", "-e", "trace=openat"]  # by BPF, or each yield of a waiting rank is a stop
+# By BPF, or each yield of a waiting rank is a stop; a file a process, of which those of different hosts may have the same number.
+STRACE = 'exec strace -ff -qq --seccomp-bpf -e trace=openat -o "$0/rank-$OMPI_COMM_WORLD_RANK" "$@"'
 
 
 def opens(folder, traces):
@@ -27,7 +28,7 @@ def traced_by(case, start):
     traces = case.folder / "traces"
     shutil.rmtree(traces, ignore_errors=True)
     traces.mkdir()
-    start([*STRACE, "-o", str(traces / "of")]).expect(OK)
+    start(["sh", "-c", STRACE, str(traces)]).expect(OK)
     return opens(case.folder, traces)
 
 
@@ -57,7 +58,7 @@ def opens_do_not_grow_with_ranks(case):
     need_strace()
     folder, found = model_folder(case), {}
     config = case.config("run", model__path=folder, model__config=None, data__tokenizer=None, train__steps=2, data__valid=[str(case.text)])
-    for ranks in (1, 4) if LIGHT else (1, 2, 4):
+    for ranks in (1, 2) if LIGHT else (1, 2, 4):
         shutil.rmtree(case.folder / "run", ignore_errors=True)
         shutil.rmtree(case.folder / "cache", ignore_errors=True)
         found[ranks] = [traced(case, ranks, "train", config),  # tokenises, begins and saves

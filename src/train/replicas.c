@@ -15,10 +15,11 @@ static void add(espl_replicas *r, const char *kind, const espl_param *p, const v
     r->items[r->n++] = (espl_replica){.kind = kind, .name = p->name, .bucket = p->frozen ? -1 : p->bucket, .data = data, .bytes = bytes};
 }
 
+/* Those that are cut over the ranks have no copy. */
 static void add_weights(const espl_blueprint *b, const espl_memory *memory, espl_replicas *r) {
     espl_dtype real = b->kernels->real;
     for (int i = 0; i < b->model->n_params; i++)
-        if (!b->owner.cut || b->model->params[i].frozen) /* of those that are cut there is one */
+        if (!b->owner.cut || b->model->params[i].frozen)
             add(r, "weights", &b->model->params[i], (const char *)memory->weights + espl_owner_weights_at(b->model, &b->owner, i, real),
                 espl_model_param_bytes(b->model, i, real));
 }
@@ -116,6 +117,8 @@ static espl_status name_them(const espl_replicas *r, espl_comm *comm, uint64_t d
 
 espl_status espl_replicas_compare(espl_replicas *r, espl_comm *comm, const espl_engine *engine, int64_t step) {
     bool alike;
+    if (r->n == 0)
+        return ESPL_OK;
     ESPL_TRY(espl_comm_agree(comm, digest_all(r, comm, engine, step), "comparing replicas"));
     uint64_t digest = XXH3_64bits(r->digests, (size_t)r->n * sizeof *r->digests);
     ESPL_TRY(espl_comm_alike(comm, &digest, 1, &alike));

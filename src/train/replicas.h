@@ -26,7 +26,8 @@ typedef struct espl_replicas {
     int64_t checked;   /* the step of the last comparison; -1: none */
 } espl_replicas;
 
-/* Local. Lists what all ranks hold: the weights; masters and element-wise state of an optimizer that is not sharded. */
+/* Local. Lists what all ranks hold: the weights that are not cut over them; masters and element-wise state of an optimizer that is not
+ * sharded. */
 void espl_replicas_open(const espl_blueprint *blueprint, const espl_memory *memory, espl_replicas *replicas);
 
 /* Collective. Compares the digests of all items in one reduction of two numbers; where they differ, finds the ranks and the first of their

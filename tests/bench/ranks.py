@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """What ranks, checkpoints and starting cost, on this machine, interleaved:
 
-    python3 tests/bench/ranks.py --espalier build/release/espalier [--rounds 3] [--part scaling checkpoints start]
+    python3 tests/bench/ranks.py --espalier build/release/espalier [--rounds 3] [--part scaling sharding checkpoints start]
 
 scaling      GPT-2 124M, 2 micro-batches of 4 x 256 a step: one rank of one thread against two ranks of one thread (2.0 is ideal)
+sharding     the same model, 4 micro-batches a step: one rank of one thread against 2 and 4 ranks in every way of run.sharding: tokens a second, the planned memory of a
+             rank, MiB that it sends in a step, and the share of the step in which it waits for messages
 checkpoints  one micro-batch a step on one rank of all cores: a checkpoint every 10 steps against none
 start        GPT-2 124M from safetensors in the page cache: seconds from exec to the end of the first step, and that step's own"""
 import argparse, json, os, statistics, subprocess, sys, tempfile, time
@@ -49,6 +51,28 @@ def scaling(args, folder):
           f"{statistics.median(b / a for a, b in zip(one, two)):.2f} |")
 
 
+def planned(args, folder, ranks, **changes):
+    command = [args.espalier, "plan", f"{folder}/empty.yaml", "--json", "--ranks", str(ranks), "--threads", "1", "--peak", "100"]
+    plan = json.loads(subprocess.run(command + recipe(folder, **changes), cwd=ROOT, env=ENV, capture_output=True, text=True, check=True, timeout=60).stdout)
+    return plan["total_bytes"] / 2**20, plan["wire_bytes_per_rank"] / 2**20
+
+
+def sharding(args, folder):
+    ways = [(1, "optimizer")] + [(ranks, way) for ranks in (2, 4) for way in ("none", "optimizer", "gradients", "parameters")]
+    found, waits = {way: [] for way in ways}, {way: [] for way in ways}
+    for _ in range(args.rounds):
+        for ranks, way in ways:
+            steps = train(args, folder, ranks, pin=ranks == 1, **{"run.threads": 1, "run.sharding": way, "train.micro_batches": 4})[1]
+            found[ranks, way].append(rate(steps))
+            waits[ranks, way].append(statistics.median(x["communication_seconds"] / x["step_seconds"] for x in steps[1:]))
+    one = statistics.median(found[1, "optimizer"])
+    print("| ranks | run.sharding | tokens/s | of one rank | planned MiB | sent MiB a step | waiting |\n| --- | --- | --- | --- | --- | --- | --- |")
+    for ranks, way in ways:
+        memory, sent = planned(args, folder, ranks, **{"run.sharding": way, "train.micro_batches": 4})
+        speed = statistics.median(found[ranks, way])
+        print(f"| {ranks} | {way} | {speed:.0f} | {speed / one:.2f} | {memory:.0f} | {sent:.0f} | {100 * statistics.median(waits[ranks, way]):.1f} % |")
+
+
 def whole(steps):
     return (steps[-1]["time"] - steps[0]["time"]) / (steps[-1]["step"] - steps[0]["step"])
 
@@ -74,7 +98,7 @@ def start(args, folder):
 
 
 def main():
-    parts = {"scaling": scaling, "checkpoints": checkpoints, "start": start}
+    parts = {"scaling": scaling, "sharding": sharding, "checkpoints": checkpoints, "start": start}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--espalier", required=True)
     p.add_argument("--rounds", type=int, default=3)

@@ -128,6 +128,10 @@ def a_llama3_8b_is_planned(case):
         arenas = planned["arenas"]
         check(0 <= arenas["PARAM"] / (2 * parameters) - 1 < 0.001 and 0 <= arenas["OPT"] * ranks / (12 * parameters) - 1 < 0.001, f"{ranks} ranks: {arenas}")
         check(planned["device_bytes"] / 2**20 < H100, f"{ranks} ranks do not fit: {planned['device_bytes'] / 2**20:.0f} MiB")
+    ways = {way: plan_recipe(16, f"run.sharding={way}") for way in ("gradients", "parameters")}
+    check(ways["gradients"]["arenas"]["GRAD"] < 4 * parameters / 16 + 1.5 * 4 * 128256 * 4096, f"gradients are not cut: {ways}")
+    check(ways["parameters"]["arenas"]["PARAM"] < 2 * parameters / 16 + 2 * 128256 * 4096 + 2 * 2 * 220e6, f"weights are not cut: {ways}")
+    check(all(way["arenas"][name] == plans[16]["arenas"][name] for way in ways.values() for name in ("OPT", "ACT", "WORK")), f"other arenas differ: {ways}")
     check(plan_recipe(8, "model.recompute=selective")["device_bytes"] / 2**20 > H100, "the control: with less recomputation eight GPUs are too few")
 
 

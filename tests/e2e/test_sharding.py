@@ -54,6 +54,7 @@ def what_joins_later_and_what_is_frozen(case):
     same_bits(case, "phases", [2], CUT, tune__train=["layers.1"], tune__unfreeze=["layers.0@2"], train__steps=4)
     if not LIGHT:
         same_bits(case, "dora", [2], ["gradients"], tune__method="dora", train__steps=2)
+        same_bits(case, "quantised", [2], ["parameters"], tune__train=["layers.1"], tune__base="nf4", optim__name="adamw8bit", train__steps=2)
 
 
 def resumed_in_another_way(case):

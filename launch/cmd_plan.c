@@ -57,6 +57,7 @@ static espl_status take_steps(const espl_run_files *run, const espl_config *conf
     measured->compute = median_of(run, "compute_seconds") / micro_batches;
     measured->data = median_of(run, "data_seconds") / micro_batches;
     measured->update = median_of(run, "optimizer_seconds");
+    measured->tokens = config->train_micro_batch_tokens;
     measured->cores = config->run_threads > 0 ? fmin((double)config->run_threads, cores) : cores;
     if (!(measured->compute > 0.0))
         ESPL_FAIL(ESPL_ERR_DATA, "--like %s: metrics.jsonl has fewer than two steps; let it run for some more", run->folder);

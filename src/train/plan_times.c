@@ -169,6 +169,9 @@ espl_status espl_times_make(const espl_blueprint *b, const espl_amount *amount, 
         ESPL_FAIL(ESPL_ERR_USAGE, "times of %d ranks depend on the network: give --network", job->ranks);
     if (job->ranks > 1)
         ESPL_TRY(espl_network_check(request->network, job));
+    if (request->measured.compute > 0.0 && request->measured.tokens != b->micro_batch_tokens)
+        ESPL_FAIL(ESPL_ERR_USAGE, "--like is a run with train.micro_batch_tokens %lld, the plan is for %lld; measure one of the same",
+                  (long long)request->measured.tokens, (long long)b->micro_batch_tokens);
     maker m = {.b = b, .amount = amount, .job = job, .request = request, .tape = &b->train[b->model->n_phases - 1]};
     m.events = espl_calloc((size_t)m.tape->n_calls, sizeof *m.events);
     m.buckets = espl_calloc((size_t)b->model->n_buckets, sizeof *m.buckets);

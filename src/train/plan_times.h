@@ -15,7 +15,8 @@
  * rates; what differs between calls stays as these say. */
 typedef struct espl_measured {
     double compute, data, update;
-    double cores; /* it computed with; compute 0: there is none */
+    double cores;   /* it computed with; compute 0: there is none */
+    int64_t tokens; /* of a micro-batch */
 } espl_measured;
 
 typedef struct espl_times_request {
@@ -44,7 +45,7 @@ typedef struct espl_times {
 } espl_times;
 
 /* Local. Times of a blueprint made for job->ranks ranks whose micro-batches hold `amount`. Errors: usage, when the network says nothing of
- * such a job. */
+ * such a job, or micro-batches were measured of another size. */
 espl_status espl_times_make(const espl_blueprint *blueprint, const espl_amount *amount, const espl_net_job *job,
                             const espl_times_request *request, espl_times *times);
 

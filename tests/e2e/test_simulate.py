@@ -87,6 +87,7 @@ def a_run_says_how_fast_it_is(case):
     check(all(abs(row[name] / seconds - 1) < 1e-6 for name, seconds in middle.items()), f"simulated {row}, measured {middle}")
     twice = times(case.config("twice", **{**keys, "train__micro_batches": 4}), "--like", case.folder / "one", "--peak", "10", "--threads", "1", "--cores", "1")[-1]["step_seconds"]
     check(abs(twice["compute"] / row["compute"] - 2) < 1e-6 and twice["update"] == row["update"], f"{twice}")
+    Job(case.folder, 0, "plan", case.config("larger", **keys, train__micro_batch_tokens=256), "--peak", "10", "--like", case.folder / "one").expect_failure(USAGE, "micro_batch_tokens")
     case.train(2, "two", **keys)
     Job(case.folder, 0, "plan", case.config("run"), "--peak", "10", "--like", case.folder / "two").expect_failure(USAGE, "one rank")
 

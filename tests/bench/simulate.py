@@ -3,10 +3,11 @@
 
     python3 tests/bench/simulate.py --espalier build/release/espalier [--rounds 3] [--ranks 1 2 4] [--steps 12]
 
-A Llama of 15 M weights, four micro-batches of 1,024 tokens a step, so 1, 2 and 4 ranks share the same work; ranks share the cores where
-there are more of them than cores. Each round: a run of one rank that says how fast a micro-batch is (`--like`), `bench comm` on two ranks
-that says how fast sums are (`--network`), then for each number of ranks a run that is measured. Nothing of the measured runs enters a
-prediction. Medians over the steps of a run, then over rounds. Exit code 1 when a prediction is further than --within percent off."""
+A Llama of 15 M weights, four micro-batches of 1,024 tokens a step, so 1, 2 and 4 ranks share the same work; each rank has one thread, and
+ranks share the cores where there are more of them. Each round: runs of one rank that say how fast a micro-batch is (`--like`), alone, and as
+many at once as there are cores, because ranks share caches and memory; `bench comm` on two ranks, which says how fast sums are (`--network`);
+then for each number of ranks a run that is measured. Nothing of the measured runs enters a prediction. Medians over the steps of a run, then
+over rounds. Exit code 1 when a prediction is further than --within percent off."""
 import argparse, json, os, statistics, subprocess, sys, tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -14,15 +15,26 @@ ENV = dict({k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1", "-n"]
 KEYS = {"model.config": "configs/models/llama-15m/config.json", "data.train": "configs/data/shakespeare.txt", "data.tokenizer": "configs/data/bpe2048",
         "data.placement": "windows", "data.sequence_length": 512, "data.append_eos": "false", "train.micro_batch_tokens": 1024, "train.micro_batches": 4,
-        "optim.lr": "1e-4", "checkpoint.export": "false", "checkpoint.background": "false", "log.tensorboard": "false", "log.progress": "none"}
+        "optim.lr": "1e-4", "run.threads": 1, "checkpoint.export": "false", "checkpoint.background": "false", "log.tensorboard": "false", "log.progress": "none"}
+
+
+def launch(args, ranks, *words):
+    command = [*(MPIRUN + [str(ranks)] if ranks > 1 else []), args.espalier, *words]
+    return subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    try:
+        out, err = process.communicate(timeout=900)
+    finally:
+        process.kill()
+    if process.returncode != 0:
+        sys.exit(f"{' '.join(process.args)}: exit {process.returncode}: {err[-800:]}")
+    return out
 
 
 def call(args, ranks, *words):
-    command = [*(MPIRUN + [str(ranks)] if ranks > 1 else []), args.espalier, *words]
-    out = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=900)
-    if out.returncode != 0:
-        sys.exit(f"{' '.join(command)}: exit {out.returncode}: {out.stderr[-800:]}")
-    return out.stdout
+    return finish(launch(args, ranks, *words))
 
 
 def sets(folder, **changes):
@@ -30,18 +42,19 @@ def sets(folder, **changes):
     return [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
 
 
-def train(args, folder, name, ranks):
-    """Seconds of a step. One rank computes with all cores, several with one thread each."""
-    threads = max(1, os.cpu_count() // ranks)
-    call(args, ranks, "train", f"{folder}/empty.yaml", "--resume", "never", *sets(folder, **{"run.dir": f"{folder}/{name}", "run.threads": threads, "train.steps": args.steps}))
-    with open(f"{folder}/{name}/metrics.jsonl", encoding="utf-8") as lines:
+def train(args, folder, *names, ranks=1):
+    """Runs at once, one for each name; seconds of a step of the first."""
+    runs = [launch(args, ranks, "train", f"{folder}/empty.yaml", "--resume", "never", *sets(folder, **{"run.dir": f"{folder}/{name}", "train.steps": args.steps})) for name in names]
+    for run in runs:
+        finish(run)
+    with open(f"{folder}/{names[0]}/metrics.jsonl", encoding="utf-8") as lines:
         steps = [line["step_seconds"] for line in map(json.loads, lines) if line["event"] == "step"]
     return statistics.median(steps[1:])
 
 
 def predict(args, folder, ranks):
-    words = ["--network", f"{folder}/network.json"] if ranks > 1 else []
-    plan = call(args, 1, "plan", f"{folder}/empty.yaml", "--json", "--ranks", str(ranks), "--peak", "100", "--like", f"{folder}/like", *words, *sets(folder))
+    words = ["--network", f"{folder}/network.json", "--like", f"{folder}/like-0"] if ranks > 1 else ["--like", f"{folder}/alone"]
+    plan = call(args, 1, "plan", f"{folder}/empty.yaml", "--json", "--ranks", str(ranks), "--peak", "100", *words, *sets(folder))
     return json.loads(plan)["times"][-1]["step_seconds"]
 
 
@@ -58,10 +71,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         open(f"{folder}/empty.yaml", "w").close()
         for _ in range(args.rounds):
-            train(args, folder, "like", 1)
+            train(args, folder, "alone")
+            train(args, folder, *(f"like-{i}" for i in range(os.cpu_count())))
             call(args, 2, "bench", "comm", "--output", f"{folder}/network.json")
             for n in args.ranks:
-                measured[n].append(train(args, folder, f"ranks-{n}", n))
+                measured[n].append(train(args, folder, f"ranks-{n}", ranks=n))
                 predicted[n].append(predict(args, folder, n))
                 print(f"round: {n} ranks, measured {measured[n][-1]:.4f} s, predicted {predicted[n][-1]['step']:.4f} s", file=sys.stderr)
     print("| ranks | measured s | predicted s | of it compute | data | waiting | update | off by |\n| --- | --- | --- | --- | --- | --- | --- | --- |")

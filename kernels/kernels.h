@@ -10,7 +10,8 @@
  * Nothing is allocated, no shape is checked: that was the plan's work.
  * Tensors do not overlap unless it is said here. A din that is NULL is not wanted: LINEAR, QKV, MLP, RESNORM, MAGNITUDE and LINEAR_XENT
  * take that, for the other ops din is always there. A dparam that is NULL is frozen;
- * where that of P0 is, in0 of LINEAR, QKV, LORA and MLP is NULL in backward. Backward never changes out; of dout only QKV's and ROPE's.
+ * where that of P0 is, in0 of LINEAR, QKV, LORA and MLP is NULL in backward. Backward never changes out; of dout only QKV's, ROPE's and
+ * PREFIX's.
  *
  * P0 of LINEAR and QKV, P0 and P2 of MLP may be quantised (attrs->quant, quant.h): results are those of the matrix that it expands to,
  * rounded to real, bit for bit; its dparam is NULL.
@@ -70,8 +71,8 @@
  * LINEAR_XENT  logits = scale * in0 W^T (+ b), W = P0 [V,D], b = P1 [V] or NULL; out0 [N] f32 = -log softmax(logits)[target] * weights[row]
  *              (batch->weights NULL: 1), 0 where target < 0. Goes chunk by chunk of tokens: N x V is never held.
  *     bwd (LOSS): writes out0 as forward does, and din0, dP0 and dP1 for the gradient of loss_scale * sum(out0). dout0 is not read.
- * POOL         in0 [N,D]; out0 [S,D], a row a segment: its first token's row, or its last one's; kind ESPL_POOL_FIRST or ESPL_POOL_LAST.
- *              args->batch is the main stream's; no segment is empty.
+ * POOL         in0 [N,D]; out0 [S,D], a row a segment: its first token's row behind `prompt` others, or its last one's; kind
+ *              ESPL_POOL_FIRST or ESPL_POOL_LAST. args->batch is the main stream's; segments have more tokens than `prompt`.
  *     bwd: din0 [N,D] = dout0 of the segment where a token was taken, 0 elsewhere.
  * LORA         out0 is in1 [N,M], n_out = M: for each part p (columns column .. + width), out0_p += scale in0_p B_p^T (Hu et al. 2021).
  *              in0 [N,R], n_in = R: the parts' ranks side by side; P0: the parts' B one behind the other, each [width, rank], or with layout
@@ -86,6 +87,10 @@
  *          dP0 is.
  * ROPE         out0 is in0 [N,(H+2G)d], n_out its width: q and k are rotated as QKV's; only with a rope table.
  *     bwd: rotates dout0 back in place, which is din0.
+ * PREFIX       out0 is in0 [N,n_out]: in the rows of positions p < prompt the last `width` columns become columns column .. + width of P0[p]
+ *              (Li & Liang 2021: keys and values that no token has made); P0 [prompt,n_in], column and width those of part 0.
+ *     bwd: dP0[p] of those columns = sum of the rows of position p of dout0, which stand p behind the starts of segments; those
+ *          elements of dout0 are then 0, and dout0 is din0. dP0's other columns are 0 where it is not added to.
  */
 /* clang-format on */
 #ifndef ESPL_KERNELS_KERNELS_H
@@ -143,7 +148,7 @@ enum { ESPL_LORA_PARTS = 3 };
 typedef struct espl_attrs {
     int64_t n_in, n_out;      /* widths; EMBED: n_out = D, vocab = V, positions = rows of P1; RESNORM: n_in = D; GLU: n_out = F */
     int64_t vocab, positions; /* LINEAR_XENT: n_in = D, vocab = V */
-    int64_t types, prompt;    /* EMBED: rows of P2, of P3 */
+    int64_t types, prompt;    /* EMBED: rows of P2, of P3; PREFIX: of P0; POOL: tokens that are passed over */
     int32_t position_offset;  /* EMBED: row of P1 of position 0 */
     int64_t ffn;              /* MLP: width between its matrices */
     int32_t residual;         /* MLP: whether its input is added to what it makes */
@@ -156,7 +161,7 @@ typedef struct espl_attrs {
     int32_t rope_dim;   /* 0: no rope */
     uint32_t rng_op;    /* the row's number, for dropout */
     espl_stream stream; /* whose rows the call works on; args->batch is that stream's */
-    int32_t n_parts;    /* LORA */
+    int32_t n_parts;    /* LORA, WEIGHT_NORM, MAGNITUDE, PREFIX */
     espl_lora_part part[ESPL_LORA_PARTS];
     espl_quant quant[2]; /* LINEAR, QKV: of P0; MLP: of P0 and P2 */
 } espl_attrs;

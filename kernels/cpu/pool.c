@@ -3,7 +3,7 @@
 /* The token that stands for segment s. */
 static int64_t token_of(const espl_args *args, int64_t s) {
     const int32_t *segments = args->batch->segments;
-    return args->attrs->kind == ESPL_POOL_FIRST ? segments[s] : segments[s + 1] - 1;
+    return args->attrs->kind == ESPL_POOL_FIRST ? segments[s] + args->attrs->prompt : segments[s + 1] - 1;
 }
 
 void CPU(pool_forward)(const espl_args *args) {

@@ -8,7 +8,7 @@ template <class T> struct pool_rows {
     T *to;
     const espl__batch *batch; /* of the main stream */
     const int32_t *segments;
-    int width;
+    int width, skipped; /* skipped: tokens in front of a segment's first */
     unsigned panels;
     bool last, add;
 };
@@ -21,7 +21,8 @@ template <class T, int N, bool BACKWARD> __global__ void __launch_bounds__(256) 
     if (column >= p.width || (BACKWARD && !there))
         return;
     float x[N] = {};
-    int64_t token = there ? (p.last ? p.segments[row + 1] - 1 : p.segments[row]) : 0, at[2] = {token * p.width, (int64_t)row * p.width};
+    int64_t token = there ? (p.last ? p.segments[row + 1] - 1 : p.segments[row] + p.skipped) : 0,
+            at[2] = {token * p.width, (int64_t)row * p.width};
     if (there)
         load_stretch(p.from + at[BACKWARD] + column, x);
     put_stretch(p.to + at[!BACKWARD] + column, x, BACKWARD && p.add);
@@ -33,8 +34,15 @@ template <class T, bool BACKWARD> static void pool_launch(const espl_args *args,
     int64_t width = args->attrs->n_in;
     bool wide = whole_stretches<T>(width) && aligned16(from, (const T *)to);
     panel_grid grid = panel_grid_of(wide ? width / N : width, 256);
-    pool_rows<T> p = {
-        from, to, main->batch, main->segments, (int)width, grid.panels, args->attrs->kind == ESPL_POOL_LAST, args->din_add[0]};
+    pool_rows<T> p = {from,
+                      to,
+                      main->batch,
+                      main->segments,
+                      (int)width,
+                      (int)args->attrs->prompt,
+                      grid.panels,
+                      args->attrs->kind == ESPL_POOL_LAST,
+                      args->din_add[0]};
     auto *pool_kernel = wide ? pool_all<T, N, BACKWARD> : pool_all<T, 1, BACKWARD>;
     unsigned blocks = (unsigned)espl__cuda->rows[ESPL_STREAM_POOLED].tokens * grid.panels;
     ESPL_LAUNCH(pool_kernel, dim3(blocks), dim3(grid.threads), 0, espl__cuda->compute, p);

@@ -92,6 +92,8 @@ typedef struct op_case {
 #define OP_ROPE_ROW(name, flags, segments, h, g, d, rotated) \
     {name, ESPL_OP_ROPE, flags, segments, {.n_in = (h + 2 * g) * d, .n_out = (h + 2 * g) * d, .heads = h, .kv_heads = g, .head_dim = d, \
      .rope_dim = rotated, .positions = 256}}
+#define OP_PREFIX_ROW(name, flags, segments, rows, all, first, columns, of) \
+    {name, ESPL_OP_PREFIX, flags, segments, {.n_in = all, .n_out = of, .prompt = rows, .n_parts = 1, .part = {{.column = first, .width = columns}}}}
 #define OP_ATTENTION_ROW(name, flags, segments, h, g, d, causality, w, p) \
     {name, ESPL_OP_ATTENTION, flags, segments, {.heads = h, .kv_heads = g, .head_dim = d, .causal = causality, .window = w, \
      .scale = 1.0f / sqrt_of_##d, .dropout = p, .rng_op = 3}}
@@ -216,6 +218,13 @@ static const op_case op_cases[] = {
     OP_ROPE_ROW("rope one token", 0, OP_ONE_TOKEN, 4, 4, 16, 16),
     OP_ROPE_ROW("rope large", OP_LARGE, OP_LONG_SEGMENTS, 4, 2, 64, 64),
 
+    OP_PREFIX_ROW("prefix", 0, OP_SHORT_SEGMENTS, 3, 48, 16, 16, 24),
+    OP_PREFIX_ROW("prefix odd", 0, OP_SHORT_SEGMENTS, 4, 21, 14, 7, 13),
+    OP_PREFIX_ROW("prefix add", OP_ADD | OP_NO_DIN, OP_SHORT_SEGMENTS, 2, 32, 0, 16, 40),
+    OP_PREFIX_ROW("prefix frozen", OP_FROZEN, OP_SHORT_SEGMENTS, 2, 16, 8, 8, 16),
+    OP_PREFIX_ROW("prefix one token", 0, OP_ONE_TOKEN, 2, 8, 0, 8, 8),
+    OP_PREFIX_ROW("prefix large", OP_LARGE, OP_LONG_SEGMENTS, 20, 768, 256, 256, 640),
+
     OP_ATTENTION_ROW("attention causal d8", 0, OP_ONE_SEGMENT, 2, 2, 8, 1, 0, 0),
     OP_ATTENTION_ROW("attention causal d16 gqa2", 0, OP_SHORT_SEGMENTS, 4, 2, 16, 1, 0, 0),
     OP_ATTENTION_ROW("attention causal d24 gqa4", 0, OP_ONE_SEGMENT, 4, 1, 24, 1, 0, 0),
@@ -337,6 +346,8 @@ static const op_case op_cases[] = {
     OP_POOL_ROW("pool last add", OP_ADD, OP_LONE_TOKENS, 24, ESPL_POOL_LAST),
     OP_POOL_ROW("pool first add", OP_ADD, OP_SHORT_SEGMENTS, 9, ESPL_POOL_FIRST),
     OP_POOL_ROW("pool one token", 0, OP_ONE_TOKEN, 8, ESPL_POOL_LAST),
+    {"pool behind others", ESPL_OP_POOL, OP_ADD, {0, 3, 8, 16, 29}, {.n_in = 16, .kind = ESPL_POOL_FIRST, .prompt = 2}},
+    {"pool last behind others", ESPL_OP_POOL, 0, {0, 3, 8, 16, 29}, {.n_in = 9, .kind = ESPL_POOL_LAST, .prompt = 2}},
     OP_POOL_ROW("pool large", OP_LARGE, OP_LONG_SEGMENTS, 200, ESPL_POOL_FIRST),
 
     OP_XENT_ROW("xent large", OP_IGNORE | OP_LARGE, OP_LONG_SEGMENTS, 72, 1031, 1),
@@ -424,6 +435,7 @@ static inline int64_t op_forward_size(const op_case *c, int slot) {
         [ESPL_OP_WEIGHT_NORM] = {0, 0, op_parts_width(a), 0, 0, a->n_in * a->n_out, op_downs_size(a), op_lora_size(a)},
         [ESPL_OP_MAGNITUDE] = {n * a->n_out, op_parts_width(a), n * a->n_out, 0, 0, op_parts_width(a), bias * a->n_out},
         [ESPL_OP_ROPE] = {n * a->n_out, 0, n * a->n_out},
+        [ESPL_OP_PREFIX] = {n * a->n_out, 0, n * a->n_out, 0, 0, a->prompt * a->n_in},
     };
     return sizes[c->op][slot];
 }

@@ -240,7 +240,7 @@ static inline void naive_pool(const op_values *v, double *const out[3]) {
     int64_t width = v->attrs.n_in;
     for (int64_t t = 0; t < v->batch.n; t++)
         for (int32_t s = 0; s < v->batch.n_segments; s++)
-            if (v->attrs.kind == ESPL_POOL_FIRST ? t == v->batch.segments[s] : t + 1 == v->batch.segments[s + 1])
+            if (v->attrs.kind == ESPL_POOL_FIRST ? t == v->batch.segments[s] + v->attrs.prompt : t + 1 == v->batch.segments[s + 1])
                 memcpy(out[0] + s * width, v->slot[OP_IN0] + t * width, (size_t)width * sizeof(double));
 }
 
@@ -304,6 +304,15 @@ static inline void naive_rope(const op_values *v, double *const out[3]) {
     naive_rotate(v, out[0]);
 }
 
+static inline void naive_prefix(const op_values *v, double *const out[3]) {
+    const espl_attrs *a = &v->attrs;
+    memcpy(out[0], v->slot[OP_IN0], (size_t)(v->batch.n * a->n_out) * sizeof(double));
+    for (int32_t s = 0; s < v->batch.n_segments; s++)
+        for (int64_t p = 0; p < a->prompt && v->batch.segments[s] + p < v->batch.segments[s + 1]; p++)
+            memcpy(out[0] + (v->batch.segments[s] + p + 1) * a->n_out - a->part[0].width,
+                   v->slot[OP_PARAM0] + p * a->n_in + a->part[0].column, (size_t)a->part[0].width * sizeof(double));
+}
+
 typedef void naive_forward(const op_values *v, double *const out[3]);
 
 static naive_forward *const op_naive[ESPL_N_OPS] = {
@@ -322,6 +331,7 @@ static naive_forward *const op_naive[ESPL_N_OPS] = {
     [ESPL_OP_WEIGHT_NORM] = naive_weight_norm,
     [ESPL_OP_MAGNITUDE] = naive_magnitude,
     [ESPL_OP_ROPE] = naive_rope,
+    [ESPL_OP_PREFIX] = naive_prefix,
 };
 
 #endif

@@ -102,7 +102,7 @@ static inline int op_slot_buffer(const op_case *c, int slot) {
     bool alias = c->flags & OP_ALIAS;
     if (c->op == ESPL_OP_LORA)
         return slot == OP_OUT0 ? OP_IN1 : slot;
-    if (c->op == ESPL_OP_ROPE)
+    if (c->op == ESPL_OP_ROPE || c->op == ESPL_OP_PREFIX)
         return slot == OP_OUT0 ? OP_IN0 : slot == OP_DIN0 ? OP_DOUT0 : slot;
     return alias && slot == OP_DIN0 ? OP_DOUT0 : alias && slot == OP_OUT0 && c->op == ESPL_OP_RESNORM ? OP_IN0 : slot;
 }

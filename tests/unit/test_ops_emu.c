@@ -66,6 +66,8 @@ static const op_case more_cases[] = {
      OP_LONG_SEGMENTS,
      {.n_out = 768, .vocab = 50, .positions = 256, .prompt = 20, .scale = 1, .dropout = 0.1f}},
     {"embed prompt 1027", ESPL_OP_EMBED, OP_ADD, OP_LONG_SEGMENTS, {.n_out = 1027, .vocab = 5, .prompt = 3, .scale = 2}},
+    OP_PREFIX_ROW("prefix bf16 stretches", 0, OP_LONG_SEGMENTS, 9, 80, 32, 48, 96),
+    OP_PREFIX_ROW("prefix two blocks add", OP_ADD | OP_NO_DIN, OP_LONG_SEGMENTS, 5, 1024, 512, 512, 768),
     {"embed 5120", ESPL_OP_EMBED, 0, OP_ONE_SEGMENT, {.n_out = 5120, .vocab = 5, .scale = 1}},
     {"embed 1027", ESPL_OP_EMBED, OP_BIAS, OP_ONE_SEGMENT, {.n_out = 1027, .vocab = 5, .positions = 40, .scale = 1, .dropout = 0.1f}},
     OP_ACT_ROW("gelu tanh 3072", 0, OP_ONE_SEGMENT, 3072, ESPL_ACT_GELU_TANH),
@@ -126,7 +128,7 @@ static const char *group_of(const op_case *c) {
         [ESPL_OP_EMBED] = "embed", [ESPL_OP_RESNORM] = "resnorm", [ESPL_OP_LINEAR] = "linear",       [ESPL_OP_QKV] = "qkv",
         [ESPL_OP_LORA] = "qkv",    [ESPL_OP_ROPE] = "qkv",        [ESPL_OP_ATTENTION] = "attention", [ESPL_OP_CROSS_ATTENTION] = "cross",
         [ESPL_OP_ACT] = "act",     [ESPL_OP_GLU] = "act",         [ESPL_OP_LINEAR_XENT] = "xent",    [ESPL_OP_MLP] = "mlp",
-        [ESPL_OP_POOL] = "embed",  [ESPL_OP_WEIGHT_NORM] = "act", [ESPL_OP_MAGNITUDE] = "act"};
+        [ESPL_OP_POOL] = "embed",  [ESPL_OP_WEIGHT_NORM] = "act", [ESPL_OP_MAGNITUDE] = "act",       [ESPL_OP_PREFIX] = "embed"};
     return groups[c->op];
 }
 
@@ -241,7 +243,8 @@ static void recordings_give_the_same_bits(void **state) {
 
 /* The same tokens as another stream's; pooled rows have neither ids nor segments. */
 static void check_streams(const op_backend *backend, const op_case *c) {
-    bool tokens = c->op == ESPL_OP_EMBED || c->op == ESPL_OP_QKV || c->op == ESPL_OP_ROPE || c->op == ESPL_OP_ATTENTION;
+    bool tokens =
+        c->op == ESPL_OP_EMBED || c->op == ESPL_OP_QKV || c->op == ESPL_OP_ROPE || c->op == ESPL_OP_ATTENTION || c->op == ESPL_OP_PREFIX;
     bool rows = c->op == ESPL_OP_LINEAR || c->op == ESPL_OP_LORA || c->op == ESPL_OP_MAGNITUDE || c->op == ESPL_OP_MLP ||
                 c->op == ESPL_OP_ACT || c->op == ESPL_OP_GLU || c->op == ESPL_OP_RESNORM || c->op == ESPL_OP_LINEAR_XENT;
     op_backend other = *backend;

@@ -130,7 +130,7 @@ espl_status espl_show_samples(espl_comm *comm, const espl_config *config, int64_
     ESPL_TRY_DONE(espl_dataset_labels(comm, config, &s.labels));
     ESPL_TRY_DONE(espl_comm_agree(comm, open_model(&s), "opening the model"));
     const espl_dims *dims = &s.model->dims;
-    espl_dataset_use use = {.room = espl_blueprint_room(config, s.model), /* a soft prompt has no text: it is not shown */
+    espl_dataset_use use = {.room = espl_blueprint_room(config, s.model), /* what a method puts in front has no text: it is not shown */
                             .length = espl_blueprint_length(config, s.model),
                             .eos = dims->eos,
                             .start = dims->start,

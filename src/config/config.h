@@ -44,7 +44,7 @@ enum { ESPL_REDUCTION_FP32, ESPL_REDUCTION_BF16 };
 enum { ESPL_SHARDING_NONE, ESPL_SHARDING_OPTIMIZER, ESPL_SHARDING_GRADIENTS, ESPL_SHARDING_PARAMETERS };
 enum { ESPL_INIT_AUTO, ESPL_INIT_PRETRAINED, ESPL_INIT_RANDOM };
 enum { ESPL_RECOMPUTE_NONE, ESPL_RECOMPUTE_SELECTIVE, ESPL_RECOMPUTE_FULL };
-enum { ESPL_TUNE_FULL, ESPL_TUNE_LORA, ESPL_TUNE_DORA, ESPL_TUNE_BOTTLENECK, ESPL_TUNE_PROMPT };
+enum { ESPL_TUNE_FULL, ESPL_TUNE_LORA, ESPL_TUNE_DORA, ESPL_TUNE_BOTTLENECK, ESPL_TUNE_PROMPT, ESPL_TUNE_PREFIX };
 enum { ESPL_BOTTLENECK_AT_BOTH, ESPL_BOTTLENECK_AT_MLP };
 enum { ESPL_BASE_AS_IS, ESPL_BASE_INT8, ESPL_BASE_NF4 };
 enum { ESPL_TASK_LM, ESPL_TASK_MLM, ESPL_TASK_CLASSIFICATION, ESPL_TASK_SEQ2SEQ };
@@ -84,6 +84,11 @@ enum { ESPL_PROGRESS_AUTO, ESPL_PROGRESS_BAR, ESPL_PROGRESS_LINES, ESPL_PROGRESS
 /* Local. Whether matrices get low-rank updates, instead of being trained themselves. */
 static inline bool espl_config_has_updates(const espl_config *config) {
     return config->tune_method == ESPL_TUNE_LORA || config->tune_method == ESPL_TUNE_DORA;
+}
+
+/* Local. Whether a method puts tokens in front of every text. */
+static inline bool espl_config_has_prompt(const espl_config *config) {
+    return config->tune_method == ESPL_TUNE_PROMPT || config->tune_method == ESPL_TUNE_PREFIX;
 }
 
 /* Local. A config with every key at its default. */

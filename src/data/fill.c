@@ -33,7 +33,7 @@ static int64_t fill_labelled(const espl_placement_options *options, const espl_s
 static int64_t fill_pair(const espl_placement_options *options, const espl_source *source, const espl_piece *at, espl_sample *sample) {
     espl_sample_source *encoder = &sample->source;
     int32_t *ids = sample->ids + sample->n, *targets = sample->targets + sample->n;
-    int32_t prompt = (int32_t)options->prompt;
+    int32_t prompt = (int32_t)options->source_prompt;
     for (int32_t i = 0; i < prompt + at->encoder; i++) {
         encoder->ids[encoder->n + i] = i < prompt ? options->prompt_id + i : espl__id_at(source, at->begin + i - prompt);
         encoder->positions[encoder->n + i] = i;
@@ -59,7 +59,7 @@ static int64_t fill_task(const espl_placement_options *options, const espl_sourc
 
 /* What stands in front of a segment of the main stream; returns how many tokens. */
 static int32_t fill_prompt(const espl_placement_options *options, espl_sample *sample) {
-    int32_t n = (int32_t)espl__prompt_main(options);
+    int32_t n = (int32_t)options->prompt;
     for (int32_t i = 0; i < n; i++) {
         sample->ids[sample->n + i] = options->prompt_id + i;
         sample->positions[sample->n + i] = i;

@@ -13,14 +13,6 @@ typedef struct espl_piece {
     int32_t source, pass;
 } espl_piece;
 
-/* Tokens of the prompt before a piece in the main stream, and in the encoder's. */
-static inline int64_t espl__prompt_main(const espl_placement_options *options) {
-    return options->task == ESPL_TASK_SEQ2SEQ ? 0 : options->prompt;
-}
-static inline int64_t espl__prompt_encoder(const espl_placement_options *options) {
-    return options->task == ESPL_TASK_SEQ2SEQ ? options->prompt : 0;
-}
-
 /* Local. Appends a piece to a sample; `first_document`: of the source among all. */
 void espl__fill_piece(const espl_placement_options *options, const espl_source *source, const espl_piece *piece, int64_t first_document,
                       espl_sample *sample);

@@ -94,8 +94,8 @@ static int64_t document_length(const espl_source *source, int task, int64_t docu
 static espl_status check_whole(const espl_source *source, const espl_placement_options *options) {
     const espl_room *room = &options->room;
     for (int64_t d = 0; d < source->n_documents; d++) {
-        int64_t encoder, length = document_length(source, options->task, d, &encoder) + espl__prompt_main(options);
-        encoder += espl__prompt_encoder(options);
+        int64_t encoder, length = document_length(source, options->task, d, &encoder) + options->prompt;
+        encoder += options->source_prompt;
         if (length > room->tokens || encoder > room->source_tokens)
             ESPL_FAIL(ESPL_ERR_DATA,
                       "%s: document %lld has %lld tokens%s, more than a micro-batch's %lld; lower data.sequence_length and "
@@ -142,7 +142,7 @@ static int64_t second_budget(const espl_placement_options *options) {
 
 espl_status espl_placement_make(const espl_source *sources, int64_t n_sources, const espl_placement_options *options,
                                 espl_placement **placement) {
-    ESPL_ASSERT(options->length > 0 && options->length + espl__prompt_main(options) <= options->room.tokens,
+    ESPL_ASSERT(options->length > 0 && options->length + options->prompt <= options->room.tokens,
                 "pieces of %lld tokens in a micro-batch of %lld", (long long)options->length, (long long)options->room.tokens);
     ESPL_ASSERT(!takes_whole(options) || !options->windows, "windows of texts that are taken as a whole");
     ESPL_TRY(check_sources(sources, n_sources, options));
@@ -190,8 +190,8 @@ static void reserve_pieces(espl_placement *p) {
 
 static void add_piece(espl_placement *p, const espl_visit *visit, int64_t begin, int64_t length, int64_t encoder) {
     reserve_pieces(p);
-    p->length[p->n_pieces] = (int32_t)(length + espl__prompt_main(&p->options));
-    p->second[p->n_pieces] = p->options.room.source_tokens > 0 ? (int32_t)(encoder + espl__prompt_encoder(&p->options)) : 1;
+    p->length[p->n_pieces] = (int32_t)(length + p->options.prompt);
+    p->second[p->n_pieces] = p->options.room.source_tokens > 0 ? (int32_t)(encoder + p->options.source_prompt) : 1;
     p->pieces[p->n_pieces++] = (espl_piece){.begin = begin,
                                             .limit = visit->limit,
                                             .document = visit->document,
@@ -238,7 +238,7 @@ static void count_chunk(espl_placement *p, int64_t n_bins) {
     p->filling.sequences += p->n_pieces;
     for (int64_t i = 0; i < p->n_pieces; i++) {
         p->filling.tokens += p->length[i];
-        p->filling.source_tokens += p->pieces[i].encoder + espl__prompt_encoder(&p->options);
+        p->filling.source_tokens += p->pieces[i].encoder + p->options.source_prompt;
     }
 }
 

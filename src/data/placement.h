@@ -64,10 +64,10 @@ typedef struct espl_placement_options {
     int task; /* data.task's choice: what becomes of a document */
     espl_room room;
     int64_t length; /* longest document piece or window, with its prompt <= room.tokens; classification and seq2seq take whole documents */
-    int64_t prompt; /* tokens in front of every segment, of the encoder's in seq2seq; no targets */
-    int32_t prompt_id; /* their ids: this and the following */
-    bool windows;      /* fixed windows instead of packed documents; lm and mlm */
-    bool shuffle;      /* off for evaluation: natural order, each source once, every epoch alike */
+    int64_t prompt, source_prompt; /* tokens in front of every segment, of the main stream and of the encoder's; no targets */
+    int32_t prompt_id;             /* their ids: this and the following */
+    bool windows;                  /* fixed windows instead of packed documents; lm and mlm */
+    bool shuffle;                  /* off for evaluation: natural order, each source once, every epoch alike */
     uint64_t seed;
     espl_masking masking;       /* mlm */
     int32_t start;              /* seq2seq: the id that the decoder's input begins with */

@@ -101,7 +101,7 @@ void espl_decoder_bind(espl_decoder *d, const espl_engine *engine, const espl_pl
     for (int64_t i = 0; i < d->size.tokens; i++)
         d->targets[i] = -1;
     for (int64_t i = 0; i < m->prompt.length; i++)
-        d->prompt[i] = (int32_t)(m->dims.vocab + i);
+        d->prompt[i] = espl_model_prompt_id(m) + (int32_t)i;
     espl_tape_bind(&d->tape, &own);
 }
 

@@ -3,6 +3,7 @@
 #include "src/model/freeze.h"
 #include "src/model/low_rank.h"
 #include "src/model/model_config.h"
+#include "src/model/prefix.h"
 #include "src/model/quantise.h"
 #include "src/model/rates.h"
 #include "src/model/soft_prompt.h"
@@ -242,6 +243,8 @@ static void bind_inputs(espl_model *m, espl_row *r, const espl_op_row *op, const
         r->attrs.quant[i] = espl__model_matrix_quant(m, r->param[2 * i]);
     if (op->op == ESPL_OP_EMBED)
         espl__prompt_bind(m, r);
+    if (op->op == ESPL_OP_POOL)
+        espl__prefix_pass_over(m, r);
     if (op->op == ESPL_OP_LINEAR_XENT)
         r->attrs.vocab = m->params[r->param[0]].shape[0];
     if (op->op == ESPL_OP_ATTENTION && r->param[0] >= 0) {
@@ -309,6 +312,8 @@ static void add_row(espl_model *m, const espl_op_row *op, int layer, int bound[E
     m->n_rows++;
     if (adapted)
         espl__lora_add_rows(m, &m->lora, op->op == ESPL_OP_QKV && m->dims.rope.kind != ESPL_ROPE_NONE);
+    if (op->op == ESPL_OP_QKV)
+        espl__prefix_add_row(m);
 }
 
 static void add_op_rows(espl_model *m, const espl_op_row *rows, size_t n, espl_section section, int layer, int bound[ESPL_N_VALUES]) {
@@ -356,6 +361,7 @@ static espl_status expand(espl_model *m, const espl_model_options *options) {
     for (int i = 0; i < ESPL_N_VALUES; i++)
         bound[i] = -1;
     ESPL_TRY(espl__lora_check_numbers(&m->lora));
+    ESPL_TRY(espl__prefix_check(m));
     for (int i = 0; i < ESPL_N_SECTIONS; i++)
         for (int layer = 0; layer < repeats(m, of_params[i]); layer++)
             add_params(m, of_params[i], espl_section_has_layers(of_params[i]) ? layer : -1);
@@ -417,7 +423,8 @@ espl_model_options espl_model_options_of(const espl_config *config) {
                                 .bottleneck = {.width = config->tune_method == ESPL_TUNE_BOTTLENECK ? config->tune_bottleneck : 0,
                                                .activation = config->tune_bottleneck_activation, /* choices are ordered as ESPL_ACT_* */
                                                .mlp_only = config->tune_bottleneck_at == ESPL_BOTTLENECK_AT_MLP},
-                                .prompt = {.length = config->tune_method == ESPL_TUNE_PROMPT ? config->tune_prompt_length : 0}};
+                                .prompt = {.length = espl_config_has_prompt(config) ? config->tune_prompt_length : 0,
+                                           .prefix = config->tune_method == ESPL_TUNE_PREFIX}};
 }
 
 espl_status espl_model_make_json(json_t *config, const char *path, const espl_model_options *options, espl_model **model) {

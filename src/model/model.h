@@ -26,7 +26,8 @@ typedef struct espl_param {
     espl_init init;
     bool decay, joined; /* joined: follows the parameter before it without a gap */
     bool head;          /* of the head's table */
-    int adapts; /* the parameter that a method has added this one beside (low_rank.h, bottleneck.h, soft_prompt.h); -1: the model's own */
+    int adapts;         /* the parameter that a method has added this one beside (low_rank.h, bottleneck.h, soft_prompt.h,
+                            prefix.h); -1: the model's own */
     int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
     int bottleneck;     /* of the model's own: the first parameter of the adapter of its product; -1: it has none */
     int magnitude;      /* of the model's own: the magnitudes of its outputs (DoRA); -1: it has none */
@@ -87,9 +88,10 @@ typedef struct espl_bottleneck_options {
     bool mlp_only;      /* behind the MLP of a layer alone */
 } espl_bottleneck_options;
 
-/* Embeddings in front of every text (soft_prompt.h). */
+/* Embeddings in front of every text (soft_prompt.h), or keys and values in front of those of every layer (prefix.h). */
 typedef struct espl_prompt_options {
     int64_t length; /* 0: none */
+    bool prefix;    /* the latter */
 } espl_prompt_options;
 
 typedef struct espl_model {
@@ -157,9 +159,13 @@ espl_status espl_model_make_json(json_t *config, const char *path, const espl_mo
  * tape is made. Errors: usage, when the model's learned positions end earlier. */
 espl_status espl_model_reach(espl_model *model, int64_t positions);
 
-/* Local. Tokens of the soft prompt in front of every segment of a stream: ids dims.vocab, dims.vocab + 1, ..., positions from 0 on; what
- * follows begins at the position behind it. */
+/* Local. Tokens that a soft prompt or a prefix puts in front of every segment of a stream, at positions from 0 on; what follows begins at
+ * the position behind them. */
 int64_t espl_model_prompt(const espl_model *model, espl_stream stream);
+
+/* Local. The id of the first of them; the others' follow. A soft prompt's are behind the vocabulary; those of a prefix are some tokens',
+ * of whom nobody takes anything. */
+int32_t espl_model_prompt_id(const espl_model *model);
 
 /* Local. Positions that are left for text. */
 int64_t espl_model_positions(const espl_model *model);

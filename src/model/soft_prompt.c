@@ -1,4 +1,5 @@
 #include "src/model/soft_prompt.h"
+#include "src/model/prefix.h"
 
 static int find(const espl_model *m, espl_role role, espl_section section) {
     for (int i = 0; i < m->n_params; i++)
@@ -7,15 +8,17 @@ static int find(const espl_model *m, espl_role role, espl_section section) {
     return -1;
 }
 
-static espl_section section_of(const espl_model *m) { return m->dims.source_layers > 0 ? ESPL_SECTION_SOURCE_EMBED : ESPL_SECTION_EMBED; }
+/* Of an encoder-decoder the encoder has a soft prompt, the decoder a prefix. */
+static bool is_in_source(const espl_model *m) { return m->dims.source_layers > 0 && !m->prompt.prefix; }
 
 void espl__prompt_add_param(espl_model *m, espl_section section) {
-    int64_t rows = m->prompt.length, width = m->dims.width;
-    if (rows == 0 || section != section_of(m))
+    espl_section own = is_in_source(m) ? ESPL_SECTION_SOURCE_EMBED : ESPL_SECTION_EMBED;
+    int64_t rows = m->prompt.length, width = m->prompt.prefix ? espl__prefix_columns(&m->dims) : m->dims.width;
+    if (rows == 0 || section != own)
         return;
-    int tokens = find(m, ESPL_ROLE_TOKENS, section);
+    int tokens = find(m, ESPL_ROLE_TOKENS, m->dims.source_layers > 0 ? ESPL_SECTION_SOURCE_EMBED : section);
     m->params[m->n_params++] = (espl_param){.name = "prompt_embeddings", /* as PEFT has it */
-                                            .role = ESPL_ROLE_PROMPT,
+                                            .role = m->prompt.prefix ? ESPL_ROLE_PREFIX : ESPL_ROLE_PROMPT,
                                             .section = section,
                                             .layer = -1,
                                             .n_dims = 2,
@@ -37,8 +40,9 @@ void espl__prompt_bind(const espl_model *m, espl_row *row) {
 }
 
 int64_t espl_model_prompt(const espl_model *model, espl_stream stream) {
-    espl_stream own = model->dims.source_layers > 0 ? ESPL_STREAM_SOURCE : ESPL_STREAM_MAIN;
-    return stream == own ? model->prompt.length : 0;
+    return stream == (is_in_source(model) ? ESPL_STREAM_SOURCE : ESPL_STREAM_MAIN) ? model->prompt.length : 0;
 }
+
+int32_t espl_model_prompt_id(const espl_model *model) { return model->prompt.prefix ? 0 : (int32_t)model->dims.vocab; }
 
 int64_t espl_model_positions(const espl_model *model) { return model->dims.positions - espl_model_prompt(model, ESPL_STREAM_MAIN); }

@@ -6,7 +6,8 @@
 
 #include "src/model/model.h"
 
-/* Local. Appends the prompt where `section` is the one that embeds what it stands in front of, and `model->prompt` has a length. */
+/* Local. Appends the prompt, or the prefix (prefix.h), where `section` is the one that embeds what it stands in front of, and
+ * `model->prompt` has a length. */
 void espl__prompt_add_param(espl_model *model, espl_section section);
 
 /* Local. Gives a row that embeds tokens the prompt of its section, where there is one. */

@@ -2,10 +2,11 @@
 
 espl_amount espl_costs_amount(const espl_model *model, const espl_capacity capacity[ESPL_N_STREAMS], double length) {
     espl_amount a;
-    length += (double)model->prompt.length;
     for (int s = 0; s < ESPL_N_STREAMS; s++)
         a.rows[s] = (double)capacity[s].rows;
-    double source = a.rows[ESPL_STREAM_SOURCE], main = source > 0.0 ? length * a.rows[ESPL_STREAM_MAIN] / source : length;
+    double source = a.rows[ESPL_STREAM_SOURCE];
+    length += (double)espl_model_prompt(model, source > 0.0 ? ESPL_STREAM_SOURCE : ESPL_STREAM_MAIN);
+    double main = source > 0.0 ? length * a.rows[ESPL_STREAM_MAIN] / source + (double)espl_model_prompt(model, ESPL_STREAM_MAIN) : length;
     a.pairs[ESPL_STREAM_MAIN] = a.rows[ESPL_STREAM_MAIN] * (model->family->bidirectional ? main : (main + 1.0) / 2.0);
     a.pairs[ESPL_STREAM_SOURCE] = source * length;
     a.pairs[ESPL_STREAM_POOLED] = 0.0;

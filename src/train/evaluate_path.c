@@ -117,8 +117,9 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const ch
     ESPL_TRY(check_head(config, model, &o->labels));
     espl_dataset_use use = {.room = espl_blueprint_room(config, model),
                             .length = espl_blueprint_length(config, model),
-                            .prompt = model->prompt.length,
-                            .prompt_id = (int32_t)model->dims.vocab,
+                            .prompt = espl_model_prompt(model, ESPL_STREAM_MAIN),
+                            .source_prompt = espl_model_prompt(model, ESPL_STREAM_SOURCE),
+                            .prompt_id = espl_model_prompt_id(model),
                             .eos = model->dims.eos,
                             .start = model->dims.start,
                             .labels = &o->labels};

@@ -61,7 +61,7 @@ espl_status espl_blueprint_check(const espl_config *config) {
                   "run.sharding: none, or another optim.name");
     if (config->run_sharding == ESPL_SHARDING_PARAMETERS)
         ESPL_TRY(check_cut_weights(config));
-    if (config->tune_method == ESPL_TUNE_PROMPT && config->tune_prompt_length >= config->train_micro_batch_tokens)
+    if (espl_config_has_prompt(config) && config->tune_prompt_length >= config->train_micro_batch_tokens)
         ESPL_FAIL(ESPL_ERR_USAGE,
                   "tune.prompt_length is %lld, which leaves no room for text in a micro-batch of train.micro_batch_tokens %lld; raise that",
                   (long long)config->tune_prompt_length, (long long)config->train_micro_batch_tokens);
@@ -107,7 +107,8 @@ espl_room espl_blueprint_room(const espl_config *config, const espl_model *model
 
 int64_t espl_blueprint_length(const espl_config *config, const espl_model *model) {
     int64_t length = config->data_sequence_length > 0 ? config->data_sequence_length : espl_model_positions(model);
-    int64_t most = config->train_micro_batch_tokens - model->prompt.length;
+    const espl_stream first = model->dims.source_layers > 0 ? ESPL_STREAM_SOURCE : ESPL_STREAM_MAIN;
+    int64_t most = config->train_micro_batch_tokens - espl_model_prompt(model, first);
     return length < most ? length : most;
 }
 

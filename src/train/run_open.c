@@ -150,8 +150,9 @@ static espl_status open_data(espl_run *run) {
     const espl_dims *dims = &run->model->dims;
     espl_dataset_use use = {.room = espl_blueprint_room(c, run->model),
                             .length = sequence_length(run),
-                            .prompt = run->model->prompt.length,
-                            .prompt_id = (int32_t)dims->vocab,
+                            .prompt = espl_model_prompt(run->model, ESPL_STREAM_MAIN),
+                            .source_prompt = espl_model_prompt(run->model, ESPL_STREAM_SOURCE),
+                            .prompt_id = espl_model_prompt_id(run->model),
                             .eos = dims->eos,
                             .start = dims->start,
                             .labels = &run->labels};

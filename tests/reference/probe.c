@@ -4,8 +4,8 @@
  * INPUT holds ids (int64 [n]) and segments (int64 [s + 1]), and what the model needs of: targets, types [n], labels [s], weights (float
  * [s]), source_ids, source_segments. OUTPUT_FOLDER gets model.safetensors with logits [rows, V], loss [rows], hidden (of an encoder, what
  * the last layer leaves, [n, D]) and, under its name, the gradient of the mean loss for every parameter that is trained, all fp64. Dropout
- * is off. METHOD is lora,RANK,ALPHA,TARGET..., bottleneck,WIDTH,ACTIVATION,both|mlp or prompt,LENGTH: what it adds is trained alone; the
- * folder holds it among its tensors, INPUT the prompt's ids. FORMAT (nf4, ...): how frozen matrices are held. */
+ * is off. METHOD is lora,RANK,ALPHA,TARGET..., bottleneck,WIDTH,ACTIVATION,both|mlp prompt,LENGTH or prefix,LENGTH: what it adds is trained
+ * alone; the folder holds it among its tensors, INPUT the ids of what stands in front. FORMAT (nf4, ...): how frozen matrices are held. */
 #include "io/safetensors.h"
 #include "src/config/config.h"
 #include "src/core/buffer.h"
@@ -253,8 +253,8 @@ static void read_method(probe *p, char *text) {
         read_lora(p);
     else if (strcmp(method, "bottleneck") == 0)
         read_bottleneck(p);
-    else if (strcmp(method, "prompt") == 0)
-        p->options.prompt.length = strtol(strtok(NULL, ","), NULL, 10);
+    else if (strcmp(method, "prompt") == 0 || strcmp(method, "prefix") == 0)
+        p->options.prompt = (espl_prompt_options){strtol(strtok(NULL, ","), NULL, 10), strcmp(method, "prefix") == 0};
 }
 
 int main(int argc, char **argv) {

@@ -9,6 +9,7 @@ model_parity.py: fp32 within 1e-5 of PEFT in fp64, relative to the tensor's norm
 import json
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import peft
 import torch
@@ -47,7 +48,7 @@ run: {{threads: 1, dir: {folder}/run}}
 model: {{path: {folder}/base, dropout: 0}}
 data: {{train: {text}, tokenizer: {tokenizer}, cache: {folder}/cache, sequence_length: 32, {data}}}
 train: {{steps: {steps}, micro_batch_tokens: 64, micro_batch_target_tokens: 64, micro_batches: 1, clip_norm: 0}}
-tune: {{method: prompt, prompt_length: {rows}, prompt_text: "{prompt}"}}
+tune: {{method: {method}, prompt_length: {rows}, prompt_text: "{prompt}"}}
 optim: {{lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-4, weight_decay: 0.1, schedule: constant}}
 log: {{tensorboard: false}}
 """
@@ -107,6 +108,10 @@ def compare(name, args, folder, kind, config):
     check(min(worst) > 1e-4, f"{name}: a prompt that is read backwards is noticed, logits {worst[0]:.1e}, gradient {worst[1]:.1e}")
 
 
+# What differs between methods that put something in front of a text: PEFT's config and logits, and a document as the program has it.
+SOFT_PROMPT = SimpleNamespace(method="prompt", config_of=config_of, logits_of=logits_of, behind=behind)
+
+
 def train(args, folder, name, *sets):
     """Runs; returns the losses of its steps."""
     words = [w for key in (f"run.dir={folder}/{name}", *sets) for w in ("--set", key)]
@@ -115,12 +120,12 @@ def train(args, folder, name, *sets):
         return [row["loss"] for row in map(json.loads, lines) if row["event"] == "step"]
 
 
-def write_data(args, folder, kind, prompt):
+def write_data(args, folder, kind, prompt, method):
     """A config and its data, of one document; the document."""
     line = next(x.strip() for x in open(TEXT) if len(x.split()) > 9)
     text = f"{folder}/text.{'txt' if kind == 'lm' else 'jsonl'}"
     open(text, "w").write("".join(row + "\n" for row in rows_of(kind, [line])))
-    open(f"{folder}/config.yaml", "w").write(CONFIG.format(folder=folder, text=text, tokenizer=TOKENIZER, data=DATA[kind], steps=STEPS, rows=ROWS, prompt=prompt))
+    open(f"{folder}/config.yaml", "w").write(CONFIG.format(folder=folder, text=text, tokenizer=TOKENIZER, data=DATA[kind], steps=STEPS, rows=ROWS, prompt=prompt, method=method))
     return documents_of(kind, [torch.tensor(tokenize(args, [line])[0])])[0]
 
 
@@ -156,19 +161,19 @@ def check_generation(name, args, folder, tuned):
     check(generated(args, folder, f"{folder}/base", lines) != expected, f"{name}: the base generates others")
 
 
-def compare_training(name, args, folder, kind, config, prompt):
+def compare_training(how, name, args, folder, kind, config, prompt):
     model = make_model(config, f"{folder}/base", kind)
     before, kind = digest_of(f"{folder}/base"), kind_of(model)
-    document, head = write_data(args, folder, kind, prompt), ["tune.train=[head]"] if kind == "class" else []
+    document, head = write_data(args, folder, kind, prompt, how.method), ["tune.train=[head]"] if kind == "class" else []
     train(args, folder, "start", "train.steps=1", "optim.lr=0", *head)
     check_start(name, args, model, prompt, load_file(f"{folder}/start/adapter/adapter_model.safetensors")["prompt_embeddings"])
     tuned = peft.PeftModel.from_pretrained(type(model).from_pretrained(f"{folder}/base"), f"{folder}/start/adapter").double().eval()
     trained = {n: p.requires_grad_() for n, p in tuned.named_parameters() if "prompt_encoder" in n or ".modules_to_save." in n}  # what PEFT trains
     groups = [dict(params=[p for p in trained.values() if (p.dim() > 1) == matrix], weight_decay=0.1 * matrix) for matrix in (True, False)]
     optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95), eps=1e-4)
-    expected, whole = [], behind(document, config.vocab_size)
+    expected, whole = [], how.behind(document, config.vocab_size)
     for _ in range(STEPS):
-        total, weight = loss_of(logits_of(tuned, document), whole)
+        total, weight = loss_of(how.logits_of(tuned, document), whole)
         (total / weight).backward()
         expected.append(float((total / weight).detach()))
         optimizer.step()
@@ -186,17 +191,17 @@ def compare_training(name, args, folder, kind, config, prompt):
         check_generation(name, args, folder, tuned)
 
 
-def compare_adapter(name, args, folder, kind, config):
-    """A prompt that PEFT made: written again as it is, and judged."""
+def compare_adapter(how, name, args, folder, kind, config, **keys):
+    """What PEFT made: written again as it is, and judged."""
     model = make_model(config, f"{folder}/base", kind)
-    document = write_data(args, folder, kind_of(model), "")
-    tuned = peft.get_peft_model(type(model).from_pretrained(f"{folder}/base"), config_of(model)).eval()
+    document = write_data(args, folder, kind_of(model), "", how.method)
+    tuned = peft.get_peft_model(type(model).from_pretrained(f"{folder}/base"), how.config_of(model, **keys)).eval()
     tuned.save_pretrained(f"{folder}/theirs")
     train(args, folder, "again", "train.steps=1", "optim.lr=0", f"model.adapter={folder}/theirs", "tune.method=full")
     theirs, again = (load_file(f"{folder}/{which}/adapter_model.safetensors") for which in ("theirs", "again/adapter"))
     check(set(theirs) == set(again) and all(torch.equal(theirs[n], again[n]) for n in theirs), f"{name}: PEFT's adapter is written as it was read {sorted(set(theirs) ^ set(again))[:3]}")
     with torch.no_grad():
-        total, weight = loss_of(logits_of(tuned.double(), document), behind(document, config.vocab_size))
+        total, weight = loss_of(how.logits_of(tuned.double(), document), how.behind(document, config.vocab_size))
     words = ["--json", "--set", f"data.valid={folder}/text.{'txt' if kind is None else 'jsonl'}", "--set", f"data.tokenizer={TOKENIZER}"]
     for what, path, more in (("adapter", "theirs", []), ("base and model.adapter", "base", ["--set", f"model.adapter={folder}/theirs"])):
         found = json.loads(espalier(args, "eval", f"{folder}/config.yaml", "--model", f"{folder}/{path}", *words, *more))["loss"]
@@ -211,10 +216,10 @@ def main():
             compare(name, args, folder, *case)
     for name, case in TRAINED.items():
         with tempfile.TemporaryDirectory() as folder:
-            compare_training(name, args, folder, *case)
+            compare_training(SOFT_PROMPT, name, args, folder, *case)
     for name in ("llama", "t5"):
         with tempfile.TemporaryDirectory() as folder:
-            compare_adapter(f"from-peft-{name}", args, folder, *TRAINED[name][:2])
+            compare_adapter(SOFT_PROMPT, f"from-peft-{name}", args, folder, *TRAINED[name][:2])
     return finish()
 
 

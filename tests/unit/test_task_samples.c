@@ -183,11 +183,12 @@ static void chosen_documents(void **state) {
 
 static void check_pair(const corpus *c, const espl_placement_options *o, const espl_sample *s, int32_t i) {
     int64_t d = s->documents[i], begin = c->documents[d], split = c->split[d];
-    assert_int_equal(s->source.segments[i + 1] - s->source.segments[i], o->prompt + split);
+    assert_int_equal(s->source.segments[i + 1] - s->source.segments[i], o->source_prompt + split);
     assert_int_equal(s->segments[i + 1] - s->segments[i], c->documents[d + 1] - begin - split);
     for (int32_t t = s->source.segments[i]; t < s->source.segments[i + 1]; t++) {
         int64_t place = t - s->source.segments[i];
-        assert_int_equal(s->source.ids[t], place < o->prompt ? o->prompt_id + place : c->ids[begin + place - o->prompt]);
+        assert_int_equal(s->source.ids[t],
+                         place < o->source_prompt ? o->prompt_id + place : c->ids[begin + place - o->source_prompt]);
         assert_int_equal(s->source.positions[t], place);
     }
     begin += split;
@@ -208,7 +209,7 @@ static void sources_and_targets(void **state) {
         espl_placement_options o = {.task = ESPL_TASK_SEQ2SEQ,
                                     .room = {.tokens = 200, .source_tokens = i < 2 ? 260 : 400, .sequences = 200},
                                     .length = 60,
-                                    .prompt = i < 2 ? 0 : 5,
+                                    .source_prompt = i < 2 ? 0 : 5,
                                     .prompt_id = 1 << 20,
                                     .shuffle = shuffle,
                                     .seed = 5,
@@ -230,9 +231,10 @@ static void sources_and_targets(void **state) {
         }
         espl_filling f = espl_placement_filling(p, 2);
         assert_int_equal(documents, 9000);
-        assert_int_equal(tokens, c.source.n_tokens + 9000 * o.prompt);
+        assert_int_equal(tokens, c.source.n_tokens + 9000 * o.source_prompt);
         assert_int_equal(f.tokens + f.source_tokens, tokens);
-        assert_true(!shuffle || o.prompt > 0 || (double)f.tokens / (200.0 * (double)f.micro_batches) > 0.95); /* of the scarcer budget */
+        assert_true(!shuffle || o.source_prompt > 0 ||
+                    (double)f.tokens / (200.0 * (double)f.micro_batches) > 0.95); /* of the scarcer budget */
         espl_sample_free(&s);
         espl_placement_free(&p);
     }

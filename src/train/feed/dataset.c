@@ -32,7 +32,7 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static espl_tokens_recipe recipe_of(const espl_config *c, const espl_dataset_use *use) {
     bool prompts = is_lm(c) && c->data_records == ESPL_RECORDS_PROMPTS, whole = is_lm(c) && c->data_records == ESPL_RECORDS_TEXT;
     bool pairs = prompts || c->data_task == ESPL_TASK_SEQ2SEQ, labelled = c->data_task == ESPL_TASK_CLASSIFICATION;
-    int64_t target = c->data_target_length > 0 ? smaller(c->data_target_length, use->room.tokens) : use->room.tokens;
+    int64_t room = use->room.tokens - use->prompt, target = c->data_target_length > 0 ? smaller(c->data_target_length, room) : room;
     return (espl_tokens_recipe){.n_paths = 1,
                                 .format = c->data_format,
                                 .task = c->data_task,
@@ -222,8 +222,9 @@ static espl_status weigh_classes(const espl_config *config, const espl_dataset_u
 static espl_status place(const espl_config *config, const espl_tokenizer *tokenizer, const espl_dataset_use *use, espl_dataset *d) {
     espl_placement_options options = {.task = config->data_task,
                                       .room = use->room,
-                                      .length = smaller(use->length, use->room.tokens),
+                                      .length = smaller(use->length, use->room.tokens - use->prompt),
                                       .prompt = use->prompt,
+                                      .source_prompt = use->source_prompt,
                                       .prompt_id = use->prompt_id,
                                       .windows = config->data_placement == ESPL_WINDOWS,
                                       .shuffle = use->training,
@@ -243,8 +244,14 @@ static espl_status check_config(const espl_config *c, const espl_dataset_use *us
     bool whole = c->data_task == ESPL_TASK_CLASSIFICATION || c->data_task == ESPL_TASK_SEQ2SEQ;
     if (use->length < 1)
         ESPL_FAIL(ESPL_ERR_USAGE,
-                  "a soft prompt of %lld tokens leaves no room for text in micro-batches of train.micro_batch_tokens %lld; raise that",
-                  (long long)use->prompt, (long long)c->train_micro_batch_tokens);
+                  "the %lld tokens that tune.method puts in front of every text leave no room for it in micro-batches of "
+                  "train.micro_batch_tokens %lld; raise that",
+                  (long long)(use->prompt + use->source_prompt), (long long)c->train_micro_batch_tokens);
+    if (use->room.tokens <= use->prompt)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "the %lld tokens that tune.method puts in front of every text leave no room for targets in micro-batches of %lld; raise "
+                  "train.micro_batch_target_tokens",
+                  (long long)use->prompt, (long long)use->room.tokens);
     if (c->data_placement == ESPL_WINDOWS && (whole || c->data_valid_fraction > 0))
         ESPL_FAIL(ESPL_ERR_USAGE, "data.placement is windows, which cut running text; %s needs packed",
                   whole ? espl_config_choice("data", "task", c->data_task) : "data.valid_fraction");

@@ -23,13 +23,13 @@ typedef struct espl_dataset {
 
 /* How micro-batches are cut from data. */
 typedef struct espl_dataset_use {
-    espl_room room;            /* of a micro-batch */
-    int64_t length;            /* longest piece of a document, text or source */
-    int64_t prompt;            /* tokens in front of every segment, */
-    int32_t prompt_id;         /* and the first of their ids (placement.h) */
-    bool training;             /* shuffled, mixed and with class weights; else natural order */
-    int32_t eos, start;        /* the model's end-of-text token, and what a decoder's input begins with; -1: none */
-    const espl_labels *labels; /* classification */
+    espl_room room;                /* of a micro-batch */
+    int64_t length;                /* longest piece of a document, text or source */
+    int64_t prompt, source_prompt; /* tokens in front of every segment, */
+    int32_t prompt_id;             /* and the first of their ids (placement.h) */
+    bool training;                 /* shuffled, mixed and with class weights; else natural order */
+    int32_t eos, start;            /* the model's end-of-text token, and what a decoder's input begins with; -1: none */
+    const espl_labels *labels;     /* classification */
 } espl_dataset_use;
 
 /* Collective. The labels of a classification: data.labels, or those of the training data (validation data where

@@ -50,7 +50,8 @@ static json_t *describe_lora(const espl_config *config) {
 json_t *espl_adapter_describe(const espl_config *config) {
     espl_model_options options = espl_model_options_of(config);
     if (options.prompt.length > 0)
-        return json_pack("{s:s, s:I}", "method", "prompt", "prompt_length", (json_int_t)options.prompt.length);
+        return json_pack("{s:s, s:I}", "method", espl_config_choice("tune", "method", config->tune_method), "prompt_length",
+                         (json_int_t)options.prompt.length);
     return options.lora.rank > 0 ? describe_lora(config) : options.bottleneck.width > 0 ? describe_bottleneck(&options.bottleneck) : NULL;
 }
 
@@ -102,10 +103,11 @@ static espl_status read_lora(const json_t *about, const char *path, adapter *out
     return ESPL_OK;
 }
 
-static espl_status read_prompt(const json_t *about, const char *path, espl_prompt_options *options) {
+static espl_status read_prompt(const json_t *about, const char *path, bool prefix, espl_prompt_options *options) {
+    options->prefix = prefix;
     options->length = (int64_t)json_integer_value(json_object_get(about, "prompt_length"));
     if (options->length < 1)
-        ESPL_FAIL(ESPL_ERR_DATA, "%s: what its record says of the soft prompt cannot be read", path);
+        ESPL_FAIL(ESPL_ERR_DATA, "%s: what its record says of the %s cannot be read", path, prefix ? "prefix" : "soft prompt");
     return ESPL_OK;
 }
 
@@ -114,8 +116,9 @@ static espl_status read_record(const json_t *record, const char *path, adapter *
     const char *method = json_string_value(json_object_get(about, "method"));
     if (about == NULL)
         return ESPL_OK;
-    if (method != NULL && strcmp(method, "prompt") == 0)
-        return read_prompt(about, path, &out->prompt);
+    bool prefix = method != NULL && strcmp(method, "prefix") == 0;
+    if (prefix || (method != NULL && strcmp(method, "prompt") == 0))
+        return read_prompt(about, path, prefix, &out->prompt);
     return method != NULL && strcmp(method, "bottleneck") == 0 ? read_bottleneck(about, path, &out->bottleneck)
                                                                : read_lora(about, path, out);
 }
@@ -313,14 +316,18 @@ static json_t *bottleneck_config(const espl_model *model, const char *base) {
     return config;
 }
 
-/* peft.PromptTuningConfig */
+/* peft.PromptTuningConfig, or peft.PrefixTuningConfig, whose sizes are those of keys and values. */
 static json_t *prompt_config(const espl_model *model, const espl_collection *trained, const char *base) {
     const espl_dims *d = &model->dims;
+    bool prefix = model->prompt.prefix, pair = prefix && d->source_layers > 0;
     json_t *saved = saved_modules(model, trained);
-    json_t *config = json_pack("{s:s, s:s, s:s?, s:b, s:I, s:I, s:i, s:I, s:i, s:s}", "peft_type", "PROMPT_TUNING",
-                               "base_model_name_or_path", base, "task_type", task_of(model), "inference_mode", 1, "num_virtual_tokens",
-                               (json_int_t)model->prompt.length, "token_dim", (json_int_t)d->width, "num_transformer_submodules", 1,
-                               "num_layers", (json_int_t)d->layers, "num_attention_heads", (int)d->heads, "prompt_tuning_init", "RANDOM");
+    json_t *config =
+        json_pack("{s:s, s:s, s:s?, s:b, s:I, s:I, s:i, s:I, s:i}", "peft_type", prefix ? "PREFIX_TUNING" : "PROMPT_TUNING",
+                  "base_model_name_or_path", base, "task_type", task_of(model), "inference_mode", 1, "num_virtual_tokens",
+                  (json_int_t)model->prompt.length, "token_dim", prefix ? (json_int_t)d->kv_heads * d->head_dim : (json_int_t)d->width,
+                  "num_transformer_submodules", pair ? 2 : 1, "num_layers", pair ? (json_int_t)d->source_layers : (json_int_t)d->layers,
+                  "num_attention_heads", prefix ? (int)d->kv_heads : (int)d->heads);
+    json_object_set_new(config, prefix ? "prefix_projection" : "prompt_tuning_init", prefix ? json_false() : json_string("RANDOM"));
     json_object_set_new(config, "modules_to_save", json_array_size(saved) > 0 ? saved : json_null());
     if (json_array_size(saved) == 0)
         json_decref(saved);

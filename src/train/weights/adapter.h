@@ -15,8 +15,8 @@ typedef struct espl_collection {
 } espl_collection;
 
 /* Local. For a checkpoint's record, keys of `tune`: {method: lora, rank, alpha, dropout, rank_stabilised, targets, ranks, alphas} or
- * {method: bottleneck, bottleneck, bottleneck_activation, bottleneck_at} or {method: prompt, prompt_length}; NULL where the model's own
- * parameters are trained. The caller owns it. */
+ * {method: bottleneck, bottleneck, bottleneck_activation, bottleneck_at} or {method: prompt or prefix, prompt_length}; NULL where the
+ * model's own parameters are trained. The caller owns it. */
 json_t *espl_adapter_describe(const espl_config *config);
 
 /* Local. The model of a checkpoint's record, with what its method has added. Errors: data. */
@@ -29,9 +29,9 @@ espl_status espl_adapter_check(const json_t *record, const char *path, const esp
  * the updates are then taken out. `model` has them. */
 void espl_adapter_merge(const espl_model *model, espl_collection *all);
 
-/* Local. Writes what was trained by itself: adapter_model.safetensors and adapter_config.json, of LoRA and soft prompts in PEFT's layout,
- * of bottleneck adapters with the tensors' own names and what the record says. `base`: the folder or name for base_model_name_or_path.
- * Errors: io. */
+/* Local. Writes what was trained by itself: adapter_model.safetensors and adapter_config.json, of LoRA, soft prompts and prefixes in
+ * PEFT's layout, of bottleneck adapters with the tensors' own names and what the record says. `base`: the folder or name for
+ * base_model_name_or_path. Errors: io. */
 espl_status espl_adapter_write(const espl_model *model, const espl_collection *trained, const char *base, const char *folder);
 
 #endif

@@ -117,11 +117,9 @@ static espl_status check_target(const char *folder) {
 /* A prompt is no part of the model that it was trained for. */
 static espl_status check_prompt(const char *path, const espl_model *model) {
     if (model->prompt.length > 0)
-        ESPL_FAIL(
-            ESPL_ERR_USAGE,
-            "%s: a %s model has no place for the soft prompt of tune.method: prompt; export it by --adapter, or evaluate and generate "
-            "with it as it is",
-            path, model->family->model_type);
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "%s: a %s model has no place for the %s; export it by --adapter, or evaluate and generate with it as it is", path,
+                  model->family->model_type, model->prompt.prefix ? "prefix of tune.method: prefix" : "soft prompt of tune.method: prompt");
     return ESPL_OK;
 }
 

@@ -46,7 +46,8 @@ typedef struct kind {
 
 static const kind kinds[] = {{"lora", "peft", "A LoRA adapter of a"},
                              {"bottleneck", "espalier", "Bottleneck adapters of a"},
-                             {"prompt", "peft", "A soft prompt for a"}};
+                             {"prompt", "peft", "A soft prompt for a"},
+                             {"prefix", "peft", "A prefix for a"}};
 
 static const kind *kind_of(const json_t *record) {
     const char *method = text_of(json_object_get(record, "adapter"), "method");

@@ -25,7 +25,8 @@ bool espl_peft_is(const char *folder) { return has(folder, CONFIG) && !espl_safe
 
 /* ---- What is not known here. */
 
-/* Keys of peft.LoraConfig and peft.PromptTuningConfig that are read, or that change nothing of an adapter that is made. */
+/* Keys of peft.LoraConfig, PromptTuningConfig and PrefixTuningConfig that are read, or that change nothing of an adapter that is made (a
+ * prefix is in its file as its projection has made it). */
 static const char *const known[] = {"peft_type",
                                     "peft_version",
                                     "auto_mapping",
@@ -61,7 +62,10 @@ static const char *const known[] = {"peft_type",
                                     "prompt_tuning_init",
                                     "prompt_tuning_init_text",
                                     "tokenizer_name_or_path",
-                                    "tokenizer_kwargs"};
+                                    "tokenizer_kwargs",
+                                    "encoder_hidden_size",
+                                    "prefix_projection",
+                                    "init_weights"};
 
 static bool is_known(const char *key) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -83,19 +87,31 @@ static espl_status refuse(const char *folder, const char *key, const json_t *val
     return status;
 }
 
-static bool is_prompt(const json_t *about) {
-    const char *type = json_string_value(json_object_get(about, "peft_type"));
-    return type != NULL && strcmp(type, "PROMPT_TUNING") == 0;
+static bool is(const json_t *about, const char *key, const char *value) {
+    const char *own = json_string_value(json_object_get(about, key));
+    return own != NULL && strcmp(own, value) == 0;
+}
+
+static bool is_prefix(const json_t *about) { return is(about, "peft_type", "PREFIX_TUNING"); }
+static bool is_prompt(const json_t *about) { return is(about, "peft_type", "PROMPT_TUNING") || is_prefix(about); }
+
+static espl_status check_stacks(const char *folder, const json_t *about) {
+    json_t *stacks = json_object_get(about, "num_transformer_submodules");
+    bool pair = is_prefix(about) && is(about, "task_type", "SEQ_2_SEQ_LM");
+    if (is_prompt(about) && json_integer_value(stacks) != (pair ? 2 : 1))
+        return refuse(folder, "num_transformer_submodules", stacks,
+                      pair ? "only 2 is read of a prefix for an encoder-decoder, as PEFT has it"
+                           : "only 1 is read: what is there for others is never used");
+    return ESPL_OK;
 }
 
 static espl_status check_known(const char *folder, json_t *about) {
     const char *key;
     json_t *value, *type = json_object_get(about, "peft_type"), *bias = json_object_get(about, "bias"),
-                   *init = json_object_get(about, "init_lora_weights"), *stacks = json_object_get(about, "num_transformer_submodules");
-    if (!is_prompt(about) && (!json_is_string(type) || strcmp(json_string_value(type), "LORA") != 0))
-        return refuse(folder, "peft_type", type, "only LORA and PROMPT_TUNING are read");
-    if (is_prompt(about) && json_integer_value(stacks) != 1)
-        return refuse(folder, "num_transformer_submodules", stacks, "only 1 is read: the others' embeddings are never used");
+                   *init = json_object_get(about, "init_lora_weights");
+    if (!is_prompt(about) && !is(about, "peft_type", "LORA"))
+        return refuse(folder, "peft_type", type, "only LORA, PROMPT_TUNING and PREFIX_TUNING are read");
+    ESPL_TRY(check_stacks(folder, about));
     if (json_is_string(bias) && strcmp(json_string_value(bias), "none") != 0)
         return refuse(folder, "bias", bias, "biases beside updates are not known; only none is read");
     if (json_is_string(init) && strcmp(json_string_value(init), "gaussian") != 0 && strcmp(json_string_value(init), "orthogonal") != 0 &&
@@ -223,7 +239,7 @@ static espl_status tune_of(const char *folder, const json_t *about, bool with_tr
     ESPL_TRY_DONE(open_tensors(folder, &set));
     list_tensors(set, targets, whole);
     if (is_prompt(about)) {
-        json_object_set_new(tune, "method", json_string("prompt"));
+        json_object_set_new(tune, "method", json_string(is_prefix(about) ? "prefix" : "prompt"));
         json_object_set_new(tune, "prompt_length", or_null(about, "num_virtual_tokens"));
     } else {
         ESPL_TRY_DONE(lora_keys(folder, about, targets, tune));
@@ -287,10 +303,11 @@ static const espl_param *find_param(const espl_model *model, const char *name) {
 }
 
 static espl_status compare(const char *folder, const espl_model *own, const espl_model *theirs) {
-    if (own->prompt.length != theirs->prompt.length)
+    if (own->prompt.length != theirs->prompt.length || own->prompt.prefix != theirs->prompt.prefix)
         ESPL_FAIL(ESPL_ERR_USAGE,
-                  "%s: the adapter has a soft prompt of %lld tokens, the config's has %lld; leave tune.method out to take what it has",
-                  folder, (long long)theirs->prompt.length, (long long)own->prompt.length);
+                  "%s: the adapter has a %s of %lld tokens, the config a %s of %lld; leave tune.method out to take what it has", folder,
+                  theirs->prompt.prefix ? "prefix" : "soft prompt", (long long)theirs->prompt.length,
+                  own->prompt.prefix ? "prefix" : "soft prompt", (long long)own->prompt.length);
     for (int i = 0; i < own->n_params; i++) {
         const espl_param *p = &own->params[i], *q = find_param(theirs, p->name);
         if (p->adapts >= 0 || q == NULL)

@@ -156,6 +156,7 @@ train_parity --espalier $release/espalier --build $release
 lora_parity --espalier $release/espalier --build $release
 bottleneck_parity --espalier $release/espalier --build $release
 prompt_parity --espalier $release/espalier --build $release
+prefix_parity --espalier $release/espalier --build $release
 tuning_parity --espalier $release/espalier --build $release
 matrix_parity --espalier $release/espalier --build $release
 qlora_parity --espalier $release/espalier --build $release

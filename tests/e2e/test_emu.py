@@ -286,9 +286,8 @@ def phases_are_recorded_anew(case):
     check(trace(case, "later")[0][:3] == trace(case, "recorded")[0][:3] and case.digest("later") != case.digest("recorded"), "a phase that begins later changes what was before it, or nothing")
 
 
-def a_soft_prompt_is_the_cpus(case):
-    """What only it has: a table of its own beside the tokens', a start that is read from the device, rows in front of what is generated."""
-    keys = {**PACKED, "tune__method": "prompt", "tune__prompt_length": 5, "tune__prompt_text": "the leaves", "optim__lr": 0.1, "model__dropout": 0}
+def method_is_the_cpus(case, **method):
+    keys = {**PACKED, "model__dropout": 0, **{f"tune__{key}": value for key, value in method.items()}, "optim__lr": 0.1}
     for run, device, ranks in (("cpu", "cpu", 0), ("one", "emu", 0), ("two", "emu", 2)):
         train(case, ranks, run, model=LLAMA, run__device=device, **keys)
     found = losses(case, "cpu"), losses(case, "one")
@@ -299,6 +298,21 @@ def a_soft_prompt_is_the_cpus(case):
     for text in texts:
         text.expect(OK)
     check(texts[0].stdout == texts[1].stdout and texts[0].stdout.count(" ") > 8, f"generated: {[text.stdout for text in texts]}")
+
+
+def a_soft_prompt_is_the_cpus(case):
+    """What only it has: a table of its own beside the tokens', a start that is read from the device, rows in front of what is generated."""
+    method_is_the_cpus(case, method="prompt", prompt_length=5, prompt_text="the leaves")
+
+
+def a_prefix_is_the_cpus(case):
+    """Keys and values of all layers in one parameter, put into rows of what the layers make."""
+    method_is_the_cpus(case, method="prefix", prompt_length=5)
+
+
+def dora_is_the_cpus(case):
+    """Lengths that are read from the device at the start, norms of rows, and what generation computes once."""
+    method_is_the_cpus(case, method="dora", rank=4, dropout=0, targets=["all-linear"])
 
 
 def evaluated_and_generated(case):
@@ -417,7 +431,7 @@ def main_or_skip(cases):
 
 
 WHOLE = [gpt2_is_the_cpus, llama_is_the_cpus, bert_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, fast_repeats_itself, any_legal_order,
-         whole_matrices, protected, snapshots_under_way, over_to_the_cpu_and_back, recorded_or_not, phases_are_recorded_anew, a_soft_prompt_is_the_cpus, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use,
+         whole_matrices, protected, snapshots_under_way, over_to_the_cpu_and_back, recorded_or_not, phases_are_recorded_anew, a_soft_prompt_is_the_cpus, a_prefix_is_the_cpus, dora_is_the_cpus, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use,
          libraries_that_are_not_there, failures_under_way]
 # What reaches memory that the others do not: sanitizers look for that alone.
 REACHING = [gpt2_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, evaluated_and_generated, failures_under_way]

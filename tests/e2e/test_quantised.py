@@ -75,10 +75,11 @@ def a_checkpoint_remembers_how_its_base_was_held(case):
 
 
 def other_methods_stand_on_one_too(case):
-    """Bottleneck adapters, a soft prompt, and a classifier's way: one layer trained, the rest in four bits."""
+    """Bottleneck adapters, a soft prompt, a prefix, and a classifier's way: one layer trained, the rest in four bits."""
     base = base_of(case)
     for name, method in {"bottleneck": {"tune__method": "bottleneck", "tune__targets": None, "tune__rank": None, "tune__dropout": None},
                          "prompt": {"tune__method": "prompt", "tune__targets": None, "tune__rank": None, "tune__dropout": None},
+                         "prefix": {"tune__method": "prefix", "tune__targets": None, "tune__rank": None, "tune__dropout": None},
                          "part": {"tune__method": None, "tune__targets": None, "tune__rank": None, "tune__dropout": None, "tune__train": ["layers.1", "*ln_f*"]}}.items():
         keys = {**FORMS["nf4"], **method, "data__valid": [str(case.text)], "train__eval_batches": 2}
         run = case.train(0, name, **keys_of(base, **keys))

@@ -345,11 +345,11 @@ def prompt_of(base, **keys):
     return keys_of(base, **{"tune__train": None, "tune__method": "prompt", "tune__prompt_length": 5, "train__steps": 8, "optim__lr": 0.1, **keys})
 
 
-def a_soft_prompt_is_resumed_on_2_4_1_undisturbed(case):
+def what_stands_in_front_is_resumed_on_2_4_1_undisturbed(case):
     base = base_of(case)
     before = digest_of(base)
     text = {"tune__prompt_text": "a text of which there is no end, or at least none that fits"}
-    for name, keys in {"text": text, **({} if LIGHT else {"random": {"run__dtype": "bf16"}})}.items():
+    for name, keys in {"text": text, "prefix": {"tune__method": "prefix"}, **({} if LIGHT else {"random": {"run__dtype": "bf16"}})}.items():
         case.train(0, f"whole-{name}", **prompt_of(base, **keys))
         for ranks in (2,) if LIGHT else (2, 4):
             case.train(ranks, f"pieces-{name}", STOPPED, **prompt_of(base, train__stop_after=3, **keys))
@@ -358,6 +358,7 @@ def a_soft_prompt_is_resumed_on_2_4_1_undisturbed(case):
         check(case.digest(f"pieces-{name}") == case.digest(f"whole-{name}"), f"{name}: the resumed run ends in other weights than the undisturbed one")
     check(digest_of(base) == before, "the base's folder was written to")
     case.start(0, "whole-text", **prompt_of(base, tune__prompt_length=6)).expect_failure(USAGE, "tune.prompt_length", "5")
+    case.start(0, "whole-text", **prompt_of(base, tune__method="prefix")).expect_failure(USAGE, "tune.method", "prompt")
 
 
 def a_soft_prompt_begins_as_its_text(case):
@@ -374,13 +375,14 @@ def a_soft_prompt_begins_as_its_text(case):
     check(len(ids) == 12 and n <= 3, f"the text's tokens repeat as {ids}")
 
 
-def a_soft_prompt_is_used_where_it_is(case):
+def is_used_where_it_is(case, method, peft_type):
+    """What a method puts in front of a text: evaluated, generated with, gone on from."""
     base = base_of(case)
     judged = {"data__valid": [str(case.text)], "train__eval_batches": 4}
-    case.train(0, **prompt_of(base, checkpoint__export=True, **judged))
+    case.train(0, **prompt_of(base, tune__method=method, checkpoint__export=True, **judged))
     adapter = case.folder / "run" / "adapter"
     told = json.loads((adapter / "adapter_config.json").read_text())
-    check(told["peft_type"] == "PROMPT_TUNING" and told["num_virtual_tokens"] == 5 and told["task_type"] == "CAUSAL_LM", f"{told}")
+    check(told["peft_type"] == peft_type and told["num_virtual_tokens"] == 5 and told["task_type"] == "CAUSAL_LM", f"{told}")
     losses, texts = [], []
     for model in ("run", "run/adapter", "base/model"):
         job = evaluation_of(case, "--model", case.folder / model)
@@ -394,14 +396,22 @@ def a_soft_prompt_is_used_where_it_is(case):
     start = prompt_of(base, model__adapter=str(adapter), optim__lr=0, train__steps=1, checkpoint__export=True, **{f"tune__{key}": None for key in ("method", "prompt_length")})
     case.train(2, "second", **start)
     check(tensors_of(case.folder / "second" / "adapter", "adapter_model") == tensors_of(adapter, "adapter_model"), "the adapter is not written as it was read")
-    case.start(0, "third", **prompt_of(base, tune__prompt_length=6, model__adapter=str(adapter))).expect_failure(USAGE, "5 tokens", "leave tune.method out")
+    case.start(0, "third", **prompt_of(base, tune__method=method, tune__prompt_length=6, model__adapter=str(adapter))).expect_failure(USAGE, "of 5 tokens", "leave tune.method out")
     case.start(0, "third", **{**start, "model__adapter": str(changed(case, adapter, num_transformer_submodules=2))}).expect_failure(IN_DATA, "num_transformer_submodules")
-    case.start(0, "third", **prompt_of(base, tune__prompt_length=4000)).expect_failure(USAGE, "tune.prompt_length", "train.micro_batch_tokens")
+    case.start(0, "third", **prompt_of(base, tune__method=method, tune__prompt_length=4000)).expect_failure(USAGE, "tune.prompt_length", "train.micro_batch_tokens")
     for model in ("run", "run/adapter"):
         Job(case.folder, 0, "export", case.folder / model, case.folder / "whole").expect_failure(USAGE, "no place for", "--adapter")
 
 
+def a_soft_prompt_is_used_where_it_is(case):
+    is_used_where_it_is(case, "prompt", "PROMPT_TUNING")
+
+
+def a_prefix_is_used_where_it_is(case):
+    is_used_where_it_is(case, "prefix", "PREFIX_TUNING")
+
+
 if __name__ == "__main__":
-    raise SystemExit(main([a_soft_prompt_is_resumed_on_2_4_1_undisturbed, a_soft_prompt_begins_as_its_text, a_soft_prompt_is_used_where_it_is, phases_resumed_on_2_4_1_are_undisturbed, a_phase_is_the_run_that_trains_just_that, what_has_begun_stays, phases_are_planned,
+    raise SystemExit(main([what_stands_in_front_is_resumed_on_2_4_1_undisturbed, a_soft_prompt_begins_as_its_text, a_soft_prompt_is_used_where_it_is, a_prefix_is_used_where_it_is, phases_resumed_on_2_4_1_are_undisturbed, a_phase_is_the_run_that_trains_just_that, what_has_begun_stays, phases_are_planned,
                            dora_begins_as_the_base_and_merges, dora_resumed_on_2_4_1_is_undisturbed, an_adapter_is_a_start, adapters_begin_as_the_base_and_resume, adapters_are_used_where_they_are, lora_resumed_on_2_4_1_is_undisturbed, lora_merged_is_unmerged, only_the_part_changes, resumed_on_2_4_1_is_undisturbed, the_base_must_be_that_of_the_checkpoint,
                            a_run_and_its_export_say_the_same, a_random_base_is_the_seed, a_base_may_be_a_checkpoint, the_plan_is_smaller]))

@@ -50,7 +50,8 @@ def logits_of(tuned, d):
     kind = kind_of(tuned.get_base_model())
     if kind == "pair":
         return tuned(input_ids=d["source_ids"][None], decoder_input_ids=d["ids"][None]).logits[0]
-    logits = tuned(input_ids=d["ids"][None], attention_mask=torch.ones_like(d["ids"])[None]).logits
+    typed = {"token_type_ids": d["types"][None]} if "types" in d and getattr(tuned.config, "type_vocab_size", 1) > 1 else {}
+    logits = tuned(input_ids=d["ids"][None], attention_mask=torch.ones_like(d["ids"])[None], **typed).logits
     return logits if kind == "class" else logits[0]
 
 
@@ -74,8 +75,6 @@ def of_tokens(out, batch, kind):
 def compare(name, args, folder, kind, config):
     model = make_model(config, folder, kind)
     documents = [make_document(model, torch.randint(3, config.vocab_size, (n,))) for n in LENGTHS]
-    for d in documents:
-        d.update(types=torch.zeros_like(d["ids"])) if "types" in d else None  # PEFT leaves them out
     batch, kind = pack([in_front(d, 0) for d in documents]), kind_of(model)
     tuned = peft.get_peft_model(model, config_of(model)).eval()
     base, prefix = load_file(f"{folder}/model.safetensors"), prompt_in(tuned).detach().clone()
@@ -88,7 +87,10 @@ def compare(name, args, folder, kind, config):
     tuned.zero_grad()
     loss.backward()
     logits, gradient = torch.cat(logits).detach(), prompt_in(tuned).grad
-    run = lambda dtype, which=batch: of_tokens(probe(args, folder, which, dtype, f"prefix,{ROWS}"), which, kind)
+
+    def run(dtype, which=batch):
+        return of_tokens(probe(args, folder, which, dtype, f"prefix,{ROWS}"), which, kind)
+
     check_tuned(name, batch, (logits, loss.item(), {"prompt_embeddings": gradient}), trained, run)
     found, others = run("fp32"), run("fp32", pack([in_front(d, 5) for d in documents]))
     check(all(torch.equal(found[n], others[n]) for n in ("logits", "prompt_embeddings")), f"{name}: which tokens stand in front does not matter")

@@ -166,6 +166,35 @@ static void soft_prompts_stand_in_front(void **state) {
     }
 }
 
+/* Keys and values in front of every layer's: however small the pieces are, the same tokens follow, and others than without. */
+static void prefixes_stand_in_front(void **state) {
+    (void)state;
+    for (int m = 0; m < N_TINY_DECODERS; m++) {
+        const espl_model_options options = {.prompt = {.length = 5, .prefix = true}};
+        int differ = 0;
+        json_t *row;
+        size_t c;
+        job j, pieces;
+        open_job_with(tiny_names[m], espl_kernels_ref(ESPL_F64), &options, &j);
+        tiny_fill_prefix(&j.t, j.kernels);
+        pieces = j;
+        json_array_foreach(json_object_get(j.t.golden, "cases"), c, row) {
+            choose_case(row, &j);
+            choose_case(row, &pieces);
+            assert_int_equal(generate(&j, PASS_TOKENS, NULL, NULL), ESPL_OK);
+            assert_int_equal(generate(&pieces, j.n * j.options.beams * 2, NULL, NULL), ESPL_OK);
+            for (int p = 0; p < j.n; p++) {
+                assert_int_equal(j.found[p].n, pieces.found[p].n);
+                assert_memory_equal(j.found[p].ids, pieces.found[p].ids, (size_t)j.found[p].n * sizeof *j.found[p].ids);
+            }
+            differ += differences(&j, row);
+        }
+        assert_true(differ > 0);
+        free_found(&pieces);
+        close_job(&j);
+    }
+}
+
 /* Negative control: another penalty, another n-gram or another end token is noticed. */
 static void goldens_tell_settings_apart(void **state) {
     int penalty = 0, ngram = 0, length = 0;
@@ -255,6 +284,7 @@ int main(void) {
         cmocka_unit_test(tokens_equal_transformers),   cmocka_unit_test(long_prompts_go_in_pieces),
         cmocka_unit_test(goldens_tell_settings_apart), cmocka_unit_test(seeds_are_texts),
         cmocka_unit_test(too_long_is_refused),         cmocka_unit_test(soft_prompts_stand_in_front),
+        cmocka_unit_test(prefixes_stand_in_front),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

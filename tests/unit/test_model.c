@@ -436,6 +436,21 @@ static void a_prompt_of_a_texts_embeddings_is_that_text(void **state) {
     }
 }
 
+static const char SHORT_ENCODER[] = "tiny-t5-gated"; /* of fewer layers than the decoder */
+
+/* A model with a prefix in the place of the first two tokens of each segment; segments of fewer take some of the next one. */
+static void open_with_prefix(const char *name, const espl_kernels *kernels, espl_use use, int recompute, tiny *t) {
+    const espl_model_options options = {.prompt = {.length = 2, .prefix = true}};
+    assert_int_equal(tiny_open_with(tiny_folder(name), kernels, use, recompute, &options, t), ESPL_OK);
+    int32_t *segments = t->sample.segments;
+    for (int32_t s = 0; s + 1 < t->sample.n_segments; s++)
+        if (segments[s + 1] - segments[s] <= options.prompt.length)
+            segments[s + 1] = segments[s] + 4;
+    tiny_number(t->sample.n_segments, segments, t->sample.positions);
+    tiny_fill(t);
+    tiny_fill_prefix(t, kernels);
+}
+
 static double loss_with(tiny *t, int64_t element, double step) {
     ((double *)t->weights)[element] += step;
     train_once(t);
@@ -444,13 +459,16 @@ static double loss_with(tiny *t, int64_t element, double step) {
 }
 
 /* By finite differences, and to the same bits however much is computed again. */
-static void a_prompts_gradient_is_that_of_its_loss(void **state) {
+static void what_stands_in_front_has_the_gradient_of_its_loss(void **state) {
     const double step = 1e-4;
     (void)state;
-    for (int m = 0; m < N_TINY; m++) {
+    for (int i = 0; i < 2 * N_TINY; i++) {
+        const char *name = tiny_names[i % N_TINY];
         tiny t, again;
-        open_as_prompt(tiny_names[m], espl_kernels_ref(ESPL_F64), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &t);
-        open_as_prompt(tiny_names[m], espl_kernels_ref(ESPL_F64), ESPL_USE_TRAIN, ESPL_RECOMPUTE_FULL, &again);
+        if (i >= N_TINY && strcmp(name, SHORT_ENCODER) == 0)
+            continue;
+        (i < N_TINY ? open_as_prompt : open_with_prefix)(name, espl_kernels_ref(ESPL_F64), ESPL_USE_TRAIN, ESPL_RECOMPUTE_NONE, &t);
+        (i < N_TINY ? open_as_prompt : open_with_prefix)(name, espl_kernels_ref(ESPL_F64), ESPL_USE_TRAIN, ESPL_RECOMPUTE_FULL, &again);
         train_once(&t);
         train_once(&again);
         int64_t n = t.model->bucket_numel[0];
@@ -465,6 +483,25 @@ static void a_prompts_gradient_is_that_of_its_loss(void **state) {
         assert_true(most > 0.0 && off < 1e-5 * most);
         free(gradient);
         tiny_close(&again);
+        tiny_close(&t);
+    }
+}
+
+static void prefixes_without_a_place_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int64_t length;
+        const char *said[2];
+    } wrong[] = {{SHORT_ENCODER, 2, {"tune.method: prefix", "layers"}},
+                 {"tiny-gpt2", 4096, {"tune.prompt_length is 4096", "the vocabulary"}}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const espl_model_options options = {.prompt = {.length = wrong[i].length, .prefix = true}};
+        tiny t;
+        assert_int_equal(tiny_open_with(tiny_folder(wrong[i].name), espl_kernels_cpu(ESPL_F32), ESPL_USE_EVAL, 0, &options, &t),
+                         ESPL_ERR_USAGE);
+        assert_non_null(strstr(espl_status_message(), wrong[i].said[0]));
+        assert_non_null(strstr(espl_status_message(), wrong[i].said[1]));
         tiny_close(&t);
     }
 }
@@ -561,7 +598,8 @@ int main(void) {
         cmocka_unit_test(what_begins_as_zero_is_the_base),
         cmocka_unit_test(what_is_added_recomputes_to_the_same_bits),
         cmocka_unit_test(a_prompt_of_a_texts_embeddings_is_that_text),
-        cmocka_unit_test(a_prompts_gradient_is_that_of_its_loss),
+        cmocka_unit_test(what_stands_in_front_has_the_gradient_of_its_loss),
+        cmocka_unit_test(prefixes_without_a_place_are_refused),
         cmocka_unit_test(wrong_targets_are_refused),
         cmocka_unit_test(ranks_and_alphas_by_target),
         cmocka_unit_test(gradients_accumulate),

@@ -176,6 +176,18 @@ static inline void tiny_fill_prompt(tiny *t, const espl_kernels *kernels, const 
     }
 }
 
+/* The prefix of the model gets random numbers. */
+static inline void tiny_fill_prefix(tiny *t, const espl_kernels *kernels) {
+    int param = 0;
+    while (t->model->params[param].role != ESPL_ROLE_PREFIX)
+        param++;
+    size_t n = (size_t)t->model->params[param].numel;
+    float *values = espl_malloc(n * sizeof *values);
+    espl_model_init_range(t->model, param, 7, 0, (int64_t)n, values);
+    espl_dtype_convert((char *)t->weights + espl_model_weights_at(t->model, param, 1, kernels->real), kernels->real, values, ESPL_F32, n);
+    free(values);
+}
+
 static inline double tiny_at(const void *base, espl_dtype dtype, int64_t i) {
     return dtype == ESPL_F64 ? ((const double *)base)[i] : (double)((const float *)base)[i];
 }

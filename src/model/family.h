@@ -94,7 +94,7 @@ typedef enum espl_role {
     ESPL_ROLE_NONE,
     ESPL_ROLE_TOKENS,
     ESPL_ROLE_PROMPT, /* of no family: soft_prompt.h */
-    ESPL_ROLE_PREFIX, /* of no family: prefix.h */
+    ESPL_ROLE_PREFIX, /* of no family: layer_prefix.h */
     ESPL_ROLE_POSITIONS,
     ESPL_ROLE_TYPES,
     ESPL_ROLE_RELATIVE,

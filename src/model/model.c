@@ -3,7 +3,7 @@
 #include "src/model/freeze.h"
 #include "src/model/low_rank.h"
 #include "src/model/model_config.h"
-#include "src/model/prefix.h"
+#include "src/model/layer_prefix.h"
 #include "src/model/quantise.h"
 #include "src/model/rates.h"
 #include "src/model/soft_prompt.h"

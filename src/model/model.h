@@ -27,7 +27,7 @@ typedef struct espl_param {
     bool decay, joined; /* joined: follows the parameter before it without a gap */
     bool head;          /* of the head's table */
     int adapts;         /* the parameter that a method has added this one beside (low_rank.h, bottleneck.h, soft_prompt.h,
-                            prefix.h); -1: the model's own */
+                            layer_prefix.h); -1: the model's own */
     int lora_a, lora_b; /* of the model's own: its A and B; -1: it has none */
     int bottleneck;     /* of the model's own: the first parameter of the adapter of its product; -1: it has none */
     int magnitude;      /* of the model's own: the magnitudes of its outputs (DoRA); -1: it has none */
@@ -88,7 +88,7 @@ typedef struct espl_bottleneck_options {
     bool mlp_only;      /* behind the MLP of a layer alone */
 } espl_bottleneck_options;
 
-/* Embeddings in front of every text (soft_prompt.h), or keys and values in front of those of every layer (prefix.h). */
+/* Embeddings in front of every text (soft_prompt.h), or keys and values in front of those of every layer (layer_prefix.h). */
 typedef struct espl_prompt_options {
     int64_t length; /* 0: none */
     bool prefix;    /* the latter */

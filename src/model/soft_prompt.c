@@ -1,5 +1,5 @@
 #include "src/model/soft_prompt.h"
-#include "src/model/prefix.h"
+#include "src/model/layer_prefix.h"
 
 static int find(const espl_model *m, espl_role role, espl_section section) {
     for (int i = 0; i < m->n_params; i++)

@@ -6,7 +6,7 @@
 
 #include "src/model/model.h"
 
-/* Local. Appends the prompt, or the prefix (prefix.h), where `section` is the one that embeds what it stands in front of, and
+/* Local. Appends the prompt, or the prefix (layer_prefix.h), where `section` is the one that embeds what it stands in front of, and
  * `model->prompt` has a length. */
 void espl__prompt_add_param(espl_model *model, espl_section section);
 

@@ -1,8 +1,8 @@
 /* Prefix tuning (Li & Liang 2021): keys and values in front of those of every layer's attention, which every token sees; nothing else is
  * trained. They take the place of what tokens in front of every segment would have, in the main stream alone: the other values of those
  * tokens go nowhere, so it does not matter which they are. */
-#ifndef ESPL_MODEL_PREFIX_H
-#define ESPL_MODEL_PREFIX_H
+#ifndef ESPL_MODEL_LAYER_PREFIX_H
+#define ESPL_MODEL_LAYER_PREFIX_H
 
 #include "src/model/model.h"
 

@@ -1,4 +1,4 @@
-#include "src/model/prefix.h"
+#include "src/model/layer_prefix.h"
 
 static bool has_prefix(const espl_model *m) { return m->prompt.prefix && m->prompt.length > 0; }
 

@@ -196,8 +196,7 @@ static bool must_stay(const espl_checkpoints *s, int64_t step) {
            (s->options.keep_best && step == espl_checkpoints_best(s));
 }
 
-/* A checkpoint that cannot be deleted is no reason to lose the one just saved. */
-static void retain(espl_checkpoints *s) {
+static void delete_spare(espl_checkpoints *s) {
     size_t left = 0, n = s->n_kept;
     bool *stays = espl_calloc(n, sizeof *stays);
     for (size_t i = 0; i < n; i++)
@@ -210,6 +209,12 @@ static void retain(espl_checkpoints *s) {
     }
     s->n_kept = left;
     free(stays);
+}
+
+/* A checkpoint that cannot be deleted is no reason to lose the one just saved. What another attempt took over is for it to delete. */
+static void retain(espl_checkpoints *s) {
+    if (espl__attempt_check(s->options.folder, s->attempt) == ESPL_OK)
+        delete_spare(s);
     espl_status_clear();
 }
 

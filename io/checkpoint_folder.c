@@ -167,37 +167,57 @@ done:
     return status;
 }
 
-static espl_status clean_one(const char *folder, const char *name) {
+/* A writer of an older attempt may still be at work there: once the folder has this attempt's name, none of that writer's paths lead there.
+ */
+static espl_status clean_temporary(const char *path, const char *own) {
+    bool present = false;
+    if (espl_fs_rename(path, own) == ESPL_OK)
+        return espl_fs_remove_folder(own, ESPL_MANIFEST_NAME);
+    espl_status status = espl_fs_present(path, &present);
+    if (status == ESPL_OK && present)
+        return ESPL_ERR_IO;
+    espl_status_clear(); /* that writer has published or removed it */
+    return status;
+}
+
+static espl_status clean_one(const char *folder, const char *name, int64_t own_attempt) {
     int64_t step, attempt;
     bool has = true;
     kind what = kind_of(name, &step, &attempt);
-    char *path = espl_format("%s/%s", folder, name);
+    char *path = espl_format("%s/%s", folder, name), *own = NULL;
     espl_status status = ESPL_OK;
     if (what == OTHER)
         goto done;
+    if (what == TEMPORARY) {
+        own = espl__step_temporary(folder, step, own_attempt);
+        ESPL_TRY_DONE(clean_temporary(path, own));
+        goto done;
+    }
     ESPL_TRY_DONE(has_manifest(path, &has));
-    if (what == TEMPORARY || !has)
+    if (!has)
         ESPL_TRY_DONE(espl_fs_remove_folder(path, ESPL_MANIFEST_NAME));
     else if (what == OLD)
         ESPL_TRY_DONE(clean_old(folder, step, path));
 done:
     free(path);
+    free(own);
     return status;
 }
 
-espl_status espl__folder_clean(const char *folder) {
+espl_status espl__folder_clean(const char *folder, int64_t attempt) {
     char **names = NULL;
     size_t n = 0;
     espl_status status = ESPL_OK;
     ESPL_TRY(espl_fs_list(folder, &names, &n));
     for (size_t i = 0; i < n; i++)
-        ESPL_TRY_DONE(clean_one(folder, names[i]));
+        ESPL_TRY_DONE(clean_one(folder, names[i], attempt));
 done:
     espl_fs_free_names(names, n);
     return status;
 }
 
-/* The earlier save steps aside, and comes back if the newer cannot take its name. */
+/* What has the name steps aside, and comes back if the newer cannot take it. Nothing is deleted before: since the attempt was checked,
+ * another may have taken over and saved this very step. Its opening has removed `temporary`, and so this fails. */
 static espl_status replace(const char *temporary, const char *final, const char *old) {
     ESPL_TRY(espl_fs_remove_folder(old, ESPL_MANIFEST_NAME));
     espl_status status = espl_fs_rename(final, old);
@@ -215,17 +235,14 @@ static espl_status replace(const char *temporary, const char *final, const char 
 
 espl_status espl__step_publish(const char *folder, int64_t step, int64_t attempt) {
     char *temporary = espl__step_temporary(folder, step, attempt), *final = espl__step_path(folder, step), *old = step_old(folder, step);
-    bool present = false, has = false;
+    bool present = false;
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(espl__attempt_check(folder, attempt));
     ESPL_TRY_DONE(espl_fs_present(final, &present));
-    ESPL_TRY_DONE(has_manifest(final, &has));
-    if (present && has)
+    if (present)
         ESPL_TRY_DONE(replace(temporary, final, old));
-    else {
-        ESPL_TRY_DONE(espl_fs_remove_folder(final, NULL));
+    else
         ESPL_TRY_DONE(espl_fs_rename(temporary, final));
-    }
 done:
     free(temporary);
     free(final);

@@ -38,8 +38,9 @@ espl_status espl__attempt_take(const char *folder, int64_t *attempt);
 /* Local. Fails when another attempt took the folder over. Errors: io. */
 espl_status espl__attempt_check(const char *folder, int64_t attempt);
 
-/* Local. Removes what unfinished saves and deletions left, and puts back an .old whose successor never came. Errors: io. */
-espl_status espl__folder_clean(const char *folder);
+/* Local. Removes what unfinished saves and deletions left before `attempt`, and puts back an .old whose successor never came. Errors: io.
+ */
+espl_status espl__folder_clean(const char *folder, int64_t attempt);
 
 /* Local. Gives the attempt's temporary folder of a step its final name, in the place of an earlier save of that step. Errors: io. */
 espl_status espl__step_publish(const char *folder, int64_t step, int64_t attempt);

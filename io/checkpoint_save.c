@@ -19,7 +19,7 @@ static double now(void) {
 static espl_status open_folder(espl_checkpoints *s) {
     ESPL_TRY(espl_fs_make_folders(s->options.folder));
     ESPL_TRY(espl__attempt_take(s->options.folder, &s->attempt));
-    ESPL_TRY(espl__folder_clean(s->options.folder));
+    ESPL_TRY(espl__folder_clean(s->options.folder, s->attempt));
     ESPL_TRY(espl__retention_open(s));
     return ESPL_OK;
 }

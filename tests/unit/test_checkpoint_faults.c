@@ -1,6 +1,7 @@
 // test: libs=io,core ranks=1 tier=default timeout=600
 /* A save meets every failure at every call into the file system: the process dies there, or the call fails once, or is cut short.
- * Whatever happens, the older or the newer checkpoint loads whole, the message says what and where, and the next save works. */
+ * Whatever happens, the older or the newer checkpoint loads whole, the message says what and where, and the next save works. Another
+ * attempt takes over in front of every call: what it has saved stays. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +22,7 @@
 
 /* ---- Faults: the n-th call of the armed table */
 
-typedef enum kind { COUNT_ONLY, KILL, KILL_HALFWAY, FAIL, SHORT, FULL_DISK } kind;
+typedef enum kind { COUNT_ONLY, KILL, KILL_HALFWAY, TAKEOVER, FAIL, SHORT, FULL_DISK } kind;
 
 static const espl_fs_table *libc;
 static kind fault_kind;
@@ -29,9 +30,21 @@ static int fault_errno;
 static long fault_at;
 static atomic_long fault_calls;
 static atomic_long disk_left;
+static int other_attempt[2]; /* to the process of another attempt, and from it */
+
+/* The other attempt runs from its start to its end while this one stands still in front of a call. */
+static void be_taken_over(void) {
+    char done = 0;
+    ssize_t sent = write(other_attempt[0], "g", 1), got = read(other_attempt[1], &done, 1);
+    ESPL_ASSERT(sent == 1 && got == 1, "the other attempt failed");
+}
 
 static bool strikes(void) {
     long n = atomic_fetch_add(&fault_calls, 1) + 1;
+    if (n == fault_at && fault_kind == TAKEOVER) {
+        be_taken_over();
+        return false;
+    }
     if (n != fault_at || fault_kind == COUNT_ONLY || fault_kind == SHORT || fault_kind == FULL_DISK)
         return false;
     if (fault_kind == KILL || fault_kind == KILL_HALFWAY) {
@@ -165,10 +178,10 @@ static void faulty_body(espl_comm *comm, void *context) {
         disarm();
         j->result = result;
         snprintf(j->message, sizeof j->message, "%s", result != ESPL_OK ? espl_status_message() : "");
-        j->left = j->what > KILL_HALFWAY ? generation_in(j->folder) : 0;
+        j->left = j->what >= FAIL ? generation_in(j->folder) : 0;
     }
     must(espl_comm_barrier(comm));
-    if (j->what > KILL_HALFWAY) { /* the same saver goes on */
+    if (j->what >= FAIL) { /* the same saver goes on */
         state_fill(&s, j->generation + 1);
         must(save_and_wait(saver, 30));
     }
@@ -294,6 +307,76 @@ static void killed_while_deleting_the_older(void **unused) {
     crash_everywhere(20, 1, KILL);
 }
 
+/* ---- An attempt that another one takes over, in front of each of its calls */
+
+/* A process that, when asked, saves `step` of generation 3 as the next attempt; returns its id. */
+static pid_t wait_in_reserve(const char *folder, int64_t step) {
+    int ask[2], answer[2];
+    assert_int_equal(pipe(ask), 0);
+    assert_int_equal(pipe(answer), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        char word;
+        close(ask[1]);
+        if (read(ask[0], &word, 1) == 1) {
+            save_plainly(folder, step, 3);
+            ESPL_ASSERT(write(answer[1], "d", 1) == 1, "nobody listens");
+        }
+        _exit(0);
+    }
+    close(ask[0]);
+    close(answer[1]);
+    other_attempt[0] = ask[1];
+    other_attempt[1] = answer[0];
+    return child;
+}
+
+/* Returns false when the save made fewer calls than n. */
+static bool taken_over_at(const char *folder, int64_t step, long n, int results[2]) {
+    save_plainly(folder, 10, 1);
+    pid_t child = wait_in_reserve(folder, step);
+    job j = {.folder = folder, .step = step, .generation = 2, .keep_last = 1, .what = TAKEOVER, .at = n};
+    ranks_run(2, 2, faulty_body, &j);
+    bool happened = n <= atomic_load(&fault_calls);
+    int status = 0;
+    close(other_attempt[0]);
+    close(other_attempt[1]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    results[j.result != ESPL_OK] += happened;
+    if (generation_in(folder) != (happened ? 3 : 2))
+        fail_msg("taken over at call %ld: generation %d is the newest", n, generation_in(folder));
+    save_plainly(folder, 30, 3);
+    no_leftovers(folder);
+    forget(folder, 30);
+    forget(folder, 20);
+    forget(folder, 10);
+    return happened;
+}
+
+static void take_over(int64_t step, long every) {
+    char *folder = make_scratch();
+    int results[2] = {0};
+    long n = 1;
+    while (taken_over_at(folder, step, n, results))
+        n += every;
+    print_message("taken over at %d calls: %d saves came before, %d were refused\n", results[0] + results[1], results[0], results[1]);
+    assert_true(results[1] > 30 / every);
+    remove_tree(folder);
+    free(folder);
+}
+
+static void taken_over_while_saving(void **unused) {
+    (void)unused;
+    take_over(20, stride());
+}
+
+static void taken_over_while_replacing_a_step(void **unused) {
+    (void)unused;
+    take_over(10, 3);
+}
+
 /* ---- Calls that fail */
 
 /* Returns false when the save made fewer calls than n. */
@@ -387,6 +470,8 @@ int main(void) {
         cmocka_unit_test(killed_in_the_middle_of_a_write),
         cmocka_unit_test(killed_while_replacing_a_step),
         cmocka_unit_test(killed_while_deleting_the_older),
+        cmocka_unit_test(taken_over_while_saving),
+        cmocka_unit_test(taken_over_while_replacing_a_step),
         cmocka_unit_test(no_space),
         cmocka_unit_test(input_output_error),
         cmocka_unit_test(input_output_error_while_replacing),

@@ -167,8 +167,7 @@ done:
     return status;
 }
 
-/* A writer of an older attempt may still be at work there: once the folder has this attempt's name, none of that writer's paths lead there.
- */
+/* A writer of an older attempt may still be at work there: once the folder has another name, that writer can add nothing to it. */
 static espl_status clean_temporary(const char *path, const char *own) {
     bool present = false;
     if (espl_fs_rename(path, own) == ESPL_OK)

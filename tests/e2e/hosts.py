@@ -3,7 +3,7 @@ system, as nodes of a cluster do. mpirun starts on the head, without ranks there
 A host can lose its power, and its link can be cut, healed and slowed. No root is needed where users may make namespaces of their own, nothing is
 added to the machine's network, and all of it is gone with its processes.
 
-    with Hosts(case.folder, 2) as hosts:
+    with Hosts(case.folder / "hosts", 2) as hosts:
         job = hosts.start(case, 2, run__watchdog=6)   # two ranks on each of n1 and n2
         hosts.cut("n2")
 """
@@ -74,13 +74,13 @@ class HostJob(Job):
 
 
 class Hosts:
-    """A head and hosts n1 ... nN."""
+    """A head and hosts n1 ... nN, with what they need in a new folder."""
 
     def __init__(self, folder, n):
         missing = [name for name in PROGRAMS if shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None]
         if missing:
             raise Skipped(f"no hosts can be made here: {', '.join(missing)} missing")
-        self.folder = folder / "hosts"
+        self.folder = folder
         self.folder.mkdir()
         self.names = [f"n{i + 1}" for i in range(n)]
         self.n_jobs = self.n_boots = 0

@@ -79,7 +79,7 @@ def ends_as_the_undisturbed_one(case, job):
 
 def faults_of_hosts(case):
     faults = [lose_power, lose_link, stop_a_rank, link_hardly_carries][:2 if LIGHT else 4]
-    with Hosts(case.folder, 2) as hosts:
+    with Hosts(case.folder / "hosts", 2) as hosts:
         job, saved = hosts.start(case, 2, **KEYS), None
         for fault in faults:
             begun(case, job)
@@ -100,7 +100,7 @@ def faults_of_hosts(case):
 
 
 def a_slow_link_changes_no_bit(case):
-    with Hosts(case.folder, 2) as hosts:
+    with Hosts(case.folder / "hosts", 2) as hosts:
         job = hosts.start(case, 2, **{**KEYS, "run__watchdog": 50, "train__stop_after": 6})
         begun(case, job)
         hosts.slow("n2", "20mbit")
@@ -136,7 +136,7 @@ def late_writer(case, hosts, run, pattern):
 
 
 def late_writers_publish_nothing(case):
-    with Hosts(case.folder, 2) as hosts:
+    with Hosts(case.folder / "hosts", 2) as hosts:
         for i, pattern in enumerate(("*/manifest.json.tmp", "*.attempt-[0-9].tmp")):
             late_writer(case, hosts, f"run-{i}", pattern)
     case.train(1, "whole", STOPPED, train__stop_after=10, **{**KEYS, "checkpoint__every": 0})

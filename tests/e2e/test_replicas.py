@@ -19,12 +19,13 @@ FROZEN = {"tune__method": "lora", "train__steps": 100000, "run__check_replicas_e
 
 
 def writable_maps(pid):
-    """Address ranges of memory that belongs to no file."""
+    """Address ranges of memory that belongs to no file, but for the terabytes that a sanitizer reserves."""
     for line in pathlib.Path(f"/proc/{pid}/maps").read_text(encoding="ascii").splitlines():
         fields = line.split()
         if fields[1].startswith("rw") and (len(fields) < 6 or fields[5] == "[heap]"):
             begin, end = (int(x, 16) for x in fields[0].split("-"))
-            yield begin, end
+            if end - begin < 1 << 30:
+                yield begin, end
 
 
 def flip(pid, needle, at):

@@ -415,6 +415,52 @@ static void retention_keeps_last_every_and_best(void **unused) {
     free(folder);
 }
 
+/* A run that goes back twice to the same step, within one attempt, as after two spikes. */
+static void go_back_body(espl_comm *comm, void *context) {
+    const job *j = context;
+    const espl_ranks *ranks = espl_comm_ranks(comm);
+    espl_checkpoint_options options = options_of(j);
+    espl_checkpoints *saver;
+    state s;
+    state_make(&s, ranks->rank, ranks->size);
+    state_fill(&s, j->generation);
+    MUST(espl_checkpoints_open(comm, &options, s.tensors, STATE_TENSORS, &saver));
+    for (int64_t course = 0; course < 3; course++)
+        for (int64_t step = course == 0 ? 4 : 8; step <= 13; step += step >= 12 ? 1 : 4) {
+            MUST(espl_checkpoints_save(saver, step, NULL, NAN));
+            ESPL_ASSERT(espl_checkpoints_under_way(saver) == -1, "a save in the foreground is under way");
+            if (step < 13)
+                continue;
+            ESPL_ASSERT(ranks->rank > 0 || espl_checkpoints_newest(saver, INT64_MAX, 1) == 13, "the newest is not of step 13");
+            ESPL_ASSERT(ranks->rank > 0 || espl_checkpoints_newest(saver, INT64_MAX, 4) == 12, "the newest multiple of 4 is not 12");
+            ESPL_ASSERT(ranks->rank > 0 || espl_checkpoints_newest(saver, 11, 4) == 8, "the newest multiple of 4 before that is not 8");
+            MUST(espl_checkpoints_begin(saver, 4));
+            ESPL_ASSERT(ranks->rank > 0 || espl_checkpoints_newest(saver, INT64_MAX, 1) == 4, "the later ones are still counted");
+        }
+    ESPL_ASSERT(ranks->rank > 0 || espl_checkpoints_newest(saver, 3, 1) == -1, "there is one from before the first");
+    espl_checkpoints_close(&saver);
+    state_free(&s);
+}
+
+static void a_run_goes_back_again(void **unused) {
+    (void)unused;
+    char *folder = make_scratch();
+    const job j = {.folder = folder, .writers = 1, .generation = 3, .step = 4};
+    ranks_run(2, 2, go_back_body, (void *)&j);
+    int found = 0;
+    for (int64_t step = 4; step <= 13; step++) {
+        char *path = espl__step_path(j.folder, step), *left = espl_format("%s.attempt-1.left", path);
+        assert_int_equal(espl_fs_is_folder(path), step == 4);
+        assert_int_equal(espl_fs_is_folder(left), step == 8 || step == 12 || step == 13);
+        found += espl_fs_is_folder(left);
+        free(path);
+        free(left);
+    }
+    assert_int_equal(found, 3);
+    remove_tree(folder);
+    free(folder);
+}
+
 static void same_step_is_replaced(void **unused) {
     (void)unused;
     char *folder = make_scratch();
@@ -527,6 +573,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(mismatches_are_named),
         cmocka_unit_test(retention_keeps_last_every_and_best),
         cmocka_unit_test(same_step_is_replaced),
+        cmocka_unit_test(a_run_goes_back_again),
         cmocka_unit_test(older_attempts_are_fenced_out),
         cmocka_unit_test(an_old_save_comes_back),
         cmocka_unit_test(snapshot_is_what_the_plan_says),

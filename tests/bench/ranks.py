@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """What ranks, checkpoints and starting cost, on this machine, interleaved:
 
-    python3 tests/bench/ranks.py --espalier build/release/espalier [--rounds 3] [--part scaling sharding checkpoints start]
+    python3 tests/bench/ranks.py --espalier build/release/espalier [--rounds 3] [--part scaling sharding checkpoints saves start]
 
 scaling      GPT-2 124M, 2 micro-batches of 4 x 256 a step: one rank of one thread against two ranks of one thread (2.0 is ideal)
 sharding     the same model, 4 micro-batches a step: one rank of one thread against 2 and 4 ranks in every way of run.sharding: tokens a second, the planned memory of a
              rank, MiB that it sends in a step, and the share of the step in which it waits for messages
 checkpoints  one micro-batch a step on one rank of all cores: a checkpoint every 10 steps against none
+saves        a checkpoint (1.5 GB) after each of 5 short steps: how long training stands still for one that is written behind it, as a share of a minute; and how fast one
+             in the foreground is, against as many bytes in one file by plain write and fsync, by turns on the same disk
 start        GPT-2 124M from safetensors in the page cache: seconds from exec to the end of the first step, and that step's own"""
 import argparse, json, os, statistics, subprocess, sys, tempfile, time
 
@@ -86,6 +88,43 @@ def checkpoints(args, folder):
           f"{100 * (statistics.median(b / a for a, b in zip(without, with_)) - 1):+.1f} % |")
 
 
+def written(folder):
+    return sum(os.path.getsize(f"{at}/{name}") for at, _, names in os.walk(folder) for name in names)
+
+
+def plain_write(path, size):
+    """Bytes a second of write and fsync, from memory that is there."""
+    piece = os.urandom(1 << 26)
+    begun = time.monotonic()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for at in range(0, size, len(piece)):
+        os.write(fd, piece[:size - at])
+    os.fsync(fd)
+    os.close(fd)
+    seconds = time.monotonic() - begun
+    os.remove(path)
+    return size / seconds
+
+
+def saves(args, folder):
+    speeds, plain, stalls, size = [], [], [], 0
+    keys = {"train.steps": 6, "train.micro_batches": 1, "train.micro_batch_tokens": 256, "checkpoint.every": 1, "checkpoint.keep_last": 6}
+    for _ in range(args.rounds):
+        steps = train(args, folder, 1, **keys, **{"checkpoint.background": "false"})[1]
+        size = written(f"{folder}/run/checkpoints/step-00000002")
+        held = [x["save_seconds"] for x in steps if x["save_seconds"] > 0][1:]  # the first save takes its memory, too
+        subprocess.run(["rm", "-r", f"{folder}/run"], check=True)
+        for seconds in held:
+            speeds.append(size / seconds)
+            plain.append(plain_write(f"{folder}/plain", size))
+        steps = train(args, folder, 1, **{**keys, "train.steps": 4, "train.micro_batches": 32, "checkpoint.every": 2})[1]
+        stalls += [x["save_seconds"] for x in steps if x["save_seconds"] > 0][:1]
+    mine, theirs = statistics.median(speeds), statistics.median(plain)
+    print(f"| a save a minute | training stands still for {statistics.median(stalls):.3f} s | {100 * statistics.median(stalls) / 60:.2f} % |")
+    print(f"| {size / 1e9:.2f} GB in the foreground | {mine / 1e9:.2f} GB/s ({min(speeds) / 1e9:.2f}-{max(speeds) / 1e9:.2f}), plain write and fsync {theirs / 1e9:.2f} "
+          f"({min(plain) / 1e9:.2f}-{max(plain) / 1e9:.2f}) | {mine / theirs:.2f} |")
+
+
 def start(args, folder):
     train(args, folder, 1, **{"train.steps": 1, "checkpoint.export": "true", "train.micro_batches": 1})
     os.rename(f"{folder}/run/model", f"{folder}/model")
@@ -98,7 +137,7 @@ def start(args, folder):
 
 
 def main():
-    parts = {"scaling": scaling, "sharding": sharding, "checkpoints": checkpoints, "start": start}
+    parts = {"scaling": scaling, "sharding": sharding, "checkpoints": checkpoints, "saves": saves, "start": start}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--espalier", required=True)
     p.add_argument("--rounds", type=int, default=3)

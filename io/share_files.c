@@ -91,6 +91,11 @@ static bool is_among(const char *const *paths, int n, const char *path) {
     return false;
 }
 
+static bool is_known_folder(const char *path) {
+    const espl_job_file *known = espl_job_files_find(path);
+    return known != NULL && known->kind == ESPL_JOB_FILE_FOLDER;
+}
+
 /* ---- All ranks: taking. */
 
 static const char *take(const char *at, char **mapped, int *n_mapped) {
@@ -143,7 +148,7 @@ espl_status espl_files_share(espl_comm *comm, const char *const *paths, int n) {
     espl_status status = ESPL_OK;
     bool first = espl_comm_ranks(comm)->rank == 0;
     for (int i = 0; i < n && first; i++)
-        if (!is_among(paths, i, paths[i]))
+        if (!is_among(paths, i, paths[i]) && !is_known_folder(paths[i]))
             tell_path(&all, paths[i]);
     espl_status_clear();
     int64_t size = (int64_t)all.size;

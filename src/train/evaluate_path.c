@@ -111,7 +111,7 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const ch
     ESPL_TRY(espl_choose_device(comm, config, &o->engine, why));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &o->threads));
     const espl_inference_reach reach = {.least = config->data_sequence_length, .all = espl_asked_writes(config)};
-    ESPL_TRY(espl_comm_agree(comm, espl_inference_open(comm, path, config, &o->engine, reach, o->threads, &o->model), "opening the model"));
+    ESPL_TRY(espl_inference_open(comm, path, config, &o->engine, reach, o->threads, &o->model));
     const espl_model *model = o->model.model;
     ESPL_TRY(find_labels(comm, config, model, &o->labels));
     ESPL_TRY(check_head(config, model, &o->labels));

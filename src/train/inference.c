@@ -66,10 +66,15 @@ static espl_status open_tokenizer(const source *s, const espl_config *config, es
 static espl_status share_source(espl_comm *comm, const char *path, const espl_config *config, source *s) {
     ESPL_TRY(espl_files_share(comm, &path, 1)); /* so that all ranks find the same */
     ESPL_TRY(find_source(comm, path, &s->checkpoint));
+    if (s->checkpoint == NULL)
+        s->adapter = espl_peft_is(path) ? path : config->model_adapter[0] != '\0' ? config->model_adapter : NULL;
     char *companions = s->checkpoint != NULL ? espl_companions_of(s->checkpoint) : NULL;
-    const char *const paths[] = {s->checkpoint != NULL ? s->checkpoint : "", companions != NULL ? companions : "", config->model_path,
-                                 config->model_adapter, config->data_tokenizer};
+    const char *const paths[] = {companions != NULL ? companions : "", config->model_path, config->data_tokenizer};
     espl_status status = espl_files_share(comm, paths, (int)(sizeof paths / sizeof paths[0]));
+    if (status == ESPL_OK && s->checkpoint != NULL)
+        status = espl_base_share(comm, s->checkpoint);
+    if (status == ESPL_OK && s->adapter != NULL)
+        status = espl_peft_share(comm, s->adapter, s->adapter == path ? config->model_path : path);
     free(companions);
     return status;
 }
@@ -83,10 +88,8 @@ static espl_status open_model(const char *path, const espl_config *config, sourc
         json_decref(record);
         return status;
     }
-    bool is_adapter = espl_peft_is(path);
-    s->adapter = is_adapter ? path : config->model_adapter[0] != '\0' ? config->model_adapter : NULL;
     if (s->adapter != NULL)
-        return espl_peft_model(s->adapter, is_adapter ? config->model_path : path, &config->data_labels, &in->model, &s->folder);
+        return espl_peft_model(s->adapter, s->adapter == path ? config->model_path : path, &config->data_labels, &in->model, &s->folder);
     s->folder = espl_strdup(path);
     return espl_weights_model(path, &(espl_model_options){0}, &in->model);
 }
@@ -115,6 +118,15 @@ static espl_status bind_weights(espl_inference *in) {
     return espl_engine_put(in->engine, in->rope, ESPL_F32, m->rope, ESPL_F32, (size_t)m->rope_numel);
 }
 
+static espl_status fill_model(const source *from, const espl_config *config, espl_inference_reach reach, espl_inference *in) {
+    const int64_t own = espl_model_positions(in->model);
+    in->positions = reach.least == 0 || (reach.all && reach.least < own) ? own : reach.least;
+    ESPL_TRY(espl_model_reach(in->model, in->positions));
+    ESPL_TRY(bind_weights(in));
+    ESPL_TRY(read_weights(from, config, in));
+    return open_tokenizer(from, config, in);
+}
+
 espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, const espl_engine *engine,
                                 espl_inference_reach reach, int threads, espl_inference *in) {
     source from = {0};
@@ -122,13 +134,8 @@ espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_co
     *in = (espl_inference){.engine = engine, .threads = threads, .step = -1};
     espl_kernels_set_threads(in->threads);
     ESPL_TRY_DONE(share_source(comm, path, config, &from));
-    ESPL_TRY_DONE(open_model(path, config, &from, in));
-    const int64_t own = espl_model_positions(in->model);
-    in->positions = reach.least == 0 || (reach.all && reach.least < own) ? own : reach.least;
-    ESPL_TRY_DONE(espl_model_reach(in->model, in->positions));
-    ESPL_TRY_DONE(bind_weights(in));
-    ESPL_TRY_DONE(read_weights(&from, config, in));
-    ESPL_TRY_DONE(open_tokenizer(&from, config, in));
+    ESPL_TRY_DONE(espl_comm_agree(comm, open_model(path, config, &from, in), "opening the model"));
+    ESPL_TRY_DONE(espl_comm_agree(comm, fill_model(&from, config, reach, in), "reading the model"));
 done:
     espl_job_files_forget();
     free(from.checkpoint);

@@ -30,7 +30,7 @@ typedef struct espl_inference_reach {
 
 /* Collective. Opens `path` on every rank, for the kernels of the engine; data.tokenizer comes from the config. A run folder means its
  * newest checkpoint; an adapter in PEFT's layout comes with its base (model.path, or the one that it names), a Hugging Face folder with
- * model.adapter, where that is set. Errors: data, usage. */
+ * model.adapter, where that is set. The files are read once for all ranks. Errors, the same on all ranks: data, usage. */
 espl_status espl_inference_open(espl_comm *comm, const char *path, const espl_config *config, const espl_engine *engine,
                                 espl_inference_reach reach, int threads, espl_inference *inference);
 

@@ -417,8 +417,8 @@ static void open_walltime(espl_run *run, const espl_run_options *options) {
 /* What every rank needs of the model and the tokenizer, read once. */
 static espl_status share_files(const espl_run *run) {
     const espl_config *c = run->config;
-    const char *const paths[] = {c->model_path,    c->model_config,   c->model_checkpoint,
-                                 c->model_adapter, c->data_tokenizer, c->data_chat_template};
+    const char *const paths[] = {c->model_path, c->model_config, c->model_adapter, c->data_tokenizer, c->data_chat_template};
+    ESPL_TRY(espl_base_share(run->comm, c->model_checkpoint));
     return espl_files_share(run->comm, paths, (int)(sizeof paths / sizeof paths[0]));
 }
 

@@ -80,6 +80,21 @@ def without_parts(counts):
     return {path: n for path, n in counts.items() if ".part-" not in path and ".tmp-" not in path}
 
 
+def bases_are_opened_once(case):
+    """Of a checkpoint that trained a part: what it names as its base; of an adapter: what that names."""
+    need_strace()
+    folder = model_folder(case)
+    keys = {"model__path": folder, "model__config": None, "data__tokenizer": None, "train__steps": 1, "data__valid": [str(case.text)]}
+    case.train(1, "part", tune__train=["layers.1"], **keys)
+    case.train(1, "adapter", tune__method="lora", checkpoint__export=True, **keys)
+    config = case.config("part", **{**keys, "model__path": None})
+    weights = "made/model/model.safetensors"
+    for model in ("part", "adapter/adapter"):
+        found = [traced(case, n, "eval", config, "--model", case.folder / model) for n in (1, 2)]
+        check(found[0][weights] > 0, f"the base of {model} was not read: {found[0]}")
+        check(not grown(*found), f"opens on 1 and 2 ranks for {model}: {grown(*found)}")
+
+
 def large_files_are_opened_once_a_host(case):
     need_strace()
     config = case.config("hosts", model__path=model_folder(case), model__config=None, data__tokenizer=None, train__steps=1)
@@ -114,4 +129,4 @@ def what_is_missing_is_told_once(case):
 
 
 if __name__ == "__main__":
-    sys.exit(main([opens_do_not_grow_with_ranks, large_files_are_opened_once_a_host, a_rank_that_opens_for_itself_is_seen, what_is_missing_is_told_once]))
+    sys.exit(main([opens_do_not_grow_with_ranks, bases_are_opened_once, large_files_are_opened_once_a_host, a_rank_that_opens_for_itself_is_seen, what_is_missing_is_told_once]))

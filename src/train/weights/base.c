@@ -2,10 +2,12 @@
 
 #include "io/checkpoint.h"
 #include "io/safetensors.h"
+#include "io/share_files.h"
 #include "src/core/buffer.h"
 #include "src/core/job_files.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,6 +101,29 @@ static bool is_checkpoint(const char *folder) {
     bool there = espl_file_is_there(manifest);
     free(manifest);
     return there;
+}
+
+/* Of a checkpoint; "" where there is none. */
+static void find_base(const char *path, char base[PATH_MAX]) {
+    json_t *record = NULL;
+    if (!is_checkpoint(path) || espl_checkpoint_record(path, &record) != ESPL_OK)
+        espl_status_clear();
+    const char *found = json_string_value(json_object_get(json_object_get(record, "base"), "path"));
+    snprintf(base, PATH_MAX, "%s", found != NULL ? found : "");
+    json_decref(record);
+}
+
+espl_status espl_base_share(espl_comm *comm, const char *path) {
+    enum { MOST = 64 }; /* bases of bases: records may lead in circles */
+    char at[PATH_MAX] = "", base[PATH_MAX] = "";
+    snprintf(at, sizeof at, "%s", path);
+    for (int i = 0; i < MOST && at[0] != '\0'; i++) {
+        ESPL_TRY(espl_files_share(comm, (const char *const[]){at}, 1));
+        find_base(at, base);
+        memcpy(at, base, sizeof at);
+        ESPL_TRY(espl_comm_bcast(comm, at, sizeof at, 0));
+    }
+    return ESPL_OK;
 }
 
 static espl_status read_folder(const espl_model *model, const char *path, const char *folder, uint64_t seed, const espl_weights *weights) {

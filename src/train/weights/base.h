@@ -5,6 +5,7 @@
 #ifndef ESPL_TRAIN_BASE_H
 #define ESPL_TRAIN_BASE_H
 
+#include "comm/comm.h"
 #include "src/train/weights/weights.h"
 
 #include <jansson.h>
@@ -21,6 +22,10 @@ espl_status espl_base_held(const json_t *record, const char *path, espl_model_op
 /* Local. Whether a run's base (as described; NULL: none) is that of the checkpoint `record`, which `path` names in messages. Errors: usage,
  * when it is another. */
 espl_status espl_base_check(const json_t *record, const char *path, const json_t *own);
+
+/* Collective. Makes the files of a checkpoint, of its base, and of that one's, known to all ranks (espl_files_share); "": of nothing. What
+ * is wrong with them is left to whoever reads them. Errors: those of communication alone. */
+espl_status espl_base_share(espl_comm *comm, const char *path);
 
 /* Local. All weights of a checkpoint (`weights->wanted` says which of them): those that it holds, the rest from the base that its record
  * names, or from `instead` (a Hugging Face folder or a checkpoint; NULL or "": that of the record). Updates that neither has start anew

@@ -2,12 +2,14 @@
 
 #include "io/fsio.h"
 #include "io/safetensors.h"
+#include "io/share_files.h"
 #include "src/core/buffer.h"
 #include "src/core/job_files.h"
 #include "src/model/low_rank.h"
 
 #include <ctype.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -394,6 +396,18 @@ done:
     json_decref(about);
     espl_config_free(&config);
     return status;
+}
+
+espl_status espl_peft_share(espl_comm *comm, const char *folder, const char *base) {
+    char found[PATH_MAX] = "";
+    espl_config config;
+    ESPL_TRY(espl_files_share(comm, &folder, 1));
+    if (config_of(folder, base, &config) != ESPL_OK)
+        espl_status_clear();
+    snprintf(found, sizeof found, "%s", config.model_path);
+    espl_config_free(&config);
+    ESPL_TRY(espl_comm_bcast(comm, found, sizeof found, 0));
+    return espl_files_share(comm, (const char *const[]){found}, 1);
 }
 
 /* ---- Its tensors. */

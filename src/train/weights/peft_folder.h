@@ -3,6 +3,7 @@
 #ifndef ESPL_TRAIN_PEFT_FOLDER_H
 #define ESPL_TRAIN_PEFT_FOLDER_H
 
+#include "comm/comm.h"
 #include "src/config/config.h"
 #include "src/model/model.h"
 #include "src/train/weights/weights.h"
@@ -17,6 +18,10 @@ espl_status espl_peft_settle(espl_config *config);
 
 /* Local. Whether the updates of a model are those of the adapter in `folder`. Errors: usage, naming a matrix and what differs. */
 espl_status espl_peft_check(const espl_model *model, const char *folder);
+
+/* Collective. Makes the files of an adapter, and of the base that espl_peft_model takes for it, known to all ranks (espl_files_share). What
+ * is wrong with them is left to whoever reads them. Errors: those of communication alone. */
+espl_status espl_peft_share(espl_comm *comm, const char *folder, const char *base);
 
 /* Local. The model of an adapter on its base: `base`, or where that is "" the one that the adapter names. *found is the folder of the base;
  * the caller owns it. Labels as in espl_model_options. Errors: as espl_peft_settle and espl_weights_model. */

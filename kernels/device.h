@@ -17,7 +17,7 @@
 #include "kernels/kernels.h"
 #include "src/core/status.h"
 
-enum { ESPL_DEVICE_VERSION = 5, ESPL_MAX_MARKS = 1024 };
+enum { ESPL_DEVICE_VERSION = 6, ESPL_MAX_MARKS = 1024 };
 
 typedef struct espl_device espl_device;
 typedef struct espl_graph espl_graph; /* a recorded list of kernels */

@@ -43,9 +43,10 @@ template <class T> __global__ void __launch_bounds__(PREFIX_THREADS) sum_prefix(
         sum += (double)reals<T>::load(from);
         reals<T>::store(from, 0.0f);
     }
+    if (!p.sums)
+        return;
     float *to = p.sums + row * p.ld + column;
-    if (p.sums)
-        *to = (float)(p.add ? (double)*to + sum : sum);
+    *to = (float)(p.add ? (double)*to + sum : sum);
 }
 
 template <class T> static prefix_rows<T> prefix_rows_of(const espl_args *args, void *rows) {

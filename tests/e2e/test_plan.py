@@ -1,4 +1,4 @@
-# test: tier=default timeout=240
+# test: tier=default timeout=300
 """The plan is the allocation: a run's peak memory is what `espalier plan` printed, and the plan holds for ranks that this machine lacks."""
 
 import json

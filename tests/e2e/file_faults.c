@@ -26,8 +26,7 @@ static atomic_long calls;
 
 __attribute__((constructor)) static void read_fault(void) {
     const char *text = getenv("FILE_FAULT");
-    if (text == NULL ||
-        sscanf(text, "%15s %255s %ld %ld %15s", fault.call, fault.pattern, &fault.first, &fault.last, fault.action) != 5)
+    if (text == NULL || sscanf(text, "%15s %255s %ld %ld %15s", fault.call, fault.pattern, &fault.first, &fault.last, fault.action) != 5)
         fault.call[0] = '\0';
 }
 

@@ -195,7 +195,7 @@ def hosts_are_compared(case):
     def look(hosts, code=OK, before=()):
         return read(hosts.launch(1, "doctor", "--json", "--dir", shared, "--set", "run.threads=1", before=before, environment=CLEAN), code)
 
-    with Hosts(case.folder, 2) as hosts:
+    with Hosts(case.folder / "hosts", 2) as hosts:
         fine = look(hosts)
         bad = [f for f in troubles(fine) if f["check"] in ("files", "clocks") and "follows no other" not in f["text"]]
         check(not bad, f"hosts that are alike: {bad}")

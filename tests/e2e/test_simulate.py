@@ -106,7 +106,7 @@ def slowed(case, hosts):
 
 def a_slow_link_is_foreseen(case):
     """Two hosts whose cards send 20 MB/s: they are what ranks wait for, and a plan with them foresees it, as far as a busy machine lets it."""
-    with Hosts(case.folder, 2) as hosts:
+    with Hosts(case.folder / "hosts", 2) as hosts:
         for name in hosts.names:
             hosts.slow(name, "160mbit")
         waited, network, foresee = slowed(case, hosts)

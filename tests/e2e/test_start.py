@@ -100,7 +100,7 @@ def large_files_are_opened_once_a_host(case):
     config = case.config("hosts", model__path=model_folder(case), model__config=None, data__tokenizer=None, train__steps=1)
     one = traced(case, 1, "train", config, "--set", "train.steps=1")
     shutil.rmtree(case.folder / "hosts")
-    with Hosts(case.folder, 2) as hosts:
+    with Hosts(case.folder / "cluster", 2) as hosts:
         two = traced_by(case, lambda before: hosts.launch(2, "train", config, before=before))
     text, weights = "made/model/tokenizer.json", "made/model/model.safetensors"
     check(two[text] == one[text] and two[weights] == 2 * one[weights], f"opens on 1 rank and on 2 hosts of 2: {one} {two}")

@@ -183,7 +183,7 @@ def bad_configs(case):
     refused(case, USAGE, "train.steps", train__steps="many")
     refused(case, USAGE, "run.dir", run__dir=None)
     refused(case, USAGE, "4 ranks", "train.micro_batches is 3", ranks=(4,), train__micro_batches=3, run__reduction="fast")
-    refused(case, USAGE, "run.reduction is tree", "(3)", ranks=(3,), train__micro_batches=12)
+    refused(case, USAGE, "run.reduction: tree", "(3)", ranks=(3,), train__micro_batches=12)
 
 
 def a_base_model_is_never_written_to(case):

@@ -251,7 +251,7 @@ def run_tests(build, test, scratch):
         why = None
         for line in process.stderr:
             fault = FAULTS.match(line)
-            if fault or line.startswith("[  FAILED  ]"):
+            if fault or line.startswith(("[  ERROR   ]", "[  FAILED  ]")):
                 why = fault.group(1) if fault else "numbers"
                 process.terminate()
                 break

@@ -13,7 +13,7 @@ import sys
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-ROW = re.compile(r'^(?:STEP|EVAL)_METRIC\((\w+), \w+, "([^"]+)", "([^"]*)"\)$', re.M)
+ROW = re.compile(r'^(?:STEP|EVAL)_METRIC\((\w+), \w+, "([^"]+)",\s+"([^"]*)"\)$', re.M)
 
 
 def as_float(x):

@@ -249,7 +249,7 @@ def file_error(course):
     if not forever:  # a library may try again by itself: then the save of that step succeeds
         told += rf"|^checkpoint of step {int(re.search(r'/step-([0-9]+)', fault.log())[1])} saved"
     within(DEADLINE, f"a word about it\n{fault.log()}", lambda: over() or re.search(told, job.stderr, re.M), job)
-    if over():  # before its first step, while it looked at what is there
+    if over() or re.search("^espalier: ", job.stderr, re.M):  # before its first step, while it looked at what is there
         return course.ended(job, [IO], told)
     course.check_resumed(job)
     failed = max(course.saves(), default=0)

@@ -112,8 +112,8 @@ class Job:
         jobs.append(self)
 
     def text(self, file):
-        file.seek(0)
-        return file.read().decode("utf-8", "replace")
+        """What is in it. The place where the job writes next is the descriptor's, which is shared: it must not move."""
+        return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode("utf-8", "replace")
 
     @property
     def stdout(self):

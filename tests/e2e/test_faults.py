@@ -54,6 +54,7 @@ class Course:
         self.rows = collections.defaultdict(list)  # kind -> (seconds to down, steps lost) of each
         self.committed = self.reached = 0  # the step that the next start must not fall behind; the last one that was made
         self.resumed = self.clusters = 0
+        self.damaged = None  # a step whose checkpoint we have changed, until a run has left it
         self.stuck = 0  # launchers that had to be ended
 
     def keys(self):
@@ -68,7 +69,9 @@ class Course:
         return Hosts(self.case.folder / f"hosts-{self.clusters}", 2)
 
     def saves(self):
-        return self.case.checkpoints(RUN)
+        found = self.case.checkpoints(RUN)
+        found.pop(self.damaged, None)
+        return found
 
     def under_way(self, job, saves=1):
         """Waits for the job to go on, for some saves of it, and then for a moment anywhere in a step or a save."""
@@ -81,6 +84,8 @@ class Course:
         time.sleep(self.draw.uniform(0.0, 0.06))
 
     def check_resumed(self, job):
+        """The job has made a step."""
+        self.damaged = None
         found = re.search(r"^resumed from .*: step (\d+) of", job.stderr, re.M)
         self.resumed = int(found[1]) if found else 0
         check(self.resumed >= self.committed, f"step {self.committed} was committed, the run goes on from step {self.resumed}", job)
@@ -249,7 +254,8 @@ def file_error(course):
     if not forever:  # a library may try again by itself: then the save of that step succeeds
         told += rf"|^checkpoint of step {int(re.search(r'/step-([0-9]+)', fault.log())[1])} saved"
     within(DEADLINE, f"a word about it\n{fault.log()}", lambda: over() or re.search(told, job.stderr, re.M), job)
-    if over() or re.search("^espalier: ", job.stderr, re.M):  # before its first step, while it looked at what is there
+    within(DEADLINE, "a step, or an end", lambda: over() or steps_of(job), job)
+    if over():  # it failed while it looked at what is there
         return course.ended(job, [IO], told)
     course.check_resumed(job)
     failed = max(course.saves(), default=0)
@@ -275,7 +281,7 @@ def damage(course, change):
     path.write_bytes(change(blob, course.draw))
     Job(course.case.folder, 0, "verify", course.saves()[newest]).expect_failure(IN_DATA, path.name)
     Job(course.case.folder, 0, "verify", course.saves()[before]).expect(OK)
-    course.committed = before
+    course.committed, course.damaged = before, newest
     return 0.0
 
 
@@ -315,8 +321,8 @@ def one_fault(course, kind, number):
     except Skipped as why:
         print(f"    {number}: {kind.__name__} left out: {why}", flush=True)
         return False
-    if course.committed > 0 and kind not in (flipped_byte, torn_file):
-        Job(course.case.folder, 0, "verify", course.case.folder / RUN).expect(OK)
+    if course.committed > 0:
+        Job(course.case.folder, 0, "verify", course.saves()[course.committed]).expect(OK)
     for left in (course.case.folder / RUN / "checkpoints").glob("*.left"):
         shutil.rmtree(left)
     lost = course.reached - course.committed

@@ -187,8 +187,7 @@ static void check_pair(const corpus *c, const espl_placement_options *o, const e
     assert_int_equal(s->segments[i + 1] - s->segments[i], c->documents[d + 1] - begin - split);
     for (int32_t t = s->source.segments[i]; t < s->source.segments[i + 1]; t++) {
         int64_t place = t - s->source.segments[i];
-        assert_int_equal(s->source.ids[t],
-                         place < o->source_prompt ? o->prompt_id + place : c->ids[begin + place - o->source_prompt]);
+        assert_int_equal(s->source.ids[t], place < o->source_prompt ? o->prompt_id + place : c->ids[begin + place - o->source_prompt]);
         assert_int_equal(s->source.positions[t], place);
     }
     begin += split;

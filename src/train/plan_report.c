@@ -99,10 +99,11 @@ static espl_dtype dtype_back(const facts *f) { return f->blueprint.owner.replica
 /* Micro-batches of the rank that has the most. */
 static int64_t most_local(const facts *f, int ranks) { return (f->blueprint.micro_batches + ranks - 1) / ranks; }
 
-/* How often all weights are fetched in a micro-batch. */
+/* How often all weights are fetched in a micro-batch, where they are cut over the ranks. */
 static double fetches(const facts *f) {
-    const espl_flow *flow = &f->blueprint.flows[f->model->n_phases - 1];
-    return (double)flow->fetched_bytes /
+    const espl_flow *flows = f->blueprint.flows;
+    ESPL_ASSERT(flows != NULL, "weights that are cut over %d ranks do not flow", f->blueprint.owner.ranks);
+    return (double)flows[f->model->n_phases - 1].fetched_bytes /
            ((double)espl_model_flat_size(f->model, f->blueprint.owner.ranks) * (double)espl_dtype_size(f->kernels->real));
 }
 

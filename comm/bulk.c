@@ -1,13 +1,39 @@
 /* Bulk operations of a device under a comm: how the ranks find each other there, and how it ends. */
 #include "comm/transport.h"
 
+#include "src/core/buffer.h"
+
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-static espl_status share_identity(espl_comm *comm, const espl_bulk_calls *calls, void *identity) {
-    espl_status status = comm->ranks.rank == 0 ? calls->identity(identity) : ESPL_OK;
-    ESPL_TRY(espl_comm_agree(comm, status, "bulk operations: an identity"));
-    return espl_comm_bcast(comm, identity, ESPL_BULK_IDENTITY, 0);
+typedef struct identities {
+    char of[2][ESPL_BULK_IDENTITY]; /* by team; made by its first rank */
+} identities;
+
+static espl_status make_identities(const espl_bulk_calls *calls, const espl_bulk_team teams[2], identities *mine) {
+    for (int t = 0; t < 2; t++)
+        if (teams[t].rank == 0 && teams[t].size > 1)
+            ESPL_TRY(calls->identity(mine->of[t]));
+    return ESPL_OK;
+}
+
+/* All get those of all teams, and take those of their own. */
+static espl_status find_teams(espl_comm *comm, const espl_bulk_calls *calls, espl_bulk_team teams[2]) {
+    const espl_ranks *r = &comm->ranks;
+    identities mine = {0}, *all = espl_malloc((size_t)r->size * sizeof *all);
+    teams[0] = (espl_bulk_team){.rank = r->place, .size = r->group_size};
+    teams[1] = (espl_bulk_team){.rank = r->group, .size = r->n_groups};
+    espl_status status = espl_comm_agree(comm, make_identities(calls, teams, &mine), "bulk operations: an identity");
+    if (status == ESPL_OK)
+        status = espl_comm_allgather(comm, &mine, sizeof mine, all);
+    if (status == ESPL_OK) {
+        memcpy(teams[0].identity, all[r->group * r->group_size].of[0], ESPL_BULK_IDENTITY);
+        memcpy(teams[1].identity, all[r->place].of[1], ESPL_BULK_IDENTITY);
+    }
+    free(all);
+    return status;
 }
 
 static espl_status too_late(const espl_comm *comm, const espl_bulk_calls *calls, double seconds) {
@@ -37,14 +63,13 @@ static espl_status find_all(espl_comm *comm, const espl_bulk_calls *calls, espl_
 }
 
 espl_status espl_comm_use_bulk(espl_comm *comm, const espl_bulk_calls *calls, void *device, double seconds) {
-    char identity[ESPL_BULK_IDENTITY] = {0};
-    const espl_ranks *ranks = &comm->ranks;
+    espl_bulk_team teams[2];
     espl_bulk *bulk = NULL;
     ESPL_ASSERT(comm->bulk == NULL, "bulk operations are a device's already");
-    if (ranks->size == 1)
+    if (comm->ranks.size == 1)
         return ESPL_OK;
-    ESPL_TRY(share_identity(comm, calls, identity));
-    espl_status status = calls->open(device, identity, ranks->rank, ranks->size, &bulk);
+    ESPL_TRY(find_teams(comm, calls, teams));
+    espl_status status = calls->open(device, teams, &bulk);
     ESPL_TRY_DONE(espl_comm_agree(comm, status, "bulk operations: opening"));
     ESPL_TRY_DONE(find_all(comm, calls, bulk, seconds));
     comm->bulk_calls = calls;

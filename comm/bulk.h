@@ -12,13 +12,19 @@ enum { ESPL_BULK_IDENTITY = 128 };
 
 typedef struct espl_bulk espl_bulk;
 
+/* Ranks that work together: those of a group, or those in one place of all groups (espl_comm_group). */
+typedef struct espl_bulk_team {
+    char identity[ESPL_BULK_IDENTITY];
+    int rank, size; /* our place among them */
+} espl_bulk_team;
+
 typedef struct espl_bulk_calls {
     const char *(*version)(void); /* "NCCL 2.32.3" */
-    /* Local, on rank 0. Bytes by which the ranks will find each other. */
+    /* Local, on the first rank of a team. Bytes by which its ranks will find each other. */
     espl_status (*identity)(void *identity);
-    /* Local. Begins to look for the other ranks, and waits for none. `device`: an open espl_device. Errors: io, with what the library said.
-     */
-    espl_status (*open)(void *device, const void *identity, int rank, int size, espl_bulk **bulk);
+    /* Local. Begins to look for the other ranks, and waits for none. `device`: an open espl_device; teams[0]: the ranks of a group,
+     * teams[1]: those in our place of all groups; one of size 1 has no work. Errors: io, with what the library said. */
+    espl_status (*open)(void *device, const espl_bulk_team teams[2], espl_bulk **bulk);
     /* Local. Whether all have found each other. Operations only then. Errors: io. */
     espl_status (*joined)(espl_bulk *bulk, bool *all);
     /* Operations: collective. Their memory, of the device, stays where it is until the bulk is closed. */

@@ -59,6 +59,7 @@ espl_status espl_comm_open(espl_comm **opened, int use_mpi) {
     espl_status status = ESPL_OK;
     *opened = NULL;
     ESPL_TRY_DONE(open_transport(comm, use_mpi));
+    espl_comm_group(comm, comm->ranks.size);
     espl_status_set_abort(comm->transport->abort);
     *opened = comm;
     return ESPL_OK;
@@ -120,28 +121,37 @@ espl_status espl_comm_recv(espl_comm *comm, void *data, size_t bytes, int from, 
     return comm->transport->recv(comm, data, bytes, from, tag);
 }
 
-static void check_shards(const espl_comm *comm, size_t n) {
-    ESPL_ASSERT(n % (size_t)comm->ranks.size == 0, "%zu do not divide over %d ranks", n, comm->ranks.size);
+void espl_comm_group(espl_comm *comm, int size) {
+    espl_ranks *r = &comm->ranks;
+    ESPL_ASSERT(comm->bulk == NULL, "groups change under operations of a device");
+    ESPL_ASSERT(size > 0 && r->size % size == 0 && (size > 1 || r->size == 1), "groups of %d of %d ranks", size, r->size);
+    r->group_size = size;
+    r->n_groups = r->size / size;
+    r->group = r->rank / size;
+    r->place = r->rank % size;
 }
+
+static void check_shards(size_t n, int parts) { ESPL_ASSERT(n % (size_t)parts == 0, "%zu do not divide over %d ranks", n, parts); }
 
 espl_status espl_comm_reduce_scatter_start(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request) {
     int size = comm->ranks.size;
     ESPL_ASSERT(!tree || (size & (size - 1)) == 0, "a tree over %d ranks", size);
-    check_shards(comm, n);
+    check_shards(n, size);
     if (comm->bulk != NULL)
         return comm->bulk_calls->reduce_scatter_start(comm->bulk, data, stage, n, tree, request);
     return comm->transport->reduce_scatter_start(comm, data, stage, n, tree, request);
 }
 
 espl_status espl_comm_exchange_start(espl_comm *comm, const espl_exchange *exchange, float *data, size_t n, espl_request *request) {
-    check_shards(comm, n);
+    ESPL_ASSERT(comm->ranks.n_groups == 1, "an exchange over %d groups", comm->ranks.n_groups);
+    check_shards(n, comm->ranks.size);
     if (comm->bulk != NULL)
         return comm->bulk_calls->exchange_start(comm->bulk, exchange, data, n, request);
     return comm->transport->exchange_start(comm, exchange, data, n, request);
 }
 
 espl_status espl_comm_allgather_start(espl_comm *comm, void *data, size_t bytes, espl_request *request) {
-    check_shards(comm, bytes);
+    check_shards(bytes, comm->ranks.group_size);
     if (comm->bulk != NULL)
         return comm->bulk_calls->allgather_start(comm->bulk, data, bytes, request);
     return comm->transport->allgather_start(comm, data, bytes, request);

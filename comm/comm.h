@@ -18,6 +18,8 @@ typedef struct espl_ranks {
     int rank, size;           /* in the job */
     int node_rank, node_size; /* among the ranks of this node */
     int node, n_nodes;        /* nodes numbered by their lowest rank */
+    int place, group_size;    /* in the group that bulk operations cut arrays over (espl_comm_group): at first all ranks */
+    int group, n_groups;
     char host[64];
 } espl_ranks;
 
@@ -59,15 +61,23 @@ espl_status espl_comm_barrier(espl_comm *comm);
 espl_status espl_comm_send(espl_comm *comm, const void *data, size_t bytes, int to, int tag);
 espl_status espl_comm_recv(espl_comm *comm, void *data, size_t bytes, int from, int tag);
 
-/* ---- Bulk operations that overlap with compute. Started in the same order on all ranks; at most ESPL_MAX_REQUESTS under way. */
+/* ---- Bulk operations that overlap with compute. Started in the same order on all ranks; at most ESPL_MAX_REQUESTS under way.
+ *
+ * They cut arrays over the ranks of a group, of which each has a shard; groups are replicas of each other. In what follows `size` is that
+ * of a group, `rank` a place in it: without espl_comm_group, those of the job. */
+
+/* Local, the same on all ranks, before the first bulk operation and espl_comm_use_bulk. Groups of `size` neighbouring ranks; size divides
+ * the number of ranks, and is at least 2 where there are several. */
+void espl_comm_group(espl_comm *comm, int size);
 
 enum { ESPL_MAX_REQUESTS = 256 };
 
 typedef int espl_request; /* index of an operation under way; -1 none */
 
-/* Collective. Sum of float[n] over ranks where rank r keeps elements [r n/size, (r+1) n/size) (n divisible by size), in place:
- * the other elements are undefined afterwards. tree = 0: an order that depends on the rank count alone; `stage` holds n/size floats.
- * tree = 1: the fixed binary tree over ranks ((0+1)+(2+3))+..., size a power of two; `stage` holds n floats.
+/* Collective. Sum of float[n] over all ranks of the job where rank r of each group keeps elements [r n/size, (r+1) n/size) (n divisible by
+ * the job's ranks), in place: the other elements are undefined afterwards. First within each group, then shard by shard over the groups.
+ * tree = 0: an order that depends on the numbers of ranks and groups alone; `stage` holds n/size floats. tree = 1: the fixed binary tree
+ * over the job's ranks ((0+1)+(2+3))+..., of which groups are nodes, a power of two of ranks; `stage` holds n floats.
  * `data` and `stage` stay the operation's until it is done. */
 espl_status espl_comm_reduce_scatter_start(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request);
 
@@ -81,11 +91,12 @@ typedef struct espl_exchange {
 } espl_exchange;
 
 /* Collective. The sum of espl_comm_reduce_scatter_start, of n floats that travel as bf16: a rank rounds each of its parts of others' shards
- * once, and adds what it gets for its own shard in fp32, in the order of the ranks; its own part is not rounded. `exchange` is borrowed
- * until the operation is done. */
+ * once, and adds what it gets for its own shard in fp32, in the order of the ranks; its own part is not rounded. Of one group alone.
+ * `exchange` is borrowed until the operation is done. */
 espl_status espl_comm_exchange_start(espl_comm *comm, const espl_exchange *exchange, float *data, size_t n, espl_request *request);
 
-/* Collective. Rank r's bytes [r n/size, (r+1) n/size) of `data` spread to all ranks, in place; n in bytes, divisible by size. */
+/* Collective. Rank r's bytes [r n/size, (r+1) n/size) of `data` spread to all ranks of its group, in place; n in bytes, divisible by size.
+ */
 espl_status espl_comm_allgather_start(espl_comm *comm, void *data, size_t bytes, espl_request *request);
 
 /* Local. Moves operations forward; called between op rows, this is what makes communication proceed under compute. */
@@ -106,7 +117,8 @@ int64_t espl_comm_bytes_sent(const espl_comm *comm);
 /* ---- Watchdog: a thread that ends the job when nothing moves. */
 
 /* Local. Starts it: when no espl_comm_beat comes for `seconds`, prints rank, host, step and op, and of the other ranks of the node which
- * are there, too, and where the others are, and aborts the job. 0: not started. */
+ * are there, too, and where the others are, and aborts the job with the exit code of a network that failed (5): what is left of a job that
+ * lost a host ends so. 0: not started. */
 espl_status espl_comm_watch(espl_comm *comm, double seconds);
 
 /* Local. Progress was made; `op` is a string constant, `step` the training step. Cheap: a few stores. */

@@ -33,12 +33,14 @@ espl_status espl_gather_start(espl_gather *gather, int64_t b) {
 
 espl_status espl_gather_wait(espl_gather *gather, int64_t b) {
     espl_request request = gather->requests[b];
+    if (request < 0)
+        return ESPL_OK;
     gather->requests[b] = -1;
+    espl_comm_point(gather->comm, "gathering weights");
     return espl_comm_wait(gather->comm, request);
 }
 
 espl_status espl_gather_finish(espl_gather *gather) {
-    espl_comm_point(gather->comm, "gathering weights");
     for (int64_t b = 0; b < gather->n_buckets; b++)
         ESPL_TRY(espl_gather_wait(gather, b));
     return ESPL_OK;
@@ -70,11 +72,11 @@ void espl_fetcher_make(espl_comm *comm, const espl_fetcher_plan *plan, espl_fetc
 espl_status espl_fetcher_start(espl_fetcher *fetcher, int64_t b, void *to) {
     const espl_ranks *ranks = espl_comm_ranks(fetcher->comm);
     const espl_bucket *bucket = &fetcher->plan.buckets[b];
-    const size_t shard = (size_t)(bucket->n / ranks->size) * fetcher->plan.element;
-    const char *own = (const char *)fetcher->plan.shards + (size_t)(bucket->offset / ranks->size) * fetcher->plan.element;
+    const size_t shard = (size_t)(bucket->n / ranks->group_size) * fetcher->plan.element;
+    const char *own = (const char *)fetcher->plan.shards + (size_t)(bucket->offset / ranks->group_size) * fetcher->plan.element;
     ESPL_ASSERT(fetcher->requests[b] == -1, "bucket %lld is being fetched", (long long)b);
-    fetcher->plan.copy((char *)to + (size_t)ranks->rank * shard, own, shard);
-    return espl_comm_allgather_start(fetcher->comm, to, (size_t)ranks->size * shard, &fetcher->requests[b]);
+    fetcher->plan.copy((char *)to + (size_t)ranks->place * shard, own, shard);
+    return espl_comm_allgather_start(fetcher->comm, to, (size_t)ranks->group_size * shard, &fetcher->requests[b]);
 }
 
 espl_status espl_fetcher_wait(espl_fetcher *fetcher, int64_t b) {

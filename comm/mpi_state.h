@@ -11,9 +11,20 @@ enum { ESPL__MESSAGE_BYTES = 1 << 30 }; /* MPI counts are int: longer messages g
 
 typedef enum espl__bulk_kind { ESPL__BULK_FREE, ESPL__BULK_RING, ESPL__BULK_TREE, ESPL__BULK_EXCHANGE, ESPL__BULK_GATHER } espl__bulk_kind;
 
-/* One bulk operation: `requests` are the messages of its present step. */
+/* What a bulk operation is doing: its own kind over the ranks of a group; then a sum the same over the groups, of the shard alone; and what
+ * it left with each of them spread to the others. */
+typedef enum espl__bulk_level { ESPL__BULK_INSIDE, ESPL__BULK_ACROSS, ESPL__BULK_SPREAD } espl__bulk_level;
+
+/* Ranks that work together: first, first + stride, ...; `rank` is our place among them. */
+typedef struct espl__team {
+    int rank, size, first, stride;
+} espl__team;
+
+/* One bulk operation: `requests` are the messages of its present step; what is said of ranks is of its present team. */
 typedef struct espl__bulk {
     espl__bulk_kind kind;
+    espl__bulk_level level;
+    espl__team team;
     bool done;
     int tag, step;
     char *data, *stage;

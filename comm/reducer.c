@@ -61,7 +61,7 @@ static int deepest_stack(const espl_reducer_plan *plan) {
 
 /* Of a shard, at a time: whole units, at least one, and no more than the largest bucket has. */
 static int64_t exchange_piece(const espl_reducer_plan *plan) {
-    const int64_t chunk = plan->chunk > 0 ? plan->chunk : ESPL_REDUCER_CHUNK;
+    const int64_t chunk = plan->chunk > 0 ? plan->chunk : espl_reducer_chunk(plan->size);
     int64_t piece = chunk / plan->size / ESPL_SHARD_UNIT * ESPL_SHARD_UNIT, largest = ESPL_SHARD_UNIT;
     for (int64_t i = 0; i < plan->n_buckets; i++)
         if (plan->buckets[i].n / plan->size > largest)

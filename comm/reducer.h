@@ -8,9 +8,9 @@
  *     espl_reducer_finish: this rank's shard of each bucket holds the sum over all micro-batches of all ranks
  *
  * fast: backward assigns in micro-batch 0 and adds in the later ones (espl_reducer_accumulates says which); start begins the sum over
- * ranks. tree: backward assigns in every micro-batch. Node [a, b) of the tree over the global micro-batch index [0, n_local * size) is [a,
- * mid) + [mid, b), mid = a + (b - a) / 2. size is a power of two, so a rank's micro-batches are exactly one node, and the bits of the
- * result are the same for every such size. Finished left siblings wait on a stack of at most ceil(log2(n_local)) copies of the gradients;
+ * ranks. tree: backward assigns in every micro-batch. Node [a, b) of the tree over the global micro-batch index [0, n_local * ranks) is [a,
+ * mid) + [mid, b), mid = a + (b - a) / 2. Ranks are a power of two, so a rank's micro-batches are exactly one node, and the bits of the
+ * result are the same for every such number. Finished left siblings wait on a stack of at most ceil(log2(n_local)) copies of the gradients;
  * the merges of the last micro-batch happen bucket by bucket, so they overlap, too. They are kernels alone, so a device can record them
  * with the tape and start the sums afterwards. narrow: as fast, but what travels is bf16: each rank's sum over its micro-batches is rounded
  * once for each other rank's shard, and the owner of the shard adds in fp32; sums that are handed out (replicated) travel in fp32. One rank
@@ -22,8 +22,10 @@
  *     in every backward, as soon as a bucket is complete: espl_reducer_start(bucket), which first settles the one before it
  *
  * Buckets may then share memory (espl_reducer_place). fast adds up the shards of the rounds; tree takes them for leaves of the same tree as
- * above, which they are when rank r has micro-batches r, r + size, r + 2 size, ... and n_local is a power of two, too: a round's sum is a
+ * above, which they are when rank r of R has micro-batches r, r + R, r + 2 R, ... and n_local is a power of two, too: a round's sum is a
  * node then, and the stack has shards.
+ *
+ * Where the ranks of the comm are in groups, shards are those of a group's ranks, all groups have the same, and sums go over the whole job.
  * Memory is planned: make runs once with a measuring arena, without a comm. */
 #ifndef ESPL_COMM_REDUCER_H
 #define ESPL_COMM_REDUCER_H
@@ -37,11 +39,11 @@
 typedef struct espl_reducer_plan {
     const espl_bucket *buckets; /* borrowed for the reducer's life; at most ESPL_MAX_REQUESTS */
     int64_t n_buckets;
-    int rank, size;
+    int rank, size;  /* in a group of the comm (espl_comm_group): whose ranks have shards */
     int64_t n_local; /* micro-batches of a step on this rank */
     bool tree;
     bool narrow;     /* what travels is bf16; not of a tree */
-    int64_t chunk;   /* narrow: elements, of all shards together, that are under way at a time; 0: ESPL_REDUCER_CHUNK */
+    int64_t chunk;   /* narrow: elements, of all shards together, that are under way at a time; 0: espl_reducer_chunk */
     bool replicated; /* every rank gets the whole sum, not its shard alone */
     bool sharded;    /* no rank keeps more than its shards; not replicated */
     /* Kernels, handed in because comm knows none: to += from, to = from, and those of espl_exchange. */
@@ -51,8 +53,14 @@ typedef struct espl_reducer_plan {
     espl_parts_add *add_parts;
 } espl_reducer_plan;
 
-/* A stage of 64 MiB at most: messages between 2 .. 64 ranks are of 16 MiB .. 512 KiB, and a bucket of 200 M elements goes in 13 pieces. */
-enum { ESPL_REDUCER_CHUNK = 1 << 24 };
+/* What narrow sums of so many ranks have under way at a time: a stage of 64 MiB for up to 64 ranks, whose messages are of 16 MiB .. 512
+ * KiB; of more 1 MiB a rank, or what the largest bucket takes, so that messages do not become shorter. */
+enum { ESPL_REDUCER_CHUNK = 1 << 24, ESPL_REDUCER_MESSAGE = 1 << 18 };
+
+static inline int64_t espl_reducer_chunk(int ranks) {
+    const int64_t least = (int64_t)ranks * ESPL_REDUCER_MESSAGE;
+    return least > ESPL_REDUCER_CHUNK ? least : ESPL_REDUCER_CHUNK;
+}
 
 typedef struct espl_reducer espl_reducer;
 

@@ -28,7 +28,7 @@ struct espl__watchdog {
 /* The launcher's abort may itself hang in a broken network: leaving without it ends the job as well. */
 static void *leave_anyway(void *unused) {
     sleep(GRACE_SECONDS);
-    _exit(ESPL_ERR_BUG);
+    _exit(ESPL_ERR_IO);
     return unused;
 }
 
@@ -49,8 +49,8 @@ static void end_job(const espl__watchdog *dog, double idle) {
     pthread_create(&thread, NULL, leave_anyway, NULL);
     if (bulk != NULL)
         dog->comm->bulk_calls->abort(bulk); /* lets go of what the network holds, on all nodes */
-    dog->comm->transport->abort(ESPL_ERR_BUG);
-    _exit(ESPL_ERR_BUG);
+    dog->comm->transport->abort(ESPL_ERR_IO);
+    _exit(ESPL_ERR_IO);
 }
 
 /* Sleeps until `seconds` have passed or stop is set; returns stop. */

@@ -44,3 +44,45 @@ espl_status espl_background_join(espl_background *b) {
     b->message = NULL;
     return status;
 }
+
+/* ---- Work that lanes share */
+
+typedef struct shared_work {
+    int64_t n;
+    atomic_llong next;
+    espl_background_item *item;
+    void *context;
+} shared_work;
+
+typedef struct lane {
+    shared_work *work;
+    int number;
+    espl_background thread;
+} lane;
+
+static espl_status run_lane(void *context) {
+    lane *l = context;
+    shared_work *w = l->work;
+    espl_status status = ESPL_OK;
+    for (int64_t i; status == ESPL_OK && (i = atomic_fetch_add(&w->next, 1)) < w->n;)
+        status = w->item(w->context, l->number, i);
+    if (status != ESPL_OK)
+        atomic_store(&w->next, w->n);
+    return status;
+}
+
+espl_status espl_background_each(int lanes, int64_t n, espl_background_item *item, void *context) {
+    shared_work work = {.n = n, .item = item, .context = context};
+    lane all[ESPL_MAX_LANES] = {{0}};
+    for (int k = lanes - 1; k >= 0; k--) {
+        all[k].work = &work;
+        all[k].number = k;
+        espl_background_start(&all[k].thread, k > 0, run_lane, &all[k]);
+    }
+    espl_status status = ESPL_OK;
+    for (int k = lanes - 1; k >= 0; k--) {
+        espl_status own = espl_background_join(&all[k].thread);
+        status = own != ESPL_OK ? own : status;
+    }
+    return status;
+}

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 typedef espl_status espl_background_run(void *context);
 
@@ -28,5 +29,14 @@ bool espl_background_done(espl_background *background);
 
 /* Local. Waits; returns what run returned. OK when idle. */
 espl_status espl_background_join(espl_background *background);
+
+/* Threads at most that share work by espl_background_each. */
+enum { ESPL_MAX_LANES = 4 };
+
+typedef espl_status espl_background_item(void *context, int lane, int64_t i);
+
+/* Local. Runs item(context, lane, i) for all 0 <= i < n, each once and in this order begun, in `lanes` <= ESPL_MAX_LANES threads, of which
+ * this one is the first. After a failure nothing new begins; returns the failure of the first lane that has one. */
+espl_status espl_background_each(int lanes, int64_t n, espl_background_item *item, void *context);
 
 #endif

@@ -7,7 +7,7 @@
 #ifndef ESPL_IO_H5_H
 #define ESPL_IO_H5_H
 
-#include "io/safetensors.h"
+#include "io/safetensors/safetensors.h"
 #include "src/core/buffer.h"
 
 typedef int64_t espl_h5_id; /* a file or dataset of HDF5; -1 none */

@@ -1,6 +1,6 @@
 #include "io/labels.h"
 
-#include "io/tokens.h"
+#include "io/tokens/tokens.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 #define ESPL_IO_LABELS_H
 
 #include "comm/comm.h"
-#include "io/readers.h"
+#include "io/readers/readers.h"
 #include "src/core/buffer.h"
 
 typedef struct espl_labels {

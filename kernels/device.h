@@ -17,7 +17,7 @@
 #include "kernels/kernels.h"
 #include "src/core/status.h"
 
-enum { ESPL_DEVICE_VERSION = 6, ESPL_MAX_MARKS = 1024 };
+enum { ESPL_DEVICE_VERSION = 7, ESPL_MAX_MARKS = 1024 };
 
 typedef struct espl_device espl_device;
 typedef struct espl_graph espl_graph; /* a recorded list of kernels */
@@ -52,6 +52,10 @@ typedef struct espl_device_calls {
     /* Local. Zeroed memory for arena `name`, aligned to 256. Errors: usage, when it does not fit; says by how much. */
     espl_status (*alloc)(espl_device *device, const char *name, size_t bytes, void **memory);
     void (*release)(espl_device *device, void *memory, size_t bytes);
+    /* Local. The same of the host's memory, pinned: kernels and copies take it for the device's, but every access goes over the bus. For
+     * what a step touches once. Errors: usage, when the system does not give or pin so much. */
+    espl_status (*alloc_far)(espl_device *device, const char *name, size_t bytes, void **memory);
+    void (*release_far)(espl_device *device, void *memory, size_t bytes);
     /* Local. Micro-batches have up to so many rows and segments in each stream from now on; kernels work on that many rows. Recordings are
      * replayed under the numbers they were made under; where more room is needed than ever before there must be none. */
     espl_status (*reserve)(espl_device *device, const espl_capacity capacity[ESPL_N_STREAMS]);

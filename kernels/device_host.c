@@ -121,6 +121,8 @@ const espl_device_calls *espl_device_host(void) {
         .close = host_close,
         .info = host_info,
         .alloc = host_alloc,
+        .alloc_far = host_alloc,
+        .release_far = host_release,
         .release = host_release,
         .reserve = host_reserve,
         .write = host_write,

@@ -29,21 +29,36 @@ void espl_engine_close(espl_engine *engine) {
     *engine = (espl_engine){0};
 }
 
-espl_status espl_engine_take(const espl_engine *engine, espl_arena *arena, const char *name, size_t bytes) {
+typedef espl_status alloc_call(espl_device *device, const char *name, size_t bytes, void **memory);
+typedef void release_call(espl_device *device, void *memory, size_t bytes);
+
+static espl_status take(const espl_engine *engine, alloc_call *alloc, espl_arena *arena, const char *name, size_t bytes) {
     void *memory = NULL;
     if (bytes > 0)
-        ESPL_TRY(engine->calls->alloc(engine->device, name, bytes, &memory));
+        ESPL_TRY(alloc(engine->device, name, bytes, &memory));
     espl_arena_adopt(arena, name, memory, bytes, !engine->calls->remote);
     return ESPL_OK;
 }
 
-void espl_engine_give_back(const espl_engine *engine, espl_arena *arena) {
+static void give_back(const espl_engine *engine, release_call *release, espl_arena *arena) {
     void *memory = arena->base;
     size_t bytes = arena->capacity;
     espl_arena_free(arena);
     if (memory != NULL)
-        engine->calls->release(engine->device, memory, bytes);
+        release(engine->device, memory, bytes);
 }
+
+espl_status espl_engine_take(const espl_engine *engine, espl_arena *arena, const char *name, size_t bytes) {
+    return take(engine, engine->calls->alloc, arena, name, bytes);
+}
+
+void espl_engine_give_back(const espl_engine *engine, espl_arena *arena) { give_back(engine, engine->calls->release, arena); }
+
+espl_status espl_engine_take_far(const espl_engine *engine, espl_arena *arena, const char *name, size_t bytes) {
+    return take(engine, engine->calls->alloc_far, arena, name, bytes);
+}
+
+void espl_engine_give_back_far(const espl_engine *engine, espl_arena *arena) { give_back(engine, engine->calls->release_far, arena); }
 
 espl_status espl_engine_put(const espl_engine *engine, void *to, espl_dtype to_dtype, const void *from, espl_dtype from_dtype, size_t n) {
     if (engine == NULL || !engine->calls->remote) {

@@ -28,6 +28,10 @@ void espl_engine_close(espl_engine *engine);
 espl_status espl_engine_take(const espl_engine *engine, espl_arena *arena, const char *name, size_t bytes);
 void espl_engine_give_back(const espl_engine *engine, espl_arena *arena);
 
+/* Local. The same of memory that is the host's, and the device reaches (device.h, alloc_far). */
+espl_status espl_engine_take_far(const espl_engine *engine, espl_arena *arena, const char *name, size_t bytes);
+void espl_engine_give_back_far(const espl_engine *engine, espl_arena *arena);
+
 /* Local. Converts n elements of host memory into memory of the device, in bounded pieces. NULL engine: plain memory. */
 espl_status espl_engine_put(const espl_engine *engine, void *to, espl_dtype to_dtype, const void *from, espl_dtype from_dtype, size_t n);
 

@@ -13,20 +13,27 @@
 extern void openblas_set_num_threads(int n) __attribute__((weak));
 extern char *openblas_get_corename(void) __attribute__((weak));
 
-extern const espl_kernels espl__cpu_table_portable_fp32, espl__cpu_table_portable_bf16;
-#if defined(__x86_64__)
-extern const espl_kernels espl__cpu_table_avx2_fp32, espl__cpu_table_avx2_bf16;
+/* CMake says which sets are compiled: ESPL_SET_portable, ... */
+#if defined(ESPL_SET_avx512)
 extern const espl_kernels espl__cpu_table_avx512_fp32, espl__cpu_table_avx512_bf16;
 
-static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-
 static bool has_avx512(void) {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 #endif
 
+#if defined(ESPL_SET_avx2)
+extern const espl_kernels espl__cpu_table_avx2_fp32, espl__cpu_table_avx2_bf16;
+
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#endif
+
+#if defined(ESPL_SET_portable)
+extern const espl_kernels espl__cpu_table_portable_fp32, espl__cpu_table_portable_bf16;
+
 static bool has_any(void) { return true; }
+#endif
 
 /* Best first. */
 static const struct {
@@ -34,11 +41,15 @@ static const struct {
     bool (*present)(void);
     const espl_kernels *fp32, *bf16;
 } sets[] = {
-#if defined(__x86_64__)
+#if defined(ESPL_SET_avx512)
     {"avx512", has_avx512, &espl__cpu_table_avx512_fp32, &espl__cpu_table_avx512_bf16},
+#endif
+#if defined(ESPL_SET_avx2)
     {"avx2", has_avx2, &espl__cpu_table_avx2_fp32, &espl__cpu_table_avx2_bf16},
 #endif
+#if defined(ESPL_SET_portable)
     {"portable", has_any, &espl__cpu_table_portable_fp32, &espl__cpu_table_portable_bf16},
+#endif
 };
 
 enum { N_SETS = sizeof sets / sizeof *sets };
@@ -54,8 +65,9 @@ const espl_kernels *espl_kernels_cpu_isa(const char *isa, espl_dtype real) {
 
 static int best_set(void) {
     int i = 0;
-    while (!sets[i].present())
+    while (i < N_SETS && !sets[i].present())
         i++;
+    ESPL_ASSERT(i < N_SETS, "this CPU has none of the instruction sets that this program was built for (ESPL_KERNEL_SETS)");
     return i;
 }
 

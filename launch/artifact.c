@@ -1,9 +1,9 @@
 #include "launch/artifact.h"
 
-#include "io/checkpoint_folder.h"
+#include "io/checkpoint/checkpoint_folder.h"
 #include "io/fsio.h"
-#include "io/manifest.h"
-#include "io/safetensors.h"
+#include "io/checkpoint/manifest.h"
+#include "io/safetensors/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -21,6 +21,15 @@ typedef struct job {
     int64_t largest, rounds; /* MiB; of each size */
 } job;
 
+static espl_status check(const job *job) {
+    if (strcmp(job->operands.items[0], "comm") != 0)
+        ESPL_FAIL(ESPL_ERR_USAGE, "bench: unknown subject '%s'; comm is expected", job->operands.items[0]);
+    if (job->largest < 1 || job->largest > 4096 || job->rounds < 1 || job->rounds > 99)
+        ESPL_FAIL(ESPL_ERR_USAGE, "--largest %lld --rounds %lld: MiB from 1 to 4096 and 1 to 99 rounds are expected",
+                  (long long)job->largest, (long long)job->rounds);
+    return ESPL_OK;
+}
+
 static espl_status body(espl_comm *comm, void *context) {
     const job *job = context;
     const bool first = espl_comm_ranks(comm)->rank == 0;
@@ -28,9 +37,10 @@ static espl_status body(espl_comm *comm, void *context) {
     espl_bench_comm bench;
     espl_config config;
     espl_status status = ESPL_OK;
+    ESPL_TRY(check(job));
     espl_config_make(&config);
     const char *recipe = job->operands.n > 1 ? job->operands.items[1] : NULL;
-    ESPL_TRY_DONE(espl_session_agree(comm, espl_recipe_read(recipe, &job->sets, &config), "reading the config"));
+    ESPL_TRY_DONE(espl_recipe_share(comm, recipe, &job->sets, &config));
     espl_log_set(espl_comm_ranks(comm)->rank, config.log_level, NULL);
     ESPL_TRY_DONE(espl_session_agree(comm, espl_bench_comm_measure(comm, &config, &options, &bench), "measuring"));
     if (first)
@@ -40,15 +50,6 @@ static espl_status body(espl_comm *comm, void *context) {
 done:
     espl_config_free(&config);
     return status;
-}
-
-static espl_status check(const job *job) {
-    if (strcmp(job->operands.items[0], "comm") != 0)
-        ESPL_FAIL(ESPL_ERR_USAGE, "bench: unknown subject '%s'; comm is expected", job->operands.items[0]);
-    if (job->largest < 1 || job->largest > 4096 || job->rounds < 1 || job->rounds > 99)
-        ESPL_FAIL(ESPL_ERR_USAGE, "--largest %lld --rounds %lld: MiB from 1 to 4096 and 1 to 99 rounds are expected",
-                  (long long)job->largest, (long long)job->rounds);
-    return ESPL_OK;
 }
 
 espl_status espl_cmd_bench(int argc, char **argv) {
@@ -66,15 +67,5 @@ espl_status espl_cmd_bench(int argc, char **argv) {
                               .n_options = sizeof options / sizeof options[0],
                               .min_operands = 1,
                               .max_operands = 2};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));
-    if (done)
-        goto done;
-    ESPL_TRY_DONE(check(&job));
-    ESPL_TRY_DONE(espl_session_run(0, body, &job));
-done:
-    espl_words_free(&job.operands);
-    espl_words_free(&job.sets);
-    return status;
+    return espl_session_verb(&usage, argc, argv, &job.operands, &job.sets, body, &job);
 }

@@ -112,13 +112,5 @@ espl_status espl_cmd_eval(int argc, char **argv) {
                               .n_options = sizeof options / sizeof options[0],
                               .min_operands = 1,
                               .max_operands = 1};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));
-    if (!done)
-        ESPL_TRY_DONE(espl_session_run(0, body, &job));
-done:
-    espl_words_free(&job.operands);
-    espl_words_free(&job.sets);
-    return status;
+    return espl_session_verb(&usage, argc, argv, &job.operands, &job.sets, body, &job);
 }

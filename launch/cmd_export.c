@@ -2,7 +2,7 @@
 #include "launch/options.h"
 
 #include "comm/comm.h"
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "src/core/buffer.h"
 #include "src/train/weights/peft_folder.h"
 #include "src/train/weights/weights.h"

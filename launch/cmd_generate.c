@@ -1,7 +1,7 @@
 #include "launch/commands.h"
 #include "launch/recipe.h"
 
-#include "io/readers.h"
+#include "io/readers/readers.h"
 #include "src/core/buffer.h"
 #include "src/train/machine/choose_device.h"
 #include "src/train/feed/dataset.h"

@@ -2,11 +2,11 @@
 #include "launch/commands.h"
 #include "launch/options.h"
 
-#include "io/checkpoint_folder.h"
+#include "io/checkpoint/checkpoint_folder.h"
 #include "io/fsio.h"
-#include "io/manifest.h"
-#include "io/safetensors.h"
-#include "io/tokens.h"
+#include "io/checkpoint/manifest.h"
+#include "io/safetensors/safetensors.h"
+#include "io/tokens/tokens.h"
 
 #include <inttypes.h>
 #include <math.h>

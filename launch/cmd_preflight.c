@@ -52,12 +52,23 @@ static espl_status tell(const job *job, espl_preflight_host *hosts, int n) {
     return job->exclude != NULL ? write_list(job->exclude, hosts, n) : ESPL_OK;
 }
 
+static espl_status check(const job *job) {
+    if (!(job->share > 0.0 && job->share < 1.0 && job->clock > 0.0 && job->seconds >= 0.0))
+        ESPL_FAIL(ESPL_ERR_USAGE, "--share %g --clock %g --seconds %g: a share between 0 and 1 and positive seconds are expected",
+                  job->share, job->clock, job->seconds);
+    if (job->disk < 1 || job->disk > 1 << 20 || job->message < 1 || job->message > 1 << 10)
+        ESPL_FAIL(ESPL_ERR_USAGE, "--disk %lld --message %lld: MiB are expected, 1 to 1048576 and 1 to 1024", (long long)job->disk,
+                  (long long)job->message);
+    return ESPL_OK;
+}
+
 static espl_status body(espl_comm *comm, void *context) {
     const job *job = context;
     espl_config config;
     espl_preflight_host *hosts = NULL;
     int n = 0;
     espl_status status = ESPL_OK;
+    ESPL_TRY(check(job));
     espl_config_make(&config);
     const char *recipe = job->operands.n > 0 ? job->operands.items[0] : NULL;
     ESPL_TRY_DONE(espl_recipe_share(comm, recipe, &job->sets, &config));
@@ -71,16 +82,6 @@ done:
     free(hosts);
     espl_config_free(&config);
     return status;
-}
-
-static espl_status check(const job *job) {
-    if (!(job->share > 0.0 && job->share < 1.0 && job->clock > 0.0 && job->seconds >= 0.0))
-        ESPL_FAIL(ESPL_ERR_USAGE, "--share %g --clock %g --seconds %g: a share between 0 and 1 and positive seconds are expected",
-                  job->share, job->clock, job->seconds);
-    if (job->disk < 1 || job->disk > 1 << 20 || job->message < 1 || job->message > 1 << 10)
-        ESPL_FAIL(ESPL_ERR_USAGE, "--disk %lld --message %lld: MiB are expected, 1 to 1048576 and 1 to 1024", (long long)job->disk,
-                  (long long)job->message);
-    return ESPL_OK;
 }
 
 espl_status espl_cmd_preflight(int argc, char **argv) {
@@ -102,15 +103,5 @@ espl_status espl_cmd_preflight(int argc, char **argv) {
                               .n_options = sizeof options / sizeof options[0],
                               .min_operands = 0,
                               .max_operands = 1};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));
-    if (done)
-        goto done;
-    ESPL_TRY_DONE(check(&job));
-    ESPL_TRY_DONE(espl_session_run(0, body, &job));
-done:
-    espl_words_free(&job.operands);
-    espl_words_free(&job.sets);
-    return status;
+    return espl_session_verb(&usage, argc, argv, &job.operands, &job.sets, body, &job);
 }

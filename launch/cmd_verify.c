@@ -2,9 +2,9 @@
 #include "launch/commands.h"
 #include "launch/options.h"
 
-#include "io/checkpoint_folder.h"
-#include "io/checkpoint.h"
-#include "io/tokens.h"
+#include "io/checkpoint/checkpoint_folder.h"
+#include "io/checkpoint/checkpoint.h"
+#include "io/tokens/tokens.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

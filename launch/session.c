@@ -23,6 +23,17 @@ espl_status espl_session_run(int use_mpi, espl_session_body *body, void *context
     return status;
 }
 
+espl_status espl_session_verb(const espl_usage *usage, int argc, char **argv, espl_words *operands, espl_words *sets,
+                              espl_session_body *body, void *context) {
+    bool done = false;
+    espl_status status = espl_options_parse(usage, argc, argv, operands, &done);
+    if (status == ESPL_OK && !done)
+        status = espl_session_run(0, body, context);
+    espl_words_free(operands);
+    espl_words_free(sets);
+    return status;
+}
+
 /* FNV-1a, cut to 62 bits so that its negative is an int64 too. */
 static int64_t hash_of_message(void) {
     uint64_t hash = 0xCBF29CE484222325u;

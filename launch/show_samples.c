@@ -2,7 +2,7 @@
 
 #include "src/core/buffer.h"
 #include "src/train/feed/dataset.h"
-#include "src/train/memory.h"
+#include "src/train/memory/memory.h"
 #include "src/train/weights/weights.h"
 
 #include <unistd.h>

@@ -155,7 +155,9 @@ static bool recall(const espl__bpe_memo *memo, uint32_t hash, const char *piece,
     return true;
 }
 
-static void remember(espl__bpe_memo *memo, uint32_t hash, const char *piece, size_t n, const espl__symbol *symbols, size_t n_symbols) {
+/* What the piece has added to `out`, from `first` on; nothing, where it has no tokens. */
+static void remember(espl__bpe_memo *memo, uint32_t hash, const char *piece, size_t n, const espl__symbols *out, size_t first) {
+    const size_t n_symbols = out->n - first;
     if (n_symbols > ESPL__MEMO_IDS)
         return;
     memo->hash = hash;
@@ -163,8 +165,8 @@ static void remember(espl__bpe_memo *memo, uint32_t hash, const char *piece, siz
     memo->n_ids = (uint8_t)n_symbols;
     memcpy(memo->key, piece, n);
     for (size_t i = 0; i < n_symbols; i++) {
-        memo->ids[i] = symbols[i].id;
-        memo->sizes[i] = (uint8_t)symbols[i].size;
+        memo->ids[i] = out->at[first + i].id;
+        memo->sizes[i] = (uint8_t)out->at[first + i].size;
     }
 }
 
@@ -179,7 +181,7 @@ static void tokenize_part(const espl__bpe *bpe, espl__bpe_work *work, const char
     if (recall(memo, (uint32_t)hash, piece, n, out))
         return;
     merge_piece(bpe, work, piece, n, out);
-    remember(memo, (uint32_t)hash, piece, n, out->at + before, out->n - before);
+    remember(memo, (uint32_t)hash, piece, n, out, before);
 }
 
 static const char mark[] = "\xE2\x96\x81"; /* U+2581 */

@@ -166,6 +166,30 @@ static void cuda_release(espl_device *device, void *memory, size_t bytes) {
         cudaFree(memory);
 }
 
+/* With one address space for host and devices (CUDA C++ Programming Guide, "Unified Virtual Addressing") kernels reach it by the same
+ * pointer. Accesses of a warp that are one run of memory use the bus as a copy does, in both directions at once. */
+static espl_status cuda_alloc_far(espl_device *device, const char *name, size_t bytes, void **memory) {
+    *memory = NULL;
+    if (bytes == 0)
+        return ESPL_OK;
+    cudaError_t error = cudaHostAlloc(memory, bytes, cudaHostAllocDefault);
+    if (error != cudaSuccess) {
+        (void)cudaGetLastError(); /* told here */
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "GPU %d: arena %s needs %.1f MiB of pinned host memory (run.offload), which cannot be had: %s; use more ranks with "
+                  "run.sharding: optimizer, or set run.offload: none",
+                  device->ordinal, name, (double)bytes / 1048576.0, cudaGetErrorString(error));
+    }
+    memset(*memory, 0, bytes);
+    return ESPL_OK;
+}
+
+static void cuda_release_far(espl_device *device, void *memory, size_t bytes) {
+    (void)device, (void)bytes;
+    if (memory != NULL)
+        cudaFreeHost(memory);
+}
+
 const espl_device_calls espl__cuda_device = {
     .version = ESPL_DEVICE_VERSION,
     .kind = ESPL_BACKEND_KIND,
@@ -176,6 +200,8 @@ const espl_device_calls espl__cuda_device = {
     .info = cuda_info,
     .alloc = cuda_alloc,
     .release = cuda_release,
+    .alloc_far = cuda_alloc_far,
+    .release_far = cuda_release_far,
     .reserve = espl__cuda_reserve,
     .write = espl__cuda_write,
     .read = espl__cuda_read,

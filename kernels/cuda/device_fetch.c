@@ -29,7 +29,7 @@ espl_status espl__cuda_fetch(espl_device *device, void *to, const void *from, si
     ESPL_ASSERT(!own->recording, "a snapshot inside a recording");
     ESPL__CUDA(cudaEventRecord(own->here, device->compute));
     ESPL__CUDA(cudaStreamWaitEvent(device->copy, own->here, 0));
-    ESPL__CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device->copy));
+    ESPL__CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, device->copy));
     ESPL__CUDA(cudaEventRecord(own->arrived, device->copy));
     return ESPL_OK;
 }

@@ -98,7 +98,8 @@ espl_status espl__cuda_sync(espl_device *device) {
     return espl__cuda_wait_stream(device, device->copy);
 }
 
-/* ---- Copies, through pinned memory in pieces: one is filled while the other travels. */
+/* ---- Copies, through pinned memory in pieces: one is filled while the other travels. What they reach may be far (device.h), so where
+ * it lies is left to the addresses. */
 
 espl_status espl__cuda_make_slots(espl__slot slots[ESPL__SLOTS], size_t bytes) {
     for (int i = 0; i < ESPL__SLOTS; i++) {
@@ -132,7 +133,7 @@ espl_status espl__cuda_write(espl_device *device, void *to, const void *from, si
         espl__slot *slot = next_stage(device->own);
         ESPL_TRY(espl__cuda_wait_event(device, slot->free));
         memcpy(slot->pinned, (const char *)from + at, piece_at(at, bytes));
-        ESPL__CUDA(cudaMemcpyAsync((char *)to + at, slot->pinned, piece_at(at, bytes), cudaMemcpyHostToDevice, device->compute));
+        ESPL__CUDA(cudaMemcpyAsync((char *)to + at, slot->pinned, piece_at(at, bytes), cudaMemcpyDefault, device->compute));
         ESPL__CUDA(cudaEventRecord(slot->free, device->compute));
     }
     return espl__cuda_noted(device);
@@ -140,7 +141,7 @@ espl_status espl__cuda_write(espl_device *device, void *to, const void *from, si
 
 static espl_status start_piece(espl_device *device, espl__slot *slot, const char *from, size_t at, size_t bytes) {
     ESPL_TRY(espl__cuda_wait_event(device, slot->free));
-    ESPL__CUDA(cudaMemcpyAsync(slot->pinned, from + at, piece_at(at, bytes), cudaMemcpyDeviceToHost, device->compute));
+    ESPL__CUDA(cudaMemcpyAsync(slot->pinned, from + at, piece_at(at, bytes), cudaMemcpyDefault, device->compute));
     ESPL__CUDA(cudaEventRecord(slot->free, device->compute));
     return ESPL_OK;
 }

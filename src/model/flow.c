@@ -60,6 +60,30 @@ const espl_window *espl_flow_window(const espl_flow *f, int bucket, int call) {
 
 static void add_move(espl_flow *f, const espl_move *move) { f->moves[f->n_moves++] = *move; }
 
+/* Before it nothing but forward; it may be the loss, whose weights only it reads. */
+static int first_backward(const espl_tape *t) {
+    int c = 0;
+    while (c < t->n_calls && t->calls[c].kind == ESPL_CALL_FORWARD)
+        c++;
+    return c;
+}
+
+/* First call that reads each bucket, at the latest where backward begins; -1: nothing of it is trained in this phase. */
+static void find_first_reads(const espl_tape *t, int *first) {
+    const espl_model *m = t->model;
+    for (int b = 0; b < m->n_buckets; b++)
+        first[b] = 0;
+    for (int c = t->n_calls - 1; c >= 0; c--)
+        for (int i = 0; i < ESPL_MAX_PARAM; i++)
+            if (reads(t, c, i))
+                first[m->params[m->rows[t->calls[c].row].param[i]].bucket] = c;
+    for (int b = 0; b < m->n_buckets; b++) {
+        ESPL_ASSERT(first[b] <= first_backward(t), "bucket %d is first read by call %d, in backward", b, first[b]);
+        if (!espl_model_trains_bucket(m, b, t->phase))
+            first[b] = -1;
+    }
+}
+
 /* First call that writes gradients of each bucket; -1: none does. */
 static void find_first_writes(const espl_tape *t, int *first) {
     const espl_model *m = t->model;
@@ -80,9 +104,8 @@ static int behind_marks(const espl_tape *t, int call) {
     return call;
 }
 
-static void fetch(espl_flow *f, int window, int call) {
-    if (window < f->n_windows)
-        add_move(f, &(espl_move){ESPL_MOVE_FETCH, f->windows[window].bucket, window, call});
+static void fetch(espl_flow *f, int window, int call, bool next) {
+    add_move(f, &(espl_move){ESPL_MOVE_FETCH, f->windows[window].bucket, window, call, next});
 }
 
 /* Those that begin here, and for each the one behind it. */
@@ -91,10 +114,19 @@ static void add_windows(espl_flow *f, int call) {
         if (f->windows[w].first != call)
             continue;
         if (w == 0)
-            fetch(f, 0, call);
-        add_move(f, &(espl_move){ESPL_MOVE_ARRIVE, f->windows[w].bucket, w, call});
-        fetch(f, w + 1, call);
+            fetch(f, 0, call, false);
+        add_move(f, &(espl_move){ESPL_MOVE_ARRIVE, f->windows[w].bucket, w, call, false});
+        if (w + 1 < f->n_windows)
+            fetch(f, w + 1, call, false);
+        else if (f->ahead)
+            fetch(f, 0, call, true);
     }
+}
+
+static void add_updates(const espl_tape *t, const int *first, espl_flow *f, int call) {
+    for (int b = 0; b < t->model->n_buckets; b++)
+        if (first[b] == call)
+            add_move(f, &(espl_move){ESPL_MOVE_UPDATED, b, -1, call, false});
 }
 
 static void add_openings(const espl_tape *t, const int *first, bool *opened, espl_flow *f, int call) {
@@ -102,26 +134,29 @@ static void add_openings(const espl_tape *t, const int *first, bool *opened, esp
         if (first[b] != call)
             continue;
         if (!*opened)
-            add_move(f, &(espl_move){ESPL_MOVE_SETTLE, -1, -1, call});
+            add_move(f, &(espl_move){ESPL_MOVE_SETTLE, -1, -1, call, false});
         *opened = true;
-        add_move(f, &(espl_move){ESPL_MOVE_OPEN, b, -1, call});
+        add_move(f, &(espl_move){ESPL_MOVE_OPEN, b, -1, call, false});
     }
 }
 
 static void list_moves(const espl_tape *t, const espl_flow_way *way, espl_flow *f) {
     const int n = t->model->n_buckets;
-    int *first = espl_malloc((size_t)n * sizeof *first);
+    int *first_write = espl_malloc((size_t)n * 2 * sizeof *first_write), *first_read = first_write + n;
     bool opened = false;
-    find_first_writes(t, first);
-    f->moves = espl_malloc(((size_t)n * 2 + 1 + (size_t)f->n_windows * 2) * sizeof *f->moves);
+    find_first_writes(t, first_write);
+    find_first_reads(t, first_read);
+    f->moves = espl_malloc(((size_t)n * 3 + 1 + (size_t)f->n_windows * 2) * sizeof *f->moves);
     for (int c = 0; c < t->n_calls; c++) {
         if (way->gradients && t->calls[c].kind == ESPL_CALL_BUCKET)
-            add_move(f, &(espl_move){ESPL_MOVE_SUM, t->calls[c].bucket, -1, behind_marks(t, c)});
+            add_move(f, &(espl_move){ESPL_MOVE_SUM, t->calls[c].bucket, -1, behind_marks(t, c), false});
+        if (way->updates)
+            add_updates(t, first_read, f, c);
         add_windows(f, c);
         if (way->gradients)
-            add_openings(t, first, &opened, f, c);
+            add_openings(t, first_write, &opened, f, c);
     }
-    free(first);
+    free(first_write);
 }
 
 /* ---- Places. */
@@ -149,7 +184,7 @@ static void find_lives(const espl_tape *t, const espl_flow_way *way, const espl_
         gradients->last = stage->last = end_of_sum(f, i);
         stage->first = begins_at(i);
         gradients->bytes = bytes;
-        stage->bytes = way->narrow || way->ranks == 1 ? 0 : way->tree ? bytes : bytes / (size_t)way->ranks;
+        stage->bytes = way->narrow || way->shards == 1 ? 0 : way->tree ? bytes : bytes / (size_t)way->shards;
     }
 }
 
@@ -167,6 +202,10 @@ static void place_gradients(const espl_tape *t, const espl_flow_way *way, espl_f
     free(lives);
 }
 
+bool espl_flow_fetches(const espl_flow *f, const espl_move *move, bool first, bool last) {
+    return move->next ? !last : first || !f->ahead || move->window > 0;
+}
+
 /* The first move behind the last call that uses a window. */
 static int end_of_window(const espl_flow *f, const espl_window *window) {
     int i = 0;
@@ -175,6 +214,7 @@ static int end_of_window(const espl_flow *f, const espl_window *window) {
     return ends_at(i);
 }
 
+/* What is fetched ahead has its place from there on to its end in the next micro-batch. */
 static void place_windows(const espl_tape *t, const espl_flow_way *way, espl_flow *f) {
     espl_life *lives = espl_calloc((size_t)f->n_windows, sizeof *lives);
     for (int i = 0; i < f->n_moves; i++)
@@ -195,6 +235,7 @@ void espl_flow_make(const espl_tape *tape, const espl_flow_way *way, espl_flow *
     *flow = (espl_flow){0};
     if (way->weights)
         list_windows(tape, flow);
+    flow->ahead = way->ahead && flow->n_windows > 1;
     list_moves(tape, way, flow);
     if (way->gradients)
         place_gradients(tape, way, flow);

@@ -22,12 +22,22 @@ static void insert(espl_life **placed, int n_placed, espl_life *life) {
     placed[at] = life;
 }
 
+static bool goes_round(const espl_life *life) { return life->first > life->last; }
+
+static bool meet(const espl_life *a, const espl_life *b) {
+    if (goes_round(a) && goes_round(b))
+        return true;
+    if (goes_round(a) || goes_round(b))
+        return a->first <= b->last || b->first <= a->last;
+    return a->first <= b->last && b->first <= a->last;
+}
+
 /* The lowest offset at which `life` meets none of the placed lives (sorted by offset) that are alive with it. */
 static size_t lowest_gap(const espl_life *life, espl_life *const *placed, int n_placed) {
     size_t offset = 0;
     for (int i = 0; i < n_placed; i++) {
         const espl_life *other = placed[i];
-        if (other->last < life->first || life->last < other->first)
+        if (!meet(life, other))
             continue;
         if (offset + padded(life) <= other->offset)
             break;

@@ -4,7 +4,8 @@
 
 #include "src/model/tape.h"
 
-/* Local. Gives every buffer an offset (a multiple of ESPL_ALIGN) so that buffers with overlapping lives do not overlap in memory.
+/* Local. Gives every buffer an offset (a multiple of ESPL_ALIGN) so that buffers with overlapping lives do not overlap in memory. A life
+ * that begins after it ends goes on from the beginning, as lists are run again and again.
  * Largest first, each at the lowest place that is free for all of its life. Returns the bytes needed. */
 size_t espl__lives_place(espl_life *lives, int n);
 

@@ -49,9 +49,11 @@ double espl_costs_train_flops(const espl_tape *tape, const espl_amount *amount) 
     return flops;
 }
 
-double espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, const espl_wire *wire) {
+espl_wire_bytes espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, int group, const espl_wire *wire) {
+    const double groups = (double)ranks / group;
     double flat = 0.0;
     for (int b = 0; b < model->n_buckets; b++)
         flat += espl_model_trains_bucket(model, b, phase) ? (double)espl_model_bucket_size(model, b, ranks) : 0.0;
-    return flat * (ranks - 1) / ranks * ((double)wire->part * wire->sums + (double)wire->back * wire->backs);
+    return (espl_wire_bytes){.inside = flat * (group - 1) / group * ((double)wire->part * wire->sums + (double)wire->back * wire->backs),
+                             .across = flat / group * 2.0 * (groups - 1.0) / groups * sizeof(float) * wire->sums};
 }

@@ -30,8 +30,13 @@ typedef struct espl_wire {
     double sums, backs; /* how often in a step: 1, or where gradients or weights are cut for each micro-batch of a rank */
 } espl_wire;
 
-/* Local. Bytes that one rank sends in a step of a phase: for each element its part of a gradient's sum to the owner, and from the owner
- * what comes back. */
-double espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, const espl_wire *wire);
+/* Bytes that one rank sends in a step: within its group, and to other groups. */
+typedef struct espl_wire_bytes {
+    double inside, across;
+} espl_wire_bytes;
+
+/* Local. Of a step of a phase, on `ranks` ranks in groups of `group`: for each element its part of a gradient's sum to the owner, and from
+ * the owner what comes back; and for each that it owns a sum in fp32 over the groups, there and back. */
+espl_wire_bytes espl_costs_wire_bytes(const espl_model *model, int phase, int ranks, int group, const espl_wire *wire);
 
 #endif

@@ -2,15 +2,17 @@
 
 #include "src/core/buffer.h"
 
+const espl_owner espl_owner_alone = {.ranks = 1, .shards = 1, .n_groups = 1};
+
 int64_t espl_owner_state_size(const espl_model *model, const espl_owner *owner) {
     int64_t flat = espl_model_flat_size(model, owner->ranks);
-    return owner->replicated ? flat : flat / owner->ranks;
+    return owner->replicated ? flat : flat / owner->shards;
 }
 
 /* Bytes of what other ranks keep, in front of what is frozen. */
 static size_t elsewhere(const espl_model *model, const espl_owner *owner, espl_dtype real) {
     int64_t flat = espl_model_flat_size(model, owner->ranks);
-    return owner->cut ? (size_t)(flat - flat / owner->ranks) * espl_dtype_size(real) : 0;
+    return owner->cut ? (size_t)(flat - flat / owner->shards) * espl_dtype_size(real) : 0;
 }
 
 size_t espl_owner_weights_bytes(const espl_model *model, const espl_owner *owner, espl_dtype real) {
@@ -24,8 +26,15 @@ size_t espl_owner_weights_at(const espl_model *model, const espl_owner *owner, i
 
 void espl_owner_piece(const espl_model *model, const espl_owner *owner, int bucket, int64_t *begin, int64_t *end) {
     int64_t start = espl_model_bucket_start(model, bucket, owner->ranks);
-    int64_t share = espl_model_bucket_size(model, bucket, owner->ranks) / owner->ranks;
-    *begin = start + owner->rank * share;
+    int64_t share = espl_model_bucket_size(model, bucket, owner->ranks) / owner->shards;
+    *begin = start + owner->shard * share;
+    *end = *begin + share;
+}
+
+void espl_owner_counted(const espl_model *model, const espl_owner *owner, int bucket, int64_t *begin, int64_t *end) {
+    espl_owner_piece(model, owner, bucket, begin, end);
+    int64_t share = (*end - *begin) / owner->n_groups;
+    *begin += owner->group * share;
     *end = *begin + share;
 }
 
@@ -35,7 +44,7 @@ void espl_owner_stretch(const espl_model *model, const espl_owner *owner, int bu
     if (owner->replicated)
         return;
     espl_owner_piece(model, owner, bucket, flat, &end);
-    *state = start / owner->ranks;
+    *state = start / owner->shards;
 }
 
 static espl_segment cut(const espl_model *model, const espl_owner *owner, int param, int64_t from, int64_t to) {

@@ -1,5 +1,6 @@
 #include "src/plan/timeline.h"
 
+#include "src/core/buffer.h"
 #include "src/core/rng.h"
 #include "src/core/status.h"
 
@@ -33,21 +34,28 @@ static double wait_until(clocks *c, double then) {
 /* Compute waits for the network. */
 static double wait(clocks *c) { return wait_until(c, c->network); }
 
+/* A micro-batch call by call. */
+typedef struct passage {
+    const double *there; /* [buckets] when the weights of the last update are */
+    bool first, last;    /* of the step */
+    bool sums;
+} passage;
+
 /* Weights that a call needs, and those that come meanwhile; what this took of compute's time. */
-static double fetching(const espl_timeline *t, const espl_event *event, clocks *c, double *gathers) {
-    double before = c->compute;
-    if (event->exposed > 0.0) {
-        occupy(t, c, event->exposed);
+static double fetching(const espl_timeline *t, const espl_event *event, const passage *p, clocks *c, double *gathers) {
+    const double before = c->compute, exposed = p->first || !t->ahead ? event->exposed : 0.0,
+                 later = event->fetch + (p->last ? 0.0 : event->next);
+    if (exposed > 0.0) {
+        occupy(t, c, exposed);
         wait(c);
     }
-    *gathers += event->exposed;
     if (event->arrives)
         wait_until(c, c->fetched);
-    if (event->fetch > 0.0) {
-        occupy(t, c, event->fetch);
+    if (later > 0.0) {
+        occupy(t, c, later);
         c->fetched = c->network;
-        *gathers += event->fetch;
     }
+    *gathers += exposed + later;
     return c->compute - before;
 }
 
@@ -58,14 +66,24 @@ static double micro_batch_seconds(const espl_timeline *t) {
     return seconds;
 }
 
-/* A micro-batch with sums: what they took of compute's time, or kept it waiting. */
-static double summing_micro_batch(const espl_timeline *t, double slowest, clocks *c, espl_step_times *times) {
+/* Waits for those that event i is the first to use. */
+static double arriving(const espl_timeline *t, int i, const passage *p, clocks *c) {
+    double taken = 0.0;
+    for (int b = 0; b < t->n_buckets && p->first; b++)
+        if (t->buckets[b].first == i)
+            taken += wait_until(c, p->there[b]);
+    return taken;
+}
+
+/* What sums took of compute's time, or kept it waiting. */
+static double micro_batch(const espl_timeline *t, double slowest, const passage *p, clocks *c, espl_step_times *times) {
     double taken = 0.0;
     for (int i = 0; i < t->n_events; i++) {
         const int bucket = t->events[i].bucket;
-        times->gathers += fetching(t, &t->events[i], c, &times->all_gathers);
+        times->gathers += arriving(t, i, p, c);
+        times->gathers += fetching(t, &t->events[i], p, c, &times->all_gathers);
         c->compute += t->events[i].seconds * slowest;
-        if (bucket < 0)
+        if (bucket < 0 || !p->sums)
             continue;
         if (t->flows)
             taken += wait_until(c, c->summed);
@@ -84,39 +102,56 @@ static double gather_sums(const espl_timeline *t, clocks *c) {
     return seconds;
 }
 
-/* Returns what gathers of weights added to the updates. */
-static double update(const espl_timeline *t, clocks *c, espl_step_times *times) {
+/* Returns what gathers of weights added to the updates; there: when each bucket's are done. */
+static double update(const espl_timeline *t, clocks *c, double *there, espl_step_times *times) {
     double taken = 0.0;
     c->network = c->compute;
     for (int b = 0; b < t->n_buckets; b++) {
         c->compute += t->buckets[b].update;
         times->update += t->buckets[b].update;
-        if (t->replicated)
+        there[b] = 0.0;
+        if (t->replicated || t->buckets[b].gather == 0.0)
             continue;
         taken += occupy(t, c, t->buckets[b].gather);
         times->all_gathers += t->buckets[b].gather;
+        there[b] = c->network;
     }
-    return taken + wait(c);
+    return taken;
+}
+
+/* The end of the update before is the beginning of a step: what it has left under way, counted from there. */
+static clocks begin_step(const espl_timeline *t, double *there) {
+    clocks c = {0};
+    update(t, &c, there, &(espl_step_times){0});
+    for (int b = 0; b < t->n_buckets; b++)
+        there[b] -= c.compute;
+    return (clocks){.network = fmax(c.network - c.compute, 0.0)};
 }
 
 espl_step_times espl_timeline_step(const espl_timeline *t, double slowest) {
     const double one = micro_batch_seconds(t) * slowest;
+    double *there = espl_malloc((size_t)t->n_buckets * sizeof *there);
     espl_step_times times = {.data = (double)t->micro_batches * t->data, .compute = (double)t->micro_batches * (one + t->merge)};
-    clocks c = {0};
     ESPL_ASSERT(t->micro_batches > 0, "%lld micro-batches", (long long)t->micro_batches);
-    c.compute = times.data + (double)t->micro_batches * t->merge;
-    if (!t->flows)
-        c.compute += (double)(t->micro_batches - 1) * one;
-    for (int64_t i = t->flows ? 0 : t->micro_batches - 1; i < t->micro_batches; i++)
-        times.waits += summing_micro_batch(t, slowest, &c, &times);
+    clocks c = begin_step(t, there);
+    for (int64_t i = 0; i < t->micro_batches; i++) {
+        const bool last = i == t->micro_batches - 1;
+        const passage p = {.there = there, .first = i == 0, .last = last, .sums = t->flows || last};
+        c.compute += t->data + t->merge;
+        if (p.first || p.sums)
+            times.waits += micro_batch(t, slowest, &p, &c, &times);
+        else
+            c.compute += one;
+    }
     times.waits += wait(&c);
     const double gathered = gather_sums(t, &c);
     times.gathers += gathered;
     times.all_gathers += gathered;
     times.agree = t->agree;
     c.compute += t->agree;
-    times.gathers += update(t, &c, &times);
+    times.gathers += update(t, &c, there, &times);
     times.step = c.compute;
+    free(there);
     return times;
 }
 

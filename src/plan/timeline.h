@@ -2,7 +2,8 @@
  *
  * The order is that of src/train/step.c. Micro-batches follow each other; in the last one a bucket's sum begins when the bucket is complete
  * and the sum before it is done (where gradients are cut, in every micro-batch). All sums are waited for; where every rank updates
- * everything, the sums are then gathered. Ranks agree. Then bucket after bucket is updated, and its weights leave while the next one is.
+ * everything, the sums are then gathered. Ranks agree. Then bucket after bucket is updated, and its weights leave while the next one is,
+ * and while the next step computes what comes before their first use; so a step begins with the gathers of the one before it under way.
  * Where weights are cut, they are gathered for each use instead, while what comes before it is computed.
  * Local, all. */
 #ifndef ESPL_PLAN_TIMELINE_H
@@ -16,11 +17,13 @@ typedef struct espl_event {
     int bucket;     /* complete behind this; -1: none */
     double exposed; /* seconds of gathering weights that this waits for */
     double fetch;   /* seconds of gathering weights for later that begins before this; 0: none does */
+    double next;    /* the same of the first weights of the step's next micro-batch */
     bool arrives;   /* what was fetched before is waited for before this */
 } espl_event;
 
 typedef struct espl_bucket_times {
     double sum, gather, update; /* seconds; 0: takes no part */
+    int first;                  /* event that uses what is gathered of its weights first */
 } espl_bucket_times;
 
 typedef struct espl_timeline {
@@ -32,6 +35,7 @@ typedef struct espl_timeline {
     int n_buckets;
     bool hidden;     /* sums and gathers run beside compute; else they take its place */
     bool replicated; /* the sums are gathered, before the update, and not the weights */
+    bool ahead;      /* what micro-batches expose comes ahead (`next`), but that of a step's first */
     bool flows;      /* sums in every micro-batch, each after the one before it is done (run.sharding: gradients) */
     double agree;    /* seconds */
 } espl_timeline;

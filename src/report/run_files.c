@@ -33,6 +33,8 @@ static void file_line(espl_run_files *run, json_t *line) {
         newest = &run->start;
     else if (strcmp(event, "summary") == 0)
         newest = &run->summary;
+    else if (strcmp(event, "memory_copy") == 0)
+        newest = &run->copy;
     else
         json_array_append(run->events, line);
     if (newest != NULL) {
@@ -139,6 +141,7 @@ void espl_run_files_free(espl_run_files *run) {
     free(run->name);
     free(run->config);
     json_decref(run->start);
+    json_decref(run->copy);
     json_decref(run->summary);
     json_decref(run->steps);
     json_decref(run->evals);

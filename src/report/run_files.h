@@ -21,6 +21,7 @@ typedef struct espl_run_files {
     espl_run_state state;
     json_t *start;         /* the newest start line of metrics.jsonl, or NULL */
     json_t *summary;       /* the newest summary line, or NULL */
+    json_t *copy;          /* that of the newest in-memory copy, or NULL */
     json_t *steps, *evals; /* arrays of lines */
     json_t *probes;        /* array of lines, one a set of data.probe and evaluation */
     json_t *events;        /* array of the other lines: spikes, rollbacks, stragglers, ... */

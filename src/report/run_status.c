@@ -1,6 +1,6 @@
 #include "src/report/run_status.h"
 
-#include "io/checkpoint_folder.h"
+#include "io/checkpoint/checkpoint_folder.h"
 #include "src/core/buffer.h"
 
 #include <math.h>
@@ -76,6 +76,16 @@ static espl_status add_checkpoint(const espl_run_files *run, double now, json_t 
     return result;
 }
 
+static void add_copy(const espl_run_files *run, double now, json_t *status) {
+    const char *state = json_string_value(json_object_get(status, "state"));
+    if (run->copy == NULL || strcmp(state, "done") == 0 || strcmp(state, "stopped") == 0)
+        return;
+    json_t *copy = json_object();
+    set_whole(copy, "step", number(run->copy, "step"));
+    set_number(copy, "age", now - number(run->copy, "time"));
+    json_object_set_new(status, "memory_copy", copy);
+}
+
 static const char *state_of(const espl_run_files *run, const char *ended, double heard, double every) {
     if (run->state == ESPL_RUN_DONE)
         return "done";
@@ -110,6 +120,7 @@ espl_status espl_run_status_make(const espl_run_files *run, double now, json_t *
     set_number(status, "every", every);
     if (job != NULL)
         json_object_set(status, "job", job);
+    add_copy(run, now, status);
     espl_status result = add_checkpoint(run, now, status);
     if (result == ESPL_OK)
         *made = status;
@@ -185,6 +196,15 @@ static void print_checkpoint(const json_t *status, FILE *out) {
     fprintf(out, " ago: %s\n", json_string_value(json_object_get(checkpoint, "path")));
 }
 
+static void print_copy(const json_t *status, FILE *out) {
+    const json_t *copy = json_object_get(status, "memory_copy");
+    if (copy == NULL)
+        return;
+    fprintf(out, "  memory copy  step %.0f, ", number(copy, "step"));
+    print_span(number(copy, "age"), out);
+    fprintf(out, " ago\n");
+}
+
 void espl_run_status_print(const json_t *status, FILE *out) {
     const char *name;
     json_t *value;
@@ -194,6 +214,7 @@ void espl_run_status_print(const json_t *status, FILE *out) {
     print_number(status, "valid_loss", "validation", "%.4f", out);
     print_number(status, "tokens_per_second", "tokens/s", "%.0f", out);
     print_checkpoint(status, out);
+    print_copy(status, out);
     if (json_object_get(status, "job") == NULL)
         return;
     fprintf(out, "  job         ");

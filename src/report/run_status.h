@@ -13,6 +13,7 @@
  *   step, total_steps, loss, valid_loss, tokens_per_second, seconds_left
  *   heard      seconds since the last line of metrics.jsonl at `now` (seconds since 1970); every: seconds between lines of late
  *   checkpoint {step, path, age}, of the newest
+ *   memory_copy {step, age}, of the newest in-memory copy, unless the run has removed it at its end
  *   job        as the start line has it: the batch system's name and variables
  * Errors: io. */
 espl_status espl_run_status_make(const espl_run_files *run, double now, json_t **status);

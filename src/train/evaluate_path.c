@@ -3,7 +3,7 @@
 #include "src/core/buffer.h"
 #include "src/train/machine/choose_device.h"
 #include "src/train/inference.h"
-#include "src/train/memory.h"
+#include "src/train/memory/memory.h"
 #include "src/train/feed/streams.h"
 #include "src/train/score/text_scores.h"
 #include "src/train/machine/threads.h"

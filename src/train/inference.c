@@ -1,6 +1,6 @@
 #include "src/train/inference.h"
 
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "io/share_files.h"
 #include "src/core/buffer.h"
 #include "src/core/job_files.h"
@@ -95,7 +95,7 @@ static espl_status open_model(const char *path, const espl_config *config, sourc
 }
 
 static espl_status read_weights(const source *s, const espl_config *config, espl_inference *in) {
-    const espl_weights weights = {.flat = in->weights, .real = in->engine->kernels->real, .owner = {.ranks = 1}, .engine = in->engine};
+    const espl_weights weights = {.flat = in->weights, .real = in->engine->kernels->real, .owner = espl_owner_alone, .engine = in->engine};
     const char *base = config->model_checkpoint[0] != '\0' ? config->model_checkpoint : config->model_path;
     if (s->checkpoint != NULL)
         return espl_base_weights(in->model, s->checkpoint, base, 0, &weights);

@@ -30,7 +30,20 @@ static void warn_of_phases(const espl_run *run) {
                       run->model->phases[i].what, (long long)run->phases.steps[i], (long long)run->total_steps);
 }
 
+static void introduce_groups(const espl_run *run) {
+    const espl_ranks *r = run->ranks;
+    if (r->n_groups > 1)
+        ESPL_INFO("run.shard_group %s: %d groups of %d ranks; what run.sharding: %s cuts is cut within a group",
+                  run->config->run_shard_group, r->n_groups, r->group_size,
+                  espl_config_choice("run", "sharding", run->config->run_sharding));
+}
+
 static void introduce_optimizer(const espl_run *run) {
+    if (run->blueprint.offloads)
+        ESPL_INFO("run.offload optimizer: what the optimizer keeps (%.1f MiB) lies in pinned memory of the host",
+                  (double)run->memory.arenas[ESPL_ARENA_OPT].capacity / 1048576.0);
+    else if (run->config->run_offload == ESPL_OFFLOAD_OPTIMIZER)
+        ESPL_INFO("run.offload optimizer: kernels run on the CPU, so what the optimizer keeps is in the host's memory anyway");
     if (run->blueprint.tensors.of != NULL && run->ranks->size > 1 && run->config->run_sharding == ESPL_SHARDING_OPTIMIZER)
         ESPL_INFO("optim.name %s works on whole matrices: every rank keeps all of its state, as with run.sharding: none",
                   espl_rules[run->blueprint.rule].name);
@@ -47,6 +60,7 @@ void espl_run_introduce(const espl_run *run) {
                   100.0 * (double)espl_model_trained_numel(run->model) / (double)espl_model_numel(run->model));
     introduce_rates(run);
     warn_of_phases(run);
+    introduce_groups(run);
     introduce_optimizer(run);
     ESPL_INFO("%s, %d rank%s on %d node%s, %d thread%s each; matrix peak %.0f GFLOP/s",
               run->engine.calls->remote ? run->engine.kernels->name : espl_kernels_describe(), run->ranks->size,

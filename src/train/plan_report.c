@@ -5,7 +5,7 @@
 #include "src/plan/peak.h"
 #include "src/train/machine/preflight.h"
 #include "src/train/run.h"
-#include "src/train/state_list.h"
+#include "src/train/memory/state_list.h"
 #include "src/train/weights/weights.h"
 
 #include <stdlib.h>
@@ -16,7 +16,8 @@
 /* A number of ranks. */
 typedef struct row {
     espl_times times;
-    double memory, wire; /* bytes of a rank where tensors lie; that it sends in a step */
+    double memory;        /* bytes of a rank where tensors lie */
+    espl_wire_bytes wire; /* that it sends in a step */
 } row;
 
 /* Everything the report is made from. */
@@ -29,12 +30,14 @@ typedef struct facts {
     const espl_kernels *kernels;
     espl_blueprint blueprint; /* of rank 0, which has the most */
     size_t bytes[ESPL_N_ARENAS], process;
-    size_t device_bytes; /* of all arenas but STAGE */
+    size_t device_bytes; /* of all arenas that are not the host's */
+    size_t copies;       /* in-memory copies of the state, of the host */
     size_t total;        /* of the host */
     int threads, ranks_per_node;
     int64_t length, most_local; /* longest segment; micro-batches of the rank that has the most */
     double flops, rank_flops;   /* of a step, of all ranks and of that rank */
-    double wire, peak, compute_seconds;
+    espl_wire_bytes wire;
+    double peak, compute_seconds;
     espl_times_request times;
     row *rows; /* of a table over ranks, the last one of the ranks asked for; n_rows 0: no times are */
     int n_rows;
@@ -43,29 +46,47 @@ typedef struct facts {
 static const char *const arena_help[ESPL_N_ARENAS] = {
     "compute weights (run.sharding: all, or a part and those in use)",
     "gradients in fp32 (run.sharding: all, or those under way), partial sums, stages of sums over ranks",
-    "what the optimizer keeps, master weights (optim.master)",
+    "what the optimizer keeps, master weights (optim.master; on the host by run.offload)",
     "activations and their gradients, shared by lifetime",
     "scratch of kernels, sums",
     "micro-batch, checkpoint snapshot"};
 
-/* The snapshot that a background save holds. */
+static int on_host(const facts *f, int ranks) { return ranks < f->ranks_per_node ? ranks : f->ranks_per_node; }
+
+/* Rank 0's place in such a job. */
+static espl_ranks ranks_of(const facts *f, int ranks) {
+    const int node = on_host(f, ranks), group = espl_blueprint_group(f->config, ranks, node);
+    return (espl_ranks){
+        .size = ranks, .node_size = node, .n_nodes = (ranks + node - 1) / node, .group_size = group, .n_groups = ranks / group};
+}
+
+/* The snapshot that a save in the background holds, or the stage of one in the foreground. */
 static size_t snapshot_of(const facts *f, const espl_blueprint *blueprint) {
-    espl_state_tensor *state;
-    int64_t n = espl_state_list(blueprint, NULL, &state);
-    int size = blueprint->owner.ranks, node = size < f->ranks_per_node ? size : f->ranks_per_node;
-    espl_ranks ranks = {.size = size, .node_size = node, .n_nodes = (size + node - 1) / node};
+    espl_state_tensor *saved;
+    int64_t n = espl_state_list(blueprint, NULL, true, &saved);
+    const espl_ranks ranks = ranks_of(f, blueprint->owner.ranks);
     static const espl_state_memory far = {0}; /* that it is none of the host's is what counts here */
     espl_checkpoint_options options = {.folder = "",
                                        .writers = (int)f->config->checkpoint_writers,
                                        .keep_last = 1,
-                                       .background = f->config->checkpoint_background && f->config->checkpoint_every > 0,
+                                       .background = blueprint->saves_behind,
                                        .memory = f->remote ? &far : NULL};
-    size_t bytes = espl_checkpoint_snapshot_bytes(&ranks, &options, state, n);
-    free(state);
+    size_t bytes = espl_checkpoint_snapshot_bytes(&ranks, &options, saved, n);
+    free(saved);
     return bytes;
 }
 
-static int on_host(const facts *f, int ranks) { return ranks < f->ranks_per_node ? ranks : f->ranks_per_node; }
+/* In-memory copies of the state and of the next host's. */
+static size_t copies_of(const facts *f, const espl_blueprint *blueprint) {
+    espl_state_tensor *saved;
+    if (f->config->checkpoint_memory_every == 0)
+        return 0;
+    int64_t n = espl_state_list(blueprint, NULL, true, &saved);
+    espl_ranks ranks = ranks_of(f, blueprint->owner.ranks);
+    size_t bytes = espl_checkpoint_copy_bytes(&ranks, saved, n);
+    free(saved);
+    return bytes;
+}
 
 /* Of a rank: as told, or else the cores of a host, shared. */
 static int threads_of(const facts *f, int ranks) {
@@ -75,7 +96,8 @@ static int threads_of(const facts *f, int ranks) {
 }
 
 static espl_status draw_up(const facts *f, int ranks, espl_blueprint *blueprint, size_t bytes[ESPL_N_ARENAS]) {
-    espl_blueprint_make(f->config, f->model, f->kernels, f->remote, 0, ranks, threads_of(f, ranks), blueprint);
+    const espl_ranks place = ranks_of(f, ranks);
+    espl_blueprint_make(f->config, f->model, f->kernels, f->remote, &place, threads_of(f, ranks), blueprint);
     blueprint->snapshot_bytes = snapshot_of(f, blueprint);
     return espl_memory_measure(blueprint, bytes);
 }
@@ -83,9 +105,13 @@ static espl_status draw_up(const facts *f, int ranks, espl_blueprint *blueprint,
 static espl_status measure_memory(facts *f) {
     ESPL_TRY(draw_up(f, f->request->ranks, &f->blueprint, f->bytes));
     f->process = espl_runinfo_rss();
-    for (int i = 0; i < ESPL_ARENA_STAGE; i++)
-        f->device_bytes += f->bytes[i];
-    f->total = f->process + f->bytes[ESPL_ARENA_STAGE] + (f->remote ? 0 : f->device_bytes);
+    f->total = f->process + f->copies;
+    for (espl_arena_id i = 0; i < ESPL_N_ARENAS; i++) {
+        const bool far = espl_blueprint_on_host(&f->blueprint, i);
+        f->device_bytes += far ? 0 : f->bytes[i];
+        f->total += far || !f->remote ? f->bytes[i] : 0;
+    }
+    f->copies = copies_of(f, &f->blueprint);
     return ESPL_OK;
 }
 
@@ -101,18 +127,16 @@ static int64_t most_local(const facts *f, int ranks) { return (f->blueprint.micr
 
 /* How often all weights are fetched in a micro-batch, where they are cut over the ranks. */
 static double fetches(const facts *f) {
-    const espl_flow *flows = f->blueprint.flows;
-    ESPL_ASSERT(flows != NULL, "weights that are cut over %d ranks do not flow", f->blueprint.owner.ranks);
-    return (double)flows[f->model->n_phases - 1].fetched_bytes /
+    return (double)f->blueprint.flows[f->model->n_phases - 1].fetched_bytes /
            ((double)espl_model_flat_size(f->model, f->blueprint.owner.ranks) * (double)espl_dtype_size(f->kernels->real));
 }
 
-static double wire_of(const facts *f, int ranks) {
+static espl_wire_bytes wire_of(const facts *f, int ranks) {
     const espl_wire wire = {.part = espl_dtype_size(dtype_there(f)),
                             .back = espl_dtype_size(dtype_back(f)),
-                            .sums = f->blueprint.flows != NULL ? (double)most_local(f, ranks) : 1.0,
+                            .sums = f->blueprint.sharded ? (double)most_local(f, ranks) : 1.0,
                             .backs = f->blueprint.owner.cut ? (double)most_local(f, ranks) * fetches(f) : 1.0};
-    return espl_costs_wire_bytes(f->model, f->model->n_phases - 1, ranks, &wire);
+    return espl_costs_wire_bytes(f->model, f->model->n_phases - 1, ranks, ranks_of(f, ranks).group_size, &wire);
 }
 
 /* Of a micro-batch. */
@@ -166,9 +190,9 @@ static espl_status measure_row(facts *f, int ranks, row *row) {
     ESPL_TRY_DONE(draw_up(f, ranks, &blueprint, bytes));
     ESPL_TRY_DONE(espl_times_make(&blueprint, &amount, &job, &f->times, &row->times));
     row->wire = wire_of(f, ranks);
-    row->memory = f->remote ? 0.0 : (double)(bytes[ESPL_ARENA_STAGE] + f->process);
-    for (int i = 0; i < ESPL_ARENA_STAGE; i++)
-        row->memory += (double)bytes[i];
+    row->memory = f->remote ? 0.0 : (double)f->process;
+    for (espl_arena_id i = 0; i < ESPL_N_ARENAS; i++)
+        row->memory += f->remote && espl_blueprint_on_host(&blueprint, i) ? 0.0 : (double)bytes[i];
 done:
     espl_blueprint_free(&blueprint);
     return status;
@@ -185,11 +209,13 @@ static espl_status measure_rows(facts *f) {
         pace_of_host(f);
     f->rows = espl_calloc(MOST, sizeof *f->rows);
     for (int64_t ranks = least; f->n_rows + 1 < MOST && ranks < asked; ranks *= 2)
-        if (espl_blueprint_check_ranks(f->config, (int)ranks) == ESPL_OK)
+        if (espl_blueprint_check_ranks(f->config, (int)ranks, on_host(f, (int)ranks)) == ESPL_OK)
             ESPL_TRY(measure_row(f, (int)ranks, &f->rows[f->n_rows++]));
     espl_status_clear(); /* of numbers in between that the config does not allow */
     return measure_row(f, asked, &f->rows[f->n_rows++]);
 }
+
+static double all_of(espl_wire_bytes wire) { return wire.inside + wire.across; }
 
 static void print_rows(const facts *f, FILE *out) {
     if (f->n_rows == 0)
@@ -197,7 +223,7 @@ static void print_rows(const facts *f, FILE *out) {
     espl_times_print(&f->rows[f->n_rows - 1].times, &f->times, out);
     espl_times_print_row(NULL, NULL, 0.0, 0.0, out);
     for (int i = 0; i < f->n_rows; i++)
-        espl_times_print_row(&f->rows[i].times, &f->rows[0].times, f->rows[i].memory, f->rows[i].wire, out);
+        espl_times_print_row(&f->rows[i].times, &f->rows[0].times, f->rows[i].memory, all_of(f->rows[i].wire), out);
 }
 
 static json_t *rows_to_json(const facts *f) {
@@ -205,7 +231,7 @@ static json_t *rows_to_json(const facts *f) {
     for (int i = 0; i < f->n_rows; i++) {
         json_t *one = espl_times_to_json(&f->rows[i].times);
         json_object_set_new(one, "memory_bytes", json_real(f->rows[i].memory));
-        json_object_set_new(one, "wire_bytes_per_rank", json_real(f->rows[i].wire));
+        json_object_set_new(one, "wire_bytes_per_rank", json_real(all_of(f->rows[i].wire)));
         json_array_append_new(list, one);
     }
     return list;
@@ -240,13 +266,13 @@ static espl_status gather_facts(facts *f) {
     if (source[0] == '\0')
         ESPL_FAIL(ESPL_ERR_USAGE, "neither model.path nor model.config is set: a Hugging Face folder or a config.json is needed");
     ESPL_TRY(espl_blueprint_check(c));
-    ESPL_TRY(espl_blueprint_check_ranks(c, f->request->ranks));
+    f->ranks_per_node = f->request->ranks_per_node > 0 ? f->request->ranks_per_node : f->request->ranks;
+    ESPL_TRY(espl_blueprint_check_ranks(c, f->request->ranks, on_host(f, f->request->ranks)));
     const espl_model_options options = espl_model_options_of(c);
     ESPL_TRY(espl_weights_model(source, &options, &f->model));
     f->length = espl_blueprint_length(c, f->model);
     ESPL_TRY(espl_model_reach(f->model, espl_blueprint_reach(c, f->model)));
     ESPL_TRY(choose_kernels(f));
-    f->ranks_per_node = f->request->ranks_per_node > 0 ? f->request->ranks_per_node : f->request->ranks;
     f->threads = threads_of(f, f->request->ranks);
     espl_kernels_set_threads(f->threads);
     ESPL_TRY(find_peak(f));
@@ -258,9 +284,10 @@ static espl_status gather_facts(facts *f) {
 
 static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
 
-static void print_arenas(const facts *f, espl_arena_id first, espl_arena_id last, FILE *out) {
-    for (espl_arena_id i = first; i <= last; i++)
-        fprintf(out, "  %-22s %12.1f  %s\n", espl_arena_name(i), mib(f->bytes[i]), arena_help[i]);
+static void print_arenas(const facts *f, bool host, FILE *out) {
+    for (espl_arena_id i = 0; i < ESPL_N_ARENAS; i++)
+        if (espl_blueprint_on_host(&f->blueprint, i) == host)
+            fprintf(out, "  %-22s %12.1f  %s\n", espl_arena_name(i), mib(f->bytes[i]), arena_help[i]);
 }
 
 /* A part of ACT, not beside it. */
@@ -287,19 +314,20 @@ static void print_state(const facts *f, FILE *out) {
         fprintf(out, "  %-22s %6.4g bytes  %lld weights in %s\n", "for each quantised",
                 (double)f->model->quant_bytes / (double)quantised_numel(f), (long long)quantised_numel(f),
                 espl_quant_name(f->model->quant));
-    fprintf(out, "  %-22s %6.4g bytes  weight %zu, gradient 4, %s %.4g%s%s\n",
+    fprintf(out, "  %-22s %6.4g bytes  weight %zu, gradient 4, %s %.4g%s%s%s\n",
             f->model->frozen_numel > 0 ? "for each trained" : "for each parameter", (double)(weight + master) + 4.0 + rule, weight,
             espl_rules[f->blueprint.rule].name, rule, f->blueprint.master ? ", master weight 4" : "",
             f->request->ranks == 1          ? ""
             : f->blueprint.owner.replicated ? "; all of it on every rank"
             : f->blueprint.owner.cut        ? "; all of it is cut over the ranks"
-            : f->blueprint.flows != NULL    ? "; what follows the weight is cut over the ranks"
-                                            : "; what follows the gradient is cut over the ranks");
+            : f->blueprint.sharded          ? "; what follows the weight is cut over the ranks"
+                                            : "; what follows the gradient is cut over the ranks",
+            f->blueprint.owner.n_groups > 1 && !f->blueprint.owner.replicated ? " of a group" : "");
 }
 
 static void print_memory(const facts *f, FILE *out) {
     fprintf(out, f->remote ? "memory of a rank's GPU           MiB\n" : "memory of a rank                 MiB\n");
-    print_arenas(f, ESPL_ARENA_PARAM, ESPL_ARENA_WORK, out);
+    print_arenas(f, false, out);
     print_texts(f, out);
     print_state(f, out);
     if (f->remote) {
@@ -307,7 +335,10 @@ static void print_memory(const facts *f, FILE *out) {
                 mib(f->device_bytes));
         fprintf(out, "memory of a rank on the host     MiB\n");
     }
-    print_arenas(f, ESPL_ARENA_STAGE, ESPL_ARENA_STAGE, out);
+    print_arenas(f, true, out);
+    if (f->copies > 0)
+        fprintf(out, "  %-22s %12.1f  in-memory copies of the state (checkpoint.memory_every), two in turn%s\n", "copies", mib(f->copies),
+                ranks_of(f, f->request->ranks).n_nodes > 1 ? ", and those of another host" : "");
     fprintf(out, "  %-22s %12.1f  the program and its libraries, as resident here now\n", "process", mib(f->process));
     fprintf(out, "  %-22s %12.1f  times %d ranks a node: %.1f MiB\n", "total", mib(f->total), f->ranks_per_node,
             mib(f->total) * f->ranks_per_node);
@@ -319,10 +350,13 @@ static void print_work(const facts *f, FILE *out) {
             (long long)f->blueprint.micro_batches * (long long)f->blueprint.micro_batch_tokens, (long long)f->blueprint.micro_batches,
             (long long)f->blueprint.micro_batch_tokens, (long long)f->most_local);
     fprintf(out, "  flops                  %.4g of all ranks, %.4g of one (recomputation not counted)\n", f->flops, f->rank_flops);
-    fprintf(out, "  sent by a rank         %.1f MiB (gradients in %s%s, %s in %s%s)\n", f->wire / 1048576.0,
-            espl_dtype_name(dtype_there(f)), f->blueprint.flows != NULL ? ", in every micro-batch" : "",
+    fprintf(out, "  sent by a rank         %.1f MiB (gradients in %s%s, %s in %s%s)\n", all_of(f->wire) / 1048576.0,
+            espl_dtype_name(dtype_there(f)), f->blueprint.sharded ? ", in every micro-batch" : "",
             f->blueprint.owner.replicated ? "their sums" : "weights", espl_dtype_name(dtype_back(f)),
             f->blueprint.owner.cut ? ", for each use" : "");
+    if (f->blueprint.owner.n_groups > 1)
+        fprintf(out, "  to other groups        %.1f MiB of that; %d groups of %d ranks\n", f->wire.across / 1048576.0,
+                f->blueprint.owner.n_groups, f->blueprint.owner.shards);
     if (f->peak > 0.0)
         fprintf(out, "  at %.4g GFLOP/s a rank  %.3g s if every product ran at the %s matrix peak\n", f->peak * 1e-9, f->compute_seconds,
                 f->request->peak > 0.0 ? "given" : "measured");
@@ -376,12 +410,12 @@ static void print_json(const facts *f, FILE *out) {
     json_t *arenas = json_object();
     for (int i = 0; i < ESPL_N_ARENAS; i++)
         json_object_set_new(arenas, espl_arena_name(i), json_integer((json_int_t)f->bytes[i]));
-    json_t *plan =
-        json_pack("{s:s, s:I, s:i, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "device", f->device, "device_bytes",
-                  (json_int_t)(f->remote ? f->device_bytes : 0), "ranks", f->request->ranks, "arenas", arenas, "process_bytes",
-                  (json_int_t)f->process, "total_bytes", (json_int_t)f->total, "parameters", (json_int_t)espl_model_numel(f->model),
-                  "trained_parameters", (json_int_t)espl_model_trained_numel(f->model), "flops_per_step", f->flops, "wire_bytes_per_rank",
-                  f->wire, "peak_flops", f->peak, "compute_seconds", f->compute_seconds);
+    json_t *plan = json_pack("{s:s, s:I, s:i, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "device", f->device, "device_bytes",
+                             (json_int_t)(f->remote ? f->device_bytes : 0), "ranks", f->request->ranks, "arenas", arenas, "process_bytes",
+                             (json_int_t)f->process, "copy_bytes", (json_int_t)f->copies, "total_bytes", (json_int_t)f->total, "parameters",
+                             (json_int_t)espl_model_numel(f->model), "trained_parameters", (json_int_t)espl_model_trained_numel(f->model),
+                             "flops_per_step", f->flops, "wire_bytes_per_rank", all_of(f->wire), "wire_bytes_across_groups", f->wire.across,
+                             "peak_flops", f->peak, "compute_seconds", f->compute_seconds);
     json_object_set_new(plan, "phases", phases_to_json(f));
     if (f->n_rows > 0)
         json_object_set_new(plan, "times", rows_to_json(f));

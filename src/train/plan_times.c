@@ -44,12 +44,16 @@ static void make_events(maker *m) {
         m->events[i].seconds *= m->slower * (measured->compute > 0.0 ? measured->compute / seconds : 1.0);
 }
 
+/* Of an element: what the rule keeps, and the master. */
+static double states_bytes(const maker *m) {
+    return espl_rule_tensors_bytes(&m->b->tensors, m->b->model, m->b->rule) + (m->b->master ? sizeof(float) : 0.0);
+}
+
 /* Bytes that are read and written to update an element: its gradient, twice as it is also squared for the norm; states there and back;
  * masters there and back and the weight there, or the weight there and back. */
 static double update_bytes(const maker *m) {
     const double weight = (double)espl_dtype_size(m->b->kernels->real);
-    const double states = espl_rule_tensors_bytes(&m->b->tensors, m->b->model, m->b->rule);
-    return 8.0 + 2.0 * states + (m->b->master ? 8.0 + weight : 2.0 * weight);
+    return 8.0 + 2.0 * states_bytes(m) + (m->b->master ? weight : 2.0 * weight);
 }
 
 /* Elements of all buckets that take part, as one rank has them. */
@@ -61,25 +65,46 @@ static double flat_of(const maker *m) {
     return flat;
 }
 
+/* What lies on the host goes over the bus, both ways at once. */
 static double update_seconds(const maker *m, double elements) {
     const espl_measured *measured = &m->request->measured;
     if (measured->compute > 0.0)
         return measured->update * elements / flat_of(m) * m->slower;
-    return elements * update_bytes(m) / m->request->pace.memory * m->slower;
+    const double far = m->b->offloads ? 2.0 * states_bytes(m) : 0.0, near = update_bytes(m) - far;
+    return elements * fmax(near / m->request->pace.memory, 0.5 * far / m->request->pace.host) * m->slower;
 }
 
 /* ---- Ranks. */
 
+/* A group of ranks. */
+static espl_net_job inside_job(const maker *m) {
+    espl_net_job job = *m->job;
+    job.ranks = m->b->owner.shards;
+    return job;
+}
+
+/* Of a shard's elements: a sum over the groups, and back. As many go on at once as a host has ranks of a group, and share its links. */
+static double across_seconds(const maker *m, espl_net_op op, double elements) {
+    const int group = m->b->owner.shards, of_host = group < m->job->per_host ? group : m->job->per_host;
+    const espl_net_job job = {.ranks = m->b->owner.n_groups, .per_host = m->job->per_host / of_host, .cores = m->job->cores};
+    double bytes = elements * sizeof(float) * (espl_net_hosts(&job) > 1 ? of_host : 1);
+    return espl_network_seconds(m->request->network, op, &job, bytes) +
+           espl_network_seconds(m->request->network, ESPL_NET_GATHER, &job, bytes);
+}
+
 /* Pieces of an exchange follow each other. */
 static double sum_seconds(const maker *m, double elements) {
     const espl_net_op op = m->b->narrow ? ESPL_NET_EXCHANGE : m->b->tree ? ESPL_NET_TREE : ESPL_NET_RING;
-    double pieces = m->b->narrow ? ceil(elements / ESPL_REDUCER_CHUNK) : 1.0, bytes = elements * (m->b->narrow ? 2.0 : 4.0);
-    return pieces * espl_network_seconds(m->request->network, op, m->job, bytes / pieces);
+    const espl_net_job job = inside_job(m);
+    double pieces = m->b->narrow ? ceil(elements / (double)espl_reducer_chunk(job.ranks)) : 1.0,
+           bytes = elements * (m->b->narrow ? 2.0 : 4.0);
+    return pieces * espl_network_seconds(m->request->network, op, &job, bytes / pieces) + across_seconds(m, op, elements / job.ranks);
 }
 
 static double gather_seconds(const maker *m, double elements) {
     double size = (double)espl_dtype_size(m->b->owner.replicated ? ESPL_F32 : m->b->kernels->real);
-    return espl_network_seconds(m->request->network, ESPL_NET_GATHER, m->job, elements * size);
+    const espl_net_job job = inside_job(m);
+    return espl_network_seconds(m->request->network, ESPL_NET_GATHER, &job, elements * size);
 }
 
 static void make_buckets(maker *m) {
@@ -88,7 +113,7 @@ static void make_buckets(maker *m) {
         if (!espl_model_trains_bucket(model, i, m->tape->phase))
             continue;
         double elements = (double)espl_model_bucket_size(model, i, m->job->ranks);
-        m->buckets[i].update = update_seconds(m, m->b->owner.replicated ? elements : elements / m->job->ranks);
+        m->buckets[i].update = update_seconds(m, m->b->owner.replicated ? elements : elements / m->b->owner.shards);
         if (m->job->ranks > 1) {
             m->buckets[i].sum = sum_seconds(m, elements);
             m->buckets[i].gather = m->b->owner.cut ? 0.0 : gather_seconds(m, elements);
@@ -96,14 +121,21 @@ static void make_buckets(maker *m) {
     }
 }
 
-/* Weights that are gathered for the calls that use them. */
-static void make_fetches(maker *m) {
-    const espl_flow *flow = m->b->flows != NULL ? &m->b->flows[m->tape->phase] : &(espl_flow){0};
+static void make_fetch(maker *m, const espl_move *move) {
+    espl_event *event = &m->events[move->call];
+    double *seconds = move->next ? &event->next : move->window == 0 ? &event->exposed : &event->fetch;
+    *seconds += gather_seconds(m, (double)espl_model_bucket_size(m->b->model, move->bucket, m->job->ranks));
+}
+
+/* Which weights calls wait for: those of the last update, and those that are gathered for each use. */
+static void make_moves(maker *m) {
+    const espl_flow *flow = &m->b->flows[m->tape->phase];
     for (int i = 0; i < flow->n_moves; i++) {
         const espl_move *move = &flow->moves[i];
-        double *seconds = move->window == 0 ? &m->events[move->call].exposed : &m->events[move->call].fetch;
+        if (move->kind == ESPL_MOVE_UPDATED)
+            m->buckets[move->bucket].first = move->call;
         if (move->kind == ESPL_MOVE_FETCH)
-            *seconds += gather_seconds(m, (double)espl_model_bucket_size(m->b->model, move->bucket, m->job->ranks));
+            make_fetch(m, move);
         if (move->kind == ESPL_MOVE_ARRIVE)
             m->events[move->call].arrives = true;
     }
@@ -129,7 +161,7 @@ static espl_timeline make_timeline(maker *m) {
     int64_t most = (m->b->micro_batches + m->job->ranks - 1) / m->job->ranks;
     make_events(m);
     make_buckets(m);
-    make_fetches(m);
+    make_moves(m);
     return (espl_timeline){.events = m->events,
                            .n_events = m->tape->n_calls,
                            .micro_batches = most,
@@ -139,7 +171,8 @@ static espl_timeline make_timeline(maker *m) {
                            .n_buckets = m->b->model->n_buckets,
                            .hidden = m->job->ranks > 1 && (m->request->network->hidden || espl_net_hosts(m->job) > 1),
                            .replicated = m->b->owner.replicated && m->job->ranks > 1,
-                           .flows = m->b->flows != NULL,
+                           .ahead = m->b->flows[m->tape->phase].ahead,
+                           .flows = m->b->sharded,
                            .agree = agree_seconds(m)};
 }
 
@@ -152,7 +185,7 @@ static void make_failures(const maker *m, espl_times *times) {
     double element = (double)espl_dtype_size(espl_blueprint_truth(b)) + espl_rule_tensors_bytes(&b->tensors, b->model, b->rule);
     times->checkpoint = element * (double)espl_model_trained_numel(b->model);
     times->failures.write = times->checkpoint / r->write;
-    times->failures.hold = b->snapshot_bytes > 0 ? (double)b->snapshot_bytes / r->pace.host : times->failures.write;
+    times->failures.hold = b->saves_behind ? (double)b->snapshot_bytes / r->pace.host : times->failures.write;
     times->failures.mtbf = r->host_mtbf / espl_net_hosts(m->job);
     times->failures.restart = r->restart + times->failures.write;
     times->young = espl_interval_young(&times->failures);
@@ -199,7 +232,8 @@ static void print_step(const espl_times *t, const espl_times_request *r, FILE *o
     if (t->job.ranks > 1) {
         fprintf(out, "  %-22s %12.6f  of %.6f in all; the rest is hidden under backward\n", "sums of gradients", s->waits, s->sums);
         fprintf(out, "  %-22s %12.6f\n", "agreeing", s->agree);
-        fprintf(out, "  %-22s %12.6f  of %.6f in all\n", "gathers", s->gathers, s->all_gathers);
+        fprintf(out, "  %-22s %12.6f  of %.6f in all; the rest is hidden under updates and forward\n", "gathers", s->gathers,
+                s->all_gathers);
     }
     fprintf(out, "  %-22s %12.6f\n", "update", s->update);
     fprintf(out, "  %-22s %12.6f  95 %% of steps under %.6f; %.0f tokens/s, %.1f %% of the peak\n", "step", s->step, t->late,

@@ -6,7 +6,7 @@
 #include "src/plan/network.h"
 #include "src/plan/pace.h"
 #include "src/plan/timeline.h"
-#include "src/train/memory.h"
+#include "src/train/memory/memory.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
+#include "src/train/run.h"
+
 #include "src/core/log.h"
-#include "src/train/judge.h"
 
 #include <math.h>
 
@@ -55,11 +56,16 @@ static json_t *data_place(int64_t epoch, int64_t cursor) { return json_pack("[I,
 
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
-/* In the checkpoints to come, and in metrics.jsonl. */
-static void record(espl_run *run, const espl_step_result *r, int64_t bad, const espl_counters *behind) {
-    const espl_counters *c = &run->counters;
-    json_t *line = json_pack("{s:I, s:I, s:o, s:o}", "after", (json_int_t)c->step, "bad", (json_int_t)bad, "from",
-                             data_place(c->epoch, c->cursor), "to", data_place(behind->epoch, behind->cursor));
+/* On behind the bad step's data, and what train.rollback_skip adds. What is left out by that stands in the checkpoints to come, and in
+ * metrics.jsonl. */
+static void leave_out(espl_run *run, const espl_step_result *r, int64_t bad, const espl_counters *behind) {
+    espl_counters *c = &run->counters;
+    json_t *from = data_place(c->epoch, c->cursor);
+    c->epoch = behind->epoch;
+    c->cursor = behind->cursor;
+    espl_run_pass(run, run->config->train_rollback_skip);
+    json_t *line = json_pack("{s:I, s:I, s:o, s:o}", "after", (json_int_t)c->step, "bad", (json_int_t)bad, "from", from, "to",
+                             data_place(c->epoch, c->cursor));
     json_array_append_new(run->spikes.left_out, json_deep_copy(line));
     json_object_set_new(line, "loss", number(r->loss));
     json_object_set_new(line, "grad_norm", number(r->grad_norm));
@@ -73,6 +79,7 @@ espl_status espl_run_rollback(espl_run *run, const espl_step_result *r) {
     int64_t target, bad = behind.step + 1, rollbacks = run->spikes.rollbacks + 1;
     ESPL_TRY(choose(run, r->bad_since, &target));
     ESPL_TRY(must_be_allowed(run, r->bad_since, target));
+    ESPL_TRY(espl_run_device(run, espl_memory_settle(&run->memory)));
     ESPL_TRY(espl_run_device(run, run->engine.calls->sync(run->engine.device)));
     json_t *left_out = json_copy(run->spikes.left_out); /* of this process; the checkpoint may be older than some of them */
     espl_status status = go_back(run, target);
@@ -82,10 +89,7 @@ espl_status espl_run_rollback(espl_run *run, const espl_step_result *r) {
     ESPL_TRY(status);
     run->spikes.rollbacks = rollbacks;
     forget_later(run);
-    record(run, r, bad, &behind);
-    run->counters.epoch = behind.epoch;
-    run->counters.cursor = behind.cursor;
-    espl_run_pass(run, run->config->train_rollback_skip);
+    leave_out(run, r, bad, &behind);
     if (run->ranks->rank == 0)
         ESPL_WARN("rolled back from step %lld to step %lld (rollback %lld of %lld); it goes on behind the data of step %lld%s",
                   (long long)bad, (long long)run->counters.step, (long long)rollbacks, (long long)run->config->train_max_rollbacks,

@@ -1,22 +1,23 @@
 /* A training run: everything that is open while it lasts, and the counters that a checkpoint carries.
  *
  * The loop (train.c) reads top to bottom; what it calls stands in one file each: run_open.c (opening and closing), step.c (one optimizer
- * step), evaluate.c, state.c (saving and resuming). This is the only place where compute, ranks and files meet. */
+ * step), run_evaluate.c, state.c (saving and resuming), rollback.c (going back). This is the only place where compute, ranks and files
+ * meet. */
 #ifndef ESPL_TRAIN_RUN_H
 #define ESPL_TRAIN_RUN_H
 
 #include "comm/comm.h"
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "src/optim/optimizer.h"
 #include "src/train/feed/dataset.h"
+#include "src/train/health/judge.h"
+#include "src/train/health/replicas.h"
 #include "src/train/score/evaluate.h"
-#include "src/train/memory.h"
+#include "src/train/memory/memory.h"
 #include "src/train/log/metrics.h"
-#include "src/train/replicas.h"
 #include "src/train/score/probes.h"
 #include "src/train/log/runinfo.h"
 #include "src/train/log/tape_log.h"
-#include "src/train/spikes.h"
 #include "src/train/unfreeze.h"
 #include "src/train/machine/stragglers.h"
 #include "src/train/machine/walltime.h"
@@ -51,7 +52,7 @@ typedef struct espl_run {
     espl_memory memory;
     espl_replicas replicas;
     size_t process_bytes; /* resident before the memory was taken: the program, its libraries, the tokenizer, lists of the data */
-    espl_graph **graphs;  /* [n_graphs] the recorded tape, by fresh and last, or in stretches (micro_batch.c); NULL: not yet */
+    espl_graph **graphs;  /* [n_graphs] the recorded tape, in stretches (micro_batch.c); NULL: not yet */
     int n_graphs;
     bool tried; /* the phase's tape has run call by call, as it does before it is recorded */
     espl_optimizer optimizer;
@@ -59,12 +60,13 @@ typedef struct espl_run {
     espl_update_range *ranges; /* of all updates */
     espl_phases phases;
     espl_spikes spikes;
-    espl_segment *owned; /* [n_params] */
-    espl_state_tensor *state;
+    espl_state_tensor *state; /* [n_state] what this rank keeps of each tensor, and reads from checkpoints */
+    espl_state_tensor *saved; /* [n_state] what it writes into them */
     int64_t n_state;
     espl_state_memory state_memory; /* reaches tensors on a remote device; zeroed for the host */
     espl_checkpoints *saver;
     int64_t failed_saves;  /* those that were looked at */
+    int64_t copied;        /* step of the newest in-memory copy that metrics.jsonl knows of; -1: none */
     espl_metrics *metrics; /* rank 0; NULL elsewhere */
     espl_counters counters;
     double rating;                   /* of the evaluation at step `rated`; lower is better */
@@ -123,8 +125,12 @@ void espl_run_release(espl_run *run);
 void espl_run_forget(espl_run *run);
 
 /* Collective. One optimizer step. Where it leaves result->bad_since, espl_run_rollback must follow. Errors: numeric, when the step's
- * numbers end the run (judge.h). */
+ * numbers end the run. */
 espl_status espl_run_step(espl_run *run, espl_step_result *result);
+
+/* Collective. Takes the run back to the newest checkpoint from before step result->bad_since, to go on behind the data of the step at hand:
+ * run->counters has the place there. Errors: numeric, when no such checkpoint is there or the rollbacks are used up; io, data. */
+espl_status espl_run_rollback(espl_run *run, const espl_step_result *result);
 
 /* Local. Passes over the data of so many steps to come. */
 void espl_run_pass(espl_run *run, int64_t steps);
@@ -132,9 +138,9 @@ void espl_run_pass(espl_run *run, int64_t steps);
 /* Local. The tape of the phase that is under way. */
 const espl_tape *espl_run_tape(const espl_run *run);
 
-/* Collective, after espl_reducer_begin. Forward and backward of one micro-batch, the last of this rank's in the step or not: gradients are
- * added up (`fresh`: assigned), and each bucket leaves as soon as it may. */
-espl_status espl_run_micro_batch(espl_run *run, const espl_batch *batch, bool fresh, bool last);
+/* Collective, after espl_reducer_begin. Forward and backward of micro-batch i of the `count` that this rank has in the step: gradients are
+ * assigned or added up, and each bucket leaves as soon as it may. */
+espl_status espl_run_micro_batch(espl_run *run, const espl_batch *batch, int64_t i, int64_t count);
 
 /* Local. Zeroes what backward does not write of a bucket's gradients, before it writes the rest. */
 void espl_run_zero_gaps(const espl_run *run, int bucket);
@@ -157,13 +163,16 @@ espl_status espl_run_compare(espl_run *run);
 /* Collective. Saves a checkpoint of the present state (in the background when the config says so), which espl_run_compare has looked at. */
 espl_status espl_run_save(espl_run *run);
 
+/* Collective. Begins an in-memory copy of the present state, where one can be made now. Replicas are not compared for it. */
+espl_status espl_run_copy(espl_run *run);
+
 /* Collective. Finds and loads what `resume` asks for; leaves the counters at zero when there is nothing. *loaded says which. */
 espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded);
 
 /* Local. The list of tensors that checkpoints hold, over this rank's memory, and how it is reached. */
 void espl_run_list_state(espl_run *run);
 
-/* Local. state_memory for calls of io/checkpoint.h; NULL for the host. */
+/* Local. state_memory for calls of io/checkpoint/checkpoint.h; NULL for the host. */
 const espl_state_memory *espl_run_state_memory(const espl_run *run);
 
 /* Local. Whether what is done each `every` steps (0: never) is due after this step. */

@@ -140,20 +140,21 @@ static espl_status move_weights(void *context, const espl_move *move) {
     return espl_run_device(context, espl_memory_move_weights(&run->memory, &run->blueprint.eval_flow, move));
 }
 
-/* The run's evaluation on one of its sets. */
-static espl_evaluation evaluation_of(espl_run *run, const espl_dataset *data, espl_predictions *predictions) {
-    return (espl_evaluation){.comm = run->comm,
-                             .engine = &run->engine,
-                             .data = data,
-                             .tape = &run->blueprint.eval,
-                             .sample = &run->memory.sample,
-                             .sum = run->memory.sums,
-                             .predictions = predictions,
-                             .most = run->config->train_eval_batches,
-                             .step = run->counters.step,
-                             .flow = run->blueprint.owner.cut ? &run->blueprint.eval_flow : NULL,
-                             .move = move_weights,
-                             .context = run};
+/* The run's evaluation on one of its sets, once the weights of the last update are there. */
+static espl_status prepare(espl_run *run, const espl_dataset *data, espl_predictions *predictions, espl_evaluation *evaluation) {
+    *evaluation = (espl_evaluation){.comm = run->comm,
+                                    .engine = &run->engine,
+                                    .data = data,
+                                    .tape = &run->blueprint.eval,
+                                    .sample = &run->memory.sample,
+                                    .sum = run->memory.sums,
+                                    .predictions = predictions,
+                                    .most = run->config->train_eval_batches,
+                                    .step = run->counters.step,
+                                    .flow = run->blueprint.owner.cut ? &run->blueprint.eval_flow : NULL,
+                                    .move = move_weights,
+                                    .context = run};
+    return espl_run_device(run, espl_memory_settle(&run->memory));
 }
 
 static void report_probe(const espl_run *run, const espl_probe *p) {
@@ -174,7 +175,8 @@ espl_status espl_run_probe(espl_run *run) {
     if (run->probes.n == 0 || run->probes.step == run->counters.step)
         return ESPL_OK;
     espl_metrics_note(run->metrics, "probing");
-    const espl_evaluation how = evaluation_of(run, NULL, NULL);
+    espl_evaluation how;
+    ESPL_TRY(prepare(run, NULL, NULL, &how));
     ESPL_TRY(espl_probes_evaluate(&run->probes, &how));
     espl_metrics_note(run->metrics, NULL);
     for (int64_t i = 0; i < run->probes.n; i++)
@@ -202,7 +204,8 @@ espl_status espl_run_evaluate(espl_run *run, bool final) {
     bool classifier = run->blueprint.eval.logits >= 0;
     if (classifier)
         o.predictions = espl_predictions_make((int)run->labels.n);
-    const espl_evaluation evaluation = evaluation_of(run, &run->valid, classifier ? &o.predictions : NULL);
+    espl_evaluation evaluation;
+    ESPL_TRY_DONE(prepare(run, &run->valid, classifier ? &o.predictions : NULL, &evaluation));
     ESPL_TRY_DONE(espl_evaluate(&evaluation, &o.result));
     ESPL_TRY_DONE(espl_comm_agree(run->comm, espl_outcome_make(run->config, &run->labels, &o), "scoring"));
     ESPL_TRY_DONE(add_texts(run, final || run->config->checkpoint_keep_best, &o));

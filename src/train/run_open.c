@@ -72,7 +72,28 @@ static espl_status check_config(const espl_run *run) {
         ESPL_FAIL(ESPL_ERR_USAGE, "run.dir is model.path (%s): a base model is never written to; give another run.dir", c->run_dir);
     if (c->data_train.n == 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "data.train is empty: files, folders or globs of training data are needed");
-    return espl_blueprint_check_ranks(c, run->ranks->size);
+    return espl_blueprint_check_ranks(c, run->ranks->size, run->ranks->node_size);
+}
+
+/* Nodes are groups only where each has as many ranks, one behind the other. */
+static espl_status check_nodes(const espl_run *run) {
+    const espl_ranks *r = run->ranks;
+    if (strcmp(run->config->run_shard_group, "node") == 0 &&
+        (r->n_nodes * r->node_size != r->size || r->rank != r->node * r->node_size + r->node_rank))
+        ESPL_FAIL(
+            ESPL_ERR_USAGE,
+            "run.shard_group is node: each node must have the same number of ranks, numbered one behind the other, but %s has %d of %d "
+            "on %d nodes, rank %d among them; start as many a node (mpirun --map-by ppr:N:node), or set run.shard_group: all",
+            r->host, r->node_size, r->size, r->n_nodes, r->rank);
+    return ESPL_OK;
+}
+
+/* Before anything is cut over the ranks. */
+static espl_status form_groups(espl_run *run) {
+    ESPL_TRY(espl_comm_agree(run->comm, check_nodes(run), "forming groups of ranks"));
+    ESPL_TRY(check_config(run));
+    espl_comm_group(run->comm, espl_blueprint_group(run->config, run->ranks->size, run->ranks->node_size));
+    return ESPL_OK;
 }
 
 /* ---- Model and tokenizer. */
@@ -231,7 +252,7 @@ static void list_updates(espl_run *run) {
         int64_t flat;
         espl_owner_stretch(model, &run->blueprint.owner, b, &flat, &u->state);
         u->weight = run->blueprint.owner.cut ? u->state : flat;
-        u->gradient = run->blueprint.flows != NULL ? u->state : flat;
+        u->gradient = run->blueprint.sharded ? u->state : flat;
         u->place = flat - run->memory.buckets[b].offset;
         for (int i = 0; i < model->n_params; i++) {
             const espl_segment *s = &segments[i];
@@ -266,20 +287,19 @@ static void open_optimizer(espl_run *run) {
     espl_optimizer_configure(&run->optimizer, run->config);
 }
 
-/* Room for what is recorded of any phase's tape: of a flow the stretches between its moves; else the tape in up to four ways. */
+/* Room for what is recorded of any phase's tape: the stretches between its moves, and behind them the rest in up to four ways. */
 static void open_graphs(espl_run *run) {
-    run->n_graphs = ESPL_TAPE_GRAPHS;
-    for (int p = 0; run->blueprint.flows != NULL && p < run->model->n_phases; p++)
-        run->n_graphs = run->blueprint.flows[p].n_moves + 1 > run->n_graphs ? run->blueprint.flows[p].n_moves + 1 : run->n_graphs;
+    int most = 0;
+    for (int p = 0; p < run->model->n_phases; p++)
+        most = run->blueprint.flows[p].n_moves > most ? run->blueprint.flows[p].n_moves : most;
+    run->n_graphs = most + ESPL_TAPE_GRAPHS;
     run->graphs = espl_calloc((size_t)run->n_graphs, sizeof *run->graphs);
 }
 
 static espl_status open_memory(espl_run *run) {
     run->process_bytes = espl_runinfo_rss();
-    espl_blueprint_make(run->config, run->model, run->engine.kernels, run->engine.calls->remote, run->ranks->rank, run->ranks->size,
-                        run->threads, &run->blueprint);
+    espl_blueprint_make(run->config, run->model, run->engine.kernels, run->engine.calls->remote, run->ranks, run->threads, &run->blueprint);
     ESPL_TRY(espl_memory_bind(&run->blueprint, &run->engine, run->comm, &run->memory));
-    espl_owner_segments(run->model, &run->blueprint.owner, &run->owned);
     open_optimizer(run);
     open_graphs(run);
     espl_run_list_state(run);
@@ -295,10 +315,12 @@ static espl_status open_saver(espl_run *run) {
                                        .keep_last = (int)c->checkpoint_keep_last,
                                        .keep_every = (int)c->checkpoint_keep_every,
                                        .keep_best = c->checkpoint_keep_best,
-                                       .background = c->checkpoint_background && c->checkpoint_every > 0,
-                                       .memory = espl_run_state_memory(run)};
-    run->blueprint.snapshot_bytes = espl_checkpoint_snapshot_bytes(run->ranks, &options, run->state, run->n_state);
-    espl_status status = espl_checkpoints_open(run->comm, &options, run->state, run->n_state, &run->saver);
+                                       .background = run->blueprint.saves_behind,
+                                       .memory = espl_run_state_memory(run),
+                                       .copy_every = c->checkpoint_memory_every,
+                                       .copy_folder = c->checkpoint_memory_folder};
+    run->blueprint.snapshot_bytes = espl_checkpoint_snapshot_bytes(run->ranks, &options, run->saved, run->n_state);
+    espl_status status = espl_checkpoints_open(run->comm, &options, run->saved, run->n_state, &run->saver);
     free(folder);
     return status;
 }
@@ -378,18 +400,22 @@ static espl_status sum_peaks(espl_run *run) {
     double flops;
     const espl_blueprint *b = &run->blueprint;
     int crowd = espl_threads_crowd(run->ranks, b->threads);
+    espl_comm_point(run->comm, "measuring the rate of products"); /* which on busy cores takes seconds */
     ESPL_TRY(espl_run_device(run, espl_peak_measure(&run->engine, b->threads, crowd, b->micro_batch_tokens, 0.1, &flops)));
     int64_t mega = (int64_t)(flops * 1e-6);
+    espl_comm_point(run->comm, "summing the rates of products");
     ESPL_TRY(espl_comm_allreduce_i64(run->comm, &mega, 1, ESPL_SUM));
     run->peak_flops = (double)mega * 1e6;
     return ESPL_OK;
 }
 
 static espl_status open_metrics(espl_run *run) {
-    size_t bytes[ESPL_N_ARENAS], planned = 0;
+    size_t bytes[ESPL_N_ARENAS], planned = 0, on_device = 0;
     ESPL_TRY(espl_memory_measure(&run->blueprint, bytes));
-    for (int i = 0; i < ESPL_N_ARENAS; i++)
+    for (espl_arena_id i = 0; i < ESPL_N_ARENAS; i++) {
         planned += bytes[i];
+        on_device += espl_blueprint_on_host(&run->blueprint, i) ? 0 : bytes[i];
+    }
     espl_metrics_start start = {.resume_step = run->counters.step,
                                 .total_steps = run->total_steps,
                                 .tokens = run->counters.tokens,
@@ -398,7 +424,7 @@ static espl_status open_metrics(espl_run *run) {
                                 .peak_name = "of peak",
                                 .planned_bytes = planned,
                                 .process_bytes = run->process_bytes,
-                                .device_bytes = run->engine.calls->remote ? planned - bytes[ESPL_ARENA_STAGE] : 0,
+                                .device_bytes = run->engine.calls->remote ? on_device : 0,
                                 .n_nodes = run->ranks->n_nodes,
                                 .about = run->provenance};
     espl_model_rate_span(run->model, &start.rate_low, &start.rate_high);
@@ -429,10 +455,11 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const es
                       .ranks = espl_comm_ranks(comm),
                       .stop_requested = options->stop_requested,
                       .counters = {.best_rating = NAN},
+                      .copied = -1,
                       .rated = -1,
                       .best_written = -1};
     ESPL_TRY(check_same_program(run, options));
-    ESPL_TRY(check_config(run));
+    ESPL_TRY(form_groups(run));
     espl_spikes_open(config, &run->spikes);
     ESPL_TRY(open_device(run));
     ESPL_TRY(espl_comm_agree(comm, run->ranks->rank == 0 ? espl_run_folder_open(config, &run->log) : ESPL_OK, "opening the run folder"));
@@ -478,8 +505,15 @@ void espl_run_forget(espl_run *run) {
             run->engine.calls->forget(run->engine.device, &run->graphs[i]);
 }
 
+/* What is under way needs the memory. Of a run that failed it may fail, too, and goes no further then. */
+static void settle(espl_run *run) {
+    if (run->memory.gather != NULL && espl_memory_settle(&run->memory) == ESPL_OK)
+        (void)run->engine.calls->sync(run->engine.device);
+}
+
 void espl_run_release(espl_run *run) {
     espl_run_forget(run);
+    settle(run);
     espl_comm_end_bulk(run->comm);
     espl_memory_free(&run->memory);
 }
@@ -508,8 +542,8 @@ void espl_run_close(espl_run *run) {
     espl_stragglers_free(&run->stragglers);
     free(run->votes);
     free(run->hosts);
-    free(run->owned);
     free(run->state);
+    free(run->saved);
     espl_engine_close(&run->engine);
     espl_log_set(run->ranks->rank, run->config->log_level, NULL);
     if (run->log != NULL)

@@ -6,7 +6,7 @@
 #include "src/core/log.h"
 #include "src/train/weights/adapter.h"
 #include "src/train/weights/base.h"
-#include "src/train/state_list.h"
+#include "src/train/memory/state_list.h"
 #include "src/train/weights/weights.h"
 
 #include <inttypes.h>
@@ -56,7 +56,8 @@ void espl_run_list_state(espl_run *run) {
                                             .unpin = unpin_snapshot,
                                             .fetch = fetch_state,
                                             .fetched = state_fetched};
-    run->n_state = espl_state_list(&run->blueprint, &run->memory, &run->state);
+    run->n_state = espl_state_list(&run->blueprint, &run->memory, false, &run->state);
+    espl_state_list(&run->blueprint, &run->memory, true, &run->saved);
 }
 
 /* ---- Counters. */
@@ -172,6 +173,7 @@ espl_status espl_run_compare(espl_run *run) {
     int64_t step = run->counters.step;
     if (run->config->run_check_replicas_every == 0 || run->ranks->size == 1 || run->replicas.checked == step)
         return ESPL_OK;
+    ESPL_TRY(espl_run_device(run, espl_memory_settle(&run->memory)));
     espl_status status = espl_replicas_compare(&run->replicas, run->comm, &run->engine, step);
     run->replicas.checked = step;
     return status == ESPL_ERR_NUMERIC ? replicas_differ(run) : status;
@@ -183,6 +185,16 @@ espl_status espl_run_save(espl_run *run) {
     espl_comm_beat(run->comm, run->counters.step, "saving a checkpoint");
     espl_status status =
         espl_checkpoints_save(run->saver, run->counters.step, record, run->rated == run->counters.step ? run->rating : (double)NAN);
+    json_decref(record);
+    return status;
+}
+
+espl_status espl_run_copy(espl_run *run) {
+    if (!espl_checkpoints_copies(run->saver))
+        return ESPL_OK;
+    json_t *record = make_record(run);
+    espl_comm_beat(run->comm, run->counters.step, "making an in-memory copy");
+    espl_status status = espl_checkpoints_copy(run->saver, run->counters.step, record);
     json_decref(record);
     return status;
 }
@@ -315,25 +327,38 @@ static espl_status spread_state(espl_run *run) {
     return run->blueprint.owner.cut ? ESPL_OK : spread(run, m->weights, espl_dtype_size(real), 1);
 }
 
-espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded) {
-    char *folder = espl_format("%s/checkpoints", run->config->run_dir), *found = NULL;
-    espl_status status = ESPL_OK;
-    bool automatic = strcmp(resume, "auto") == 0;
-    *loaded = false;
+static espl_status find(espl_run *run, const char *resume, char **found, bool *in_memory) {
+    *found = NULL;
+    *in_memory = false;
     if (strcmp(resume, "never") == 0)
-        goto done;
-    ESPL_TRY_DONE(espl_checkpoint_find(run->comm, folder, automatic ? NULL : resume, &found));
-    if (found == NULL)
-        goto done;
-    ESPL_TRY_DONE(espl_files_share(run->comm, (const char *const[]){found}, 1));
-    status = load(run, found);
+        return ESPL_OK;
+    if (strcmp(resume, "auto") == 0)
+        return espl_checkpoints_find(run->saver, run->state, run->n_state, found, in_memory);
+    return espl_checkpoint_find(run->comm, NULL, resume, found);
+}
+
+/* Every host has the files of an in-memory copy that its ranks need. */
+static espl_status load_found(espl_run *run, const char *found, bool in_memory) {
+    if (!in_memory)
+        ESPL_TRY(espl_files_share(run->comm, (const char *const[]){found}, 1));
+    espl_status status = load(run, found);
     espl_job_files_forget(); /* a folder that is saved to changes */
-    ESPL_TRY_DONE(status);
-    ESPL_TRY_DONE(spread_state(run));
-    ESPL_INFO("resumed from %s: step %" PRId64 " of %" PRId64, found, run->counters.step, run->total_steps);
-    *loaded = true;
-done:
-    free(folder);
+    ESPL_TRY(status);
+    ESPL_TRY(spread_state(run));
+    ESPL_INFO("resumed from %s%s: step %" PRId64 " of %" PRId64, in_memory ? "the in-memory copy " : "", found, run->counters.step,
+              run->total_steps);
+    return ESPL_OK;
+}
+
+espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded) {
+    char *found;
+    bool in_memory;
+    espl_status status = find(run, resume, &found, &in_memory);
+    *loaded = status == ESPL_OK && found != NULL;
+    if (*loaded)
+        status = load_found(run, found, in_memory);
+    if (status == ESPL_OK && strcmp(resume, "auto") != 0)
+        status = espl_checkpoints_forget(run->saver); /* they are of a course that the run leaves */
     free(found);
     return status;
 }

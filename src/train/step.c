@@ -1,4 +1,4 @@
-#include "src/train/judge.h"
+#include "src/train/run.h"
 
 #include "src/core/clock.h"
 #include "src/core/log.h"
@@ -65,7 +65,7 @@ static void fill_streams(const espl_run *run, int64_t micro, float loss_scale, e
 
 /* Where gradients lie all the step long; else they are zeroed when a bucket opens. */
 static void zero_gaps(const espl_run *run) {
-    for (int b = 0; b < run->model->n_buckets && run->blueprint.flows == NULL; b++)
+    for (int b = 0; b < run->model->n_buckets && !run->blueprint.sharded; b++)
         if (run->phases.buckets[b])
             espl_run_zero_gaps(run, b);
 }
@@ -78,7 +78,7 @@ static espl_status micro_batches(espl_run *run, place mine, const espl_micro_sha
         result->data_seconds += espl_now() - before;
         fill_streams(run, share->first + i * share->stride, loss_scale, &streams);
         espl_reducer_begin(run->memory.reducer, i);
-        ESPL_TRY(espl_run_micro_batch(run, &streams.main, !espl_reducer_accumulates(run->memory.reducer, i), i + 1 == share->count));
+        ESPL_TRY(espl_run_micro_batch(run, &streams.main, i, share->count));
         espl_reducer_done(run->memory.reducer, i);
         result->tokens += streams.main.n + streams.source.n;
         for (int64_t k = 0; k < share->stride; k++)
@@ -93,14 +93,14 @@ enum { VOTE_STOP = 2 * ESPL_EXACT_WORDS, VOTE_WALLTIME, VOTE_TOKENS, VOTE_TIMES 
 
 _Static_assert((int)VOTE_TIMES == (int)ESPL_STEP_VOTES, "each rank's time stands behind what all add up");
 
-/* Squares of the gradients that this rank owns, then both sums: the only time in a step that the host waits for its device. */
+/* Squares of the gradients that this rank counts, then both sums: the only time in a step that the host waits for its device. */
 static espl_status own_sums(espl_run *run, espl_exact sums[ESPL_N_SUMS]) {
     for (int b = 0; b < run->model->n_buckets; b++) {
         int64_t n;
         if (!run->phases.buckets[b])
             continue;
-        const float *owned = espl_memory_owned(&run->blueprint, &run->memory, b, &n);
-        run->engine.kernels->sum_squares(owned, n, &run->memory.sums[ESPL_SUM_SQUARES]);
+        const float *counted = espl_memory_counted(&run->blueprint, &run->memory, b, &n);
+        run->engine.kernels->sum_squares(counted, n, &run->memory.sums[ESPL_SUM_SQUARES]);
     }
     espl_comm_beat(run->comm, run->counters.step + 1, "waiting for the device");
     return run->engine.calls->read(run->engine.device, sums, run->memory.sums, ESPL_N_SUMS * sizeof *sums);
@@ -139,6 +139,21 @@ static espl_status agree(espl_run *run, espl_exact sums[ESPL_N_SUMS], const goal
     return ESPL_OK;
 }
 
+/* ---- Judging. */
+
+static espl_status judge(espl_run *run, espl_step_result *result) {
+    espl_counters *c = &run->counters;
+    const espl_vitals vitals = {
+        .step = c->step + 1, .loss = result->loss, .grad_norm = result->grad_norm, .skipped_in_row = c->skipped_in_row};
+    espl_verdict verdict;
+    ESPL_TRY(espl_judge(run->config, &vitals, &run->spikes, run->metrics, &verdict));
+    result->skipped = verdict.skip;
+    result->bad_since = verdict.bad_since;
+    c->skipped += verdict.skip;
+    c->skipped_in_row = verdict.skip ? c->skipped_in_row + 1 : 0;
+    return ESPL_OK;
+}
+
 /* ---- Updating. */
 
 static double clip_factor(const espl_config *config, double norm) {
@@ -146,8 +161,9 @@ static double clip_factor(const espl_config *config, double norm) {
     return config->train_clip_norm > 0.0 && factor < 1.0 ? factor : 1.0;
 }
 
-/* Bucket after bucket: update what is ours, send it on its way, update the next. What a checkpoint's snapshot still reads is changed first
- * here: the device waits for it, if it has to. */
+/* Bucket after bucket, in the order in which forward reads them: update what is ours, send it on its way, update the next. The next
+ * forward waits for what it needs (flow.h). What a checkpoint's snapshot still reads is changed first here: the device waits for it, if it
+ * has to. */
 static espl_status update(espl_run *run, const espl_step_result *result) {
     double scale = clip_factor(run->config, result->grad_norm);
     ESPL_TRY(run->engine.calls->let_fetch(run->engine.device));
@@ -158,7 +174,7 @@ static espl_status update(espl_run *run, const espl_step_result *result) {
         if (!run->blueprint.owner.replicated && run->memory.gather != NULL)
             ESPL_TRY(espl_gather_start(run->memory.gather, b));
     }
-    return run->memory.gather != NULL ? espl_gather_finish(run->memory.gather) : ESPL_OK;
+    return ESPL_OK;
 }
 
 /* ---- Phases. */
@@ -186,7 +202,7 @@ static espl_status begin_phase(espl_run *run) {
     run->tried = false;
     run->optimizer.phase = run->phases.now;
     espl_reducer_use(run->memory.reducer, run->phases.buckets);
-    if (run->blueprint.flows != NULL) {
+    if (run->blueprint.sharded) {
         const espl_flow *flow = &run->blueprint.flows[run->phases.now];
         espl_reducer_place(run->memory.reducer, flow->gradients, flow->stages);
     }
@@ -213,7 +229,7 @@ espl_status espl_run_step(espl_run *run, espl_step_result *result) {
     ESPL_TRY(espl_run_device(run, own_sums(run, sums)));
     result->own_seconds = (espl_now() - start - (espl_comm_wait_seconds(run->comm) - waited)) / (double)share.count;
     ESPL_TRY(agree(run, sums, &all, result));
-    ESPL_TRY(espl_run_judge(run, result));
+    ESPL_TRY(judge(run, result));
     double before_update = espl_now();
     result->lr = espl_schedule_rate(run->config, run->counters.step + 1, run->total_steps);
     run->counters.epoch = next.epoch;

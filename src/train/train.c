@@ -3,7 +3,6 @@
 #include "src/core/buffer.h"
 #include "src/core/clock.h"
 #include "src/core/log.h"
-#include "src/train/judge.h"
 #include "src/train/run_folder.h"
 #include "src/train/weights/weights.h"
 
@@ -82,6 +81,7 @@ static espl_status stop(espl_run *run, const espl_step_result *r) {
     ESPL_TRY(name_reason(run, r, reason));
     ESPL_TRY(espl_run_save(run));
     ESPL_TRY(espl_checkpoints_wait(run->saver));
+    ESPL_TRY(espl_checkpoints_forget(run->saver)); /* the hosts' memory may be someone else's next */
     snprintf(run->ending, sizeof run->ending, "stopped by %s", reason);
     ESPL_INFO("stopped by %s at step %lld of %lld with a checkpoint saved; the same command goes on from here", reason,
               (long long)run->counters.step, (long long)run->total_steps);
@@ -147,6 +147,17 @@ static bool save_is_due(espl_run *run, const espl_step_result *r) {
     return !r->skipped && !busy;
 }
 
+/* Begins an in-memory copy where one is due, and tells of the one that has become whole. */
+static espl_status keep_copies(espl_run *run, const espl_step_result *r) {
+    int64_t copied = espl_checkpoints_copied(run->saver);
+    json_t *line = json_pack("{s:i}", "hosts", run->ranks->n_nodes);
+    if (copied > run->copied)
+        espl_metrics_event(run->metrics, "memory_copy", copied, line);
+    json_decref(line);
+    run->copied = copied;
+    return !r->skipped && espl_run_due(run->config->checkpoint_memory_every, run->counters.step) ? espl_run_copy(run) : ESPL_OK;
+}
+
 static espl_status evaluate_on_the_way(espl_run *run) {
     double start = espl_now();
     espl_status status = espl_run_evaluate(run, false);
@@ -182,6 +193,8 @@ static espl_status loop(espl_run *run) {
             return stop(run, &r);
         if (!last && save_is_due(run, &r))
             ESPL_TRY(unless_save_failed(run, espl_run_save(run)));
+        if (!last)
+            ESPL_TRY(keep_copies(run, &r));
     }
     if (n->step < run->total_steps && forgets_too_much(run))
         ESPL_INFO("training ends at step %lld of %lld: probe %s is above train.max_forgetting (train.on_forgetting: stop)",
@@ -213,6 +226,7 @@ static espl_status finish(espl_run *run) {
     if (run->counters.step > run->first_step)
         ESPL_TRY(espl_run_save(run));
     ESPL_TRY(espl_checkpoints_wait(run->saver));
+    ESPL_TRY(espl_checkpoints_forget(run->saver));
     espl_run_release(run); /* the export reads the checkpoint; it need not fit beside what training took */
     espl_status status = run->ranks->rank == 0 ? export_model(run) : ESPL_OK;
     if (status == ESPL_OK && run->ranks->rank == 0)
@@ -228,6 +242,8 @@ espl_status espl_train(const espl_config *config, espl_comm *comm, const espl_ru
     if (status == ESPL_OK)
         status = finish(&run);
     char *message = espl_strdup(espl_status_message());
+    if (status == ESPL_ERR_NUMERIC && run.saver != NULL && espl_checkpoints_forget(run.saver) != ESPL_OK) /* the numbers may be in them */
+        ESPL_WARN("%s", espl_status_message());
     espl_metrics_summary(run.metrics, status == ESPL_OK ? "done" : status == ESPL_STOPPED ? run.ending : message);
     if (status != ESPL_OK)
         espl_status_set_message("%s", message);

@@ -4,7 +4,7 @@
     python3 tests/bench/ranks.py --espalier build/release/espalier [--rounds 3] [--part scaling sharding checkpoints saves start]
 
 scaling      GPT-2 124M, 2 micro-batches of 4 x 256 a step: one rank of one thread against two ranks of one thread (2.0 is ideal)
-sharding     the same model, 4 micro-batches a step: one rank of one thread against 2 and 4 ranks in every way of run.sharding: tokens a second, the planned memory of a
+sharding     the same model, 4 micro-batches a step: one rank of one thread against 2 and 4 ranks in every way of run.sharding, and 4 in groups of 2: tokens a second, the planned memory of a
              rank, MiB that it sends in a step, and the share of the step in which it waits for messages
 checkpoints  one micro-batch a step on one rank of all cores: a checkpoint every 10 steps against none
 saves        a checkpoint (1.5 GB) after each of 5 short steps: how long training stands still for one that is written behind it, as a share of a minute; and how fast one
@@ -60,19 +60,21 @@ def planned(args, folder, ranks, **changes):
 
 
 def sharding(args, folder):
-    ways = [(1, "optimizer")] + [(ranks, way) for ranks in (2, 4) for way in ("none", "optimizer", "gradients", "parameters")]
+    names = ("none", "optimizer", "gradients", "parameters")
+    ways = [(1, "optimizer", "all")] + [(ranks, way, "all") for ranks in (2, 4) for way in names] + [(4, way, "2") for way in names[1:]]
     found, waits = {way: [] for way in ways}, {way: [] for way in ways}
     for _ in range(args.rounds):
-        for ranks, way in ways:
-            steps = train(args, folder, ranks, pin=ranks == 1, **{"run.threads": 1, "run.sharding": way, "train.micro_batches": 4})[1]
-            found[ranks, way].append(rate(steps))
-            waits[ranks, way].append(statistics.median(x["communication_seconds"] / x["step_seconds"] for x in steps[1:]))
-    one = statistics.median(found[1, "optimizer"])
-    print("| ranks | run.sharding | tokens/s | of one rank | planned MiB | sent MiB a step | waiting |\n| --- | --- | --- | --- | --- | --- | --- |")
-    for ranks, way in ways:
-        memory, sent = planned(args, folder, ranks, **{"run.sharding": way, "train.micro_batches": 4})
-        speed = statistics.median(found[ranks, way])
-        print(f"| {ranks} | {way} | {speed:.0f} | {speed / one:.2f} | {memory:.0f} | {sent:.0f} | {100 * statistics.median(waits[ranks, way]):.1f} % |")
+        for ranks, way, group in ways:
+            keys = {"run.threads": 1, "run.sharding": way, "run.shard_group": group, "train.micro_batches": 4, "train.steps": 3}
+            steps = train(args, folder, ranks, pin=ranks == 1, **keys)[1]
+            found[ranks, way, group].append(rate(steps))
+            waits[ranks, way, group].append(statistics.median(x["communication_seconds"] / x["step_seconds"] for x in steps[1:]))
+    one = statistics.median(found[ways[0]])
+    print("| ranks | run.sharding | group | tokens/s | of one rank | planned MiB | sent MiB a step | waiting |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for ranks, way, group in ways:
+        memory, sent = planned(args, folder, ranks, **{"run.sharding": way, "run.shard_group": group, "train.micro_batches": 4})
+        speed = statistics.median(found[ranks, way, group])
+        print(f"| {ranks} | {way} | {group} | {speed:.0f} | {speed / one:.2f} | {memory:.0f} | {sent:.0f} | {100 * statistics.median(waits[ranks, way, group]):.1f} % |")
 
 
 def whole(steps):

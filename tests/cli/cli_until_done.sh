@@ -76,4 +76,53 @@ for row in "USR1 0 requeue_7" "TERM 75 "; do
     wait_for_it
     expect "SIG$signal" "$want" "${asked/_/ }"
 done
+
+# ---- In place: a launcher that takes notes and fails until its last life, a program that takes powers of two, nodes that are named in `lost`.
+cat > "$folder/bin/mpirun" << END
+#!/bin/sh
+echo "\${0##*/} \$*" >> $folder/launched
+[ "\$(wc -l < $folder/launched)" -le "\$FAILS" ] || { touch $folder/run/done; exit 0; }
+[ -z "\$HANGS" ] || exec sleep 30
+exit 137
+END
+cat > "$folder/bin/program" << 'END'
+#!/bin/sh
+[ "$1" = plan ] && [ "$3" = --ranks ] && [ $(($4 & ($4 - 1))) = 0 ]
+END
+printf '#!/bin/sh\n! grep -qx "$1" %s/lost\n' "$folder" > "$folder/bin/probe"
+cp "$folder/bin/mpirun" "$folder/bin/srun"
+chmod +x "$folder"/bin/*
+touch "$folder/run/config.yaml"
+
+# in_place NAME LOST LIVES CODE ASKED LAUNCHER ...: the job with so many restarts in place, and its last start, which is in `expected`.
+in_place() {
+    local name=$1 lives=$3 want=$4 asked=$5
+    printf '%s\n' $2 > "$folder/lost"
+    shift 5
+    rm -f "$folder/launched"
+    NODES="n1 n2 n3 n4" PROBE=probe IN_PLACE=$lives run "$@"
+    wait_for_it
+    expect "$name" "$want" "$asked"
+    [ "$(tail -1 "$folder/launched")" = "$expected" ] || {
+        echo "$name: expected '$expected', got '$(tail -1 "$folder/launched")'"
+        failures=$((failures + 1))
+    }
+}
+
+export FAILS=1 HANGS=''
+expected="mpirun -n 2 -H n1:1,n3:1 -x A program train c.yaml"
+in_place "a lost node" n2 1 0 "" mpirun -x A program train c.yaml
+expected="mpirun -n 2 -H n2:1,n4:1 program train c.yaml"
+in_place "the first node" n1 1 0 "" mpirun program train c.yaml
+expected="mpirun -n 4 -H n1:1,n2:1,n3:1,n4:1 program train c.yaml"
+in_place "a lost rank" "" 1 0 "" mpirun program train c.yaml
+expected="mpirun -n 4 -H n1:2,n3:1,n4:1 program train c.yaml"
+RANKS_A_NODE=2 in_place "two ranks a node" n2 1 0 "" mpirun program train c.yaml
+expected="srun --overlap --nodes=2 --ntasks=2 --nodelist=n1,n3 --mpi=pmix program train c.yaml"
+in_place "srun" "n2 n4" 1 0 "" srun --mpi=pmix program train c.yaml
+FAILS=2 in_place "one restart more" "n2 n4" 1 0 "requeue 7" srun --mpi=pmix program train c.yaml
+expected="mpirun -n 4 -H n1:1,n2:1,n3:1,n4:1 program train c.yaml"
+in_place "no node left" "n1 n2 n3 n4" 1 0 "requeue 7" mpirun program train c.yaml
+expected="mpirun -n 2 -H n1:1,n3:1 program train c.yaml"
+HANGS=1 SILENT=1 in_place "a launcher that waits for a lost node" n4 1 0 "" mpirun program train c.yaml
 exit $((failures > 0))

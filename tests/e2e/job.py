@@ -18,6 +18,8 @@ import tempfile
 import time
 import traceback
 
+from sanitized import kept
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = ROOT / "configs" / "data"
 TOKENIZER = DATA / "bpe2048"
@@ -26,6 +28,7 @@ LIGHT = bool(os.environ.get("ESPL_TEST_LIGHT"))  # fewer repetitions: for builds
 DEADLINE = 90  # seconds for one job; a sanitized program on a busy machine needs most of it
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "btl", "self,vader", "--mca", "btl_vader_single_copy_mechanism", "none",
           "--mca", "mpi_yield_when_idle", "1"]
+GPUS = {"EMU_DEVICES": "2", "EMU_NCCL_REGISTERED": "1"}  # emulated ones, for run.device: emu
 PR_SET_CHILD_SUBREAPER = 36
 
 espalier = None  # the program, from the command line
@@ -287,6 +290,11 @@ def seeded():
     return random.Random(seed)
 
 
+def needs_emulated_gpus():
+    if not (espalier.parent / "libespalier_emu.so").exists():
+        raise Skipped("this build has no libespalier_emu.so")
+
+
 # ---- Running cases.
 
 
@@ -314,13 +322,19 @@ def run_case(function, base):
     return result
 
 
-def main(cases):
-    """test.py ESPALIER [CASE ...]: runs all cases, or those named; exit 1 when one fails."""
+def main(cases, needs=None):
+    """test.py ESPALIER [CASE ...]: runs all cases (light: those that sanitized.py keeps), or those named; exit 1 when one fails. `needs` raises Skipped where none can be shown."""
     global espalier
     espalier = pathlib.Path(sys.argv[1]).resolve()
-    chosen = [c for c in cases if not sys.argv[2:] or c.__name__ in sys.argv[2:]]
+    chosen = [c for c in cases if c.__name__ in sys.argv[2:]] if sys.argv[2:] else kept(pathlib.Path(sys.argv[0]).stem, cases) if LIGHT else cases
     os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1",
                       ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0")
+    try:
+        if needs is not None:
+            needs()
+    except Skipped as why:
+        print(f"SKIP: {why}")
+        return 0
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with tempfile.TemporaryDirectory(prefix="espalier-e2e-") as base:

@@ -10,8 +10,8 @@ from job import DATA, IN_DATA, LIGHT, MODEL, NUMERIC, TOKENIZER, USAGE, check, m
 
 
 def refused(case, code, *words, ranks=(0, 2), **keys):
-    """The run is refused in one line with these words; nothing hangs. (Light: on several ranks alone.)"""
-    for n in ranks[-1:] if LIGHT else ranks:
+    """The run is refused in one line with these words; nothing hangs. (Light: on one alone.)"""
+    for n in ranks[:1] if LIGHT else ranks:
         case.start(n, **keys).expect_failure(code, *words)
 
 

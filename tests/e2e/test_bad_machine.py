@@ -10,7 +10,7 @@ import time
 
 from job import IO, LIGHT, OK, STOPPED, Job, Skipped, check, main, session_members
 
-WATCHDOG_EXIT = 70
+WATCHDOG_EXIT = 5
 MANY = 100000  # steps: the run does not end by itself
 
 

@@ -1,4 +1,4 @@
-# test: tier=default timeout=120
+# test: tier=default timeout=120 sanitized=no
 """A save that is due while the one before is still being written waits for it, or is left out and told: test_busy_save.py ESPALIER"""
 
 import sys

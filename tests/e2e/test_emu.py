@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import job
-from job import DATA, IO, MODEL, OK, STOPPED, USAGE, Job, Skipped, check, main
+from job import DATA, GPUS, IO, MODEL, OK, STOPPED, USAGE, Job, check, main, needs_emulated_gpus
 
 GPT2 = {**MODEL, "n_embd": 32, "n_head": 2}
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 48,
@@ -29,8 +29,7 @@ WINDOWS = {"data__placement": "windows"}
 PACKED = {"data__placement": "packed", "data__train": [str(DATA / "plant_notes.jsonl")]}
 TINY = {"run__device": "emu", "model__dropout": 0.1, "data__sequence_length": 32, "train__steps": 4, "train__micro_batch_tokens": 64,
         "train__micro_batches": 4}
-GPUS = {"EMU_DEVICES": "2", "EMU_NCCL_REGISTERED": "1"}
-WATCHDOG_EXIT = 70
+WATCHDOG_EXIT = 5
 
 # The 2x rule: another implementation may be as far from the CPU's fp32 as twice the CPU's own bf16 is. For fp32 the same, where a rounding is
 # 2^-16 of bf16's, and sums of up to 2048 terms (the vocabulary), kept in fp32 by both formats, err by some root of 2048 roundings (Higham
@@ -143,6 +142,10 @@ def ranks_and_sharding(case):
         first = trace(case, f"{kind}-0-optimizer")
         for run in (f"{kind}-2-{how}" for how in ("optimizer", "none", "gradients", "parameters")):
             check(trace(case, run) == first, f"{run} differs from one rank:\n{trace(case, run)}\n{first}")
+        for sharding in lighter(["parameters", "optimizer"]):
+            run = f"{kind}-groups-{sharding}"
+            train(case, 4, run, model=model, environment={"EMU_DEVICES": "4"}, run__sharding=sharding, run__shard_group="2", run__check_replicas_every=1, **keys)
+            check(trace(case, run) == first, f"{run}: two groups of two ranks differ from one rank")
         for ranks, code, more in ((2, STOPPED, {"train__stop_after": 2}), (0, OK, {})):
             train(case, ranks, f"{kind}-pieces", code, model=model, **keys, **more)
         check(trace(case, f"{kind}-pieces") == first, f"{kind}: stopped on 2 ranks and resumed on one, it differs")
@@ -150,7 +153,7 @@ def ranks_and_sharding(case):
 
 def whole_matrices(case):
     """Adafactor and Muon: one rank, two, stopped and resumed, and near the CPU's."""
-    for name, keys in lighter([("muon", WINDOWS), ("adafactor", {**PACKED, "run__dtype": "bf16", "optim__master": "none"})]):
+    for name, keys in [("muon", WINDOWS), ("adafactor", {**PACKED, "run__dtype": "bf16", "optim__master": "none"})]:
         train(case, 0, f"{name}-0", optim__name=name, **keys)
         for ranks, code, more in ((2, STOPPED, {"train__stop_after": 2}), (2, OK, {})):
             train(case, ranks, f"{name}-2", code, optim__name=name, **keys, **more)
@@ -164,8 +167,6 @@ def fast_repeats_itself(case):
     for run in ("a", "b"):
         train(case, 2, run, run__reduction="fast", **WINDOWS)
     check(trace(case, "a") == trace(case, "b"), "fast differs between runs on 2 ranks")
-    if job.LIGHT:
-        return
     train(case, 2, "replicated", run__reduction="fast", run__sharding="none", **WINDOWS)
     train(case, 2, "cpu", run__reduction="fast", run__device="cpu", **WINDOWS)
     train(case, 2, "cpu-bf16", run__reduction="fast", run__device="cpu", run__dtype="bf16", **WINDOWS)
@@ -196,7 +197,7 @@ def any_legal_order(case):
     for name, keys, orders in (("tree", few, [LATE, RANDOM]), ("fast", many, [LATE, {"EMU_STREAMS": "random:3", "EMU_CPASYNC": "early"}]),
                                ("cut", {**few, "run__sharding": "parameters"}, [LATE, RANDOM])):
         train(case, 2, name, **WINDOWS, **keys)
-        for i, order in enumerate(lighter(orders)):
+        for i, order in enumerate(orders):
             train(case, 2, f"{name}-{i}", environment=order, **WINDOWS, **keys)
             check(trace(case, f"{name}-{i}") == trace(case, name), f"{name}: {order} changes the result")
     train(case, 2, "tree-each", before=ONE_LATE, environment={"EMU_STREAMS": "random:4"}, **WINDOWS, **few)
@@ -205,8 +206,6 @@ def any_legal_order(case):
 
 def protected(case):
     """Device memory is closed to the host while it is at work: training, evaluation, saving and going on touch it through copies alone."""
-    if job.LIGHT:
-        raise Skipped("the release build shows it")
     keys = {**PACKED, "model": LLAMA, "train__steps": 3, "train__micro_batches": 2, "data__valid": [str(DATA / "shakespeare_valid.txt")],
             "train__eval_every": 2, "train__eval_batches": 2, "checkpoint__every": 1}
     train(case, 2, "open", **keys)
@@ -225,7 +224,7 @@ def snapshots_under_way(case):
     at = {2: case.digest("none")}
     train(case, 2, "none", **keys)
     at[4] = case.digest("none")
-    for i, order in enumerate(lighter([{"EMU_STREAMS": "late"}, {"EMU_STREAMS": "early"}, {"EMU_STREAMS": "random:5"}])):
+    for i, order in enumerate([{"EMU_STREAMS": "late"}, {"EMU_STREAMS": "early"}, {"EMU_STREAMS": "random:5"}]):
         train(case, 2, f"run-{i}", environment={**order, "EMU_COPIES": "late:300"}, checkpoint__every=2, **keys)
         found = {step: case.digest(path) for step, path in case.checkpoints(f"run-{i}").items()}
         check(found == at, f"{order}: the digests of checkpoints are {found}, without snapshots {at}")
@@ -237,10 +236,6 @@ def snapshots_under_way(case):
 
 
 def over_to_the_cpu_and_back(case):
-    if job.LIGHT:
-        for run, code, device in (("there", STOPPED, "emu"), ("there", OK, "cpu"), ("back", STOPPED, "cpu"), ("back", OK, "emu")):
-            train(case, 2 if device == "emu" else 0, run, code, run__device=device, train__stop_after=0 if code == OK else 2, **WINDOWS)
-        return
     for dtype in ("fp32", "bf16"):
         keys = {**WINDOWS, "run__dtype": dtype, "run__sharding": "optimizer" if dtype == "fp32" else "none"}
         for device in ("emu", "cpu"):
@@ -260,12 +255,12 @@ def over_to_the_cpu_and_back(case):
 
 def recorded_or_not(case):
     """Recomputation changes no bits, nor does running call by call instead of what was recorded."""
-    for how in ("none", *lighter(["selective", "full"])):
+    for how in ("none", "selective", "full"):
         train(case, 0, how, model__recompute=how, **WINDOWS)
     for ranks in (0, 2):
         train(case, ranks, f"calls-{ranks}", run__debug_tape=True, **WINDOWS)
     first = trace(case, "none")
-    for run in (*lighter(["selective", "full"]), "calls-0", "calls-2"):
+    for run in ("selective", "full", "calls-0", "calls-2"):
         check(trace(case, run) == first, f"{run} differs")
     lines = {run: [json.loads(line) for line in (case.folder / run / f"tape-{rank}.jsonl").read_text().splitlines()] for run, rank in
              (("calls-0", 0), ("calls-2", 1))}
@@ -325,7 +320,7 @@ def evaluated_and_generated(case):
     check(found["emu", 0] == found["emu", 2], f"evaluations on one and two ranks differ: {found}")
     check(abs(found["emu", 0]["loss"] / found["cpu", 0]["loss"] - 1) < 2.0**-24 * math.sqrt(2048), f"evaluations differ: {found}")
     check(abs(found["emu", 0]["loss"] - case.metrics("run", "eval")[-1]["valid_loss"]) < 1e-12, f"the run's own evaluation differs from {found}")
-    for how in (["--greedy"], ["--set", "generate.beams=3"], ["--set", "generate.temperature=0.7"]):
+    for how in lighter([["--set", "generate.beams=3"], ["--greedy"], ["--set", "generate.temperature=0.7"]]):
         for device in ("cpu", "emu"):
             run = Job(case.folder, 0, "generate", case.folder / "run", "--ids", "--set", f"run.device={device}", "--set", "generate.max_new_tokens=12",
                       "--prompt", "The leaves of the", "--prompt", "A", *how, environment={"EMU_PROTECT": "1"})
@@ -349,6 +344,31 @@ def plan_is_what_is_taken(case):
     out = subprocess.run([job.espalier, "plan", str(case.config("run", **{**keys, "run__device": "auto"})), "--device", "cuda", "--ranks", "4"],
                          capture_output=True, text=True, timeout=job.DEADLINE)
     check(out.returncode == OK and "memory of a rank's GPU" in out.stdout and "cuda fp32" in out.stdout, f"plan --device cuda: {out}")
+
+
+def offloaded(case):
+    """What the optimizer keeps lies on the host: the same bits, also saved from there in the background and resumed without; the GPU needs that much less memory."""
+    keys = {**WINDOWS, "run__dtype": "bf16", "checkpoint__every": 1}
+    train(case, 0, "one", **keys)
+    first = trace(case, "one")
+    train(case, 0, "pieces", STOPPED, run__offload="optimizer", train__stop_after=2, **keys)
+    job_again = train(case, 2, "pieces", run__offload="optimizer", run__sharding="parameters", **keys)
+    check(trace(case, "pieces") == first and "pinned memory of the host" in job_again.stderr, "offloaded, stopped and resumed on two ranks, a run differs", job_again)
+    if not job.LIGHT:
+        train(case, 0, "back", STOPPED, run__offload="optimizer", train__stop_after=2, **keys)
+        train(case, 0, "back", **keys)
+        check(trace(case, "back") == first, "resumed without offloading, a run differs")
+    plans = {}
+    for how in ("none", "optimizer"):
+        config = case.config("room", run__offload=how, **{**TINY, **keys})
+        plans[how] = json.loads(subprocess.run([job.espalier, "plan", str(config), "--json"], capture_output=True, text=True, timeout=job.DEADLINE, check=True).stdout)
+    state = plans["none"]["arenas"]["OPT"]
+    check(plans["none"]["device_bytes"] - plans["optimizer"]["device_bytes"] == state, f"not the optimizer's state is off the device: {plans}")
+    check(abs(plans["optimizer"]["total_bytes"] - plans["none"]["total_bytes"] - state) < 1 << 20, f"nor is it on the host: {plans}")  # the program's own differ by pages
+    enough = {"EMU_MEMORY": str(plans["optimizer"]["device_bytes"] + state // 2)}
+    start(case, 0, "room", environment=enough, **keys).expect_failure(USAGE, "too much", "MiB", "espalier plan")
+    train(case, 0, "room", environment=enough, run__offload="optimizer", **{**keys, "train__steps": 1})
+    refused(case, {}, "optim.name muon", "run.offload", run__offload="optimizer", optim__name="muon", ranks=(0,))
 
 
 def refused(case, environment, *words, ranks=(0, 2), before=(), **keys):
@@ -419,22 +439,8 @@ def failures_under_way(case):
         WATCHDOG_EXIT, "watchdog: rank", "no progress", "waiting for the device, behind", "of NCCL's operations")
 
 
-def main_or_skip(cases):
-    program = os.path.abspath(sys.argv[1])
-    if os.path.exists(os.path.join(os.path.dirname(program), "libespalier_emu.so")):
-        return main(cases)
-
-    def no_emulator(case):
-        raise Skipped("this build has no libespalier_emu.so")
-
-    return main([no_emulator])
-
-
-WHOLE = [gpt2_is_the_cpus, llama_is_the_cpus, bert_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, fast_repeats_itself, any_legal_order,
+CASES = [offloaded, gpt2_is_the_cpus, llama_is_the_cpus, bert_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, fast_repeats_itself, any_legal_order,
          whole_matrices, protected, snapshots_under_way, over_to_the_cpu_and_back, recorded_or_not, phases_are_recorded_anew, a_soft_prompt_is_the_cpus, a_prefix_is_the_cpus, dora_is_the_cpus, evaluated_and_generated, plan_is_what_is_taken, no_device_to_use,
          libraries_that_are_not_there, failures_under_way]
-# What reaches memory that the others do not: sanitizers look for that alone.
-REACHING = [gpt2_is_the_cpus, t5_is_the_cpus, ranks_and_sharding, texts_amid_recordings, evaluated_and_generated, failures_under_way]
-
 if __name__ == "__main__":
-    sys.exit(main_or_skip(REACHING if job.LIGHT and not sys.argv[2:] else WHOLE))
+    sys.exit(main(CASES, needs_emulated_gpus))

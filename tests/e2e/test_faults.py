@@ -26,7 +26,7 @@ from job import DEADLINE, IN_DATA, IO, LIGHT, OK, STOPPED, Failed, Job, Skipped,
 WATCHDOG = 8
 GRACE = 5  # seconds that a launcher's abort gets before ranks leave by themselves (comm/watchdog.c)
 LATE = 8  # seconds for a busy machine
-KILLED, BUG = 137, 70
+KILLED = 137
 EVERY = 2
 KEYS = {"train__steps": 100000, "train__micro_batches": 4, "checkpoint__every": EVERY, "checkpoint__keep_last": 3, "run__watchdog": WATCHDOG}
 RUN = "disk/run"
@@ -138,7 +138,7 @@ def rank_stopped(course):
     course.under_way(job)
     rank, pid = course.draw.choice(sorted(job.pids().items()))
     os.kill(pid, signal.SIGSTOP)
-    return course.ended(job, [BUG], WATCHED, rf"rank {rank} is stopped at step \d+ in", seconds=WATCHDOG + GRACE + LATE)
+    return course.ended(job, [IO], WATCHED, rf"rank {rank} is stopped at step \d+ in", seconds=WATCHDOG + GRACE + LATE)
 
 
 def launcher_killed(course):
@@ -177,7 +177,7 @@ def host_lost(course):
         job = hosts.start(course.case, course.draw.choice([1, 2]), RUN, **course.keys())
         course.under_way(job)
         hosts.power_off(course.draw.choice(hosts.names))
-        seconds = course.ended(job, [BUG], WATCHED, seconds=WATCHDOG + GRACE + LATE, launcher=False)
+        seconds = course.ended(job, [IO], WATCHED, seconds=WATCHDOG + GRACE + LATE, launcher=False)
     return seconds
 
 

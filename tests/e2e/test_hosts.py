@@ -1,4 +1,4 @@
-# test: tier=default timeout=240
+# test: tier=default timeout=240 sanitized=no
 """Training over hosts that lose their power, their link, or a rank: all that is left of the job is down in time and says why, a restart goes on
 from the last checkpoint and ends in the undisturbed run's bits, and what lives on behind a cut link publishes nothing. test_hosts.py ESPALIER"""
 
@@ -9,7 +9,7 @@ import signal
 
 from file_faults import FileFault
 from hosts import Hosts
-from job import LIGHT, OK, STOPPED, Job, check, main, within
+from job import OK, STOPPED, Job, check, main, within
 
 WATCHDOG = 5
 GRACE = 5  # seconds that a launcher's abort gets before ranks leave by themselves (comm/watchdog.c)
@@ -73,7 +73,7 @@ def ends_as_the_undisturbed_one(case, job):
 
 
 def faults_of_hosts(case):
-    faults = [lose_power, lose_link, stop_a_rank, link_hardly_carries][:2 if LIGHT else 4]
+    faults = [lose_power, lose_link, stop_a_rank, link_hardly_carries]
     with Hosts(case.folder / "hosts", 2) as hosts:
         job, saved = hosts.start(case, 2, **KEYS), None
         for fault in faults:
@@ -139,4 +139,4 @@ def late_writers_publish_nothing(case):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main([faults_of_hosts, *([] if LIGHT else [a_slow_link_changes_no_bit, late_writers_publish_nothing])]))
+    raise SystemExit(main([faults_of_hosts, a_slow_link_changes_no_bit, late_writers_publish_nothing]))

@@ -1,4 +1,4 @@
-# test: tier=default timeout=180
+# test: tier=default timeout=180 sanitized=no
 # test: tier=long timeout=1500 arguments=kills=50
 """kill -9 at random moments, start-up, steps and saves included: the run always goes on, on any ranks, and ends in the undisturbed run's bits.
 

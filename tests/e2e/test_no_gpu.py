@@ -1,4 +1,4 @@
-# test: tier=default timeout=120
+# test: tier=default timeout=120 sanitized=no
 """Without a GPU, or without the library for GPUs, run.device: cuda ends in one line with exit 2 on any number of ranks, and auto trains on the CPU
 and says why. With ESPL_BACKEND_DIR at a folder that has libespalier_cuda.so, the library itself finds that there is no driver."""
 

@@ -37,22 +37,22 @@ def peak_is_as_planned(case):
         check(abs(found / planned - 1.0) <= 0.02, f"{name}: peak {found / 2**20:.1f} MiB, planned {planned / 2**20:.1f} MiB ({100 * (found / planned - 1):+.2f} %)")
 
 
-def peak_of_two_ranks_is_as_planned(case):
-    """What is cut over ranks (run.sharding), beyond what is resident before memory is taken."""
+def peak_of_ranks_is_as_planned(case):
+    """What is cut over ranks (run.sharding), or over those of a group, beyond what is resident before memory is taken."""
     if b"__asan_init" in open(job.espalier, "rb").read():
         raise Skipped("the address sanitizer's own memory is not in the plan")
     case.model.write_text(json.dumps({**json.loads(GPT2.read_text(encoding="utf-8")), "n_layer": 12, "n_embd": 512, "n_head": 8, "vocab_size": 2048}), encoding="utf-8")
     sizes = []
-    for name in ("gradients", "parameters"):
-        keys = {**BIG, "model__config": case.model, "train__steps": 1, "train__micro_batches": 2, "run__sharding": name, "run__reduction": "fast",
-                "train__micro_batch_tokens": 64, "data__sequence_length": 64}
-        planned = sum(plan(case, name, "--threads", "1", "--ranks", "2", **keys)["arenas"].values())
-        case.train(2, name, run__threads=1, **keys)
+    for name, way, ranks in (("gradients", "gradients", 2), ("groups", "parameters", 4), ("parameters", "parameters", 2)):
+        keys = {**BIG, "model__config": case.model, "train__steps": 1, "train__micro_batches": ranks, "run__sharding": way, "run__reduction": "fast",
+                "run__shard_group": "2" if ranks == 4 else "all", "train__micro_batch_tokens": 64, "data__sequence_length": 64}
+        planned = sum(plan(case, name, "--threads", "1", "--ranks", str(ranks), **keys)["arenas"].values())
+        case.train(ranks, name, run__threads=1, **keys)
         summary = case.metrics(name, "summary")[-1]
         found = summary["peak_rss_bytes"] - summary["process_bytes"]
         sizes.append(planned)
         check(abs(found / planned - 1.0) <= 0.02, f"{name}: peak {found / 2**20:.1f} MiB, planned {planned / 2**20:.1f} MiB ({100 * (found / planned - 1):+.2f} %)")
-    check(all(b < 0.95 * a for a, b in zip(sizes, sizes[1:])), f"each way was meant to take less: {sizes}")
+    check(sizes[2] < 0.95 * sizes[0] and abs(sizes[1] / sizes[2] - 1) < 0.01, f"parameters were meant to take less, and groups of two what two ranks take: {sizes}")
 
 
 def plans_for_many_ranks(case):
@@ -62,6 +62,21 @@ def plans_for_many_ranks(case):
     check(many["arenas"]["OPT"] * 1024 <= 1.2 * one["arenas"]["OPT"], f"the optimizer's state is not cut over ranks: {many['arenas']}")
     check(one["wire_bytes_per_rank"] == 0 and many["wire_bytes_per_rank"] > 8 * 124e6, "gradients and weights, four bytes each, are sent")
     check(abs(many["compute_seconds"] * 1024 / one["compute_seconds"] - 1) < 1e-9, "the work of a step is shared")
+
+
+def plans_groups(case):
+    """Groups of eight on 64 ranks: the arenas of eight ranks, and what they send within a group; of a shard a sum over eight groups besides. A node is such a group."""
+    for way in ("none", "optimizer", "parameters"):
+        keys = {**BIG, "train__micro_batches": 64, "run__reduction": "fast", "run__sharding": way}
+        words = ["--ranks", "64", "--ranks-per-node", "8", "--peak", "100"]
+        groups, nodes = (plan(case, "run", *words, **keys, run__shard_group=group) for group in ("8", "node"))
+        alone = plan(case, "run", "--ranks", "8", "--peak", "100", **{**keys, "train__micro_batches": 8})
+        check(groups["arenas"] == nodes["arenas"] and groups["wire_bytes_across_groups"] == nodes["wire_bytes_across_groups"], f"a node is not a group of eight: {nodes}")
+        off = [abs(groups["arenas"][name] / alone["arenas"][name] - 1) for name in ("PARAM", "GRAD", "OPT", "ACT", "WORK")]
+        check(max(off) < 0.01, f"{way}: {groups['arenas']}, on eight ranks alone {alone['arenas']}")  # padding
+        across, inside = groups["wire_bytes_across_groups"], groups["wire_bytes_per_rank"] - groups["wire_bytes_across_groups"]
+        check(abs(inside / alone["wire_bytes_per_rank"] - 1) < 0.01 and abs(across / (2 * 7 / 8 * 4 * alone["parameters"] / 8) - 1) < 0.02, f"{way}: sent {inside}, {across}")
+        check(alone["wire_bytes_across_groups"] == 0, "one group sends nothing to others")
 
 
 def plans_what_travels_as_bf16(case):
@@ -88,9 +103,10 @@ def plans_without_masters(case):
 
 def plan_refuses_what_a_run_would(case):
     for keys, words in (({"optim__master": "none"}, "optim.master"), ({"train__micro_batches": 2}, "micro_batches"), ({"train__micro_batches": 12, "run__reduction": "tree"}, "run.reduction: tree"),
-                        ({"run__reduction": "tree", "run__reduction_dtype": "bf16"}, "run.reduction_dtype")):
+                        ({"run__reduction": "tree", "run__reduction_dtype": "bf16"}, "run.reduction_dtype"), ({"run__reduction": "fast", "run__shard_group": "2"}, "groups of 2 ranks must divide"), ({"run__shard_group": "pair"}, "expected all, node"),
+                        ({"run__reduction": "fast", "run__shard_group": "node"}, "each node has one rank")):
         config = case.config("bad", **keys)
-        out = subprocess.run([job.espalier, "plan", str(config), "--ranks", "3", "--peak", "100"], cwd=ROOT, capture_output=True, text=True, timeout=job.DEADLINE)
+        out = subprocess.run([job.espalier, "plan", str(config), "--ranks", "3", "--ranks-per-node", "1", "--peak", "100"], cwd=ROOT, capture_output=True, text=True, timeout=job.DEADLINE)
         check(out.returncode == USAGE and words in out.stderr, f"exit {out.returncode}: {out.stderr}")
 
 
@@ -152,5 +168,5 @@ def a_tinyllama_is_planned_in_four_bits(case):
 
 
 if __name__ == "__main__":
-    sys.exit(main([peak_is_as_planned, peak_of_two_ranks_is_as_planned, plans_for_many_ranks, plans_what_travels_as_bf16, plans_without_masters, plan_refuses_what_a_run_would,
+    sys.exit(main([peak_is_as_planned, peak_of_ranks_is_as_planned, plans_groups, plans_for_many_ranks, plans_what_travels_as_bf16, plans_without_masters, plan_refuses_what_a_run_would,
                    a_llama3_8b_is_planned, a_tinyllama_is_planned_in_four_bits]))

@@ -4,8 +4,7 @@ quantised ones expand to; and its checkpoint remembers how the base was held."""
 
 import json
 
-import job
-from job import LIGHT, MODEL, OK, STOPPED, USAGE, Job, Skipped, check, main
+from job import LIGHT, MODEL, OK, STOPPED, USAGE, Job, check, main, needs_emulated_gpus
 
 FORMS = {"nf4": {"tune__base": "nf4"}, "nf4-single": {"tune__base": "nf4", "tune__double_quantise": False}, "int8": {"tune__base": "int8"}}
 
@@ -92,8 +91,7 @@ def other_methods_stand_on_one_too(case):
 
 def an_emulated_gpu_has_the_bits_of_the_expanded_base(case):
     """The expanded base is the CPU's export."""
-    if not (job.espalier.parent / "libespalier_emu.so").exists():
-        raise Skipped("the emulated backend is not built here")
+    needs_emulated_gpus()
     case.model.write_text(json.dumps({**MODEL, "n_embd": 32, "n_head": 2}), encoding="utf-8")
     base = base_of(case)
     tiny = {"data__sequence_length": 32, "train__steps": 2, "train__micro_batch_tokens": 64, "train__micro_batches": 1, "tune__dropout": 0}

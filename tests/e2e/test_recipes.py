@@ -1,4 +1,4 @@
-# test: tier=default timeout=240
+# test: tier=default timeout=240 sanitized=no
 """Every recipe in configs/ runs by the command that its own comment gives, with steps, layers and texts cut down: none can rot unseen.
 
 The command is the first one in the comment that names the recipe and carries no --set, that is, as the recipe stands (of `A && B` the last). What
@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 
-from job import LIGHT, OK, ROOT, Job, check, main
+from job import OK, ROOT, Job, check, main
 
 FEWER = ("train.steps=2", "train.epochs=0.5", "train.micro_batch_tokens=512", "train.micro_batches=1", "train.eval_every=0", "train.eval_batches=1", "eval.generate_texts=2", "generate.max_new_tokens=6",
          "checkpoint.every=0", "checkpoint.keep_best=false", "run.threads=1", "log.progress=none", "log.tensorboard=false", "data.cache=cache")
@@ -83,8 +83,6 @@ def every_recipe_runs(case):
     shallow_models(case.folder)
     found = {path: command_of(path) for path in recipes}
     check(all(found.values()), f"no command that runs them as they stand (without --set) is in the comments of {[path.name for path in recipes if not found[path]]}")
-    if LIGHT:
-        recipes = [path for path in recipes if path.name in ("medical_pretrain.yaml", "few_shot_eval.yaml", "chat_persona.yaml")]
     for ready in order(recipes):
         for at in range(0, len(ready), AT_ONCE):
             for path, job in [(path, start(case, found[path])) for path in ready[at : at + AT_ONCE]]:

@@ -10,7 +10,7 @@ import struct
 import sys
 
 import job as jobs
-from job import NUMERIC, OK, USAGE, Skipped, check, main
+from job import GPUS, NUMERIC, OK, USAGE, Skipped, check, main, needs_emulated_gpus
 
 FROZEN = {"tune__method": "lora", "train__steps": 100000, "run__check_replicas_every": 5}
 
@@ -82,6 +82,20 @@ def a_flipped_bit(case):
     job.end()
 
 
+def a_flipped_bit_on_a_gpu(case):
+    """Device memory is read in pieces to be compared; the emulated GPU's lies in the process. Until the bit flips, nothing is said."""
+    needs_emulated_gpus()
+    name = "transformer.h.1.attn.c_proj.weight"
+    case.train(0, "made", train__steps=1, train__micro_batches=1, checkpoint__export=True)
+    model = case.folder / "made" / "model"
+    keys = {**FROZEN, "run__device": "emu", "model__config": None, "model__path": model, "train__micro_batches": 2, "train__micro_batch_tokens": 64, "run__check_replicas_every": 2}
+    job = case.start(2, environment=GPUS, **keys)
+    job.wait_for("two comparisons", lambda: case.last_step() >= 5)
+    check(flip(job.pids()[1], tensor_of(model, name)[:256], 77) >= 1, f"{name} was not found in the memory of rank 1", job)
+    line = job.expect_failure(NUMERIC, "replicas differ: rank 0 on ", ", rank 1 on ", "which is right cannot be told", f"weights of {name} (frozen)")
+    check(" more tensors" not in line, f"more than one tensor is said to differ: {line}")
+
+
 def the_last_save_is_compared(case):
     """A copy that went astray since the last comparison is found before a save; the checkpoint from before stays the newest."""
     name = "transformer.h.0.mlp.c_fc.weight"
@@ -94,6 +108,20 @@ def the_last_save_is_compared(case):
     line = job.expect_failure(NUMERIC, "replicas differ: rank 0 on ", ", rank 1 on ", "which is right cannot be told", f"weights of {name}")
     kept = max(case.checkpoints())
     check(f"go on from the checkpoint of step {kept}," in line, f"the newest is of step {kept}, but it says: {line}")
+
+
+def a_flipped_bit_of_a_shard(case):
+    """Two groups of two ranks, each of which keeps half of the weights: what one keeps is compared with the same half of the other group, not with what its neighbour keeps."""
+    name = "transformer.wte.weight"
+    case.train(0, "made", train__steps=1, train__micro_batches=1, checkpoint__export=True)
+    model = case.folder / "made" / "model"
+    keys = {"model__config": None, "model__path": model, "optim__lr": 0, "run__sharding": "parameters", "run__shard_group": "2", "train__micro_batches": 4, "train__micro_batch_tokens": 64,
+            "train__steps": 100000, "run__check_replicas_every": 5}
+    job = case.start(4, **keys)
+    job.wait_for("ten steps", lambda: case.last_step() >= 10)
+    check(flip(job.pids()[2], tensor_of(model, name)[:256], 77) >= 1, f"{name} was not found in the memory of rank 2", job)
+    line = job.expect_failure(NUMERIC, "replicas differ: rank 0 on ", ", rank 2 on ", "which is right cannot be told", f"weights of {name} (bucket ")
+    check("rank 1 on" not in line and "rank 3 on" not in line, f"the other half differs, too: {line}")
 
 
 # ---- Hosts that are not alike.
@@ -133,4 +161,4 @@ def another_config(case):
 
 
 if __name__ == "__main__":
-    sys.exit(main([a_flipped_bit, the_last_save_is_compared, another_build, another_number_of_threads, another_config]))
+    sys.exit(main([a_flipped_bit, a_flipped_bit_of_a_shard, a_flipped_bit_on_a_gpu, the_last_save_is_compared, another_build, another_number_of_threads, another_config]))

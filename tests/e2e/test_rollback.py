@@ -5,10 +5,11 @@ ranks, resumed or not.
 test_rollback.py ESPALIER
 """
 
+import json
 import random
 import sys
 
-from job import LIGHT, NUMERIC, OK, STOPPED, USAGE, Job, check, main
+from job import GPUS, MODEL, NUMERIC, OK, STOPPED, USAGE, Job, check, main, needs_emulated_gpus
 
 SENTENCE = "The gardener waters the roses in the morning, and the roses grow. "
 KEYS = {"train__steps": 36, "train__micro_batch_tokens": 64, "train__micro_batches": 4, "optim__lr": 6e-3, "optim__schedule": "constant",
@@ -16,10 +17,10 @@ KEYS = {"train__steps": 36, "train__micro_batch_tokens": 64, "train__micro_batch
 SPIKES = [29, 33]  # where the text below has them, with these keys, once the loss is low
 
 
-def noisy_text(case):
+def noisy_text(case, places=7, between=90):
     """A sentence again and again, and at some places what no model can expect."""
     draw = random.Random(7)
-    parts = ["".join(chr(draw.randrange(33, 126)) for _ in range(60)) + SENTENCE * 90 for _ in range(7)]
+    parts = ["".join(chr(draw.randrange(33, 126)) for _ in range(60)) + SENTENCE * between for _ in range(places)]
     case.text.write_text(SENTENCE * 20 + "".join(parts), encoding="utf-8")
 
 
@@ -55,14 +56,14 @@ def rolled_back(case):
     noisy_text(case)
     keys = {**KEYS, "train__on_spike": "rollback", "train__max_rollbacks": 9, "checkpoint__every": 8}
     case.train(0, "told", **KEYS)
-    for ranks in (2, 4) if LIGHT else (1, 4):
+    for ranks in (1, 4):
         case.train(ranks, f"run-{ranks}", **keys)
-    check(trace(case, "run-4") == trace(case, "run-2" if LIGHT else "run-1"), "rolled back, 4 ranks differ")
+    check(trace(case, "run-4") == trace(case, "run-1"), "rolled back, 4 ranks differ")
     rows = {row["step"]: row for row in case.metrics("run-4", "step")}
     before = {row["step"]: row for row in case.metrics("told", "step")}
     back = case.metrics("run-4", "rollback")
     check([row["rollbacks"] for row in back] == list(range(1, len(back) + 1)) and len(back) >= 2, f"rollbacks: {back}")
-    check([(row["after"], row["bad"], row["from"], row["to"]) for row in back][:2] == [(24, 29, [0, 96], [0, 116]), (24, 33, [0, 96], [0, 152])], f"rollbacks: {back}")
+    check(rollbacks(case, "run-4")[:2] == [(24, 29, [0, 96], [0, 116]), (24, 33, [0, 96], [0, 152])], f"rollbacks: {back}")
     check(list(rows) == list(range(1, 37)), f"each step is there once: {list(rows)}")
     check(all(rows[s]["loss"] == before[s]["loss"] for s in range(1, 25)), "what came before the checkpoint changed")
     left = (rows[36]["epoch"] - before[36]["epoch"]) / before[1]["epoch"]
@@ -73,6 +74,37 @@ def rolled_back(case):
     job.expect(OK)
     page = (case.folder / "report.md").read_text(encoding="utf-8")
     check("rollback to this step from step 29" in page and f"| {SPIKES[1]} | spike: loss " in page, f"the report does not tell:\n{page[:3000]}")
+
+
+def rollbacks(case, run):
+    return [(row["after"], row["bad"], row["from"], row["to"]) for row in case.metrics(run, "rollback")]
+
+
+def more_is_left_out(case):
+    """train.rollback_skip: behind the bad step's data there is noise again after eight steps. Nine steps reach over it; eight end in front of it."""
+    noisy_text(case)
+    keys = {**KEYS, "train__steps": 30, "train__on_spike": "rollback", "train__max_rollbacks": 1, "checkpoint__every": 8}
+    case.train(0, "over", train__rollback_skip=9, **keys)
+    check(rollbacks(case, "over") == [(24, 29, [0, 96], [0, 116 + 9 * 4])], f"rollbacks: {rollbacks(case, 'over')}")
+    rows = {row["step"]: row for row in case.metrics("over", "step")}
+    check(rows[25]["epoch"] / rows[1]["epoch"] * 4 == 116 + 9 * 4 + 4, f"step 25 read up to {rows[25]['epoch'] / rows[1]['epoch'] * 4} micro-batches")
+    case.start(0, "before", train__rollback_skip=8, **keys).expect_failure(NUMERIC, "step 25 is bad again after 1 rollbacks")
+    check(rollbacks(case, "before") == [(24, 29, [0, 96], [0, 116 + 8 * 4])], f"rollbacks: {rollbacks(case, 'before')}")
+
+
+def a_gpu_goes_back(case):
+    """State goes to the emulated device again, recordings stay: one and two ranks have the same bits, and go back when and where the CPU does."""
+    needs_emulated_gpus()
+    noisy_text(case, 12, 30)
+    case.model.write_text(json.dumps({**MODEL, "n_embd": 32, "n_head": 2}), encoding="utf-8")
+    keys = {**KEYS, "data__sequence_length": 32, "train__steps": 15, "train__micro_batches": 2, "optim__lr": 2e-2, "train__spike_factor": 1.5}
+    back = {**keys, "train__on_spike": "rollback", "train__max_rollbacks": 9}
+    for ranks, run, device, settings in ((0, "told", "emu", keys), (0, "one", "emu", back), (2, "two", "emu", back), (0, "cpu", "cpu", back)):
+        case.start(ranks, run, environment=GPUS, run__device=device, **settings).expect(OK)
+    check(trace(case, "one") == trace(case, "two"), "one and two ranks differ")
+    check(rollbacks(case, "one") == rollbacks(case, "cpu") != [], f"rollbacks of the GPU: {rollbacks(case, 'one')}, of the CPU: {rollbacks(case, 'cpu')}")
+    after = rollbacks(case, "one")[0][0]
+    check(trace(case, "one")[0][:after] == trace(case, "told")[0][:after] and trace(case, "one")[0][after] != trace(case, "told")[0][after], "it left no data out, or changed what came before")
 
 
 def resumed(case):
@@ -103,4 +135,4 @@ def not_finite(case):
 
 
 if __name__ == "__main__":
-    sys.exit(main([rolled_back, not_finite] if LIGHT else [told_or_skipped, ended, rolled_back, resumed, not_finite]))
+    sys.exit(main([told_or_skipped, ended, rolled_back, more_is_left_out, a_gpu_goes_back, resumed, not_finite]))

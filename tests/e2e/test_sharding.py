@@ -43,6 +43,29 @@ def all_ways_have_the_same_bits(case):
     same_bits(case, "gpt2", lighter([4, 2]), CUT, train__steps=3)
 
 
+def groups_have_the_same_bits(case):
+    """Four ranks in two groups that hold everything each: the bits of one rank and of all other ways, and replicas are compared. A node is all ranks here."""
+    case.train(0, "one", train__steps=3)
+    first = trace(case, "one")
+    ways = [(4, way, "2") for way in lighter(["none", "optimizer", *CUT])] + [(2, "parameters", "node")]
+    for n, way, group in ways:
+        run = f"{way}-{n}-{group}"
+        job = case.train(n, run, run__sharding=way, run__shard_group=group, run__check_replicas_every=1, train__steps=3)
+        check(trace(case, run) == first, f"{run} differs from one rank:\n{trace(case, run)}\n{first}")
+        check(("2 groups of 2 ranks" in job.stderr) == (n == 4 and group == "2"), f"{run}: the log does not say its groups", job)
+
+
+def groups_are_resumed(case):
+    """What two groups save, each a part, goes on elsewhere, and the reverse; bf16 of eight bits of state, whose scales are of whole buckets."""
+    keys = {"train__steps": 4, "checkpoint__every": 2, "checkpoint__writers": 2, "run__dtype": "bf16", "optim__name": "adamw8bit"}
+    case.train(0, "whole", **keys)
+    first = trace(case, "whole")
+    for run, a, b in lighter([("from", (4, "optimizer", "2"), (2, "parameters", "all")), ("to", (1, "none", "all"), (4, "gradients", "2"))]):
+        for (n, way, group), code in ((a, STOPPED), (b, 0)):
+            job = case.train(n, run, code, run__sharding=way, run__shard_group=group, **({"train__stop_after": 2} if code else {}), **keys)
+        check(trace(case, run) == first, f"{run}: stopped on {a} and resumed on {b}, it differs", job)
+
+
 def bf16_with_and_without_masters(case):
     case.model.write_text(json.dumps(LLAMA), encoding="utf-8")
     for name, keys in lighter([("masters", {}), ("alone", {"optim__master": "none"})]):
@@ -89,6 +112,9 @@ def fast_repeats_itself(case):
     """Sums over the ranks of each micro-batch, then over micro-batches: near the other order, whatever travels, and the same bits twice."""
     fast = {"run__reduction": "fast", "train__steps": 4, "train__micro_batches": 6}
     case.train(3, "optimizer", **fast)
+    for run in ("groups-a", "groups-b"):
+        case.train(4, run, run__sharding="gradients", run__shard_group="2", **{**fast, "train__micro_batches": 8})
+    check(trace(case, "groups-a") == trace(case, "groups-b"), "groups: the same run a second time differs")
     for name, keys in {"fp32": {}, "bf16": {"run__reduction_dtype": "bf16"}}.items():
         for way in lighter(CUT):
             for run in ("a", "b"):
@@ -103,11 +129,12 @@ def what_cannot_be_cut_is_refused(case):
     """And on one rank there is nothing to cut."""
     for keys, words in (({"train__micro_batches": 12}, "must be a power of two"), ({"optim__name": "muon"}, "optim.name muon works on whole matrices"),
                         ({"run__reduction": "fast", "train__micro_batches": 7}, "must divide train.micro_batches (7)"),
-                        ({"run__sharding": "parameters", "tune__method": "lora"}, "tune.method lora leaves those frozen that take the room")):
+                        ({"run__shard_group": "1"}, "expected all, node, or the ranks of a group"), ({"run__sharding": "parameters", "tune__method": "lora"}, "tune.method lora leaves those frozen that take the room")):
         case.start(2, "refused", **{"run__sharding": "gradients", **keys}).expect_failure(USAGE, words)
         check(not (case.folder / "refused").exists(), "a refused run left a folder")
+    case.start(4, "refused", run__shard_group="2", run__reduction="fast", run__reduction_dtype="bf16").expect_failure(USAGE, "makes 2 groups of 2 ranks")
 
 
 if __name__ == "__main__":
-    sys.exit(main([all_ways_have_the_same_bits, bf16_with_and_without_masters, what_joins_later_and_what_is_frozen, resumed_in_another_way, evaluated_and_exported, fast_repeats_itself,
+    sys.exit(main([all_ways_have_the_same_bits, groups_have_the_same_bits, groups_are_resumed, bf16_with_and_without_masters, what_joins_later_and_what_is_frozen, resumed_in_another_way, evaluated_and_exported, fast_repeats_itself,
                    what_cannot_be_cut_is_refused]))

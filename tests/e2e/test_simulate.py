@@ -10,7 +10,7 @@ import sys
 
 import job
 from hosts import Hosts
-from job import MODEL, OK, ROOT, USAGE, Job, check, main
+from job import GPUS, MODEL, OK, ROOT, USAGE, Job, check, main, needs_emulated_gpus
 
 GOLDEN = ROOT / "tests/goldens/plan_llama3_8b_1024.json"  # "times" of the command below, without memory
 LLAMA3 = ["configs/llama3_8b_full.yaml", "--ranks", "1024", "--ranks-per-node", "8", "--network", "ndr", "--gpu", "h100", "--jitter", "1", "--write", "100",
@@ -67,12 +67,11 @@ def an_odd_number_of_ranks_has_no_tree(case):
 
 
 def the_emulated_gpus_network_is_measured(case):
-    if not (pathlib.Path(job.espalier).parent / "libespalier_emu.so").exists():
-        raise job.Skipped("this build has no libespalier_emu.so")
+    needs_emulated_gpus()
     config = case.config("run", run__device="emu")
     path = case.folder / "emu.json"
     Job(case.folder, 2, "bench", "comm", config, "--largest", "1", "--rounds", "1", "--output", path,
-        environment={"EMU_DEVICES": "2", "EMU_NCCL_REGISTERED": "1"}).expect(OK)
+        environment=GPUS).expect(OK)
     network = json.loads(path.read_text(encoding="utf-8"))
     check(network["hidden"] and network["ring_gather"] and network["cores"] == 0, f"{network}")
 

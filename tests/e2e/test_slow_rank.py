@@ -1,4 +1,4 @@
-# test: tier=default timeout=150
+# test: tier=default timeout=150 sanitized=no
 """A rank that is slow step after step is named with its host, and no other one: test_slow_rank.py ESPALIER"""
 
 import os

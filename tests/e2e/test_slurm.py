@@ -1,12 +1,16 @@
-# test: tier=default timeout=240
+# test: tier=default timeout=240 sanitized=no
 """The scripts of slurm/ in a real Slurm of two nodes on this machine: a chain of requeued jobs under srun, mpirun, an array, and what is
 refused. test_slurm.py ESPALIER"""
 
+import os
+import pathlib
 import re
+import signal
 
 import job
-from job import LIGHT, OK, ROOT, Job, check, main
+from job import OK, ROOT, Job, check, main
 from slurm_cluster import Cluster
+from surroundings import members
 
 STEPS = 40
 OPTIONS = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1"]
@@ -51,7 +55,8 @@ def finish_chain(cluster, case, number):
     check(re.search(r"the job ends at .* \((squeue|SLURM_JOB_END_TIME)\)", text), "the job's end was not read from Slurm")
     check(cluster.state(number)[2] >= 1, "Slurm counts no restart")
     case.train(1, "whole", train__steps=STEPS)
-    check(case.digest("chain") == case.digest("whole"), "the chain ends in other weights than the run that nothing interrupted")
+    for run in ("chain", "place"):
+        check(case.digest(run) == case.digest("whole"), f"{run} ends in other weights than the run that nothing interrupted")
 
 
 def by_mpirun(cluster, case, config):
@@ -82,6 +87,28 @@ def by_preflight(cluster, case, config):
     check(bad.read_text() == "", "nothing is to be excluded")
 
 
+def a_rank(cluster, run):
+    """The process of rank 1 of a run; None: there is none yet."""
+    for pid in members(cluster.folder):
+        try:
+            program, words = os.readlink(f"/proc/{pid}/exe"), pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+            surroundings = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if program == str(job.espalier) and f"/{run}\0".encode() in words and b"SLURM_PROCID=1" in surroundings:
+            return pid
+    return None
+
+
+def in_place(cluster, case):
+    """A rank is killed; the run is started again within its job, by srun on the nodes that answer one."""
+    config = case.config("unused", train__steps=STEPS, checkpoint__every=2, run__watchdog=4)
+    number = submit(cluster, case, "full_finetuning", config, "place", "--no-kill", IN_PLACE="1")
+    cluster.wait_for("a checkpoint", lambda: case.checkpoints("place"), 60)
+    os.kill(a_rank(cluster, "place"), signal.SIGKILL)
+    expect(cluster, case, number, "COMPLETED", "0:0", "restart 1 of 1 in place: 2 ranks on n1 n2", "resumed from", "place is done", seconds=90)
+
+
 def start_array(cluster, case):
     """Two runs, each of which leaves in the middle once: a task is put back alone."""
     config = case.config("sweep", train__steps=4, train__stop_after=2)
@@ -101,13 +128,12 @@ def finish_array(cluster, case, number):
 def in_a_real_slurm(case):
     with Cluster(case.folder / "slurm", cpus=8) as cluster:
         config = case.config("unused", train__steps=STEPS, run__walltime_margin=3)
-        chain = None if LIGHT else start_chain(cluster, case, config)
+        chain = start_chain(cluster, case, config)
         by_mpirun(cluster, case, config)
         what_is_refused(cluster, case, config)
-        if LIGHT:
-            return
         array = start_array(cluster, case)
         on_one_gpu(cluster, case)
+        in_place(cluster, case)
         by_preflight(cluster, case, config)
         finish_array(cluster, case, array)
         finish_chain(cluster, case, chain)

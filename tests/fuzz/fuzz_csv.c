@@ -1,7 +1,7 @@
 // fuzz: libs=io,core runs=20000
 /* Any bytes as CSV or TSV: a status, whatever they are. And any bytes as fields: written as RFC 4180 has it, they are read back as they
  * were. The first byte says which, the delimiter, and what a bad record does. */
-#include "io/readers.h"
+#include "io/readers/readers.h"
 
 #include "src/core/buffer.h"
 #include "src/core/log.h"

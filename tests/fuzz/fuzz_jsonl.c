@@ -1,6 +1,6 @@
 // fuzz: libs=io,core runs=20000
 /* Any bytes as a file for the readers; the first two say how it is read. What a plain file gives must not depend on how it is cut. */
-#include "io/readers.h"
+#include "io/readers/readers.h"
 
 #include "src/core/buffer.h"
 #include "src/core/log.h"

@@ -1,7 +1,7 @@
 // fuzz: libs=io,core runs=20000
 /* Any bytes as what stands under a right header: a status, or a manifest whose ranges tile and stay within their files. libFuzzer target.
  */
-#include "io/manifest.h"
+#include "io/checkpoint/manifest.h"
 
 #include <inttypes.h>
 #include <xxhash.h>

@@ -1,7 +1,7 @@
 // fuzz: libs=io,core runs=50000
 /* Any bytes as a safetensors file: a status, or tensors that lie within the bytes. Also with the input as the header's text up to a NUL and
  * the data behind it, under a correct length: random bytes seldom get past that. */
-#include "io/safetensors_set.h"
+#include "io/safetensors/safetensors_set.h"
 
 #include "src/core/buffer.h"
 

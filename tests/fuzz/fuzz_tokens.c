@@ -1,8 +1,8 @@
 // fuzz: libs=io,core runs=5000
 /* A sealed token store with some of its bytes replaced: a status, or arrays that lie within the file. The input is a list of changes,
  * three bytes where and one byte what, then the length to which the file is cut. */
-#include "io/tokens.h"
-#include "io/tokens_internal.h"
+#include "io/tokens/tokens.h"
+#include "io/tokens/tokens_internal.h"
 
 #include "src/core/buffer.h"
 

@@ -30,6 +30,8 @@ INCLUDES = {
     "src/train/doctor": [*BELOW_TRAIN, "src/train/machine", "src/train/doctor"],
     "src/train/weights": [*BELOW_TRAIN, "src/train/weights"],
     "src/train/log": [*BELOW_TRAIN, "src/train/log"],
+    "src/train/memory": [*BELOW_TRAIN, "src/train/feed", "src/train/score", "src/train/memory"],
+    "src/train/health": [*BELOW_TRAIN, "src/train/memory", "src/train/log", "src/train/health"],
     "src/train/feed": [*BELOW_TRAIN, "src/train/feed"],
     "src/train/score": [*BELOW_TRAIN, "src/train/feed", "src/train/score"],
     "src/train": ["src", "comm", "kernels", "io"],
@@ -44,7 +46,7 @@ FILE_INCLUDES = {"comm/nccl.c": ["kernels/cuda"]}
 CONFINED = [
     (r"mpi\.h", r"comm/mpi[^/]*\.[ch]|tests/emu/.*"),
     (r"nccl[^/]*\.h", r"comm/nccl[^/]*\.[ch]|tests/emu/.*"),
-    (r"(hdf5(_hl)?|H5\w+)\.h", r"io/h5\.c|io/tokens_h5\.c"),
+    (r"(hdf5(_hl)?|H5\w+)\.h", r"io/h5\.c|io/tokens/tokens_h5\.c"),
     (r"(cuda|cublas|cudnn|nvml|curand)\w*\.h", r"kernels/cuda/.*|tests/emu/.*"),
 ]
 

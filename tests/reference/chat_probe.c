@@ -1,7 +1,7 @@
 /* chat_probe: renders chat templates for scripts. Each line of standard input is an object: template (text), variables (object), date
  * (text, may be absent). Each line of output is {"text", "generated": [[begin, end], ...]} in bytes, or {"error"}. With file (of the
  * template), tokenizer (a folder) and record (an object) instead: {"ids", "mask"} of what the token store gets. */
-#include "io/tokens_internal.h"
+#include "io/tokens/tokens_internal.h"
 
 #include <string.h>
 #include <stdlib.h>

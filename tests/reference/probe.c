@@ -6,7 +6,7 @@
  * the last layer leaves, [n, D]) and, under its name, the gradient of the mean loss for every parameter that is trained, all fp64. Dropout
  * is off. METHOD is lora,RANK,ALPHA,TARGET..., bottleneck,WIDTH,ACTIVATION,both|mlp prompt,LENGTH or prefix,LENGTH: what it adds is trained
  * alone; the folder holds it among its tensors, INPUT the ids of what stands in front. FORMAT (nf4, ...): how frozen matrices are held. */
-#include "io/safetensors.h"
+#include "io/safetensors/safetensors.h"
 #include "src/config/config.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
@@ -122,7 +122,7 @@ static espl_status open_probe(probe *p, const char *folder) {
     size_t flat = (size_t)espl_model_flat_size(p->model, 1);
     p->weights = espl_calloc(1, espl_model_weights_bytes(p->model, 1, p->kernels->real));
     p->gradients = espl_calloc(flat, espl_dtype_size(p->kernels->stat));
-    espl_weights weights = {.flat = p->weights, .real = p->kernels->real, .owner = {.ranks = 1}};
+    espl_weights weights = {.flat = p->weights, .real = p->kernels->real, .owner = espl_owner_alone};
     ESPL_TRY(espl_weights_read(p->model, folder, 0, &weights));
     espl_room room = {.tokens = p->sample.n, .source_tokens = p->sample.source.n, .sequences = p->sample.n_segments};
     espl_capacity capacity[ESPL_N_STREAMS];

@@ -3,7 +3,7 @@
  *
  * INPUT holds weight (float [n]) and gradients (float [steps * n]); n is a multiple of 256. OUTPUT gets weight and, under its name, every
  * state after the last step. Keys: lr, beta1, beta2, eps, decay, momentum, nesterov; lr2 and decay2 are those of the second half. */
-#include "io/safetensors.h"
+#include "io/safetensors/safetensors.h"
 #include "kernels/kernels.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"

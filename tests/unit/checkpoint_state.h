@@ -3,7 +3,7 @@
 #ifndef ESPL_TESTS_CHECKPOINT_STATE_H
 #define ESPL_TESTS_CHECKPOINT_STATE_H
 
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "src/core/buffer.h"
 
 #include <stdlib.h>

@@ -21,6 +21,7 @@ static float *expected[N_SIZES];  /* own shards of trees, as MPI adds them */
 static float *exchanged[N_SIZES]; /* and of sums that travel as bf16, by MPI and the reference's kernels */
 
 static size_t total(int size) { return per_rank[size] * (size_t)ranks->size; }
+static size_t shard_of(int size) { return total(size) / (size_t)ranks->group_size; }
 
 /* Sums of such numbers depend on the order. */
 static float *make_values(int size) {
@@ -39,8 +40,8 @@ static espl_exchange exchange_in(void *outgoing, void *incoming) {
 static size_t stage_bytes(void) { return (size_t)PIECE * (size_t)ranks->size * sizeof(espl_bf16); }
 
 static float *own_shard(const float *values, int s) {
-    float *own = malloc(per_rank[s] * sizeof *own);
-    memcpy(own, values + (size_t)ranks->rank * per_rank[s], per_rank[s] * sizeof *own);
+    float *own = malloc(shard_of(s) * sizeof *own);
+    memcpy(own, values + (size_t)ranks->place * shard_of(s), shard_of(s) * sizeof *own);
     return own;
 }
 
@@ -64,7 +65,8 @@ static void exchange_by_mpi(void) {
 
 /* Before the device brings its own operations. */
 static void add_by_mpi(void) {
-    exchange_by_mpi();
+    if (ranks->n_groups == 1)
+        exchange_by_mpi();
     for (int s = 0; s < N_SIZES; s++) {
         float *values = make_values(s), *stage = malloc(total(s) * sizeof *stage);
         espl_request request;
@@ -126,10 +128,10 @@ static void trees_have_the_bits_of_mpi(void **state) {
         free(values);
     }
     for (int s = 0; s < N_SIZES; s++) {
-        float *own = malloc(per_rank[s] * sizeof *own);
+        float *own = malloc(shard_of(s) * sizeof *own);
         assert_ok(espl_comm_wait(comm, request[s]));
-        assert_ok(calls->read(device, own, data[s] + (size_t)ranks->rank * per_rank[s], per_rank[s] * sizeof *own));
-        assert_memory_equal(own, expected[s], per_rank[s] * sizeof *own);
+        assert_ok(calls->read(device, own, data[s] + (size_t)ranks->place * shard_of(s), shard_of(s) * sizeof *own));
+        assert_memory_equal(own, expected[s], shard_of(s) * sizeof *own);
         free(own);
     }
 }
@@ -169,13 +171,13 @@ static void fast_sums_are_right(void **state) {
         float *values = malloc(total(s) * sizeof *values);
         for (size_t i = 0; i < total(s); i++)
             values[i] = (float)((i * 7 + (size_t)ranks->rank * 13) % 1000);
-        float *data = to_device(values, total(s)), *stage = take(per_rank[s] * sizeof *stage);
+        float *data = to_device(values, total(s)), *stage = take(shard_of(s) * sizeof *stage);
         espl_request request;
         assert_ok(espl_comm_reduce_scatter_start(comm, data, stage, total(s), 0, &request));
         assert_ok(espl_comm_wait(comm, request));
-        size_t begin = (size_t)ranks->rank * per_rank[s];
-        assert_ok(calls->read(device, values, data + begin, per_rank[s] * sizeof *values));
-        for (size_t i = 0; i < per_rank[s]; i++) {
+        size_t begin = (size_t)ranks->place * shard_of(s);
+        assert_ok(calls->read(device, values, data + begin, shard_of(s) * sizeof *values));
+        for (size_t i = 0; i < shard_of(s); i++) {
             float sum = 0;
             for (size_t r = 0; r < (size_t)ranks->size; r++)
                 sum += (float)(((begin + i) * 7 + r * 13) % 1000);
@@ -185,19 +187,22 @@ static void fast_sums_are_right(void **state) {
     }
 }
 
+/* The lowest rank of the group. */
+static int first_rank(void) { return ranks->rank - ranks->place; }
+
 static void gathers_spread_bytes(void **state) {
     (void)state;
     enum { SHARD = 1001 };
-    size_t bytes = (size_t)SHARD * (size_t)ranks->size;
+    size_t bytes = (size_t)SHARD * (size_t)ranks->group_size;
     unsigned char *values = calloc(1, bytes), *data = take(bytes);
-    memset(values + (size_t)ranks->rank * SHARD, 40 + ranks->rank, SHARD);
+    memset(values + (size_t)ranks->place * SHARD, 40 + ranks->rank, SHARD);
     assert_ok(calls->write(device, data, values, bytes));
     espl_request request;
     assert_ok(espl_comm_allgather_start(comm, data, bytes, &request));
     assert_ok(espl_comm_wait(comm, request));
     assert_ok(calls->read(device, values, data, bytes));
     for (size_t i = 0; i < bytes; i++)
-        assert_int_equal(values[i], 40 + i / SHARD);
+        assert_int_equal(values[i], 40 + (size_t)first_rank() + i / SHARD);
     free(values);
 }
 
@@ -206,7 +211,7 @@ static void gathers_spread_bytes(void **state) {
 static void gathers_begin_at_marks(void **state) {
     (void)state;
     enum { SHARD = 64, STEPS = 6, MARK = 3 };
-    const size_t n = (size_t)SHARD * (size_t)ranks->size, bytes = n * sizeof(float);
+    const size_t n = (size_t)SHARD * (size_t)ranks->group_size, bytes = n * sizeof(float);
     float *source = take(bytes), *data = take(bytes), *kept = take(STEPS * bytes), *values = malloc(STEPS * bytes);
     espl_graph *graph;
     assert_ok(calls->record(device));
@@ -229,7 +234,7 @@ static void gathers_begin_at_marks(void **state) {
     assert_ok(calls->read(device, values, kept, STEPS * bytes));
     for (int step = 0; step < STEPS; step++)
         for (size_t i = 0; i < n; i++)
-            assert_true(values[(size_t)step * n + i] == (float)(100 * step + (int)(i / SHARD)));
+            assert_true(values[(size_t)step * n + i] == (float)(100 * step + first_rank() + (int)(i / SHARD)));
     calls->forget(device, &graph);
     free(values);
 }
@@ -239,7 +244,7 @@ static void gathers_begin_at_marks(void **state) {
 static void a_mark_holds_once(void **state) {
     (void)state;
     enum { SHARD = 64, MARK = 5, ROUNDS = 12 };
-    const size_t n = (size_t)SHARD * (size_t)ranks->size, bytes = n * sizeof(float);
+    const size_t n = (size_t)SHARD * (size_t)ranks->group_size, bytes = n * sizeof(float);
     float *source = take(bytes), *first = take(bytes), *second = take(bytes), *values = malloc(bytes);
     for (int round = 0; round < ROUNDS; round++) {
         espl_request request;
@@ -257,7 +262,7 @@ static void a_mark_holds_once(void **state) {
         assert_ok(espl_comm_wait(comm, request));
         assert_ok(calls->read(device, values, second, bytes));
         for (size_t i = 0; i < n; i++)
-            assert_true(values[i] == (float)(10 * round + (int)(i / SHARD)));
+            assert_true(values[i] == (float)(10 * round + first_rank() + (int)(i / SHARD)));
     }
     free(values);
 }
@@ -266,7 +271,7 @@ static void a_mark_holds_once(void **state) {
 static void time_and_bytes_are_counted(void **state) {
     (void)state;
     enum { SHARD = 512, OPERATIONS = ESPL_MAX_REQUESTS + 40 };
-    const size_t n = (size_t)SHARD * (size_t)ranks->size;
+    const size_t n = (size_t)SHARD * (size_t)ranks->group_size;
     float *data = take(n * sizeof *data), first;
     int64_t sent = espl_comm_bytes_sent(comm);
     for (int i = 0; i < OPERATIONS; i++) {
@@ -276,10 +281,26 @@ static void time_and_bytes_are_counted(void **state) {
         assert_ok(espl_comm_wait(comm, request));
     }
     assert_ok(calls->read(device, &first, data, sizeof first));
-    assert_int_equal(espl_comm_bytes_sent(comm) - sent, (int64_t)OPERATIONS * SHARD * 4 * (ranks->size - 1));
+    assert_int_equal(espl_comm_bytes_sent(comm) - sent, (int64_t)OPERATIONS * SHARD * 4 * (ranks->group_size - 1));
     double busy = espl_comm_busy_seconds(comm), waiting = espl_comm_wait_seconds(comm);
     assert_true(ranks->size > 1 ? busy > 0 : busy == 0);
     assert_true(waiting >= 0 && busy < 60 && waiting < 60);
+}
+
+/* Within a group as if there were no others; then of a shard a sum over the groups, there and back. */
+static void groups_send_shards(void **state) {
+    (void)state;
+    enum { PART = 512 };
+    const size_t n = (size_t)PART * (size_t)ranks->size;
+    float *data = take(n * sizeof *data), *stage = take(n * sizeof *stage);
+    for (int tree = 0; tree < 2; tree++) {
+        int64_t sent = espl_comm_bytes_sent(comm);
+        espl_request request;
+        assert_ok(espl_comm_reduce_scatter_start(comm, data, stage, n, tree, &request));
+        assert_ok(espl_comm_wait(comm, request));
+        int64_t inside = (int64_t)PART * ranks->n_groups * (ranks->group_size - 1), across = (int64_t)2 * PART * (ranks->n_groups - 1);
+        assert_int_equal(espl_comm_bytes_sent(comm) - sent, 4 * (inside + across));
+    }
 }
 
 /* ---- Failures. */
@@ -348,12 +369,12 @@ static void an_error_on_the_way_is_told(void **state) {
     double start = espl_now();
     if (ranks->size == 1)
         return;
-    char identity[ESPL_BULK_IDENTITY] = {0};
+    espl_bulk_team teams[2] = {{.rank = ranks->rank, .size = ranks->size}, {.size = 1}};
     if (ranks->rank == 0)
-        assert_ok(table->identity(identity));
-    assert_ok(espl_comm_bcast(comm, identity, sizeof identity, 0));
+        assert_ok(table->identity(teams[0].identity));
+    assert_ok(espl_comm_bcast(comm, teams[0].identity, sizeof teams[0].identity, 0));
     setenv("EMU_NCCL_FAIL", "async:1:1", 1);
-    assert_ok(table->open(device, identity, ranks->rank, ranks->size, &bulk));
+    assert_ok(table->open(device, teams, &bulk));
     ranks_find_each_other_by_themselves(bulk);
     float *data = on_device((size_t)ranks->size * 4096), there;
     assert_ok(gather(bulk, data));
@@ -400,17 +421,42 @@ static int run_all(void) {
     return failed;
 }
 
+/* In the schedules in which operations are latest, and in one that no rule has made. */
+static int run_in_groups(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_BULK(trees_have_the_bits_of_mpi),
+        WITH_BULK(fast_sums_are_right),
+        WITH_BULK(gathers_spread_bytes),
+        WITH_BULK(groups_send_shards),
+    };
+    int failed = 0;
+    for (int i = 1; i < 3; i++) {
+        setenv("EMU_STREAMS", schedules[i], 1);
+        failed += cmocka_run_group_tests_name("groups of two", tests, NULL, NULL);
+    }
+    return failed;
+}
+
+static int with_expected(int (*run)(void)) {
+    add_by_mpi();
+    int failed = run();
+    for (int s = 0; s < N_SIZES; s++)
+        free(expected[s]);
+    return failed;
+}
+
 int main(void) {
     if (espl_comm_open(&comm, 0) != ESPL_OK)
         return 1;
     ranks = espl_comm_ranks(comm);
     find_emulator();
-    add_by_mpi();
-    int failed = run_all();
-    espl_comm_close(&comm);
-    for (int s = 0; s < N_SIZES; s++) {
-        free(expected[s]);
-        free(exchanged[s]);
+    int failed = with_expected(run_all);
+    if (ranks->size == 4) {
+        espl_comm_group(comm, 2);
+        failed += with_expected(run_in_groups);
     }
+    espl_comm_close(&comm);
+    for (int s = 0; s < N_SIZES; s++)
+        free(exchanged[s]);
     return failed;
 }

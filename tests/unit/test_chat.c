@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "io/tokens_internal.h"
+#include "io/tokens/tokens_internal.h"
 #include "src/core/log.h"
 
 #include <stdlib.h>

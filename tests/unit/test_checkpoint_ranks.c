@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "io/checkpoint_folder.h"
+#include "io/checkpoint/checkpoint_folder.h"
 #include "io/fsio.h"
 #include "src/core/log.h"
 #include "tests/unit/checkpoint_state.h"

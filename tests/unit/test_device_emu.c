@@ -34,6 +34,36 @@ static void memory_is_zeroed(void **state) {
     assert_null(nothing);
 }
 
+/* The host's, but zeroed, copied and reached by kernels as the device's; a host that cannot pin so much says so. */
+static void far_memory_is_memory(void **state) {
+    (void)state;
+    enum { N = 5003 };
+    float values[N], back[N], *near = on_device(sizeof values);
+    void *far, *nothing;
+    assert_ok(calls->alloc_far(device, "OPT", sizeof values, &far));
+    assert_ok(calls->read(device, back, far, sizeof back));
+    for (int i = 0; i < N; i++) {
+        assert_true(back[i] == 0.0f);
+        values[i] = (float)i;
+    }
+    assert_ok(calls->write(device, far, values, sizeof values));
+    backend->fp32->copy(near, far, sizeof values);
+    backend->fp32->add(far, near, N);
+    assert_ok(calls->fetch(device, back, far, sizeof back));
+    assert_ok(calls->fetched(device));
+    for (int i = 0; i < N; i++)
+        assert_true(back[i] == (float)(2 * i));
+    calls->release_far(device, far, sizeof values);
+    calls->release(device, near, sizeof values);
+    assert_ok(calls->alloc_far(device, "empty", 0, &nothing));
+    assert_null(nothing);
+    setenv("EMU_HOST", "4095", 1);
+    assert_int_equal(calls->alloc_far(device, "OPT", 4096, &nothing), ESPL_ERR_USAGE);
+    unsetenv("EMU_HOST");
+    assert_message("arena OPT needs ");
+    assert_message("run.offload: none");
+}
+
 /* Several pieces of staging, one of them short; what was written may change at once. */
 static void big_copies_arrive(void **state) {
     (void)state;
@@ -554,6 +584,7 @@ int main(void) {
         cmocka_unit_test(absent_devices_are_told),
         cmocka_unit_test(devices_that_do_not_open_are_told),
         cmocka_unit_test(another_version_is_refused),
+        ON_DEVICE(far_memory_is_memory),
         ON_DEVICE(memory_is_zeroed),
         ON_DEVICE(big_copies_arrive),
         ON_DEVICE(too_much_memory_is_told),

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "io/shard.h"
+#include "io/checkpoint/shard.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -344,7 +344,7 @@ static void open_method(const espl_model_options *method, const char *name, espl
 static void start_magnitudes(tiny *t) {
     espl_engine host;
     espl_engine_host(ESPL_F32, &host);
-    const espl_weights weights = {.flat = t->weights, .real = ESPL_F32, .owner = {.ranks = 1}, .engine = &host};
+    const espl_weights weights = {.flat = t->weights, .real = ESPL_F32, .owner = espl_owner_alone, .engine = &host};
     assert_int_equal(espl_magnitudes_start(t->model, &weights), ESPL_OK);
 }
 

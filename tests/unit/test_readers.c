@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "io/readers.h"
+#include "io/readers/readers.h"
 #include "src/config/config.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"

@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "io/fsio.h"
-#include "io/safetensors.h"
+#include "io/safetensors/safetensors.h"
 #include "src/core/buffer.h"
 
 #include <errno.h>

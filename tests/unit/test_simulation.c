@@ -92,6 +92,21 @@ static void weights_that_flow_come_ahead(void **state) {
     adds_up(&s);
 }
 
+/* The first weights of a micro-batch come behind the last call of the one before, but those of a step's first. */
+static void first_weights_come_behind_the_micro_batch_before(void **state) {
+    (void)state;
+    const espl_event fetching[] = {
+        {.seconds = 1.0, .bucket = -1, .exposed = 0.5, .arrives = true}, {.seconds = 2.0, .bucket = 1}, {.seconds = 3.0, .next = 4.0}};
+    const espl_bucket_times buckets[2] = {{.update = 0.25}, {.update = 0.75}};
+    espl_timeline t = toy(buckets);
+    t.events = fetching;
+    t.flows = t.ahead = true;
+    espl_step_times s = espl_timeline_step(&t, 1.0);
+    assert_float_equal(s.gathers, 0.5 + 3 * (4.0 - 3.0 - 0.5), 1e-12); /* behind the last call and the next one's data */
+    assert_float_equal(s.all_gathers, 0.5 + 3 * 4.0, 1e-12);
+    adds_up(&s);
+}
+
 /* In every micro-batch, one at a time: bucket 0 waits for bucket 1, and the next micro-batch's bucket 1 for it. */
 static void gradients_that_flow_are_summed_in_every_micro_batch(void **state) {
     (void)state;
@@ -105,17 +120,50 @@ static void gradients_that_flow_are_summed_in_every_micro_batch(void **state) {
     adds_up(&s);
 }
 
-static void gathers_hide_behind_updates(void **state) {
+static void gathers_hide_behind_updates_and_forward(void **state) {
     (void)state;
-    const espl_bucket_times buckets[2] = {{.gather = 1.0, .update = 2.0}, {.gather = 4.0, .update = 3.0}};
+    espl_bucket_times buckets[2] = {{.gather = 1.0, .update = 2.0}, {.gather = 4.0, .update = 3.0}};
     espl_timeline t = toy(buckets);
     espl_step_times s = espl_timeline_step(&t, 1.0);
-    assert_float_equal(s.gathers, 4.0, 1e-12); /* bucket 0's lies under the update of bucket 1 */
+    assert_float_equal(s.gathers, 3.5, 1e-12); /* bucket 0's lies under the update of bucket 1; that one's under the data of 0.5 s */
     assert_float_equal(s.all_gathers, 5.0, 1e-12);
+    adds_up(&s);
+    buckets[1].first = 2; /* the calls of 1 s and 2 s do not need it */
+    s = espl_timeline_step(&t, 1.0);
+    assert_float_equal(s.gathers, 0.5, 1e-12);
+    adds_up(&s);
+    s = espl_timeline_step(&t, 2.0); /* they take longer, and nothing is waited for */
+    assert_float_equal(s.gathers, 0.0, 1e-12);
+    buckets[1].first = 1;
+    s = espl_timeline_step(&t, 1.0);
+    assert_float_equal(s.gathers, 2.5, 1e-12);
+    t.micro_batches = 1; /* forward waits, too, where the only micro-batch is the one with sums */
+    s = espl_timeline_step(&t, 1.0);
+    assert_float_equal(s.gathers, 2.5, 1e-12);
+    adds_up(&s);
+    t.hidden = false;
+    s = espl_timeline_step(&t, 1.0);
+    assert_float_equal(s.gathers, 5.0, 1e-12);
+    adds_up(&s);
+    t.hidden = true;
     t.replicated = true; /* sums, before the update: nothing to hide behind */
     t.agree = 0.125;
     s = espl_timeline_step(&t, 1.0);
     assert_float_equal(s.gathers, 5.0, 1e-12);
+    adds_up(&s);
+}
+
+/* The first sum finds the network busy with gathers. */
+static void sums_wait_for_gathers(void **state) {
+    (void)state;
+    const espl_bucket_times buckets[2] = {{.gather = 1.0}, {.sum = 1.0, .gather = 7.0, .first = 2}};
+    espl_timeline t = toy(buckets);
+    t.micro_batches = 1;
+    t.data = 0.0;
+    espl_step_times s = espl_timeline_step(&t, 1.0);
+    assert_float_equal(s.gathers, 1.0 + 4.0, 1e-12); /* to 8 s, behind calls of 3 s that waited for 1 s */
+    assert_float_equal(s.waits, 0.0, 1e-12);
+    assert_float_equal(s.step, 11.0, 1e-12);
     adds_up(&s);
 }
 
@@ -224,8 +272,10 @@ int main(void) {
         cmocka_unit_test(without_compute_a_step_is_the_ring),
         cmocka_unit_test(sums_hide_behind_what_follows),
         cmocka_unit_test(weights_that_flow_come_ahead),
+        cmocka_unit_test(first_weights_come_behind_the_micro_batch_before),
         cmocka_unit_test(gradients_that_flow_are_summed_in_every_micro_batch),
-        cmocka_unit_test(gathers_hide_behind_updates),
+        cmocka_unit_test(gathers_hide_behind_updates_and_forward),
+        cmocka_unit_test(sums_wait_for_gathers),
         cmocka_unit_test(the_slowest_of_many_is_slower),
         cmocka_unit_test(steps_that_differ_have_a_mean_and_a_tail),
         cmocka_unit_test(intervals_are_those_of_the_papers),

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "src/train/spikes.h"
+#include "src/train/health/judge.h"
 
 #include <math.h>
 
@@ -105,12 +105,77 @@ static void a_checkpoint_keeps_them(void **state) {
     espl_spikes_free(&small);
 }
 
+/* Judges step `step` of a loss, so many skipped right before it. */
+static espl_status judged(const espl_config *config, espl_spikes *s, int64_t step, double loss, int64_t in_row, espl_verdict *verdict) {
+    const espl_vitals vitals = {.step = step, .loss = loss, .grad_norm = 1.0, .skipped_in_row = in_row};
+    return espl_judge(config, &vitals, s, NULL, verdict);
+}
+
+static void set(espl_config *config, const char *text) { assert_int_equal(espl_config_set(config, text), ESPL_OK); }
+
+/* What each train.on_spike makes of the same spike; only sound steps join the others. */
+static void spikes_are_judged(void **state) {
+    (void)state;
+    static const struct {
+        const char *how;
+        bool skip;
+        int64_t bad_since, joined;
+        espl_status status;
+    } rows[] = {{"train.on_spike=ignore", false, 0, 1, ESPL_OK},
+                {"train.on_spike=warn", false, 0, 1, ESPL_OK},
+                {"train.on_spike=skip", true, 0, 0, ESPL_OK},
+                {"train.on_spike=rollback", false, 9, 0, ESPL_OK},
+                {"train.on_spike=stop", false, 0, 0, ESPL_ERR_NUMERIC}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        espl_config config;
+        espl_spikes s;
+        espl_verdict v;
+        espl_config_make(&config);
+        set(&config, "train.spike_window=8");
+        set(&config, rows[i].how);
+        espl_spikes_open(&config, &s);
+        for (int64_t k = 1; k <= 8; k++) {
+            assert_int_equal(judged(&config, &s, k, 2.0, 0, &v), ESPL_OK);
+            assert_true(!v.skip && v.bad_since == 0);
+        }
+        assert_int_equal(judged(&config, &s, 9, 3.0, 0, &v), rows[i].status);
+        assert_int_equal(v.skip, rows[i].skip);
+        assert_int_equal(v.bad_since, rows[i].bad_since);
+        assert_int_equal(s.n, 8 + rows[i].joined);
+        espl_status_clear();
+        espl_spikes_free(&s);
+        espl_config_free(&config);
+    }
+}
+
+/* Two may be skipped in a row; the third ends the run, or names the step before which all was well. */
+static void too_many_in_a_row(void **state) {
+    (void)state;
+    for (int back = 0; back < 2; back++) {
+        espl_config config;
+        espl_spikes s;
+        espl_verdict v;
+        espl_config_make(&config);
+        set(&config, "train.max_nonfinite_steps=2");
+        set(&config, back ? "train.on_nonfinite=rollback" : "train.on_nonfinite=stop");
+        espl_spikes_open(&config, &s);
+        for (int64_t k = 0; k < 2; k++) {
+            assert_int_equal(judged(&config, &s, 7 + k, (double)NAN, k, &v), ESPL_OK);
+            assert_true(v.skip && v.bad_since == 0);
+        }
+        assert_int_equal(judged(&config, &s, 9, (double)INFINITY, 2, &v), back ? ESPL_OK : ESPL_ERR_NUMERIC);
+        assert_true(v.skip && (!back || v.bad_since == 7));
+        assert_int_equal(s.n, 0);
+        espl_status_clear();
+        espl_spikes_free(&s);
+        espl_config_free(&config);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_limit_is_the_formula),
-        cmocka_unit_test(equal_values_and_old_ones),
-        cmocka_unit_test(either_is_both),
-        cmocka_unit_test(a_checkpoint_keeps_them),
+        cmocka_unit_test(the_limit_is_the_formula), cmocka_unit_test(equal_values_and_old_ones), cmocka_unit_test(either_is_both),
+        cmocka_unit_test(a_checkpoint_keeps_them),  cmocka_unit_test(spikes_are_judged),         cmocka_unit_test(too_many_in_a_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

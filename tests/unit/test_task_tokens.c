@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "io/labels.h"
-#include "io/tokens.h"
+#include "io/tokens/tokens.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "tests/unit/tiny_tokenizer.h"

@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "io/tokens.h"
-#include "io/tokens_internal.h"
+#include "io/tokens/tokens.h"
+#include "io/tokens/tokens_internal.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/core/rng.h"

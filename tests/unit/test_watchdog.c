@@ -125,7 +125,7 @@ static void silence_ends_the_job(void **state) {
     (void)state;
     child c;
     start(&c, "silent", NULL);
-    assert_int_equal(finish(&c), ESPL_ERR_BUG);
+    assert_int_equal(finish(&c), ESPL_ERR_IO);
     expect(&c, "watchdog: rank 0 on ");
     expect(&c, "at step 42 in sleep");
 }
@@ -177,7 +177,7 @@ static void a_stopped_rank_ends_the_job(void **state) {
     expect(&c, "watchdog: rank 0 on ");
     expect(&c, "at step 41 in exchange of ones");
     expect(&c, "of its node 0 other ranks are there, rank 1 is stopped at step 41 in exchange of ones since ");
-    assert_int_equal(code, ESPL_ERR_BUG);
+    assert_int_equal(code, ESPL_ERR_IO);
     assert_true(took >= 0.5 * deadline && took < deadline + 8);
     assert_true(is_gone(stopped, 5));
 }

@@ -3,7 +3,7 @@
 #ifndef ESPL_TESTS_TINY_MODELS_H
 #define ESPL_TESTS_TINY_MODELS_H
 
-#include "io/safetensors.h"
+#include "io/safetensors/safetensors.h"
 #include "src/core/buffer.h"
 #include "src/model/tape.h"
 #include "src/train/feed/streams.h"
@@ -133,7 +133,7 @@ static inline espl_status tiny_open_weights(const char *folder, const espl_kerne
     size_t flat = (size_t)espl_model_flat_size(t->model, 1);
     t->weights = espl_calloc(1, espl_model_weights_bytes(t->model, 1, kernels->real));
     t->gradients = espl_calloc(flat, espl_dtype_size(kernels->stat));
-    espl_weights weights = {.flat = t->weights, .real = kernels->real, .owner = {.ranks = 1}};
+    espl_weights weights = {.flat = t->weights, .real = kernels->real, .owner = espl_owner_alone};
     ESPL_TRY(espl_weights_read(t->model, folder, 0, &weights));
     char *path = espl_format("%s/golden.json", folder);
     t->golden = json_load_file(path, 0, NULL);

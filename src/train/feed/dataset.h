@@ -5,7 +5,7 @@
 #include "comm/comm.h"
 #include "io/labels.h"
 #include "io/tokenizer/tokenizer.h"
-#include "io/tokens.h"
+#include "io/tokens/tokens.h"
 #include "src/config/config.h"
 #include "src/data/placement.h"
 
@@ -16,7 +16,7 @@ typedef struct espl_dataset {
     int64_t **chosen; /* one a source: the documents that are used; NULL: all */
     int64_t n;
     float *class_weights; /* or NULL */
-    json_t *files;        /* what was read, on rank 0 (io/tokens.h) */
+    json_t *files;        /* what was read, on rank 0 (io/tokens/tokens.h) */
     espl_placement *placement;
     int64_t n_tokens, n_bytes, n_documents; /* that are used, over all sources */
 } espl_dataset;

@@ -3,7 +3,7 @@
 #define ESPL_TRAIN_TEXTS_H
 
 #include "io/labels.h"
-#include "io/readers.h"
+#include "io/readers/readers.h"
 #include "src/config/config.h"
 
 /* Document `number`, counted as samples count them; its strings are valid during the call. */

@@ -2,9 +2,9 @@
  *
  * Rank 0 opens it; on the other ranks the handle is NULL and every function does nothing. The loop reports every step;
  * a line is written for multiples of log.every and for the last step. metrics.jsonl holds one JSON object a line with
- * "event" (start, step, eval, probe, spike, rollback, straggler, no_checkpoint, summary), "step" and "time" (seconds since 1970), then the
- * columns of metrics.def; what is unknown or not finite is null. After a resume the file goes on where the checkpoint was: lines of later
- * steps are removed first, so it holds each step once. Reporting a step takes no memory. One thread reports. */
+ * "event" (start, step, eval, probe, spike, rollback, straggler, no_checkpoint, memory_copy, summary), "step" and "time" (seconds since
+ * 1970), then the columns of metrics.def; what is unknown or not finite is null. After a resume the file goes on where the checkpoint was:
+ * lines of later steps are removed first, so it holds each step once. Reporting a step takes no memory. One thread reports. */
 #ifndef ESPL_TRAIN_METRICS_H
 #define ESPL_TRAIN_METRICS_H
 

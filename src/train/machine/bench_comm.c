@@ -186,9 +186,9 @@ static espl_status fit_all(bench *b) {
 
 static void layout(bench *b) {
     const int ranks = b->out->job.ranks;
-    int64_t most = ESPL_REDUCER_CHUNK / ranks / ESPL_SHARD_UNIT * ESPL_SHARD_UNIT, piece = b->n / IN_FLIGHT / ranks;
-    b->exchange = (espl_exchange){
-        .piece = piece < most || most == 0 ? piece : most, .round = b->engine.kernels->round_parts, .add = b->engine.kernels->add_parts};
+    int64_t most = espl_reducer_chunk(ranks) / ranks / ESPL_SHARD_UNIT * ESPL_SHARD_UNIT, piece = b->n / IN_FLIGHT / ranks;
+    b->exchange =
+        (espl_exchange){.piece = piece < most ? piece : most, .round = b->engine.kernels->round_parts, .add = b->engine.kernels->add_parts};
     const size_t stage = (size_t)(b->exchange.piece * ranks) * sizeof(espl_bf16);
     b->data = espl_arena_take(&b->arena, (size_t)b->n * sizeof(float));
     b->stage = espl_arena_take(&b->arena, (size_t)b->n * sizeof(float));

@@ -53,7 +53,7 @@ static espl_status text_of(espl_comm *comm, const espl_likeness *row, int whose,
 static espl_status tell(espl_comm *comm, const espl_likeness *row) {
     espl_odd odd;
     char theirs[ESPL_LIKENESS_TEXT], others[ESPL_LIKENESS_TEXT];
-    ESPL_TRY(espl_comm_odd_ones(comm, hash_of(row->text), &odd));
+    ESPL_TRY(espl_comm_odd_ones(comm, hash_of(row->text), 1, &odd));
     ESPL_TRY(text_of(comm, row, odd.first, theirs));
     ESPL_TRY(text_of(comm, row, odd.most, others));
     const char *form = odd.majority ? "%s differs from most in its %s: %s, theirs: %s; %s" : "%s differ in their %s: %s, or %s; %s";
@@ -73,7 +73,7 @@ espl_status espl_likeness_check(espl_comm *comm, const espl_likeness *rows, int 
     ESPL_ASSERT(n <= MOST_ROWS, "%d rows of likeness", n);
     for (int i = 0; i < n; i++)
         hashes[i] = hash_of(rows[i].text);
-    ESPL_TRY(espl_comm_alike(comm, hashes, (size_t)n, alike));
+    ESPL_TRY(espl_comm_alike(comm, hashes, (size_t)n, 1, alike));
     for (int i = 0; i < n; i++)
         if (!alike[i])
             ESPL_TRY(tell(comm, &rows[i]));

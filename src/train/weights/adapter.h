@@ -2,7 +2,7 @@
 #ifndef ESPL_TRAIN_ADAPTER_H
 #define ESPL_TRAIN_ADAPTER_H
 
-#include "io/safetensors.h"
+#include "io/safetensors/safetensors.h"
 #include "src/config/config.h"
 #include "src/model/model.h"
 

@@ -1,7 +1,7 @@
 #include "src/train/weights/base.h"
 
-#include "io/checkpoint.h"
-#include "io/safetensors.h"
+#include "io/checkpoint/checkpoint.h"
+#include "io/safetensors/safetensors.h"
 #include "io/share_files.h"
 #include "src/core/buffer.h"
 #include "src/core/job_files.h"

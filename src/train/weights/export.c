@@ -1,6 +1,6 @@
 #include "src/train/weights/weights.h"
 
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/train/weights/adapter.h"
@@ -40,7 +40,7 @@ static size_t expanded_bytes(const espl_model *model, espl_dtype dtype) {
 static espl_weights make_room(const espl_model *model, espl_collection *all) {
     all->flat = espl_calloc(1, espl_model_weights_bytes(model, 1, all->dtype) + expanded_bytes(model, all->dtype));
     all->items = espl_calloc((size_t)model->n_params, sizeof *all->items);
-    return (espl_weights){.flat = all->flat, .real = all->dtype, .owner = {.ranks = 1}};
+    return (espl_weights){.flat = all->flat, .real = all->dtype, .owner = espl_owner_alone};
 }
 
 /* All, or those that are held. */

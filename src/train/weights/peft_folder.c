@@ -1,7 +1,7 @@
 #include "src/train/weights/peft_folder.h"
 
 #include "io/fsio.h"
-#include "io/safetensors.h"
+#include "io/safetensors/safetensors.h"
 #include "io/share_files.h"
 #include "src/core/buffer.h"
 #include "src/core/job_files.h"

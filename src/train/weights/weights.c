@@ -1,7 +1,7 @@
 #include "src/train/weights/weights.h"
 
-#include "io/checkpoint.h"
-#include "io/safetensors.h"
+#include "io/checkpoint/checkpoint.h"
+#include "io/safetensors/safetensors.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 

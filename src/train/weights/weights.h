@@ -2,7 +2,7 @@
 #ifndef ESPL_TRAIN_WEIGHTS_H
 #define ESPL_TRAIN_WEIGHTS_H
 
-#include "io/safetensors.h"
+#include "io/safetensors/safetensors.h"
 #include "kernels/engine.h"
 #include "src/config/config.h"
 #include "src/model/model.h"

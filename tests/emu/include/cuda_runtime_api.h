@@ -16,6 +16,7 @@
  *   EMU_DRIVER=version       what the driver supports, 13000 by default; below the runtime's: cudaErrorInsufficientDriver
  *   EMU_MEMORY=bytes         memory of a device (default 8 GiB); cudaMalloc beyond it: cudaErrorMemoryAllocation
  *   EMU_PINNED=bytes         what can be registered of the host's memory; beyond it: cudaErrorMemoryAllocation
+ *   EMU_HOST=bytes           what can be allocated of the host's memory at once; beyond it the same
  *   EMU_DEVICE_NAME=name     instead of "Emulated GPU"
  *   EMU_CAPABILITY=90        compute capability
  *   EMU_BUSY=1               cudaErrorDevicesUnavailable when a device is first used

@@ -269,6 +269,8 @@ cudaError_t cudaHostAlloc(void **pHost, size_t size, unsigned int) {
     if (!pHost)
         return result(cudaErrorInvalidValue);
     *pHost = nullptr;
+    if ((long long)size > rt::setting("EMU_HOST", LLONG_MAX))
+        return result(cudaErrorMemoryAllocation);
     if (size > 0 && posix_memalign(pHost, 4096, size) != 0)
         return result(cudaErrorMemoryAllocation);
     if (size == 0)

@@ -25,9 +25,14 @@ void espl_h5_unlock(void) { pthread_mutex_unlock(&lock); }
 /* HDF5's own account of the last failure; taken at once, for the next call into the library wipes it. */
 static _Thread_local char reason[256];
 
+/* Of a call into the system HDF5 tells time, path, descriptor and more before the error itself: that alone is kept. */
 static herr_t take_first(unsigned n, const H5E_error2_t *error, void *context) {
+    static const char mark[] = "error message = '";
+    const char *text = strstr(error->desc, mark);
+    text = text != NULL ? text + strlen(mark) : error->desc;
+    int length = (int)(text != error->desc ? strcspn(text, "'") : strlen(text));
     (void)n, (void)context;
-    snprintf(reason, sizeof reason, "%s (%s)", error->desc, error->func_name);
+    snprintf(reason, sizeof reason, "%.*s (%s)", length, text, error->func_name);
     return 1;
 }
 

@@ -44,7 +44,7 @@ typedef struct espl_checkpoint_options {
     bool background;                 /* write in a thread, from a snapshot */
     const espl_state_memory *memory; /* of the tensors; borrowed; NULL: plain memory. Else there is always a snapshot. */
     int64_t copy_every;              /* steps between in-memory copies, which paces what travels between hosts; 0: none are made */
-    const char *copy_folder;         /* where they are on every host; NULL or "": /dev/shm/espalier-UID */
+    const char *copy_folder;         /* they are in its espalier-UID on every host; NULL or "": /dev/shm */
 } espl_checkpoint_options;
 
 typedef struct espl_checkpoints espl_checkpoints; /* the saver: owns snapshot memory and the writer thread */
@@ -55,9 +55,9 @@ typedef struct espl_checkpoints espl_checkpoints; /* the saver: owns snapshot me
 espl_status espl_checkpoints_open(espl_comm *comm, const espl_checkpoint_options *options, const espl_state_tensor *tensors, int64_t n,
                                   espl_checkpoints **saver);
 
-/* Collective. The run begins at `step`, once it is known what it resumed from. Checkpoints of later steps belong to a course that it left
- * and must not be taken for its newest: they are renamed to step-N.attempt-A.left and never looked at again, with a line that says so.
- * Errors: io. */
+/* Collective. The run begins at `step`, once it is known what it resumed from. In-memory copies go, but for the one that it resumed from.
+ * Checkpoints of later steps belong to a course that it left and must not be taken for its newest: they are renamed to
+ * step-N.attempt-A.left and never looked at again, with a line that says so. Errors: io. */
 espl_status espl_checkpoints_begin(espl_checkpoints *saver, int64_t step);
 
 /* Local. Bytes of snapshot memory that a saver with these tensors will hold on this rank (part of the plan): its own alone in its
@@ -84,8 +84,8 @@ espl_status espl_checkpoints_copy(espl_checkpoints *saver, int64_t step, const j
 /* Local, the same on all ranks. The step of the newest in-memory copy that this process made whole; -1: none. */
 int64_t espl_checkpoints_copied(const espl_checkpoints *saver);
 
-/* Collective. Removes in-memory copies from all hosts that are here; none made so far, here or elsewhere, will be found again. Errors: io.
- */
+/* Collective. Removes in-memory copies from all hosts that are here; none made so far, here or elsewhere, will be found again (what is
+ * elsewhere is removed by the user's next start there). A save under way is waited for, and may fail. Errors: io. */
 espl_status espl_checkpoints_forget(espl_checkpoints *saver);
 
 /* Collective. What the newest state of the run is in: as espl_checkpoint_find without a path, but an in-memory copy counts where its

@@ -122,7 +122,7 @@ static espl_status make_place(const trial *t) {
     for (int i = 0; i < t->n_offers; i++)
         if (t->offers[i].rank == t->saver->ranks.rank)
             return ESPL_OK;
-    ESPL_TRY(espl__copies_place_open(t->saver->copies->place));
+    ESPL_TRY(espl__copies_root_make(t->saver->copies));
     char *manifest = espl_format("%s/" ESPL_MANIFEST_NAME, t->path);
     espl_status status = espl_fs_remove_folder(t->path, ESPL_MANIFEST_NAME);
     if (status == ESPL_OK)
@@ -255,6 +255,7 @@ static espl_status try_offers(const search *search, int n, char **found) {
     trial t = {.saver = search->saver, .search = search, .offers = offers, .n_offers = n, .path = offer_path(search->saver, offers)};
     espl_status status = look_at(&t);
     if (status == ESPL_OK) {
+        search->saver->copies->newest = (espl__copy){offers->attempt, offers->step};
         *found = t.path;
         t.path = NULL;
     } else if (search->saver->ranks.rank == 0) {
@@ -346,6 +347,7 @@ espl_status espl_checkpoints_find(espl_checkpoints *s, const espl_state_tensor *
     *in_memory = false;
     if (s->copies == NULL || s->copies->root == NULL)
         return espl_checkpoint_find(s->comm, s->options.folder, NULL, found);
+    s->copies->newest = (espl__copy){s->copies->step < 0 ? -1 : s->attempt, s->copies->step};
     ESPL_TRY_DONE(gather_offers(s, &f.offers, &f.n));
     ESPL_TRY_DONE(try_until(&f, s->ranks.rank == 0 ? newest_checkpoint(s) : (offer){0}, found));
     *in_memory = *found != NULL;

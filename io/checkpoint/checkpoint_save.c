@@ -136,12 +136,13 @@ static espl_status begin_publishing(espl_checkpoints *s) {
 /* All ranks come here with the same failure. What kept one copy from being made is hardly gone at the next: there is one warning, and no
  * failure of the run's. An older copy is untouched. */
 static espl_status end_copies(espl_checkpoints *s, espl_status why) {
-    if (why == ESPL_ERR_IO && s->ranks.rank == 0)
+    bool of_files = why == ESPL_ERR_IO || why == ESPL_ERR_DATA;
+    if (of_files && s->ranks.rank == 0)
         ESPL_WARN("in-memory copies are given up until the next start: %s; checkpoints are made as before", espl_status_message());
     s->copies->ended = true;
     espl__copies_abandon(s);
     end_save(s);
-    if (why != ESPL_ERR_IO)
+    if (!of_files)
         return why;
     espl_status_clear();
     return ESPL_OK;

@@ -11,11 +11,38 @@
 #include "io/fsio.h"
 #include "tests/unit/checkpoint_state.h"
 
+#include <errno.h>
+#include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 static espl_comm *comm;
 static char folder[256], memory[320]; /* the disk, which all see; of this host */
+static const char *run = "runs/one";  /* in the folder */
+
+/* ---- A file system that fails */
+
+static const espl_fs_table *libc;
+static atomic_bool is_full;
+
+static ssize_t full_pwrite(int fd, const void *from, size_t n, off_t offset) {
+    if (!is_full)
+        return libc->pwrite(fd, from, n, offset);
+    errno = ENOSPC;
+    return -1;
+}
+
+/* Whether this rank's writes fail from now on. */
+static void fill(bool full) {
+    static espl_fs_table table;
+    is_full = full;
+    table = *espl_fs_set_table(NULL);
+    table.pwrite = full_pwrite;
+    libc = espl_fs_set_table(full ? &table : NULL);
+}
+
+/* ---- Runs */
 
 static int make_folders(void **unused) {
     (void)unused;
@@ -26,6 +53,7 @@ static int make_folders(void **unused) {
     }
     espl_status status = espl_comm_bcast(comm, folder, sizeof folder, 0);
     snprintf(memory, sizeof memory, "%s/memory-of-%d", folder, comm->ranks.rank);
+    run = "runs/one";
     return status != ESPL_OK;
 }
 
@@ -39,7 +67,7 @@ static int drop_folders(void **unused) {
 
 /* The next attempt. */
 static espl_checkpoints *open_saver(state *s, int generation, int every) {
-    char *disk = espl_format("%s/checkpoints", folder);
+    char *disk = espl_format("%s/%s/checkpoints", folder, run);
     espl_checkpoint_options options = {
         .folder = disk, .writers = comm->ranks.size, .keep_last = 2, .background = true, .copy_every = every, .copy_folder = memory};
     espl_checkpoints *saver = NULL;
@@ -109,7 +137,7 @@ static void lose(int host) {
 
 /* Flips a byte in the middle of a host's copy of a file, where it has one. */
 static void damage(int host, int file, int64_t attempt, int64_t step) {
-    char *command = espl_format("f=$(ls %s/run-*/attempt-%08lld/step-%08lld/shard-%05d.h5) && n=$(($(stat -c %%s $f) / 2)) && "
+    char *command = espl_format("f=$(ls %s/*/run-*/attempt-%08lld/step-%08lld/shard-%05d.h5) && n=$(($(stat -c %%s $f) / 2)) && "
                                 "b=$(od -An -tu1 -j $n -N 1 $f) && printf \"$(printf '\\\\%%o' $((b ^ 1)))\" | "
                                 "dd of=$f bs=1 seek=$n conv=notrunc 2> /dev/null",
                                 memory, (long long)attempt, (long long)step, file);
@@ -119,14 +147,30 @@ static void damage(int host, int file, int64_t attempt, int64_t step) {
     assert_int_equal(espl_comm_barrier(comm), ESPL_OK);
 }
 
-static int folders_below(const char *path) {
-    char **names = NULL;
-    size_t n = 0;
-    if (!espl_fs_is_folder(path))
-        return 0;
-    assert_int_equal(espl_fs_list(path, &names, &n), ESPL_OK);
-    espl_fs_free_names(names, n);
-    return (int)n;
+/* Names that a pattern of the shell finds below this host's memory, on all hosts. */
+static int64_t names_in_memory(const char *pattern) {
+    char *command = espl_format("ls -d %s/%s 2> /dev/null | wc -l", memory, pattern);
+    FILE *pipe = popen(command, "r");
+    int64_t n = -1;
+    assert_non_null(pipe);
+    assert_int_equal(fscanf(pipe, "%" SCNd64, &n), 1);
+    pclose(pipe);
+    free(command);
+    assert_int_equal(espl_comm_allreduce_i64(comm, &n, 1, ESPL_SUM), ESPL_OK);
+    return n;
+}
+
+/* A shell command of one rank; then all go on. */
+static void shell(int rank, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void shell(int rank, const char *format, ...) {
+    char command[2048];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(command, sizeof command, format, args);
+    va_end(args);
+    if (comm->ranks.rank == rank)
+        assert_int_equal(system(command), 0);
+    assert_int_equal(espl_comm_barrier(comm), ESPL_OK);
 }
 
 /* Attempt 1 has a checkpoint of step 2 and a copy of step 4. */
@@ -219,14 +263,102 @@ static void what_is_forgotten_is_gone(void **unused) {
     state s;
     espl_checkpoints *saver = open_saver(&s, 1, 1);
     assert_int_equal(espl_checkpoints_forget(saver), ESPL_OK);
-    assert_int_equal(folders_below(memory), 0);
+    assert_int_equal(names_in_memory("*"), 0);
     copy(saver, &s, 5, 25); /* and a new identity */
     close_saver(&s, saver);
     saver = expect_found(&s, 25, true);
     assert_int_equal(espl_checkpoints_forget(saver), ESPL_OK);
     close_saver(&s, saver);
-    assert_int_equal(folders_below(memory), 0);
+    assert_int_equal(names_in_memory("*"), 0);
     expect(12, false);
+}
+
+/* A host comes back with an older attempt's copy, and an attempt died while it made one: of the run one copy stays on each host, what it
+ * goes on from. */
+static void what_is_older_goes_at_the_start(void **unused) {
+    (void)unused;
+    const int64_t size = comm->ranks.size;
+    state s;
+    begin_run();
+    shell(0, "cp -r %s/*/run-*/attempt-00000001 %s/kept", memory, folder);
+    espl_checkpoints *saver = expect_found(&s, 14, true);
+    copy(saver, &s, 6, 26);
+    close_saver(&s, saver);
+    assert_int_equal(names_in_memory("*/run-*/attempt-*/step-*"), size);
+    shell(0, "cd %s/*/run-* && mv %s/kept attempt-00000001 && mkdir attempt-00000002/step-00000007.attempt-2.tmp", memory, folder);
+    assert_int_equal(names_in_memory("*/run-*/attempt-*/step-*"), size + 2);
+    saver = expect_found(&s, 26, true);
+    assert_int_equal(espl_checkpoints_begin(saver, 6), ESPL_OK);
+    assert_int_equal(names_in_memory("*/run-*/attempt-*/*"), size);
+    assert_int_equal(names_in_memory("*/run-*/attempt-00000002/step-00000006"), size);
+    save(saver, &s, 7, 37);
+    close_saver(&s, saver);
+    saver = expect_found(&s, 37, false);
+    assert_int_equal(espl_checkpoints_begin(saver, 7), ESPL_OK);
+    assert_int_equal(names_in_memory("*/*"), 0);
+    close_saver(&s, saver);
+}
+
+/* Back to the copy of step 4, or to before it, by a process that goes on. */
+static void what_a_process_goes_back_to_stays(void **unused) {
+    (void)unused;
+    begin_run();
+    state s;
+    espl_checkpoints *saver = expect_found(&s, 14, true);
+    assert_int_equal(espl_checkpoints_begin(saver, 4), ESPL_OK);
+    copy(saver, &s, 6, 26);
+    assert_int_equal(espl_checkpoints_begin(saver, 6), ESPL_OK);
+    assert_int_equal(espl_checkpoints_copied(saver), 6);
+    assert_int_equal(names_in_memory("*/run-*/attempt-*/*"), comm->ranks.size);
+    assert_int_equal(espl_checkpoints_begin(saver, 5), ESPL_OK);
+    assert_int_equal(espl_checkpoints_copied(saver), -1);
+    assert_int_equal(names_in_memory("*/*"), 0);
+    close_saver(&s, saver);
+    expect(12, false);
+}
+
+/* Another run starts, with copies or without. */
+static void start_another(int every) {
+    state s;
+    run = "runs/two";
+    espl_checkpoints *saver = open_saver(&s, 1, every);
+    close_saver(&s, saver);
+    run = "runs/one";
+}
+
+/* What a run has in memory goes at another's start when it has ended elsewhere, has left its course, or was deleted; not before, and not
+ * where its folder cannot be reached. */
+static void what_no_run_looks_for_is_swept(void **unused) {
+    (void)unused;
+    const int64_t size = comm->ranks.size;
+    begin_run();
+    start_another(0);
+    start_another(1);
+    expect(14, true);
+    shell(0, "rm %s/runs/one/checkpoints/memory", folder);
+    start_another(0);
+    assert_int_equal(names_in_memory("*"), 0);
+    begin_run();
+    shell(0, "echo another > %s/runs/one/checkpoints/memory", folder);
+    start_another(1);
+    assert_int_equal(names_in_memory("*"), 0);
+    run = "away/one";
+    begin_run();
+    shell(0, "mv %s/away %s/off", folder, folder);
+    start_another(0);
+    assert_int_equal(names_in_memory("*/run-*/attempt-*/step-*"), size);
+    shell(0, "mv %s/off %s/away && rm -r %s/away/one", folder, folder, folder);
+    start_another(0);
+    assert_int_equal(names_in_memory("*"), 0);
+}
+
+/* Copies of a run without identity are its own that it left, too. */
+static void ones_own_are_swept(void **unused) {
+    (void)unused;
+    begin_run();
+    shell(0, "rm %s/runs/one/checkpoints/memory", folder);
+    expect(12, false);
+    assert_int_equal(names_in_memory("*"), 0);
 }
 
 /* How many polls after the thread's end it took. */
@@ -319,6 +451,16 @@ static void all_hold_all(void **unused) {
     close_saver(&s, saver);
 }
 
+/* No more copies, and no failure. */
+static void expect_given_up(espl_checkpoints *saver, int64_t step) {
+    int64_t before = espl_checkpoints_copied(saver);
+    assert_int_equal(espl_checkpoints_copy(saver, step, NULL), ESPL_OK);
+    assert_int_equal(espl_checkpoints_wait(saver), ESPL_OK);
+    assert_false(espl_checkpoints_copies(saver));
+    assert_int_equal(espl_checkpoints_copied(saver), before);
+    assert_int_equal(espl_checkpoints_failures(saver), 0);
+}
+
 /* One host's memory takes nothing: no more copies, no failure, and the older one stays. */
 static void there_is_no_room(void **unused) {
     (void)unused;
@@ -330,13 +472,78 @@ static void there_is_no_room(void **unused) {
     if (comm->ranks.rank == last)
         assert_int_equal(espl_fs_write_file(blocked, "", 0), ESPL_OK);
     free(blocked);
-    assert_int_equal(espl_checkpoints_copy(saver, 5, NULL), ESPL_OK);
-    assert_int_equal(espl_checkpoints_wait(saver), ESPL_OK);
-    assert_false(espl_checkpoints_copies(saver));
-    assert_int_equal(espl_checkpoints_copied(saver), -1);
-    assert_int_equal(espl_checkpoints_failures(saver), 0);
+    expect_given_up(saver, 5);
     close_saver(&s, saver);
     expect(14, true);
+}
+
+/* It fills while a copy is written. What was written of it is gone, and a checkpoint is made. */
+static void memory_fills(void **unused) {
+    (void)unused;
+    begin_run();
+    state s;
+    espl_checkpoints *saver = open_saver(&s, 1, 1);
+    fill(comm->ranks.rank == comm->ranks.size - 1);
+    expect_given_up(saver, 5);
+    fill(false);
+    assert_int_equal(names_in_memory("*/run-*/attempt-*/step-*"), comm->ranks.size);
+    close_saver(&s, saver);
+    saver = expect_found(&s, 14, true);
+    save(saver, &s, 6, 26);
+    close_saver(&s, saver);
+    expect(26, false);
+}
+
+/* A file has shrunk before it travels: no failure of the run's either. */
+static void a_file_is_cut_off(void **unused) {
+    (void)unused;
+    if (comm->ranks.size == 1)
+        skip();
+    begin_run();
+    state s;
+    espl_checkpoints *saver = open_saver(&s, 1, 1);
+    assert_int_equal(espl_checkpoints_copy(saver, 5, NULL), ESPL_OK);
+    while (!espl_background_done(&saver->background))
+        usleep(500);
+    shell(0, "truncate -s 1000 %s/*/run-*/attempt-00000002/step-00000005.attempt-2.tmp/shard-00000.h5", memory);
+    assert_int_equal(espl_checkpoints_wait(saver), ESPL_OK);
+    assert_false(espl_checkpoints_copies(saver));
+    close_saver(&s, saver);
+    expect(14, true);
+}
+
+/* In the place of the memory folder is a file; then a folder that others may write in: what is in it is not trusted. */
+static void the_place_is_no_good(void **unused) {
+    (void)unused;
+    const int last = comm->ranks.size - 1;
+    state s;
+    espl_checkpoints *saver = open_saver(&s, 1, 1);
+    shell(last, "touch %s", memory);
+    expect_given_up(saver, 1);
+    close_saver(&s, saver);
+    shell(last, "rm %s", memory);
+    begin_run();
+    for (int host = 0; host < comm->ranks.size; host++)
+        shell(host, "[ $(stat -c %%a %s/*) = 700 ] && chmod 777 %s/*", memory, memory);
+    saver = expect_found(&s, 12, false);
+    expect_given_up(saver, 3);
+    close_saver(&s, saver);
+}
+
+/* A save that fails meanwhile keeps no copy alive: bad numbers may be in it. */
+static void a_failed_save_keeps_nothing(void **unused) {
+    (void)unused;
+    begin_run();
+    state s;
+    espl_checkpoints *saver = open_saver(&s, 1, 1);
+    fill(comm->ranks.rank == 0);
+    (void)espl_checkpoints_save(saver, 5, NULL, NAN);
+    assert_int_equal(espl_checkpoints_forget(saver), ESPL_OK);
+    fill(false);
+    assert_int_equal(espl_checkpoints_failures(saver), 1);
+    assert_int_equal(names_in_memory("*"), 0);
+    close_saver(&s, saver);
+    expect(12, false);
 }
 
 int main(void) {
@@ -352,7 +559,15 @@ int main(void) {
                                        TEST(a_copy_takes_its_time),
                                        TEST(a_large_copy_goes_in_pieces),
                                        TEST(all_hold_all),
-                                       TEST(there_is_no_room)};
+                                       TEST(what_is_older_goes_at_the_start),
+                                       TEST(what_a_process_goes_back_to_stays),
+                                       TEST(what_no_run_looks_for_is_swept),
+                                       TEST(ones_own_are_swept),
+                                       TEST(there_is_no_room),
+                                       TEST(memory_fills),
+                                       TEST(a_file_is_cut_off),
+                                       TEST(the_place_is_no_good),
+                                       TEST(a_failed_save_keeps_nothing)};
     if (espl_comm_open(&comm, 0) != ESPL_OK)
         return 1;
     if (access("/dev/shm", W_OK) == 0)

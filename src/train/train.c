@@ -223,7 +223,7 @@ static espl_status export_model(const espl_run *run) {
 
 static espl_status finish(espl_run *run) {
     ESPL_TRY(espl_run_evaluate(run, true));
-    if (run->counters.step > run->first_step)
+    if (run->counters.step > run->first_step || run->from_memory)
         ESPL_TRY(espl_run_save(run));
     ESPL_TRY(espl_checkpoints_wait(run->saver));
     ESPL_TRY(espl_checkpoints_forget(run->saver));

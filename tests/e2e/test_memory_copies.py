@@ -5,6 +5,8 @@ what their memory holds, to the undisturbed run's bits. test_memory_copies.py ES
 import json
 import os
 import re
+import shutil
+import subprocess
 
 from hosts import LAUNCHER, HostJob, Hosts, script
 from job import LIGHT, OK, ROOT, STOPPED, Job, check, main
@@ -104,21 +106,79 @@ def a_copy_is_damaged(case):
     check(case.digest() == case.digest("whole"), "the run ends in other weights than the undisturbed one on one rank")
 
 
-def on_one_machine(case):
-    """Without other hosts: a killed rank loses no more than the steps since the copy; another run of the same folder does not find it."""
+def a_host_was_away(case):
+    """The run was stopped without the host, which then has what nobody will look for; it is gone when the run starts there again."""
+    with Hosts(case.folder / "hosts", 2) as hosts:
+        keys = {**KEYS, "train__stop_after": 2}
+        job = hosts.start(case, 1, **KEYS)
+        some_copies(case, hosts, job)
+        job.end()
+        hosts.start(case, 1, names=["n1"], **keys).expect(STOPPED)
+        check(memory_of(hosts, "n2") and not memory_of(hosts, "n1"), f"n1 has {memory_of(hosts, 'n1')}, n2 has {memory_of(hosts, 'n2')}")
+        hosts.start(case, 1, **keys).expect(STOPPED)
+        check(not memory_of(hosts, "n2"), "n2 has kept what the run left there")
+
+
+def there_is_no_room(case):
+    """One host's memory is too small: that is said once, and the run goes on with checkpoints alone."""
     place = case.folder / "memory"
-    keys = {**KEYS, "checkpoint__memory_folder": place}
-    job = case.start(2, **keys)
-    job.wait_for("copies", lambda: copied(case) > 2)
+    place.mkdir()
+    with Hosts(case.folder / "hosts", 2) as hosts:
+        subprocess.run([*hosts.enter("n2"), "mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place], check=True)
+        job = hosts.start(case, 1, checkpoint__memory_folder=place, **{**KEYS, "train__steps": 6})
+        said = job.expect(OK, "in-memory copies are given up until the next start: rank 1: ", " on n2 has room for 0.5 MiB, the copies that the host is to keep take ")
+        check(said.count("given up") == 1 and not case.metrics(event="memory_copy"), "copies were tried again", job)
+        check(case.checkpoints() and not list(place.rglob("*.h5")), "files are left, or nothing was saved", job)
+
+
+def killed(case, place, run="run", ranks=2):
+    """A run that a lost rank has ended; returns the step of its copy."""
+    before = max(copied(case, run), 2)
+    job = case.start(ranks, run, checkpoint__memory_folder=place, **KEYS)
+    job.wait_for("copies", lambda: copied(case, run) > before)
+    os.kill(job.pids()[ranks - 1], 9)
+    job.finish()
+    kept = sorted(place.glob("espalier-*/run-*/attempt-*/step-????????/manifest.json"))
+    check(kept, "no copy is left", job)
+    return int(kept[-1].parent.name[5:])
+
+
+def on_one_machine(case):
+    """Without other hosts: a killed rank loses no more than the steps since the copy; a course that begins anew does not find it."""
+    place = case.folder / "memory"
+    step = killed(case, place)
     found = Job(case.folder, 0, "status", case.folder / "run")
     found.expect(OK)
     check(re.search(r"memory copy  step \d+, \d+ s ago", found.stdout), f"status says nothing of copies:\n{found.stdout}")
-    os.kill(job.pids()[1], 9)
-    job.finish()
-    check(any(place.iterdir()), "no copy is left")
-    job = case.train(1, code=STOPPED, arguments=("--resume", "never"), train__stop_after=1, **keys)
-    check("resumed" not in job.stderr and not place.exists(), "copies of the course that was left", job)
+    again = {**KEYS, "checkpoint__memory_folder": place, "train__stop_after": 1}
+    job = case.train(1, code=STOPPED, **again)
+    check(resumed_in_memory(case, job) == step, f"the copy was of step {step}", job)
+    killed(case, place)
+    job = case.train(1, code=STOPPED, arguments=("--resume", "never"), **again)
+    check("resumed" not in job.stderr and not any(place.iterdir()), "copies of the course that was left", job)
+
+
+def nothing_is_left_to_train(case):
+    """The run ends at the very step of the copy that it goes on from: no disk has that state until it has ended."""
+    place = case.folder / "memory"
+    step = killed(case, place)
+    check(step not in case.checkpoints(), "the disk has it, too")
+    job = case.train(1, **{**KEYS, "checkpoint__memory_folder": place, "train__steps": step})
+    check(resumed_in_memory(case, job) == step, f"the copy was of step {step}", job)
+    check(list(case.checkpoints()) == [step] and not any(place.iterdir()), f"it has ended at step {step} with checkpoints {case.checkpoints()}", job)
+
+
+def a_run_is_given_up(case):
+    """Its copies stay until its folder is deleted and the next run starts."""
+    place = case.folder / "memory"
+    killed(case, place, "runs/first")
+    keys = {"train__steps": 1, "checkpoint__memory_folder": place}
+    case.train(1, "runs/second", **keys)
+    check(any(place.iterdir()), "a run's copies went while it could go on")
+    shutil.rmtree(case.folder / "runs" / "first")
+    job = case.train(1, "runs/third", **keys)
+    check(not any(place.iterdir()), "copies of a run that was deleted stay", job)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main([on_one_machine, *([] if LIGHT else [a_copy_is_damaged, a_host_is_lost])]))
+    raise SystemExit(main([on_one_machine, nothing_is_left_to_train, *([] if LIGHT else [a_run_is_given_up, a_copy_is_damaged, a_host_is_lost, a_host_was_away, there_is_no_room])]))

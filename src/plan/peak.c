@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HOST_SIDE = 2048, LEAST_SIDE = 256, GPU_SIDE = 4096, EMULATED_SIDE = 64, GPU_REPEATS = 8 };
+enum { HOST_SIDE = 2048, THREAD_SIDE = 512, LEAST_SIDE = 256, GPU_SIDE = 4096, EMULATED_SIDE = 64, GPU_REPEATS = 8 };
 
 /* One product and what it works on. */
 typedef struct product {
@@ -20,15 +20,17 @@ typedef struct product {
     espl_arena arena;
 } product;
 
-static int64_t host_side(int crowd) {
-    int64_t side = HOST_SIDE;
-    for (double longer = crowd; longer > 1.0 && side > LEAST_SIDE; longer /= 8.0) /* the time grows with the third power */
-        side /= 2;
+/* Milliseconds for a core: a product that is longer than the system's slices of time is never undisturbed where there is other work. */
+static int64_t host_side(int threads, int crowd) {
+    int64_t side = LEAST_SIDE;
+    double cores = (double)threads / crowd;
+    while (side < HOST_SIDE && pow((double)side / THREAD_SIDE, 3.0) < cores)
+        side *= 2;
     return side;
 }
 
-static product choose(const espl_engine *engine, int crowd, int64_t tokens) {
-    int64_t side = !engine->calls->remote ? host_side(crowd) : strcmp(engine->name, "emu") == 0 ? EMULATED_SIDE : GPU_SIDE;
+static product choose(const espl_engine *engine, int threads, int crowd, int64_t tokens) {
+    int64_t side = !engine->calls->remote ? host_side(threads, crowd) : strcmp(engine->name, "emu") == 0 ? EMULATED_SIDE : GPU_SIDE;
     return (product){.attrs = {.n_in = side, .n_out = side, .layout = ESPL_OUT_IN},
                      .rows = engine->calls->remote ? tokens : side,
                      .repeats = engine->calls->remote ? GPU_REPEATS : 1};
@@ -90,7 +92,7 @@ static espl_status least_seconds(const espl_engine *engine, product *p, double s
 }
 
 espl_status espl_peak_measure(const espl_engine *engine, int threads, int crowd, int64_t tokens, double seconds, double *flops) {
-    product p = choose(engine, crowd, tokens);
+    product p = choose(engine, threads, crowd, tokens);
     double least = INFINITY;
     *flops = 0.0;
     p.arena = espl_arena_measure("PEAK");

@@ -36,6 +36,9 @@ static uint32_t checked_mask(uint32_t mask, meeting kind, place at) {
     return mask;
 }
 
+/* Mostly the very same text: only a place in a header has one in each object. */
+static bool same_place(place a, place b) { return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0); }
+
 /* The gathering of these lanes, or a new one. Lanes of other masks may be on their way at the same time. */
 static gathering &gathering_of(warp_state &warp, uint32_t mask, meeting kind, place at) {
     gathering *unused = nullptr;
@@ -52,8 +55,7 @@ static gathering &gathering_of(warp_state &warp, uint32_t mask, meeting kind, pl
 }
 
 static void check_same(const gathering &group, meeting kind, place at) {
-    bool same_place = group.at.line == at.line && strcmp(group.at.file, at.file) == 0;
-    if (group.kind == kind && (same_place || kind == meeting::sync_warp))
+    if (group.kind == kind && (same_place(group.at, at) || kind == meeting::sync_warp))
         return;
     emu_fault(cudaErrorLaunchFailure, "lanes of a warp part: of the mask %08x, some are in %s at %s:%d and some in %s at %s:%d", group.mask,
               meeting_name(kind), at.file, at.line, meeting_name(group.kind), group.at.file, group.at.line);
@@ -106,7 +108,7 @@ votes barrier(bool predicate, place at) {
     barrier_state &b = running.barrier;
     if (b.arrived == 0)
         b.at = at;
-    else if (b.at.line != at.line || strcmp(b.at.file, at.file) != 0) {
+    else if (!same_place(b.at, at)) {
         emu_fault(cudaErrorLaunchFailure, "divergent barrier: __syncthreads at %s:%d meets %s:%d", at.file, at.line, b.at.file, b.at.line);
         abandon();
     }

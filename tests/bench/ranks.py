@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What ranks, checkpoints and starting cost, on this machine, interleaved:
 
-    python3 tests/bench/ranks.py --espalier build/release/espalier [--rounds 3] [--part scaling sharding checkpoints saves start]
+    python3 tests/bench/ranks.py --espalier build/release/espalier [--rounds 3] [--part scaling sharding checkpoints saves copies start]
 
 scaling      GPT-2 124M, 2 micro-batches of 4 x 256 a step: one rank of one thread against two ranks of one thread (2.0 is ideal)
 sharding     the same model, 4 micro-batches a step: one rank of one thread against 2 and 4 ranks in every way of run.sharding, and 4 in groups of 2: tokens a second, the planned memory of a
@@ -9,8 +9,11 @@ sharding     the same model, 4 micro-batches a step: one rank of one thread agai
 checkpoints  one micro-batch a step on one rank of all cores: a checkpoint every 10 steps against none
 saves        a checkpoint (1.5 GB) after each of 5 short steps: how long training stands still for one that is written behind it, as a share of a minute; and how fast one
              in the foreground is, against as many bytes in one file by plain write and fsync, by turns on the same disk
+copies       one rank of one thread on each of two hosts (of namespaces, tests/e2e/hosts.py: messages go through the kernel's network), 256 tokens a micro-batch, one each a step:
+             checkpoint.memory_every 1 against none, how long training stands still for a copy that is taken and travels (the first, which takes its memory, too), and the seconds from the
+             kill of a rank to the beginning of the first step after a start from memory, and from the checkpoint that was made in the copy's place
 start        GPT-2 124M from safetensors in the page cache: seconds from exec to the end of the first step, and that step's own"""
-import argparse, json, os, statistics, subprocess, sys, tempfile, time
+import argparse, glob, json, os, pathlib, shutil, statistics, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ENV = dict({k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
@@ -127,6 +130,66 @@ def saves(args, folder):
           f"({min(plain) / 1e9:.2f}-{max(plain) / 1e9:.2f}) | {mine / theirs:.2f} |")
 
 
+def events(folder, name):
+    path = pathlib.Path(f"{folder}/run/metrics.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [x for x in (json.loads(line) for line in lines if line.endswith(b"\n")) if x["event"] == name]
+
+
+def on_hosts(hosts, folder, **changes):
+    keys = {"model.config": f"{ROOT}/configs/models/gpt2-124m/config.json", "data.train": f"{ROOT}/configs/data/shakespeare.txt", "data.tokenizer": f"{ROOT}/configs/data/bpe2048",
+            "train.micro_batch_tokens": 256, "run.threads": 1, **changes}
+    return hosts.launch(1, "train", f"{folder}/empty.yaml", *recipe(folder, **keys))
+
+
+def with_copies(hosts, folder, every):
+    """Seconds of a step, and those of standing still by copy."""
+    on_hosts(hosts, folder, **{"train.steps": 12, "checkpoint.memory_every": every}).expect(0)
+    steps, made = events(folder, "step"), len(events(folder, "memory_copy"))
+    shutil.rmtree(f"{folder}/run")
+    return whole(steps), sum(x["save_seconds"] for x in steps) / max(made, 1)
+
+
+def restart(hosts, folder, key, is_there, words):
+    """Seconds from a kill to the first step. What was lost is not made up for."""
+    keys = {"train.steps": 1000, key: 1}
+    job = on_hosts(hosts, folder, **keys)
+    job.wait_for("a state to go on from", is_there)
+    killed = time.time()
+    os.kill(job.pids()[1], 9)
+    job.finish()
+    job = on_hosts(hosts, folder, **keys)
+    job.wait_for("a step", lambda: events(folder, "step")[-1:] and events(folder, "step")[-1]["time"] > killed)
+    first = next(x for x in events(folder, "step") if x["time"] > killed)
+    if words not in job.stderr:
+        sys.exit(f"not '{words}': {job.stderr[-800:]}")
+    job.end()
+    shutil.rmtree(f"{folder}/run")
+    return first["time"] - first["step_seconds"] - killed
+
+
+def copies(args, folder):
+    sys.path.insert(0, f"{ROOT}/tests/e2e")
+    import job
+    from hosts import Hosts
+    job.espalier, job.DEADLINE = pathlib.Path(args.espalier).resolve(), 900
+    os.environ.update(ENV)
+    without, with_, stills, memory, disk = [], [], [], [], []
+    for _ in range(args.rounds):
+        with Hosts(pathlib.Path(folder) / "hosts", 2) as hosts:
+            without.append(with_copies(hosts, folder, 0)[0])
+            step, still = with_copies(hosts, folder, 1)
+            with_.append(step)
+            stills.append(still)
+            memory.append(restart(hosts, folder, "checkpoint.memory_every", lambda: events(folder, "memory_copy"), "resumed from the in-memory copy"))
+            disk.append(restart(hosts, folder, "checkpoint.every", lambda: glob.glob(f"{folder}/run/checkpoints/step-????????/manifest.json"), "resumed from"))
+        shutil.rmtree(f"{folder}/hosts")
+    print(f"| checkpoint.memory_every 1 | {statistics.median(without):.3f} s a step without, {statistics.median(with_):.3f} s with; a copy holds training up for "
+          f"{statistics.median(stills):.3f} s | {100 * (statistics.median(b / a for a, b in zip(without, with_)) - 1):+.1f} % |")
+    print(f"| a rank is killed | {statistics.median(memory):.2f} s to the next step from memory, {statistics.median(disk):.2f} s from disk | "
+          f"{statistics.median(a / b for a, b in zip(memory, disk)):.2f} |")
+
+
 def start(args, folder):
     train(args, folder, 1, **{"train.steps": 1, "checkpoint.export": "true", "train.micro_batches": 1})
     os.rename(f"{folder}/run/model", f"{folder}/model")
@@ -139,7 +202,7 @@ def start(args, folder):
 
 
 def main():
-    parts = {"scaling": scaling, "sharding": sharding, "checkpoints": checkpoints, "saves": saves, "start": start}
+    parts = {"scaling": scaling, "sharding": sharding, "checkpoints": checkpoints, "saves": saves, "copies": copies, "start": start}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--espalier", required=True)
     p.add_argument("--rounds", type=int, default=3)

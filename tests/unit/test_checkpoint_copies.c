@@ -1,4 +1,4 @@
-// test: libs=io,comm,core ranks=1+2+3+4 tier=short timeout=60
+// test: libs=io,comm,core ranks=1+2+3+4 tier=short timeout=120
 /* In-memory copies: each rank plays a host of its own, with a folder in the place of its memory, which can be lost or damaged. */
 #include <setjmp.h>
 #include <stdarg.h>

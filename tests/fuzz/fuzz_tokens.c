@@ -5,6 +5,7 @@
 #include "io/tokens/tokens_internal.h"
 
 #include "src/core/buffer.h"
+#include "tests/unit/scratch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +26,8 @@ static size_t pristine_bytes;
 
 /* A store of 64 tokens in 4 documents, made once. */
 static void make_pristine(void) {
-    char path[] = "/tmp/espl-fuzz-tokens-XXXXXX";
-    int fd = mkstemp(path);
+    int fd;
+    char *path = make_scratch_file(&fd);
     static const int64_t documents[] = {0, 10, 20, 40, 64}, length = 200;
     static const int32_t split[] = {1, 2, 3, 4};
     static const char names[] = "neg\0pos"; /* and the last NUL */
@@ -52,6 +53,7 @@ static void make_pristine(void) {
     ESPL_ASSERT(pread(fd, pristine, pristine_bytes, 0) == found.st_size, "the store cannot be read");
     close(fd);
     unlink(path);
+    free(path);
 }
 
 static void write_changed(int fd, const uint8_t *bytes, size_t size) {

@@ -1,5 +1,5 @@
 /* A state to save: tensors of odd shapes in every format, cut over any number of ranks, whose bytes are a function of a generation.
- * And a folder of its own for each test program. */
+ */
 #ifndef ESPL_TESTS_CHECKPOINT_STATE_H
 #define ESPL_TESTS_CHECKPOINT_STATE_H
 
@@ -8,7 +8,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef enum state_cut { CUT_EVEN, CUT_WHOLE } state_cut; /* over all ranks; whole on one rank, the others empty */
 
@@ -84,20 +83,6 @@ static inline void state_make(state *s, int rank, int size) {
 static inline void state_free(state *s) {
     for (int i = 0; i < STATE_TENSORS; i++)
         free(s->tensors[i].data);
-}
-
-/* A fresh empty folder; `remove_tree` takes it away with all that is in it. */
-static inline char *make_scratch(void) {
-    const char *base = getenv("TMPDIR");
-    char *path = espl_format("%s/espl-checkpoint-XXXXXX", base != NULL ? base : "/tmp");
-    ESPL_ASSERT(mkdtemp(path) != NULL, "no folder %s", path);
-    return path;
-}
-
-static inline void remove_tree(const char *path) {
-    char *command = espl_format("rm -rf '%s'", path);
-    ESPL_ASSERT(system(command) == 0, "%s failed", command);
-    free(command);
 }
 
 #endif

@@ -6,30 +6,31 @@
 #include <cmocka.h>
 
 #include "kernels/backend.h"
+#include "tests/unit/scratch.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static char folder[64];
+static char *folder;
 
 static int make_folder(void **state) {
     (void)state;
-    strcpy(folder, "/tmp/espl-backend-XXXXXX");
-    return mkdtemp(folder) == NULL || setenv("ESPL_BACKEND_DIR", folder, 1) != 0;
+    folder = make_scratch();
+    return setenv("ESPL_BACKEND_DIR", folder, 1);
 }
 
 static const char *in_folder(const char *name) {
-    static char path[128];
+    static char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     return path;
 }
 
 static int remove_folder(void **state) {
     (void)state;
-    unlink(in_folder("libespalier_cuda.so"));
-    return rmdir(folder);
+    remove_scratch(folder);
+    return 0;
 }
 
 static void expect_failure(const char *name, const char *part) {
@@ -47,7 +48,9 @@ static void names_are_checked(void **state) {
 
 static void a_missing_library_is_told(void **state) {
     (void)state;
-    expect_failure("cuda", "libespalier_cuda.so is in none of /tmp/espl-backend-");
+    char *looked = espl_format("libespalier_cuda.so is in none of %s, ", folder);
+    expect_failure("cuda", looked);
+    free(looked);
     expect_failure("cuda", "/../lib/espalier");
     expect_failure("cuda", "set run.device: cpu");
 }

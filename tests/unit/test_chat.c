@@ -9,10 +9,10 @@
 
 #include "io/tokens/tokens_internal.h"
 #include "src/core/log.h"
+#include "tests/unit/scratch.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define PLAIN "{% for m in messages %}{{ '<' ~ m.role ~ '>' ~ m.content ~ ';' }}{% endfor %}{{ '<assistant>' if add_generation_prompt }}"
 #define MARKED                                                                                                                             \
@@ -23,21 +23,20 @@
     "{\"role\": \"user\", \"content\": \"three\"}, {\"role\": \"assistant\", \"content\": \"four\"}]}"
 
 static espl_tokenizer *tokenizer;
-static char folder[64] = "/tmp/espl-chat-XXXXXX";
+static char *folder;
 
 static int set_up(void **state) {
     (void)state;
     espl_log_set(0, ESPL_LOG_ERROR, NULL);
-    return mkdtemp(folder) == NULL || espl_tokenizer_open(ESPL_SOURCE_DIR "/configs/data/bpe2048", &tokenizer) != ESPL_OK;
+    folder = make_scratch();
+    return espl_tokenizer_open(ESPL_SOURCE_DIR "/configs/data/bpe2048", &tokenizer) != ESPL_OK;
 }
 
 static int tear_down(void **state) {
     (void)state;
     espl_tokenizer_close(&tokenizer);
-    char *command = espl_format("rm -r '%s'", folder);
-    int failed = system(command);
-    free(command);
-    return failed;
+    remove_scratch(folder);
+    return 0;
 }
 
 static void put(const char *name, const char *text) {

@@ -12,6 +12,7 @@
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/shard.h"
 #include "tests/unit/checkpoint_state.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/thread_ranks.h"
 
 #include <errno.h>
@@ -126,8 +127,7 @@ static void any_ranks_to_any_ranks(void **unused) {
         uint64_t digest = digest_of(&j);
         first = i == 0 ? digest : first;
         assert_int_equal(digest, first);
-        remove_tree(folder);
-        free(folder);
+        remove_scratch(folder);
     }
 }
 
@@ -140,8 +140,7 @@ static void digest_sees_a_change(void **unused) {
     j.step = j.generation = 2;
     save(&j, 1, 1);
     assert_true(one != digest_of(&j));
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 /* ---- Past the page cache */
@@ -195,8 +194,7 @@ static void long_tensors_go_past_the_page_cache(void **unused) {
         assert_int_equal(direct_bytes, refused ? 0 : 1277 * 511 * 4 / ESPL_FS_BLOCK * ESPL_FS_BLOCK);
         load(&j, 2);
         digests[refused] = digest_of(&j);
-        remove_tree(folder);
-        free(folder);
+        remove_scratch(folder);
     }
     assert_int_equal(digests[0], digests[1]);
 }
@@ -227,8 +225,7 @@ static void index_shows_whole_tensors(void **unused) {
     espl_h5_unlock();
     state_free(&s);
     free(path);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 /* ---- Damage */
@@ -267,8 +264,7 @@ static void every_flipped_byte_is_found(void **unused) {
         free(path);
     }
     free(step);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 typedef enum harm { SHARD_MISSING, SHARD_SHORT, SHARD_FLIPPED, MANIFEST_TORN, MANIFEST_FOREIGN, INDEX_MISSING, N_HARMS } harm;
@@ -316,8 +312,7 @@ static void harmed_checkpoints_are_skipped(void **unused) {
         for (int ranks = 1; ranks <= 3; ranks++)
             load(h == INDEX_MISSING ? &newer : &older, ranks);
         free(step);
-        remove_tree(folder);
-        free(folder);
+        remove_scratch(folder);
     }
 }
 
@@ -345,8 +340,7 @@ static void no_checkpoint_and_none_that_verifies(void **unused) {
     ranks_run(2, 2, none_body, folder);
     free(step);
     free(absent);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 static void mismatch_body(espl_comm *comm, void *context) {
@@ -373,8 +367,7 @@ static void mismatches_are_named(void **unused) {
     job j = {.folder = folder, .generation = 1, .step = 10, .loss = NAN};
     save(&j, 1, 1);
     ranks_run(1, 1, mismatch_body, &j);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 /* ---- Retention, replacement, attempts */
@@ -418,8 +411,7 @@ static void retention_keeps_last_every_and_best(void **unused) {
     save(&later, 1, 1); /* a new attempt knows what the last one left */
     assert_true(is_kept(folder, 80));
     assert_false(is_kept(folder, 20) || is_kept(folder, 40) || is_kept(folder, 60) || is_kept(folder, 70));
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 /* A run that goes back twice to the same step, within one attempt, as after two spikes. */
@@ -464,8 +456,7 @@ static void a_run_goes_back_again(void **unused) {
         free(left);
     }
     assert_int_equal(found, 3);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 static void same_step_is_replaced(void **unused) {
@@ -481,8 +472,7 @@ static void same_step_is_replaced(void **unused) {
     assert_int_equal(espl_checkpoint_list(folder, &list, &n), ESPL_OK);
     assert_int_equal(n, 1);
     espl_checkpoint_list_free(list, n);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 /* An attempt whose folder another took over can neither publish nor delete. */
@@ -517,8 +507,7 @@ static void older_attempts_are_fenced_out(void **unused) {
     ranks_run(1, 1, fenced_body, &j);
     assert_true(is_kept(folder, 10) && is_kept(folder, 15));
     assert_false(is_kept(folder, 20) || is_kept(folder, 30));
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 /* What a crash between two renames leaves: the earlier save under .old, or both. */
@@ -537,8 +526,7 @@ static void an_old_save_comes_back(void **unused) {
     assert_int_equal(espl_checkpoint_verify(final), ESPL_OK);
     free(final);
     free(old);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 /* ---- The plan */

@@ -10,6 +10,7 @@
 #include "io/checkpoint/checkpoint_copies.h"
 #include "io/fsio.h"
 #include "tests/unit/checkpoint_state.h"
+#include "tests/unit/scratch.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -18,8 +19,8 @@
 #include <unistd.h>
 
 static espl_comm *comm;
-static char folder[256], memory[320]; /* the disk, which all see; of this host */
-static const char *run = "runs/one";  /* in the folder */
+static char *folder, *memory;        /* the disk, which all see; of this host */
+static const char *run = "runs/one"; /* in the folder */
 
 /* ---- A file system that fails */
 
@@ -46,23 +47,17 @@ static void fill(bool full) {
 
 static int make_folders(void **unused) {
     (void)unused;
-    if (comm->ranks.rank == 0) {
-        char *path = make_scratch();
-        snprintf(folder, sizeof folder, "%s", path);
-        free(path);
-    }
-    espl_status status = espl_comm_bcast(comm, folder, sizeof folder, 0);
-    snprintf(memory, sizeof memory, "%s/memory-of-%d", folder, comm->ranks.rank);
+    folder = share_scratch(comm);
+    memory = espl_format("%s/memory-of-%d", folder, comm->ranks.rank);
     run = "runs/one";
-    return status != ESPL_OK;
+    return 0;
 }
 
 static int drop_folders(void **unused) {
     (void)unused;
-    espl_status status = espl_comm_barrier(comm);
-    if (comm->ranks.rank == 0)
-        remove_tree(folder);
-    return status != ESPL_OK;
+    unshare_scratch(comm, folder);
+    free(memory);
+    return 0;
 }
 
 /* The next attempt. */

@@ -12,6 +12,7 @@
 #include "io/fsio.h"
 #include "src/core/log.h"
 #include "tests/unit/checkpoint_state.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/thread_ranks.h"
 
 #include <errno.h>
@@ -288,8 +289,7 @@ static void crash_everywhere(int64_t step, int keep_last, kind what) {
     }
     print_message("killed at %d calls: the older loads %d times, the newer %d\n", seen[1] + seen[2] - 1, seen[1], seen[2] - 1);
     assert_true(seen[1] >= (what == KILL ? 11 : 4) / stride() && seen[2] > (what == KILL && stride() == 1 ? 1 : 0));
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 static void killed_while_saving(void **unused) {
@@ -368,8 +368,7 @@ static void take_over(int64_t step, long every) {
         n += every;
     print_message("taken over at %d calls: %d saves came before, %d were refused\n", results[0] + results[1], results[0], results[1]);
     assert_true(results[1] > 30 / every);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 static void taken_over_while_saving(void **unused) {
@@ -418,8 +417,7 @@ static void fail_everywhere(int64_t step, kind what, int error, long every, cons
                   results[1]);
     assert_true(n > (what == SHORT ? 5 : 30));
     assert_true(harmless ? results[1] == 0 : results[1] > 10 / every);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 /* The number of the error is nothing to the saver: one of them is made at every call. */
@@ -466,8 +464,7 @@ static void full_disk(void **unused) {
         forget(folder, 10);
     }
     assert_true(results[0] > 0 && results[1] > 3);
-    remove_tree(folder);
-    free(folder);
+    remove_scratch(folder);
 }
 
 int main(void) {

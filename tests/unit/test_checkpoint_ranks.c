@@ -10,6 +10,7 @@
 #include "io/fsio.h"
 #include "src/core/log.h"
 #include "tests/unit/checkpoint_state.h"
+#include "tests/unit/scratch.h"
 
 #include <errno.h>
 #include <math.h>
@@ -19,24 +20,18 @@ static const uint64_t golden_digest = 0xfe61b99f73be56d1u;
 
 static espl_comm *comm;
 static const espl_ranks *ranks;
-static char folder[256];
+static char *folder;
 
 static int make_folder(void **unused) {
     (void)unused;
-    if (ranks->rank == 0) {
-        char *path = make_scratch();
-        snprintf(folder, sizeof folder, "%s", path);
-        free(path);
-    }
-    return espl_comm_bcast(comm, folder, sizeof folder, 0) != ESPL_OK;
+    folder = share_scratch(comm);
+    return 0;
 }
 
 static int drop_folder(void **unused) {
     (void)unused;
-    espl_status status = espl_comm_barrier(comm);
-    if (ranks->rank == 0)
-        remove_tree(folder);
-    return status != ESPL_OK;
+    unshare_scratch(comm, folder);
+    return 0;
 }
 
 static espl_checkpoints *open_saver(state *s, int writers, bool background) {

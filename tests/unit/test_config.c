@@ -8,6 +8,7 @@
 #include "src/config/config.h"
 #include "src/config/nearest.h"
 #include "src/core/rng.h"
+#include "tests/unit/scratch.h"
 
 #include <float.h>
 #include <jansson.h>
@@ -323,9 +324,8 @@ static void lists_survive_printing_and_hash_sees_changes(void **state) {
 
 static void files_are_read(void **state) {
     (void)state;
-    char path[] = "/tmp/espl_config_XXXXXX";
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
+    int fd;
+    char *path = make_scratch_file(&fd);
     const char text[] = "run:\n  seed: 5\n  sed: 6\n";
     assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
     close(fd);
@@ -339,6 +339,7 @@ static void files_are_read(void **state) {
     assert_non_null(strstr(espl_status_message(), "No such file"));
     assert_int_equal(espl_config_read(&c, "/tmp"), ESPL_ERR_USAGE);
     espl_config_free(&c);
+    free(path);
 }
 
 static void schema_is_json_with_every_key(void **state) {

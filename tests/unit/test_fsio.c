@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "io/fsio.h"
+#include "tests/unit/scratch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,20 +14,22 @@
 #include <string.h>
 #include <unistd.h>
 
-static char folder[64];
+static char *folder;
 
 static char *in_folder(const char *name) { return espl_format("%s/%s", folder, name); }
 
 static int make(void **state) {
     (void)state;
-    strcpy(folder, "/tmp/espl-fsio-XXXXXX");
-    return mkdtemp(folder) == NULL;
+    folder = make_scratch();
+    return 0;
 }
 
 static int clear(void **state) {
     (void)state;
     espl_fs_set_table(NULL);
-    return espl_fs_remove_folder(folder, NULL) != ESPL_OK;
+    espl_status status = espl_fs_remove_folder(folder, NULL);
+    free(folder);
+    return status != ESPL_OK;
 }
 
 /* ---- A table whose transfers move three bytes at most and are interrupted every other time */

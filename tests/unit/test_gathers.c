@@ -12,6 +12,7 @@
 #include "src/core/clock.h"
 #include "src/core/log.h"
 #include "src/train/run.h"
+#include "tests/unit/scratch.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ static const char model_config[] =
 
 static espl_comm *comm;
 static const espl__transport *real;
-static char folder[256];
+static char *folder;
 
 /* What the ranks' bulk operations were used for since the last update began. */
 static struct {
@@ -184,23 +185,12 @@ static void watch(void) {
 }
 
 static int make_folder(void) {
-    snprintf(folder, sizeof folder, "%s/espalier-gathers-XXXXXX", getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
-    if (first_rank() && mkdtemp(folder) == NULL)
-        return 1;
-    if (espl_comm_bcast(comm, folder, sizeof folder, 0) != ESPL_OK)
-        return 1;
+    folder = share_scratch(comm);
     char *path = espl_format("%s/config.json", folder);
     if (first_rank())
         write_model(path);
     free(path);
     return espl_comm_barrier(comm) != ESPL_OK;
-}
-
-static void remove_folder(void) {
-    char *command = espl_format("rm -r '%s'", folder);
-    if (system(command) != 0)
-        printf("%s is left\n", folder);
-    free(command);
 }
 
 int main(void) {
@@ -215,9 +205,8 @@ int main(void) {
     }
     watch();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    if (first_rank())
-        remove_folder();
     comm->transport = real;
+    unshare_scratch(comm, folder);
     espl_comm_close(&comm);
     return failed;
 }

@@ -5,6 +5,7 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/gemm_lt.h"
 #include "src/core/rng.h"
+#include "tests/unit/scratch.h"
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -393,11 +394,12 @@ static void recordings_take_the_first(void **state) {
 
 /* Runs with stderr in a file; returns whether `text` was written. */
 static bool says(const espl__gemm *g, const char *text) {
-    char name[] = "/tmp/espl-gemm-XXXXXX", *line = NULL;
-    int file = mkstemp(name), stderr_kept = dup(2);
+    int file, stderr_kept = dup(2);
+    char *name = make_scratch_file(&file), *line = NULL;
     size_t room = 0;
     bool found = false;
     unlink(name);
+    free(name);
     fflush(stderr);
     dup2(file, 2);
     gemm(g);

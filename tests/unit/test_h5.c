@@ -9,6 +9,7 @@
 #include "io/fsio.h"
 #include "io/h5.h"
 #include "src/core/log.h"
+#include "tests/unit/scratch.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -54,10 +55,8 @@ static espl_status write_file(const char *path) {
 }
 
 static void test_a_failed_write_is_told_by_its_error(void **state) {
-    char root[] = "/tmp/espalier-h5-XXXXXX";
     (void)state;
-    assert_non_null(mkdtemp(root));
-    char *folder = make_deep_folder(root), *path = espl_format("%s/file.h5", folder);
+    char *root = make_scratch(), *folder = make_deep_folder(root), *path = espl_format("%s/file.h5", folder);
     signal(SIGXFSZ, SIG_IGN);
     espl_h5_lock();
     limit_files(16);
@@ -67,9 +66,7 @@ static void test_a_failed_write_is_told_by_its_error(void **state) {
     assert_int_equal(status, ESPL_ERR_IO);
     assert_non_null(strstr(espl_status_message(), "File too large"));
     espl_status_clear();
-    char *remove = espl_format("rm -rf '%s'", root);
-    assert_int_equal(system(remove), 0);
-    free(remove);
+    remove_scratch(root);
     free(path);
     free(folder);
 }

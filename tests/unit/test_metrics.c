@@ -13,6 +13,7 @@
 #include "src/train/log/metrics_lines.h"
 #include "src/train/log/runinfo.h"
 #include "src/train/log/tensorboard.h"
+#include "tests/unit/scratch.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,17 +26,13 @@
 /* ---- A folder of its own for each test. */
 
 static int make_folder(void **state) {
-    char *folder = espl_strdup("/tmp/espl_metrics_XXXXXX");
-    *state = mkdtemp(folder);
-    return *state == NULL;
+    *state = make_scratch();
+    return 0;
 }
 
 static int remove_folder(void **state) {
-    char *command = espl_format("rm -r '%s'", (char *)*state);
-    int rc = system(command);
-    free(command);
-    free(*state);
-    return rc;
+    remove_scratch(*state);
+    return 0;
 }
 
 static char *read_all(const char *folder, const char *name, size_t *size) {

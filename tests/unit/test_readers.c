@@ -10,12 +10,12 @@
 #include "src/core/buffer.h"
 #include "src/core/log.h"
 #include "src/core/rng.h"
+#include "tests/unit/scratch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -28,7 +28,7 @@ _Static_assert((int)ESPL_READ_FILE == (int)ESPL_DOCUMENT_FILE && (int)ESPL_READ_
 
 /* ---- A folder of files. */
 
-static char folder[] = "/tmp/espl-readers-XXXXXX";
+static char *folder;
 
 static char *in_folder(const char *name) { return espl_format("%s/%s", folder, name); }
 
@@ -71,15 +71,14 @@ static void put_zst(const char *name, const char *text, size_t n, size_t drop, c
 static int make_folder(void **state) {
     (void)state;
     espl_log_set(0, ESPL_LOG_ERROR, NULL); /* warnings of skipped records are counted here, not shown */
-    return mkdtemp(folder) != NULL ? 0 : -1;
+    folder = make_scratch();
+    return 0;
 }
 
 static int remove_folder(void **state) {
     (void)state;
-    char *command = espl_format("rm -r %s", folder);
-    int result = system(command);
-    free(command);
-    return result;
+    remove_scratch(folder);
+    return 0;
 }
 
 /* ---- Reading all of something: documents joined by "|". */

@@ -8,6 +8,7 @@
 #include "io/fsio.h"
 #include "io/safetensors/safetensors.h"
 #include "src/core/buffer.h"
+#include "tests/unit/scratch.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,10 +17,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/espl-safetensors-XXXXXX";
+static char *folder;
 
 static char *path_of(const char *name) {
-    static char path[256];
+    static char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     return path;
 }
@@ -329,14 +330,14 @@ static void a_failing_disk_never_harms_old_weights(void **state) {
 
 static int make_folder(void **state) {
     (void)state;
-    return mkdtemp(folder) == NULL;
+    folder = make_scratch();
+    return 0;
 }
 
 static int remove_folder(void **state) {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
+    remove_scratch(folder);
+    return 0;
 }
 
 int main(int argc, char **argv) {

@@ -9,6 +9,7 @@
 #include "io/share_files.h"
 #include "src/core/buffer.h"
 #include "src/core/job_files.h"
+#include "tests/unit/scratch.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 static espl_comm *comm;
-static char folder[64] = "/tmp/espl-share-XXXXXX";
+static char *folder;
 
 static bool first_rank(void) { return espl_comm_ranks(comm)->rank == 0; }
 
@@ -158,17 +159,17 @@ static void many_descriptors_pass_and_closed_ones_stay_closed(void **state) {
 
 static int set_up(void **state) {
     (void)state;
-    if (espl_comm_open(&comm, 0) != ESPL_OK || (first_rank() && mkdtemp(folder) == NULL))
+    if (espl_comm_open(&comm, 0) != ESPL_OK)
         return -1;
-    return espl_comm_bcast(comm, folder, sizeof folder, 0) == ESPL_OK ? 0 : -1;
+    folder = share_scratch(comm);
+    return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    meet();
-    espl_status status = first_rank() ? espl_fs_remove_folder(folder, NULL) : ESPL_OK;
+    unshare_scratch(comm, folder);
     espl_comm_close(&comm);
-    return status == ESPL_OK ? 0 : -1;
+    return 0;
 }
 
 int main(void) {

@@ -10,15 +10,15 @@
 #include "io/tokens/tokens.h"
 #include "src/core/buffer.h"
 #include "src/core/log.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/tiny_tokenizer.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 static espl_comm *comm;
-static char folder[64] = "/tmp/espl-task-tokens-XXXXXX";
+static char *folder;
 static espl_tokenizer *tokenizer;
 
 static bool first_rank(void) { return espl_comm_ranks(comm)->rank == 0; }
@@ -54,10 +54,7 @@ static int set_up(void **state) {
     if (espl_comm_open(&comm, 0) != ESPL_OK)
         return -1;
     espl_log_set(espl_comm_ranks(comm)->rank, ESPL_LOG_ERROR, NULL);
-    if (first_rank() && mkdtemp(folder) == NULL)
-        return -1;
-    if (espl_comm_bcast(comm, folder, sizeof folder, 0) != ESPL_OK)
-        return -1;
+    folder = share_scratch(comm);
     char *path = in_folder("tokenizer.json");
     if (first_rank())
         tiny_write(path);
@@ -70,12 +67,9 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
     (void)state;
     espl_tokenizer_close(&tokenizer);
-    meet();
-    char *command = espl_format("rm -r '%s'", folder);
-    int failed = first_rank() && system(command) != 0;
-    free(command);
+    unshare_scratch(comm, folder);
     espl_comm_close(&comm);
-    return failed;
+    return 0;
 }
 
 /* ---- Recipes. */

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "io/tokenizer/tokenizer.h"
+#include "tests/unit/scratch.h"
 
 #include <jansson.h>
 #include <pthread.h>
@@ -17,9 +18,8 @@
 static const char cases_path[] = ESPL_SOURCE_DIR "/tests/goldens/tokenizers/cases.json";
 
 static char *write_temporary(const char *text, size_t n) {
-    char *path = espl_strdup("/tmp/espl_tokenizer_XXXXXX");
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
+    int fd;
+    char *path = make_scratch_file(&fd);
     assert_int_equal(write(fd, text, n), n);
     close(fd);
     return path;
@@ -423,8 +423,7 @@ static void wrong_files_are_named(void **state) {
         espl_tokenizer *tokenizer = NULL;
         espl_status status = open_text(wrong_files[i].json, strlen(wrong_files[i].json), &tokenizer);
         const char *message = espl_status_message();
-        if (status != ESPL_ERR_DATA || !strstr(message, wrong_files[i].message) || !strstr(message, "/tmp/espl_tokenizer_") ||
-            strchr(message, '\n'))
+        if (status != ESPL_ERR_DATA || !strstr(message, wrong_files[i].message) || !strstr(message, "/espl-test-") || strchr(message, '\n'))
             fail_msg("for %s: status %d, '%s', expected '%s'", wrong_files[i].json, (int)status, message, wrong_files[i].message);
         assert_null(tokenizer);
         espl_status_clear();

@@ -11,6 +11,7 @@
 #include "src/core/log.h"
 #include "src/core/rng.h"
 #include "src/data/placement.h"
+#include "tests/unit/scratch.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,7 +26,7 @@
 /* ---- What all tests share: the ranks, a folder, a tokenizer of bytes. */
 
 static espl_comm *comm;
-static char folder[64] = "/tmp/espl-tokens-XXXXXX";
+static char *folder;
 static espl_tokenizer *bytes_tokenizer, *wide_tokenizer;
 static FILE *log_file;
 
@@ -95,9 +96,9 @@ static espl_tokenizer *open_tokenizer(const char *name) {
 
 static int set_up(void **state) {
     (void)state;
-    if (espl_comm_open(&comm, 0) != ESPL_OK || (first_rank() && mkdtemp(folder) == NULL))
+    if (espl_comm_open(&comm, 0) != ESPL_OK)
         return -1;
-    espl_comm_bcast(comm, folder, sizeof folder, 0);
+    folder = share_scratch(comm);
     log_file = tmpfile();
     espl_log_set(espl_comm_ranks(comm)->rank, ESPL_LOG_ERROR, log_file);
     write_tokenizer("bytes.json", 0);
@@ -113,12 +114,9 @@ static int tear_down(void **state) {
     espl_tokenizer_close(&wide_tokenizer);
     espl_log_set(0, ESPL_LOG_INFO, NULL);
     fclose(log_file);
-    meet();
-    char *command = espl_format("rm -r %s", folder);
-    int result = first_rank() ? system(command) : 0;
-    free(command);
+    unshare_scratch(comm, folder);
     espl_comm_close(&comm);
-    return result;
+    return 0;
 }
 
 /* What the log has said since the last call. */

@@ -1,19 +1,14 @@
 #include "comm/board.h"
 
+#include "src/core/clock.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { MOST_TOLD = 4 };
-
-static int64_t now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 void espl__board_join(espl__place *place, int rank) {
     place->rank = rank;
@@ -24,7 +19,7 @@ void espl__board_join(espl__place *place, int rank) {
 void espl__board_post(espl__place *place, int64_t step, const char *op) {
     strncpy(place->op, op, sizeof place->op - 1);
     atomic_store_explicit(&place->step, step, memory_order_relaxed);
-    atomic_store_explicit(&place->since, now(), memory_order_relaxed);
+    atomic_store_explicit(&place->since, espl_now(), memory_order_relaxed);
 }
 
 /* As the system tells it (proc(5)): behind the name, which may hold anything but ends at the last parenthesis. */
@@ -40,7 +35,7 @@ static bool is_stopped(int32_t pid) {
 }
 
 static void tell_one(const espl__place *place, char *text, size_t room) {
-    double seconds = 1e-9 * (double)(now() - atomic_load(&place->since));
+    double seconds = espl_now() - atomic_load(&place->since);
     snprintf(text, room, ", rank %d %s at step %lld in %.*s since %.0f s", (int)place->rank, is_stopped(place->pid) ? "is stopped" : "is",
              (long long)atomic_load(&place->step), ESPL__BOARD_OP - 1, place->op, seconds);
 }

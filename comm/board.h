@@ -12,7 +12,7 @@ enum { ESPL__BOARD_OP = 36 };
 /* A rank writes its own, without locks; a reader may see the name of an operation half changed. */
 typedef struct espl__place {
     _Atomic int64_t step;
-    _Atomic int64_t since; /* nanoseconds of the node's monotonic clock */
+    _Atomic double since; /* espl_now, which is one clock on a node */
     int32_t rank, pid;
     char op[ESPL__BOARD_OP];
     int32_t padding;

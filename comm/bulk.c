@@ -2,6 +2,7 @@
 #include "comm/transport.h"
 
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -49,10 +50,10 @@ static espl_status find_all(espl_comm *comm, const espl_bulk_calls *calls, espl_
     enum { ALL_HERE, LOOKING, FAILED };
     int64_t vote = LOOKING;
     espl_status status = ESPL_OK;
-    for (double start = espl__seconds(); vote == LOOKING;) {
+    for (double start = espl_now(); vote == LOOKING;) {
         bool all = false;
         status = calls->joined(bulk, &all);
-        if (status == ESPL_OK && !all && espl__seconds() - start > seconds)
+        if (status == ESPL_OK && !all && espl_now() - start > seconds)
             status = too_late(comm, calls, seconds);
         vote = status != ESPL_OK ? FAILED : all ? ALL_HERE : LOOKING;
         ESPL_TRY(espl_comm_allreduce_i64(comm, &vote, 1, ESPL_MAX));

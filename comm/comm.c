@@ -1,17 +1,11 @@
 #include "comm/transport.h"
 
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-double espl__seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static int is_set(const char *name) {
     const char *value = getenv(name);
@@ -164,9 +158,9 @@ espl_status espl_comm_progress(espl_comm *comm) {
 espl_status espl_comm_wait(espl_comm *comm, espl_request request) {
     if (comm->bulk != NULL)
         return comm->bulk_calls->wait(comm->bulk, request); /* the device waits, not this thread */
-    double start = espl__seconds();
+    double start = espl_now();
     espl_status status = comm->transport->wait(comm, request);
-    comm->wait_seconds += espl__seconds() - start;
+    comm->wait_seconds += espl_now() - start;
     return status;
 }
 

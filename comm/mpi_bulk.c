@@ -15,6 +15,7 @@
 #include "comm/mpi_state.h"
 
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 
 #include <sched.h>
 #include <string.h>
@@ -251,7 +252,7 @@ static espl_status bulk_start(espl_comm *comm, const espl__bulk *what, espl_requ
     bulk->room = room;
     bulk->tag = mpi->n_started++ % TAGS;
     if (mpi->n_under_way++ == 0)
-        mpi->busy_since = espl__seconds();
+        mpi->busy_since = espl_now();
     return begin_level(comm, bulk, ESPL__BULK_INSIDE);
 }
 
@@ -279,7 +280,7 @@ espl_status espl__mpi_allgather_start(espl_comm *comm, void *data, size_t bytes,
 static void count_done(espl_comm *comm) {
     espl__mpi *mpi = comm->state;
     if (--mpi->n_under_way == 0)
-        comm->busy_seconds += espl__seconds() - mpi->busy_since;
+        comm->busy_seconds += espl_now() - mpi->busy_since;
 }
 
 static espl_status advance(espl_comm *comm, espl__bulk *bulk) {

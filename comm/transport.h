@@ -35,9 +35,6 @@ struct espl_comm {
     _Atomic(espl_bulk *) bulk; /* NULL: bulk operations are the transport's; the watchdog reads it */
 };
 
-/* Local. A monotonic clock. */
-double espl__seconds(void);
-
 /* Local. Makes the one-rank comm; never fails. */
 void espl__self_open(espl_comm *comm);
 

@@ -2,6 +2,7 @@
 #include "comm/transport.h"
 
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -74,9 +75,9 @@ static void *watch(void *argument) {
     espl__watchdog *dog = argument;
     const double tick = dog->seconds / 16 < 1.0 ? dog->seconds / 16 : 1.0;
     unsigned long seen = atomic_load(&dog->beats);
-    double idle = 0, before = espl__seconds();
+    double idle = 0, before = espl_now();
     while (!nap(dog, tick)) {
-        double now = espl__seconds(), passed = now - before;
+        double now = espl_now(), passed = now - before;
         unsigned long beats = atomic_load(&dog->beats);
         idle = beats != seen ? 0 : idle + (passed < 2 * tick ? passed : 2 * tick);
         seen = beats;

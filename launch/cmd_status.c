@@ -1,10 +1,10 @@
 #include "launch/commands.h"
 #include "launch/options.h"
 
+#include "src/core/clock.h"
 #include "src/report/run_status.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 static const char text[] =
     "Says how runs stand, from the files in their folders alone: whether one is done, stopped, failed or still heard of and why it ended,\n"
@@ -14,9 +14,7 @@ static espl_status show(const char *folder, bool json) {
     espl_run_files run;
     json_t *status = NULL;
     ESPL_TRY(espl_run_files_read(folder, &run));
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    espl_status result = espl_run_status_make(&run, (double)now.tv_sec + 1e-9 * (double)now.tv_nsec, &status);
+    espl_status result = espl_run_status_make(&run, espl_wall_clock(), &status);
     espl_run_files_free(&run);
     ESPL_TRY(result);
     if (json) {

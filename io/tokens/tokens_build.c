@@ -1,6 +1,7 @@
 #include "io/fsio.h"
 #include "io/tokens/tokens_internal.h"
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 #include "src/core/log.h"
 
 #include <pthread.h>
@@ -8,7 +9,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { FLUSH_BYTES = 1 << 20, REPORT_SECONDS = 5 };
 
@@ -21,7 +21,7 @@ typedef struct build_job {
     const espl_share *shares;
     espl_parts *parts;
     int64_t bytes; /* of all shares */
-    struct timespec began;
+    double began;
     atomic_llong next_share, bytes_done, tokens_done;
     pthread_mutex_t lock; /* of what follows */
     int64_t failed_share; /* n_shares: none */
@@ -38,12 +38,6 @@ typedef struct build_worker {
     int64_t written[ESPL_STORE_SETS];
     double last_report;
 } build_worker;
-
-static double seconds_since(const struct timespec *began) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - began->tv_sec) + 1e-9 * (double)(now.tv_nsec - began->tv_nsec);
-}
 
 static espl_status flush_one(espl_buffer *buffer, int fd, int64_t *written, const char *name) {
     ESPL_TRY(espl_fs_write(fd, buffer->data, buffer->size, *written, name));
@@ -128,7 +122,7 @@ static espl_status add_document(build_worker *worker, espl_reader *reader, const
 /* Thread 0 speaks, as it is the one that owns comm. */
 static void report(build_worker *worker) {
     build_job *job = worker->job;
-    double now = seconds_since(&job->began);
+    double now = espl_now() - job->began;
     if (worker->thread != 0)
         return;
     espl_comm_beat(job->comm, 0, "tokenising");
@@ -292,7 +286,7 @@ espl_status espl__parts_build(espl_comm *comm, const espl_tokenizer *tokenizer, 
     ESPL_TRY(open_files(parts, prefix));
     for (int64_t i = 0; i < n; i++)
         job.bytes += shares[i].end - shares[i].begin;
-    clock_gettime(CLOCK_MONOTONIC, &job.began);
+    job.began = espl_now();
     run_workers(&job, parts->n_threads);
     if (job.status != ESPL_OK)
         espl_status_fail(job.status, __FILE__, __LINE__, "%s", job.message);

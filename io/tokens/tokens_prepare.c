@@ -1,6 +1,7 @@
 #include "io/fsio.h"
 #include "io/tokens/tokens_internal.h"
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 #include "src/core/job_files.h"
 #include "src/core/log.h"
 
@@ -48,16 +49,13 @@ static espl_status make_tag(espl_comm *comm, uint64_t *tag) {
     return espl_comm_bcast(comm, tag, sizeof *tag, 0);
 }
 
-static espl_status report(espl_comm *comm, const espl_parts *parts, const struct timespec *began, const char *path) {
-    struct timespec now;
+static espl_status report(espl_comm *comm, const espl_parts *parts, double began, const char *path) {
     int64_t sums[] = {parts->sum.n_tokens, parts->sum.n_documents, parts->sum.n_skipped, parts->sum.n_bytes};
     ESPL_TRY(espl_comm_allreduce_i64(comm, sums, 4, ESPL_SUM));
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    double seconds = (double)(now.tv_sec - began->tv_sec) + 1e-9 * (double)(now.tv_nsec - began->tv_nsec);
     if (sums[2] > 0 && espl_comm_ranks(comm)->rank == 0)
         ESPL_WARN("%lld bad records skipped of %lld", (long long)sums[2], (long long)(sums[1] + sums[2]));
     ESPL_INFO("tokenised %lld documents, %lld tokens from %.1f MB of text in %.1f s: %s", (long long)sums[1], (long long)sums[0],
-              1e-6 * (double)sums[3], seconds, path);
+              1e-6 * (double)sums[3], espl_now() - began, path);
     return ESPL_OK;
 }
 
@@ -74,8 +72,7 @@ static espl_status build(espl_comm *comm, const espl_tokenizer *tokenizer, const
                          uint64_t key, const char *path) {
     espl_parts parts = {0};
     uint64_t tag;
-    struct timespec began;
-    clock_gettime(CLOCK_MONOTONIC, &began);
+    const double began = espl_now();
     ESPL_TRY(make_tag(comm, &tag));
     char *prefix = espl_format("%s.part-%llx-%d", path, (unsigned long long)tag, espl_comm_ranks(comm)->rank);
     espl_status status = espl_comm_agree(comm, tokenise(comm, tokenizer, recipe, inputs, prefix, &parts), "tokenising");
@@ -84,7 +81,7 @@ static espl_status build(espl_comm *comm, const espl_tokenizer *tokenizer, const
     if (status == ESPL_OK)
         status = espl__store_write(comm, &parts, recipe->labels, key, espl_tokenizer_size(tokenizer), path, tag);
     if (status == ESPL_OK)
-        status = report(comm, &parts, &began, path);
+        status = report(comm, &parts, began, path);
     espl__parts_free(&parts);
     free(prefix);
     return status;

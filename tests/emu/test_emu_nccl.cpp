@@ -1,6 +1,7 @@
 // test: ranks=1+2+4 tier=short timeout=120
 /* The emulated NCCL: every operation, between ranks that run their streams on different schedules; what non-blocking communicators promise;
  * a host that waits elsewhere; faults and how they end. */
+#include "src/core/clock.h"
 #include "tests/emu/emu_test.h"
 
 #include "tests/emu/runtime/stream.h"
@@ -8,7 +9,6 @@
 
 #include <mpi.h>
 #include <nccl.h>
-#include <time.h>
 
 namespace {
 
@@ -24,12 +24,6 @@ void give_up() {
     if (size > 1)
         MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
     exit(EXIT_FAILURE);
-}
-
-double seconds() {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 void check_nccl(ncclResult_t got, ncclResult_t expected, const char *file, int line) {
@@ -54,7 +48,7 @@ ncclUniqueId new_identity() {
 /* Asks until what was begun is over; what it came to. */
 ncclResult_t settle(ncclComm_t comm, double patience = 20.0) {
     ncclResult_t state = ncclInProgress;
-    for (double until = seconds() + patience; state == ncclInProgress && seconds() < until; usleep(100))
+    for (double until = espl_now() + patience; state == ncclInProgress && espl_now() < until; usleep(100))
         NCCL_OK(ncclCommGetAsyncError(comm, &state));
     return state;
 }
@@ -463,7 +457,7 @@ void test_mismatch_is_told(void **) {
         NCCL_OK(ncclAllGather(x, x, 1, ncclFloat32, comm, stream));
     else
         NCCL_OK(ncclAllReduce(x, x, 1, ncclFloat32, ncclSum, comm, stream));
-    for (double until = seconds() + 10.0; rank == 0 && state == ncclSuccess && seconds() < until; usleep(100)) {
+    for (double until = espl_now() + 10.0; rank == 0 && state == ncclSuccess && espl_now() < until; usleep(100)) {
         (void)cudaStreamQuery(stream);
         NCCL_OK(ncclCommGetAsyncError(comm, &state));
     }

@@ -7,12 +7,12 @@
  * some series, each of enough calls), the bytes that it must read and write at least, and its floating-point operations. `small` is for
  * rehearsals on an emulator. */
 #include "kernels/backend.h"
+#include "src/core/clock.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { IN0, IN1, OUT0, OUT1, OUT2, PARAM0, PARAM1, PARAM2, PARAM3, DIN0, DOUT0, DOUT1, DPARAM0, DPARAM1, DPARAM2, DPARAM3, SLOTS };
 enum { SERIES = 5, BLOCK = 1 << 20 };
@@ -155,12 +155,6 @@ static double flops_of(const bench_case *c, int backward) {
     return !backward ? forward : c->op == ESPL_OP_ATTENTION ? 2.5 * forward : c->op == ESPL_OP_LINEAR_XENT ? 3 * forward : 2 * forward;
 }
 
-static double seconds_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -170,11 +164,11 @@ typedef void timed_call(const bench *b, void *context);
 
 static espl_status time_series(const bench *b, timed_call *call, void *context, int calls, double *seconds) {
     ESPL_TRY(b->calls->sync(b->device));
-    double start = seconds_now();
+    double start = espl_now();
     for (int i = 0; i < calls; i++)
         call(b, context);
     ESPL_TRY(b->calls->sync(b->device));
-    *seconds = (seconds_now() - start) / calls;
+    *seconds = (espl_now() - start) / calls;
     return ESPL_OK;
 }
 

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "src/config/config.h"
+#include "src/core/clock.h"
 #include "src/core/log.h"
 #include "src/train/log/progress.h"
 
@@ -14,7 +15,6 @@
 #include <pty.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static const espl_progress_state half = {.step = 500,
@@ -173,16 +173,14 @@ static void log_lines_push_the_bar_away(void **state) {
 static void a_bar_is_redrawn_at_most_ten_times_a_second(void **state) {
     (void)state;
     static terminal t;
-    struct timespec begin, now;
     open_terminal(&t, 80);
     espl_progress_open(ESPL_PROGRESS_AUTO);
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    const double begin = espl_now();
     double seconds = 0;
     while (seconds < 0.35) {
         espl_progress_step(&half, true);
         espl_progress_note("evaluating");
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        seconds = (double)(now.tv_sec - begin.tv_sec) + 1e-9 * (double)(now.tv_nsec - begin.tv_nsec);
+        seconds = espl_now() - begin;
     }
     espl_progress_close();
     close_terminal(&t);

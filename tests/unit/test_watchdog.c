@@ -6,30 +6,24 @@
 #include <cmocka.h>
 
 #include "comm/comm.h"
+#include "src/core/clock.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 /* The test starts itself again as the job: `test_watchdog MODE`. */
 static const char *self_path;
 static const double deadline = 1.0; /* of the watchdog, in seconds */
 
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* ---- What the job does. */
 
 static void work(espl_comm *comm, double for_seconds) {
-    double end = seconds() + for_seconds;
-    for (int64_t step = 0; seconds() < end; step++) {
+    double end = espl_now() + for_seconds;
+    for (int64_t step = 0; espl_now() < end; step++) {
         int64_t one = 1;
         espl_comm_beat(comm, 41, "exchange of ones");
         if (espl_comm_allreduce_i64(comm, &one, 1, ESPL_SUM) != ESPL_OK)
@@ -156,7 +150,7 @@ static void a_suspended_job_resumes(void **state) {
 
 /* Waits for a process that is not our child to disappear (or to be a corpse). */
 static int is_gone(pid_t pid, double patience) {
-    for (double end = seconds() + patience; seconds() < end; usleep(20000))
+    for (double end = espl_now() + patience; espl_now() < end; usleep(20000))
         if (kill(pid, 0) != 0 && errno == ESRCH)
             return 1;
     return 0;
@@ -171,9 +165,9 @@ static void a_stopped_rank_ends_the_job(void **state) {
     pid_of_rank(&c, 0);
     usleep(300000);
     kill(stopped, SIGSTOP);
-    double begin = seconds();
+    double begin = espl_now();
     int code = finish(&c);
-    double took = seconds() - begin;
+    double took = espl_now() - begin;
     expect(&c, "watchdog: rank 0 on ");
     expect(&c, "at step 41 in exchange of ones");
     expect(&c, "of its node 0 other ranks are there, rank 1 is stopped at step 41 in exchange of ones since ");

@@ -2,6 +2,7 @@
 
 #include "io/fsio.h"
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 #include "src/core/log.h"
 #include "src/train/log/energy.h"
 #include "src/train/log/metrics_lines.h"
@@ -11,7 +12,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum { WHOLE = true, REAL = false };
 
@@ -58,15 +58,9 @@ struct espl_metrics {
     int64_t made, made_tokens;           /* steps of this process and their tokens, those that were rolled back included */
     char *run_dir;
     int64_t lost;     /* reports that could not be written, since one could */
-    double opened_at; /* monotonic clock */
+    double opened_at; /* of espl_now */
     window window;
 };
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static double ratio(double part, double whole) { return whole > 0 ? part / whole : NAN; }
 
@@ -96,7 +90,7 @@ espl_status espl_metrics_open(espl_metrics **metrics, const espl_config *config,
     m->step = start->resume_step;
     m->tokens = start->tokens;
     m->skipped_steps = start->skipped_steps;
-    m->opened_at = now();
+    m->opened_at = espl_now();
     espl__energy_open(&m->energy, "/sys/class/powercap");
     espl_status status = open_files(m, config);
     m->start.about = NULL;
@@ -169,7 +163,7 @@ static espl_status write_row(espl_metrics *metrics, const char *event, int64_t s
 
 /* Evaluations and saves take their share of the time left: it is judged by the clock, not by the seconds of steps. */
 static double seconds_left(const espl_metrics *metrics) {
-    return (now() - metrics->opened_at) / (double)metrics->made * (double)(metrics->start.total_steps - metrics->step);
+    return (espl_now() - metrics->opened_at) / (double)metrics->made * (double)(metrics->start.total_steps - metrics->step);
 }
 
 static void show(const espl_metrics *metrics, const espl_step_report *report, const step_row *row, bool line) {
@@ -320,8 +314,10 @@ typedef struct totals {
 } totals;
 
 static totals sum_up(const espl_metrics *metrics) {
-    totals sum = {
-        .steps = metrics->made, .tokens = metrics->made_tokens, .seconds = now() - metrics->opened_at, .peak_rss = espl_runinfo_peak_rss()};
+    totals sum = {.steps = metrics->made,
+                  .tokens = metrics->made_tokens,
+                  .seconds = espl_now() - metrics->opened_at,
+                  .peak_rss = espl_runinfo_peak_rss()};
     sum.tokens_per_second = (double)sum.tokens / sum.seconds;
     sum.node_hours = sum.seconds / 3600.0 * metrics->start.n_nodes;
     return sum;

@@ -1,18 +1,12 @@
 #include "src/train/log/metrics_lines.h"
 
 #include "io/fsio.h"
+#include "src/core/clock.h"
 #include "src/core/log.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static double seconds_since_1970(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* Whether a line (without its newline) belongs to the steps that are done; a line that is not ours does not. */
 static bool line_stays(const char *line, size_t n, int64_t resume_step) {
@@ -92,7 +86,7 @@ espl_status espl__lines_write(espl__lines *lines, const char *event, int64_t ste
     char *text = lines->text;
     const size_t room = sizeof lines->text;
     size_t used =
-        (size_t)snprintf(text, room, "{\"event\": \"%s\", \"step\": %lld, \"time\": %.3f", event, (long long)step, seconds_since_1970());
+        (size_t)snprintf(text, room, "{\"event\": \"%s\", \"step\": %lld, \"time\": %.3f", event, (long long)step, espl_wall_clock());
     for (size_t i = 0; i < n; i++) {
         used += (size_t)snprintf(text + used, room - used, ", \"%s\": ", columns[i].name);
         used += (size_t)print_value(text + used, room - used, values[i], columns[i].whole);
@@ -103,7 +97,7 @@ espl_status espl__lines_write(espl__lines *lines, const char *event, int64_t ste
 }
 
 espl_status espl__lines_write_object(espl__lines *lines, const char *event, int64_t step, json_t *more) {
-    json_t *object = json_pack("{s:s, s:I, s:f}", "event", event, "step", (json_int_t)step, "time", seconds_since_1970());
+    json_t *object = json_pack("{s:s, s:I, s:f}", "event", event, "step", (json_int_t)step, "time", espl_wall_clock());
     ESPL_ASSERT(object != NULL && json_object_update(object, more) == 0, "the %s line of metrics.jsonl cannot be made", event);
     char *text = json_dumps(object, JSON_REAL_PRECISION(15));
     espl_buffer line = {0};

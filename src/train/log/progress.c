@@ -1,6 +1,7 @@
 #include "src/train/log/progress.h"
 
 #include "src/config/config.h"
+#include "src/core/clock.h"
 #include "src/core/log.h"
 
 #include <math.h>
@@ -9,7 +10,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { LINE_BYTES = 1024 };
@@ -24,12 +24,6 @@ static struct {
     espl_progress_state state;
     char note[64];
 } progress = {.lock = PTHREAD_MUTEX_INITIALIZER, .mode = ESPL_PROGRESS_NONE};
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static bool terminal_draws(void) {
     const char *kind = getenv("TERM");
@@ -77,11 +71,11 @@ static void draw_locked(void) {
     size_t used = strlen(line);
     snprintf(line + used, sizeof line - used, "\x1b[K");
     progress.drawn = true;
-    progress.drawn_at = now();
+    progress.drawn_at = espl_now();
     put(line, strlen(line));
 }
 
-static bool redraw_is_due(void) { return now() - progress.drawn_at >= redraw_seconds; }
+static bool redraw_is_due(void) { return espl_now() - progress.drawn_at >= redraw_seconds; }
 
 void espl_progress_open(int mode) {
     if (mode == ESPL_PROGRESS_AUTO)

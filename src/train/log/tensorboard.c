@@ -2,6 +2,7 @@
 
 #include "io/fsio.h"
 #include "src/core/buffer.h"
+#include "src/core/clock.h"
 #include "src/train/log/tfevents.pb-c.h"
 
 #include <math.h>
@@ -42,9 +43,7 @@ static void put_little_endian(uint8_t *to, uint64_t value, int bytes) {
 }
 
 static espl_status append(espl_tensorboard *board, EsplTb__Event *event) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    event->wall_time = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    event->wall_time = espl_wall_clock();
     size_t n = espl_tb__event__get_packed_size(event), bytes = HEADER_BYTES + n + FOOTER_BYTES;
     ESPL_ASSERT(bytes <= RECORD_BYTES, "an event of %zu bytes", bytes);
     uint8_t *record = board->record, *message = record + HEADER_BYTES;

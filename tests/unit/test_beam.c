@@ -7,6 +7,7 @@
 
 #include "src/eval/beam.h"
 #include "src/eval/sampling.h"
+#include "tests/unit/goldens.h"
 #include "tests/unit/toy_model.h"
 
 #include <float.h>
@@ -170,18 +171,7 @@ static void one_beam_is_greedy(void **state) {
     assert_null(beam);
 }
 
-static int load(void **state) {
-    json_error_t error;
-    *state = json_load_file(ESPL_SOURCE_DIR "/tests/goldens/beam.json", 0, &error);
-    if (*state == NULL)
-        print_error("%s:%d: %s\n", error.source, error.line, error.text);
-    return *state == NULL;
-}
-
-static int unload(void **state) {
-    json_decref(*state);
-    return 0;
-}
+static int load(void **state) { return load_goldens(state, ESPL_SOURCE_DIR "/tests/goldens/beam.json"); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -189,5 +179,5 @@ int main(void) {
         cmocka_unit_test(goldens_tell_settings_apart),
         cmocka_unit_test(one_beam_is_greedy),
     };
-    return cmocka_run_group_tests(tests, load, unload);
+    return cmocka_run_group_tests(tests, load, free_goldens);
 }

@@ -6,24 +6,14 @@
 #include <cmocka.h>
 
 #include "kernels/relative_bias.h"
+#include "tests/unit/goldens.h"
 #include "tests/unit/op_run.h"
 
 #include <jansson.h>
 
 /* The reference against torch: tests/goldens/ops.json, made by tests/reference/op_golden.py. */
 
-static int read_goldens(void **state) {
-    json_error_t error;
-    *state = json_load_file(ESPL_SOURCE_DIR "/tests/goldens/ops.json", 0, &error);
-    if (!*state)
-        fprintf(stderr, "%s:%d: %s\n", error.source, error.line, error.text);
-    return *state == NULL;
-}
-
-static int free_goldens(void **state) {
-    json_decref(*state);
-    return 0;
-}
+static int load(void **state) { return load_goldens(state, ESPL_SOURCE_DIR "/tests/goldens/ops.json"); }
 
 static double number(json_t *row, const char *key) { return json_number_value(json_object_get(row, key)); }
 static int32_t integer(json_t *row, const char *key) { return (int32_t)json_integer_value(json_object_get(row, key)); }
@@ -181,5 +171,5 @@ static void adamw_equals_torch(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(ops_equal_torch), cmocka_unit_test(buckets_equal_transformers),
                                        cmocka_unit_test(adamw_equals_torch)};
-    return cmocka_run_group_tests(tests, read_goldens, free_goldens);
+    return cmocka_run_group_tests(tests, load, free_goldens);
 }

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "kernels/quant.h"
+#include "tests/unit/goldens.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -123,16 +124,7 @@ static void levels_stay(void **state) {
     assert_int_equal(espl_quant_format("nf5"), -1);
 }
 
-static int read_goldens(void **state) {
-    json_error_t error;
-    *state = json_load_file(ESPL_SOURCE_DIR "/tests/goldens/quant.json", 0, &error);
-    return *state == NULL;
-}
-
-static int free_goldens(void **state) {
-    json_decref(*state);
-    return 0;
-}
+static int load(void **state) { return load_goldens(state, ESPL_SOURCE_DIR "/tests/goldens/quant.json"); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -141,5 +133,5 @@ int main(void) {
         cmocka_unit_test(zeros_stay),
         cmocka_unit_test(levels_stay),
     };
-    return cmocka_run_group_tests(tests, read_goldens, free_goldens);
+    return cmocka_run_group_tests(tests, load, free_goldens);
 }

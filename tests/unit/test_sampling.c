@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "src/eval/sampling.h"
+#include "tests/unit/goldens.h"
 #include "tests/unit/toy_model.h"
 
 #include <jansson.h>
@@ -177,18 +178,7 @@ static void log_softmax_is_normalised(void **state) {
     assert_true(fabsf(logits[5] - logits[9] - difference) < 2e-6f);
 }
 
-static int load(void **state) {
-    json_error_t error;
-    *state = json_load_file(ESPL_SOURCE_DIR "/tests/goldens/sampling.json", 0, &error);
-    if (*state == NULL)
-        print_error("%s:%d: %s\n", error.source, error.line, error.text);
-    return *state == NULL;
-}
-
-static int unload(void **state) {
-    json_decref(*state);
-    return 0;
-}
+static int load(void **state) { return load_goldens(state, ESPL_SOURCE_DIR "/tests/goldens/sampling.json"); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -197,5 +187,5 @@ int main(void) {
         cmocka_unit_test(draws_are_functions_of_their_key),   cmocka_unit_test(greedy_takes_the_first_largest),
         cmocka_unit_test(log_softmax_is_normalised),
     };
-    return cmocka_run_group_tests(tests, load, unload);
+    return cmocka_run_group_tests(tests, load, free_goldens);
 }

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "src/optim/schedule.h"
+#include "tests/unit/goldens.h"
 
 #include <float.h>
 #include <jansson.h>
@@ -102,18 +103,7 @@ static void rates_stay_within_floor_and_peak(void **state) {
         }
 }
 
-static int load(void **state) {
-    json_error_t error;
-    *state = json_load_file(ESPL_SOURCE_DIR "/tests/goldens/schedule.json", 0, &error);
-    if (*state == NULL)
-        print_error("%s:%d: %s\n", error.source, error.line, error.text);
-    return *state == NULL;
-}
-
-static int unload(void **state) {
-    json_decref(*state);
-    return 0;
-}
+static int load(void **state) { return load_goldens(state, ESPL_SOURCE_DIR "/tests/goldens/schedule.json"); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -122,5 +112,5 @@ int main(void) {
         cmocka_unit_test(the_end_is_the_floor),
         cmocka_unit_test(rates_stay_within_floor_and_peak),
     };
-    return cmocka_run_group_tests(tests, load, unload);
+    return cmocka_run_group_tests(tests, load, free_goldens);
 }

@@ -10,6 +10,7 @@
 #include "src/eval/bleu.h"
 #include "src/eval/classification.h"
 #include "src/eval/rouge.h"
+#include "tests/unit/goldens.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -195,22 +196,11 @@ static void thresholds_by_hand(void **state) {
     assert_true(!t.reached && t.threshold == 0.2f);
 }
 
-static int load(void **state) {
-    json_error_t error;
-    *state = json_load_file(*state, 0, &error);
-    if (*state == NULL)
-        print_error("%s:%d: %s\n", error.source, error.line, error.text);
-    return *state == NULL;
-}
-
-static int unload(void **state) {
-    json_decref(*state);
-    return 0;
-}
+static int load(void **state) { return load_goldens(state, *state); }
 
 int main(int argc, char **argv) {
     void *goldens = argc > 1 ? argv[1] : ESPL_SOURCE_DIR "/tests/goldens/scores.json";
-#define OVER_GOLDENS(test) cmocka_unit_test_prestate_setup_teardown(test, load, unload, goldens)
+#define OVER_GOLDENS(test) cmocka_unit_test_prestate_setup_teardown(test, load, free_goldens, goldens)
     const struct CMUnitTest tests[] = {OVER_GOLDENS(rouge_equals_rouge_score), OVER_GOLDENS(corpus_scores_equal_sacrebleu),
                                        OVER_GOLDENS(a_small_error_is_seen),    OVER_GOLDENS(class_scores_equal_scikit_learn),
                                        cmocka_unit_test(calibration_by_hand),  cmocka_unit_test(thresholds_by_hand)};

@@ -58,14 +58,9 @@ espl_status espl_cmd_bench(int argc, char **argv) {
         {"output", "FILE", "write what was fitted there, as `espalier plan --network` takes it", ESPL_OPTION_TEXT, &job.output},
         {"largest", "MIB", "the largest array; sizes begin at 64 KiB and grow fourfold (default 64)", ESPL_OPTION_INT, &job.largest},
         {"rounds", "N", "how often each size is measured; the median counts (default 9)", ESPL_OPTION_INT, &job.rounds},
-        {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
+        ESPL_OPTION_SET(&job.sets),
     };
-    const espl_usage usage = {.verb = "bench",
-                              .operands = "comm [CONFIG.yaml]",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 1,
-                              .max_operands = 2};
-    return espl_session_verb(&usage, argc, argv, &job.operands, &job.sets, body, &job);
+    const espl_usage usage = {
+        .verb = "bench", .operands = "comm [CONFIG.yaml]", .text = text, ESPL_OPTIONS(options), .min_operands = 1, .max_operands = 2};
+    return espl_session_verb(&usage, argc, argv, &job.operands, body, &job);
 }

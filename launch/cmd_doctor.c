@@ -65,14 +65,9 @@ espl_status espl_cmd_doctor(int argc, char **argv) {
     const espl_option options[] = {
         {"dir", "FOLDER", "look at this file system (default: that of run.dir, or of the present folder)", ESPL_OPTION_TEXT, &job.folder},
         {"json", NULL, "print one JSON object", ESPL_OPTION_SWITCH, &job.json},
-        {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
+        ESPL_OPTION_SET(&job.sets),
     };
-    const espl_usage usage = {.verb = "doctor",
-                              .operands = "[CONFIG.yaml]",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 0,
-                              .max_operands = 1};
-    return espl_session_verb(&usage, argc, argv, &job.operands, &job.sets, body, &job);
+    const espl_usage usage = {
+        .verb = "doctor", .operands = "[CONFIG.yaml]", .text = text, ESPL_OPTIONS(options), .min_operands = 0, .max_operands = 1};
+    return espl_session_verb(&usage, argc, argv, &job.operands, body, &job);
 }

@@ -13,11 +13,10 @@ static const char text[] =
     "Evaluates a model on data.valid of the config, on as many ranks as the launcher started; what it finds does not depend on their "
     "number.\n"
     "Of a language model: loss and perplexity a token, and bits a byte of text (which do not depend on the tokenizer). Of a classifier:\n"
-    "accuracy, precision, recall, F1, Matthews' correlation, area under the ROC curve, calibration. Of an encoder-decoder, and\n"
-    "of prompts and conversations (data.records), also ROUGE, BLEU, chrF, exact match and JSON validity of what the model generates, "
-    "behind\n"
-    "eval.shots examples where those are asked for. --output writes evaluation.json (with\n"
-    "confusion matrix and worst mistakes) and predictions.jsonl; `espalier report` shows what lies in a run's evaluations/NAME folders.\n"
+    "accuracy, precision, recall, F1, Matthews' correlation, area under the ROC curve, calibration. Of an encoder-decoder, and of\n"
+    "prompts and conversations (data.records), also ROUGE, BLEU, chrF, exact match and JSON validity of what the model generates,\n"
+    "behind eval.shots examples where those are asked for. --output writes evaluation.json (with confusion matrix and worst\n"
+    "mistakes) and predictions.jsonl; `espalier report` shows what lies in a run's evaluations/NAME folders.\n"
     "The model is --model, or else the newest good checkpoint of run.dir.\n";
 
 typedef struct job {
@@ -102,15 +101,10 @@ espl_status espl_cmd_eval(int argc, char **argv) {
     const espl_option options[] = {
         {"model", "PATH", "a run folder, a checkpoint or a Hugging Face folder", ESPL_OPTION_TEXT, &job.model},
         {"output", "FOLDER", "write evaluation.json and predictions.jsonl there", ESPL_OPTION_TEXT, &job.output},
-        {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
+        ESPL_OPTION_SET(&job.sets),
         {"json", NULL, "print JSON", ESPL_OPTION_SWITCH, &job.json},
     };
-    const espl_usage usage = {.verb = "eval",
-                              .operands = "CONFIG.yaml",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 1,
-                              .max_operands = 1};
-    return espl_session_verb(&usage, argc, argv, &job.operands, &job.sets, body, &job);
+    const espl_usage usage = {
+        .verb = "eval", .operands = "CONFIG.yaml", .text = text, ESPL_OPTIONS(options), .min_operands = 1, .max_operands = 1};
+    return espl_session_verb(&usage, argc, argv, &job.operands, body, &job);
 }

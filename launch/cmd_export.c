@@ -39,14 +39,23 @@ done:
     return status;
 }
 
-static espl_status export_to(const char *path, const char *dtype, espl_export_options *options, const char *folder) {
+typedef struct job {
+    espl_words operands;
+    const char *dtype;
+    espl_export_options options;
+} job;
+
+static espl_status export(void *context) {
+    job *job = context;
+    const char *dtype = job->dtype, *folder = job->operands.items[1];
+    espl_export_options *options = &job->options;
     char *checkpoint = NULL;
     espl_status status = ESPL_OK;
     bool bf16 = strcmp(dtype, "bf16") == 0;
     if (!bf16 && strcmp(dtype, "fp32") != 0)
         ESPL_FAIL(ESPL_ERR_USAGE, "--dtype is '%s': fp32 or bf16 is expected", dtype);
     options->dtype = bf16 ? ESPL_BF16 : ESPL_F32;
-    ESPL_TRY_DONE(find_checkpoint(path, &checkpoint));
+    ESPL_TRY_DONE(find_checkpoint(job->operands.items[0], &checkpoint));
     ESPL_TRY_DONE(espl_peft_is(checkpoint) ? espl_weights_merge(checkpoint, options, folder)
                                            : espl_weights_export(checkpoint, options, folder));
     printf("%s\n", folder);
@@ -56,28 +65,14 @@ done:
 }
 
 espl_status espl_cmd_export(int argc, char **argv) {
-    const char *dtype = "fp32";
-    espl_export_options what = {.base = ""};
-    const espl_option options[] = {{"dtype", "FORMAT", "fp32 (default) or bf16", ESPL_OPTION_TEXT, &dtype},
+    job job = {.dtype = "fp32", .options.base = ""};
+    const espl_option options[] = {{"dtype", "FORMAT", "fp32 (default) or bf16", ESPL_OPTION_TEXT, &job.dtype},
                                    {"base", "FOLDER", "where the model that a part was trained of lies now; else where training read it",
-                                    ESPL_OPTION_TEXT, &what.base},
+                                    ESPL_OPTION_TEXT, &job.options.base},
                                    {"adapter", NULL,
                                     "what LoRA (in PEFT's layout) or adapters have trained, alone; else it is merged into the model",
-                                    ESPL_OPTION_SWITCH, &what.adapter}};
-    const espl_usage usage = {.verb = "export",
-                              .operands = "PATH FOLDER",
-                              .text = text,
-                              .options = options,
-                              .n_options = 3,
-                              .min_operands = 2,
-                              .max_operands = 2};
-    espl_words operands = {0};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
-    if (!done)
-        ESPL_TRY_DONE(export_to(operands.items[0], dtype, &what, operands.items[1]));
-done:
-    espl_words_free(&operands);
-    return status;
+                                    ESPL_OPTION_SWITCH, &job.options.adapter}};
+    const espl_usage usage = {
+        .verb = "export", .operands = "PATH FOLDER", .text = text, ESPL_OPTIONS(options), .min_operands = 2, .max_operands = 2};
+    return espl_options_run(&usage, argc, argv, &job.operands, export, &job);
 }

@@ -267,7 +267,8 @@ static espl_status gather_prompts(const job *job, const espl_config *config, pro
     return ESPL_OK;
 }
 
-static espl_status run(const job *job) {
+static espl_status run(void *context) {
+    const job *job = context;
     espl_engine engine = {0};
     espl_inference model = {0};
     prompts p = {0};
@@ -308,25 +309,11 @@ espl_status espl_cmd_generate(int argc, char **argv) {
         {"conversations", "FILE", "with the records of this file, as data.records: chat has them, in place of prompts", ESPL_OPTION_TEXT,
          &job.conversations},
         {"config", "FILE", "a config whose generate.* and run.* keys are used", ESPL_OPTION_TEXT, &job.config},
-        {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
+        ESPL_OPTION_SET(&job.sets),
         {"greedy", NULL, "the likeliest token each time (generate.temperature=0)", ESPL_OPTION_SWITCH, &job.greedy},
         {"ids", NULL, "print the new tokens' ids instead of text", ESPL_OPTION_SWITCH, &job.ids},
     };
-    const espl_usage usage = {.verb = "generate",
-                              .operands = "PATH",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 1,
-                              .max_operands = 1};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));
-    if (!done)
-        ESPL_TRY_DONE(run(&job));
-done:
-    espl_words_free(&job.operands);
-    espl_words_free(&job.sets);
-    espl_words_free(&job.prompts);
-    return status;
+    const espl_usage usage = {
+        .verb = "generate", .operands = "PATH", .text = text, ESPL_OPTIONS(options), .min_operands = 1, .max_operands = 1};
+    return espl_options_run(&usage, argc, argv, &job.operands, run, &job);
 }

@@ -125,15 +125,13 @@ done:
     return status;
 }
 
+static espl_status answer(void *job) {
+    const espl_words *operands = job;
+    return inspect(operands->items[0]);
+}
+
 espl_status espl_cmd_inspect(int argc, char **argv) {
     const espl_usage usage = {.verb = "inspect", .operands = "PATH", .text = text, .min_operands = 1, .max_operands = 1};
     espl_words operands = {0};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
-    if (!done)
-        ESPL_TRY_DONE(inspect(operands.items[0]));
-done:
-    espl_words_free(&operands);
-    return status;
+    return espl_options_run(&usage, argc, argv, &operands, answer, &operands);
 }

@@ -25,12 +25,16 @@ static const char text[] =
 
 /* What the command line says of times, in its own units. */
 typedef struct words {
+    espl_words operands, sets;
+    int64_t ranks, per_node, threads;
+    double peak; /* GFLOP/s */
     const char *network, *gpu, *like;
     double jitter, stragglers; /* percent */
     double write;              /* GB/s */
     double mtbf;               /* hours */
     double restart;            /* seconds */
     int64_t cores;
+    espl_plan_request request;
 } words;
 
 static int ascending(const void *a, const void *b) {
@@ -92,6 +96,19 @@ static espl_status check_words(const words *w) {
 }
 
 /* `network` is the request's while it lasts. */
+static espl_status settle_ranks(const words *w, espl_plan_request *request) {
+    if (w->ranks < 1 || w->ranks > 1000000 || w->per_node < 0 || w->per_node > w->ranks || w->threads < 0 || w->threads > 4096)
+        ESPL_FAIL(ESPL_ERR_USAGE,
+                  "--ranks %lld --ranks-per-node %lld --threads %lld: whole numbers are expected, at least one rank, no more on a node "
+                  "than in all",
+                  (long long)w->ranks, (long long)w->per_node, (long long)w->threads);
+    request->ranks = (int)w->ranks;
+    request->ranks_per_node = (int)w->per_node;
+    request->threads = (int)w->threads;
+    request->peak = w->peak * 1e9;
+    return ESPL_OK;
+}
+
 static espl_status settle_times(const words *w, espl_network *network, espl_plan_request *request) {
     espl_times_request *times = &request->times;
     ESPL_TRY(check_words(w));
@@ -126,19 +143,23 @@ done:
     return status;
 }
 
-espl_status espl_cmd_plan(int argc, char **argv) {
-    espl_plan_request request = {0};
-    espl_words sets = {0}, operands = {0};
-    int64_t ranks = 1, per_node = 0, threads = 0;
-    double peak = 0.0;
+static espl_status answer(void *context) {
+    words *w = context;
     espl_network network;
-    words words = {.write = 10.0, .mtbf = 6300.0, .restart = 300.0};
+    ESPL_TRY(settle_ranks(w, &w->request));
+    ESPL_TRY(settle_times(w, &network, &w->request));
+    return print_plan(w->operands.items[0], &w->sets, &w->request);
+}
+
+espl_status espl_cmd_plan(int argc, char **argv) {
+    words words = {.ranks = 1, .write = 10.0, .mtbf = 6300.0, .restart = 300.0};
     const espl_option options[] = {
-        {"device", "NAME", "cpu, cuda or emu (default: run.device; auto: cpu); needs no such device", ESPL_OPTION_TEXT, &request.device},
-        {"ranks", "N", "number of ranks (default 1)", ESPL_OPTION_INT, &ranks},
-        {"ranks-per-node", "N", "ranks of one node (default: all)", ESPL_OPTION_INT, &per_node},
-        {"threads", "N", "CPU threads of a rank", ESPL_OPTION_INT, &threads},
-        {"peak", "GFLOPS", "matrix peak of one rank in GFLOP/s (default: measured here, the CPU's)", ESPL_OPTION_FLOAT, &peak},
+        {"device", "NAME", "cpu, cuda or emu (default: run.device; auto: cpu); needs no such device", ESPL_OPTION_TEXT,
+         &words.request.device},
+        {"ranks", "N", "number of ranks (default 1)", ESPL_OPTION_INT, &words.ranks},
+        {"ranks-per-node", "N", "ranks of one node (default: all)", ESPL_OPTION_INT, &words.per_node},
+        {"threads", "N", "CPU threads of a rank", ESPL_OPTION_INT, &words.threads},
+        {"peak", "GFLOPS", "matrix peak of one rank in GFLOP/s (default: measured here, the CPU's)", ESPL_OPTION_FLOAT, &words.peak},
         {"network", "NAME", "simulate; a file of `espalier bench comm --output`, or ndr, hdr, ndr1, 100gbe", ESPL_OPTION_TEXT,
          &words.network},
         {"gpu", "NAME", "simulate; a100, h100 or h200, products at 60 % of paper (or at --peak)", ESPL_OPTION_TEXT, &words.gpu},
@@ -151,35 +172,11 @@ espl_status espl_cmd_plan(int argc, char **argv) {
          &words.mtbf},
         {"restart", "SECONDS", "from a failure until the program runs again, reading not counted (default 300)", ESPL_OPTION_FLOAT,
          &words.restart},
-        {"tensors", NULL, "also list every parameter and every buffer", ESPL_OPTION_SWITCH, &request.tensors},
-        {"json", NULL, "print JSON", ESPL_OPTION_SWITCH, &request.json},
-        {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &sets},
+        {"tensors", NULL, "also list every parameter and every buffer", ESPL_OPTION_SWITCH, &words.request.tensors},
+        {"json", NULL, "print JSON", ESPL_OPTION_SWITCH, &words.request.json},
+        ESPL_OPTION_SET(&words.sets),
     };
-    const espl_usage usage = {.verb = "plan",
-                              .operands = "CONFIG.yaml",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 1,
-                              .max_operands = 1};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
-    if (done)
-        goto done;
-    if (ranks < 1 || ranks > 1000000 || per_node < 0 || per_node > ranks || threads < 0 || threads > 4096)
-        ESPL_FAIL_DONE(ESPL_ERR_USAGE,
-                       "--ranks %lld --ranks-per-node %lld --threads %lld: whole numbers are expected, at least one rank, no more on a "
-                       "node than in all",
-                       (long long)ranks, (long long)per_node, (long long)threads);
-    request.ranks = (int)ranks;
-    request.ranks_per_node = (int)per_node;
-    request.threads = (int)threads;
-    request.peak = peak * 1e9;
-    ESPL_TRY_DONE(settle_times(&words, &network, &request));
-    ESPL_TRY_DONE(print_plan(operands.items[0], &sets, &request));
-done:
-    espl_words_free(&operands);
-    espl_words_free(&sets);
-    return status;
+    const espl_usage usage = {
+        .verb = "plan", .operands = "CONFIG.yaml", .text = text, ESPL_OPTIONS(options), .min_operands = 1, .max_operands = 1};
+    return espl_options_run(&usage, argc, argv, &words.operands, answer, &words);
 }

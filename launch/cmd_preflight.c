@@ -94,14 +94,9 @@ espl_status espl_cmd_preflight(int argc, char **argv) {
         {"seconds", "SECONDS", "how long matrix products and copies are repeated (default 0.5)", ESPL_OPTION_FLOAT, &job.seconds},
         {"disk", "MIB", "size of the file that each host writes (default 256)", ESPL_OPTION_INT, &job.disk},
         {"message", "MIB", "size of a message between hosts (default 32)", ESPL_OPTION_INT, &job.message},
-        {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
+        ESPL_OPTION_SET(&job.sets),
     };
-    const espl_usage usage = {.verb = "preflight",
-                              .operands = "[CONFIG.yaml]",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 0,
-                              .max_operands = 1};
-    return espl_session_verb(&usage, argc, argv, &job.operands, &job.sets, body, &job);
+    const espl_usage usage = {
+        .verb = "preflight", .operands = "[CONFIG.yaml]", .text = text, ESPL_OPTIONS(options), .min_operands = 0, .max_operands = 1};
+    return espl_session_verb(&usage, argc, argv, &job.operands, body, &job);
 }

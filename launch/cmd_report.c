@@ -19,7 +19,8 @@ typedef struct job {
     const char *format, *output;
 } job;
 
-static espl_status write_report(const job *job) {
+static espl_status write_report(void *context) {
+    const job *job = context;
     espl_buffer page = {0};
     espl_status status = ESPL_OK;
     bool markdown = job->format != NULL && strcmp(job->format, "md") == 0;
@@ -45,19 +46,7 @@ espl_status espl_cmd_report(int argc, char **argv) {
         {"format", "html|md", "what to write; html when absent", ESPL_OPTION_TEXT, &job.format},
         {"output", "FILE", "where to write it", ESPL_OPTION_TEXT, &job.output},
     };
-    const espl_usage usage = {.verb = "report",
-                              .operands = "RUN...",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 1,
-                              .max_operands = MOST_RUNS};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));
-    if (!done)
-        ESPL_TRY_DONE(write_report(&job));
-done:
-    espl_words_free(&job.operands);
-    return status;
+    const espl_usage usage = {
+        .verb = "report", .operands = "RUN...", .text = text, ESPL_OPTIONS(options), .min_operands = 1, .max_operands = MOST_RUNS};
+    return espl_options_run(&usage, argc, argv, &job.operands, write_report, &job);
 }

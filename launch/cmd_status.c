@@ -28,23 +28,23 @@ static espl_status show(const char *folder, bool json) {
     return ESPL_OK;
 }
 
+typedef struct job {
+    espl_words operands;
+    bool json;
+} job;
+
+static espl_status answer(void *context) {
+    const job *job = context;
+    for (int64_t i = 0; i < job->operands.n; i++)
+        ESPL_TRY(show(job->operands.items[i], job->json));
+    return ESPL_OK;
+}
+
 espl_status espl_cmd_status(int argc, char **argv) {
     enum { MOST_RUNS = 1000 };
-    espl_words operands = {0};
-    bool json = false, done;
-    const espl_option options[] = {{"json", NULL, "print a JSON object a run, each on a line", ESPL_OPTION_SWITCH, &json}};
-    const espl_usage usage = {.verb = "status",
-                              .operands = "RUN...",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 1,
-                              .max_operands = MOST_RUNS};
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
-    for (int64_t i = 0; !done && i < operands.n; i++)
-        ESPL_TRY_DONE(show(operands.items[i], json));
-done:
-    espl_words_free(&operands);
-    return status;
+    job job = {0};
+    const espl_option options[] = {{"json", NULL, "print a JSON object a run, each on a line", ESPL_OPTION_SWITCH, &job.json}};
+    const espl_usage usage = {
+        .verb = "status", .operands = "RUN...", .text = text, ESPL_OPTIONS(options), .min_operands = 1, .max_operands = MOST_RUNS};
+    return espl_options_run(&usage, argc, argv, &job.operands, answer, &job);
 }

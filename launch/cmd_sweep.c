@@ -305,7 +305,8 @@ static espl_status make_table(const job *job) {
 
 /* ---- The verb. */
 
-static espl_status answer(job *job) {
+static espl_status answer(void *context) {
+    job *job = context;
     espl_status failed = ESPL_OK, stopped = ESPL_OK;
     if (job->table && job->slurm != NULL)
         ESPL_FAIL(ESPL_ERR_USAGE, "sweep: --table and --slurm exclude each other");
@@ -335,8 +336,6 @@ static void free_job(job *job) {
     free(job->states);
     espl_sweep_free(&job->sweep);
     espl_config_free(&job->shared);
-    espl_words_free(&job->operands);
-    espl_words_free(&job->sets);
 }
 
 espl_status espl_cmd_sweep(int argc, char **argv) {
@@ -349,20 +348,10 @@ espl_status espl_cmd_sweep(int argc, char **argv) {
         {"table", NULL, "run nothing, make the table of what is there", ESPL_OPTION_SWITCH, &job.table},
         {"set", "KEY=VALUE", "override one key of all runs, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
     };
-    const espl_usage usage = {.verb = "sweep",
-                              .operands = "CONFIG.yaml",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 1,
-                              .max_operands = 1};
-    bool done;
-    espl_status status = ESPL_OK;
+    const espl_usage usage = {
+        .verb = "sweep", .operands = "CONFIG.yaml", .text = text, ESPL_OPTIONS(options), .min_operands = 1, .max_operands = 1};
     espl_config_make(&job.shared);
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));
-    if (!done)
-        ESPL_TRY_DONE(answer(&job));
-done:
+    espl_status status = espl_options_run(&usage, argc, argv, &job.operands, answer, &job);
     free_job(&job);
     return status;
 }

@@ -24,30 +24,25 @@ static bool is_config(const char *path) {
     return (n > 5 && strcmp(path + n - 5, ".yaml") == 0) || (n > 4 && strcmp(path + n - 4, ".yml") == 0);
 }
 
-typedef struct recipe_view {
-    const char *path;
-    const espl_words *sets;
-    int64_t show;
-} recipe_view;
-
-static espl_status show_recipe(espl_comm *comm, void *context) {
-    const recipe_view *view = context;
-    espl_config config;
-    espl_status status = ESPL_OK;
-    espl_config_make(&config);
-    ESPL_TRY_DONE(espl_recipe_share(comm, view->path, view->sets, &config));
-    ESPL_TRY_DONE(espl_show_samples(comm, &config, view->show > 0 ? view->show : 3, stdout));
-done:
-    espl_config_free(&config);
-    return status;
-}
-
 typedef struct wish {
+    espl_words operands, sets;
     bool decode, offsets, no_special, null, pairs, types;
     int64_t show, length;
     const char *keep;
     espl_truncation truncation;
 } wish;
+
+static espl_status show_recipe(espl_comm *comm, void *context) {
+    const wish *wanted = context;
+    espl_config config;
+    espl_status status = ESPL_OK;
+    espl_config_make(&config);
+    ESPL_TRY_DONE(espl_recipe_share(comm, wanted->operands.items[0], &wanted->sets, &config));
+    ESPL_TRY_DONE(espl_show_samples(comm, &config, wanted->show > 0 ? wanted->show : 3, stdout));
+done:
+    espl_config_free(&config);
+    return status;
+}
 
 /* One text, or a pair when there is a second. */
 typedef struct unit {
@@ -181,7 +176,8 @@ static espl_status check_wish(const espl_tokenizer *tokenizer, wish *wanted) {
     return ESPL_OK;
 }
 
-static espl_status answer(const espl_words *operands, wish *wanted) {
+static espl_status show_lines(wish *wanted) {
+    const espl_words *operands = &wanted->operands;
     espl_status status = ESPL_OK;
     espl_tokenizer *tokenizer = NULL;
     const char *path = operands->n > 1 ? operands->items[1] : "-";
@@ -198,9 +194,13 @@ done:
     return status;
 }
 
+static espl_status answer(void *job) {
+    wish *wanted = job;
+    return is_config(wanted->operands.items[0]) ? espl_session_run(0, show_recipe, wanted) : show_lines(wanted);
+}
+
 espl_status espl_cmd_tokenize(int argc, char **argv) {
     wish wanted = {0};
-    espl_words sets = {0};
     const espl_option options[] = {
         {"decode", NULL, "the other way: each line holds ids, print their text", ESPL_OPTION_SWITCH, &wanted.decode},
         {"offsets", NULL, "print each id with its bytes in the line, as id:begin-end", ESPL_OPTION_SWITCH, &wanted.offsets},
@@ -211,29 +211,13 @@ espl_status espl_cmd_tokenize(int argc, char **argv) {
         {"keep", "WHAT", "of what is cut: head (default), tail, head_tail", ESPL_OPTION_TEXT, &wanted.keep},
         {"null", NULL, "texts end in a NUL byte, not in a newline", ESPL_OPTION_SWITCH, &wanted.null},
         {"show", "N", "only the first N lines or texts, one token a line with its text", ESPL_OPTION_INT, &wanted.show},
-        {"set", "KEY=VALUE", "with a config: override one key, as section.key=value", ESPL_OPTION_TEXTS, &sets},
+        {"set", "KEY=VALUE", "with a config: override one key, as section.key=value", ESPL_OPTION_TEXTS, &wanted.sets},
     };
     const espl_usage usage = {.verb = "tokenize",
                               .operands = "TOKENIZER|CONFIG.yaml [FILE|-]",
                               .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
+                              ESPL_OPTIONS(options),
                               .min_operands = 1,
                               .max_operands = 2};
-    espl_words operands = {0};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
-    if (done)
-        goto done;
-    if (is_config(operands.items[0])) {
-        recipe_view view = {operands.items[0], &sets, wanted.show};
-        ESPL_TRY_DONE(espl_session_run(0, show_recipe, &view));
-    } else {
-        ESPL_TRY_DONE(answer(&operands, &wanted));
-    }
-done:
-    espl_words_free(&sets);
-    espl_words_free(&operands);
-    return status;
+    return espl_options_run(&usage, argc, argv, &wanted.operands, answer, &wanted);
 }

@@ -70,31 +70,21 @@ static char *join(int argc, char **argv) {
     return line.data;
 }
 
+static espl_status run(void *context) {
+    espl_signals_install();
+    return espl_session_run(0, body, context);
+}
+
 espl_status espl_cmd_train(int argc, char **argv) {
-    job job = {.resume = "auto", .started = espl_now()};
+    job job = {.resume = "auto", .command_line = join(argc, argv), .started = espl_now()};
     const espl_option options[] = {
-        {"set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, &job.sets},
+        ESPL_OPTION_SET(&job.sets),
         {"resume", "WHAT", "auto (default): the newest good checkpoint in run.dir, if any; never: start anew; else a checkpoint's path",
          ESPL_OPTION_TEXT, &job.resume},
     };
-    const espl_usage usage = {.verb = "train",
-                              .operands = "CONFIG.yaml",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 1,
-                              .max_operands = 1};
-    bool done;
-    espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &job.operands, &done));
-    if (done)
-        goto done;
-    espl_signals_install();
-    job.command_line = join(argc, argv);
-    ESPL_TRY_DONE(espl_session_run(0, body, &job));
-done:
+    const espl_usage usage = {
+        .verb = "train", .operands = "CONFIG.yaml", .text = text, ESPL_OPTIONS(options), .min_operands = 1, .max_operands = 1};
+    espl_status status = espl_options_run(&usage, argc, argv, &job.operands, run, &job);
     free(job.command_line);
-    espl_words_free(&job.operands);
-    espl_words_free(&job.sets);
     return status;
 }

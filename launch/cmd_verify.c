@@ -75,29 +75,29 @@ static espl_status print_digest(espl_artifact kind, const char *at) {
     return ESPL_OK;
 }
 
-espl_status espl_cmd_verify(int argc, char **argv) {
-    bool digest = false, done;
-    const espl_option options[] = {
-        {"digest", NULL, "print the digest of the model instead, 16 hexadecimal digits", ESPL_OPTION_SWITCH, &digest},
-    };
-    const espl_usage usage = {.verb = "verify",
-                              .operands = "PATH",
-                              .text = text,
-                              .options = options,
-                              .n_options = sizeof options / sizeof options[0],
-                              .min_operands = 1,
-                              .max_operands = 1};
-    espl_words operands = {0};
+typedef struct job {
+    espl_words operands;
+    bool digest;
+} job;
+
+static espl_status answer(void *context) {
+    const job *job = context;
     espl_artifact kind;
     char *at = NULL;
     espl_status status = ESPL_OK;
-    ESPL_TRY_DONE(espl_options_parse(&usage, argc, argv, &operands, &done));
-    if (done)
-        goto done;
-    ESPL_TRY_DONE(espl_artifact_find(operands.items[0], &kind, &at));
-    ESPL_TRY_DONE(digest ? print_digest(kind, at) : verify(kind, at));
+    ESPL_TRY_DONE(espl_artifact_find(job->operands.items[0], &kind, &at));
+    ESPL_TRY_DONE(job->digest ? print_digest(kind, at) : verify(kind, at));
 done:
-    espl_words_free(&operands);
     free(at);
     return status;
+}
+
+espl_status espl_cmd_verify(int argc, char **argv) {
+    job job = {0};
+    const espl_option options[] = {
+        {"digest", NULL, "print the digest of the model instead, 16 hexadecimal digits", ESPL_OPTION_SWITCH, &job.digest},
+    };
+    const espl_usage usage = {
+        .verb = "verify", .operands = "PATH", .text = text, ESPL_OPTIONS(options), .min_operands = 1, .max_operands = 1};
+    return espl_options_run(&usage, argc, argv, &job.operands, answer, &job);
 }

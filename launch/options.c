@@ -117,3 +117,15 @@ espl_status espl_options_parse(const espl_usage *usage, int argc, char **argv, e
     }
     return check_operands(usage, operands);
 }
+
+espl_status espl_options_run(const espl_usage *usage, int argc, char **argv, espl_words *operands, espl_verb *verb, void *job) {
+    bool done = false;
+    espl_status status = espl_options_parse(usage, argc, argv, operands, &done);
+    if (status == ESPL_OK && !done)
+        status = verb(job);
+    espl_words_free(operands);
+    for (int64_t i = 0; i < usage->n_options; i++)
+        if (usage->options[i].kind == ESPL_OPTION_TEXTS)
+            espl_words_free(usage->options[i].target);
+    return status;
+}

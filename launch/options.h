@@ -49,4 +49,18 @@ espl_status espl_options_parse(const espl_usage *usage, int argc, char **argv, e
 /* Local. Frees the list, not the words. */
 void espl_words_free(espl_words *words);
 
+/* A table as the rows of a usage. */
+#define ESPL_OPTIONS(table) .options = (table), .n_options = sizeof(table) / sizeof(table)[0]
+
+/* The row of an option that many verbs have; list: espl_words. */
+#define ESPL_OPTION_SET(list)                                                                                                              \
+    { "set", "KEY=VALUE", "override one key, as section.key=value", ESPL_OPTION_TEXTS, (list) }
+
+/* What a verb does; `job` holds its words. Local or collective, as the verb is. */
+typedef espl_status espl_verb(void *job);
+
+/* As the verb is. All of it: parses its words, does it unless they asked for help, and frees operands and the words of all TEXTS. Errors:
+ * usage, and what the verb returns. */
+espl_status espl_options_run(const espl_usage *usage, int argc, char **argv, espl_words *operands, espl_verb *verb, void *job);
+
 #endif

@@ -23,15 +23,19 @@ espl_status espl_session_run(int use_mpi, espl_session_body *body, void *context
     return status;
 }
 
-espl_status espl_session_verb(const espl_usage *usage, int argc, char **argv, espl_words *operands, espl_words *sets,
-                              espl_session_body *body, void *context) {
-    bool done = false;
-    espl_status status = espl_options_parse(usage, argc, argv, operands, &done);
-    if (status == ESPL_OK && !done)
-        status = espl_session_run(0, body, context);
-    espl_words_free(operands);
-    espl_words_free(sets);
-    return status;
+typedef struct on_ranks {
+    espl_session_body *body;
+    void *context;
+} on_ranks;
+
+static espl_status run_on_ranks(void *job) {
+    const on_ranks *it = job;
+    return espl_session_run(0, it->body, it->context);
+}
+
+espl_status espl_session_verb(const espl_usage *usage, int argc, char **argv, espl_words *operands, espl_session_body *body,
+                              void *context) {
+    return espl_options_run(usage, argc, argv, operands, run_on_ranks, &(on_ranks){.body = body, .context = context});
 }
 
 /* FNV-1a, cut to 62 bits so that its negative is an int64 too. */

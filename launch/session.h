@@ -14,10 +14,8 @@ typedef espl_status espl_session_body(espl_comm *comm, void *context);
 /* Collective. Opens the job's ranks (use_mpi as in espl_comm_open), runs the body and closes. */
 espl_status espl_session_run(int use_mpi, espl_session_body *body, void *context);
 
-/* Collective. A whole verb on ranks: parses its words, runs the body unless they asked for help, and frees operands and sets, which the
- * usage's options and `context` hold. Errors: usage, and what the body returns. */
-espl_status espl_session_verb(const espl_usage *usage, int argc, char **argv, espl_words *operands, espl_words *sets,
-                              espl_session_body *body, void *context);
+/* Collective. A whole verb on ranks: espl_options_run of the body. */
+espl_status espl_session_verb(const espl_usage *usage, int argc, char **argv, espl_words *operands, espl_session_body *body, void *context);
 
 /* Collective. espl_comm_agree, but a failure that all ranks met with the same message keeps it, without "rank 0:" in front. */
 espl_status espl_session_agree(espl_comm *comm, espl_status mine, const char *where);

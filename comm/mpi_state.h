@@ -49,6 +49,7 @@ typedef struct espl__mpi {
 /* Local. Turns an MPI error into a status. */
 espl_status espl__mpi_check(int code, const char *call);
 
+/* The transport's bulk operations; each is collective or local as that of comm.h which it serves. */
 espl_status espl__mpi_reduce_scatter_start(espl_comm *comm, float *data, float *stage, size_t n, int tree, espl_request *request);
 espl_status espl__mpi_exchange_start(espl_comm *comm, const espl_exchange *exchange, float *data, size_t n, espl_request *request);
 espl_status espl__mpi_allgather_start(espl_comm *comm, void *data, size_t bytes, espl_request *request);

@@ -24,6 +24,7 @@ int32_t espl_labels_find(const espl_labels *labels, const char *name, size_t siz
 /* Local. Adds a name at the end, which no other label has. */
 void espl_labels_add(espl_labels *labels, const char *name, size_t size);
 
+/* Local. Whether they are the same names in the same order. */
 bool espl_labels_equal(const espl_labels *a, const espl_labels *b);
 
 /* Local. Appends "neg, pos": all of them, or the first few and how many more. */

@@ -1,5 +1,6 @@
 /* What the files of this folder share: text ─► tokens (jinja_lex.c) ─► tree (jinja_parse.c, jinja_expression.c) ─► text (jinja_render.c for
- * statements, jinja_evaluate.c for expressions, jinja_operators.c, jinja_filters.c, jinja_tests.c, jinja_methods.c for what they call). */
+ * statements, jinja_evaluate.c for expressions, jinja_operators.c, jinja_filters.c, jinja_tests.c, jinja_methods.c for what they call).
+ * Local, all. */
 #ifndef ESPL_IO_JINJA_PARTS_H
 #define ESPL_IO_JINJA_PARTS_H
 

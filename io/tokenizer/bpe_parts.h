@@ -1,4 +1,4 @@
-/* What the two files of byte pair encoding share: the model, which bpe_load.c makes, and a call's working memory. */
+/* What the two files of byte pair encoding share: the model, which bpe_load.c makes, and a call's working memory. Local, all. */
 #ifndef ESPL_IO_TOKENIZER_BPE_PARTS_H
 #define ESPL_IO_TOKENIZER_BPE_PARTS_H
 

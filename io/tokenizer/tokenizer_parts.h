@@ -5,7 +5,8 @@
  * A text is bytes plus, where offsets are wanted, for each byte the span of the source it came from. Pieces are
  * ranges of the text; a piece either stands for one added token or still has to be split. Each stage is a list of
  * rows parsed from tokenizer.json (nested Sequences are flattened); a row is applied through its kind's function.
- * Everything an encode call writes lives in a scratch; a tokenizer keeps a pool of them, so encoding is thread-safe. */
+ * Everything an encode call writes lives in a scratch; a tokenizer keeps a pool of them, so encoding is thread-safe.
+ * Local, all. */
 #ifndef ESPL_IO_TOKENIZER_PARTS_H
 #define ESPL_IO_TOKENIZER_PARTS_H
 

@@ -25,6 +25,7 @@ int64_t espl__piece_targets(const espl_placement_options *options, const espl_so
 int64_t espl__mask_tokens(const espl_placement_options *options, const espl_source *source, const espl_piece *piece, int32_t *shown,
                           int32_t *targets);
 
+/* Local. A token of the stream, of either width. */
 static inline int32_t espl__id_at(const espl_source *source, int64_t token) {
     return source->ids16 != NULL ? (int32_t)source->ids16[token] : (int32_t)source->ids32[token];
 }

@@ -28,6 +28,7 @@ void espl_split_make(const espl_texts *sources, int64_t n_sources, int64_t n_lab
 /* Local. The numbers of a source's documents that are kept, or the others; the caller frees them. */
 int64_t *espl_split_choose(const espl_split *split, const espl_texts *source, bool kept, int64_t *n);
 
+/* Local. Frees and zeroes. */
 void espl_split_free(espl_split *split);
 
 typedef struct espl_repeats {

@@ -27,6 +27,7 @@ bool espl_phases_enter(espl_phases *phases, int64_t step, int64_t updates);
 json_t *espl_phases_to_json(const espl_phases *phases);
 espl_status espl_phases_from_json(const json_t *list, const char *path, espl_phases *phases);
 
+/* Local. Frees and zeroes. */
 void espl_phases_free(espl_phases *phases);
 
 #endif

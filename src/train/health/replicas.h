@@ -35,6 +35,7 @@ void espl_replicas_open(const espl_blueprint *blueprint, const espl_memory *memo
  * ranks; what the device says. */
 espl_status espl_replicas_compare(espl_replicas *replicas, espl_comm *comm, const espl_engine *engine, int64_t step);
 
+/* Local. Frees and zeroes. */
 void espl_replicas_free(espl_replicas *replicas);
 
 #endif

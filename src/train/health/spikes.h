@@ -43,6 +43,7 @@ void espl_spikes_add(espl_spikes *spikes, double loss, double norm);
 json_t *espl_spikes_to_json(const espl_spikes *spikes);
 espl_status espl_spikes_from_json(const json_t *object, const char *path, espl_spikes *spikes);
 
+/* Local. Frees and zeroes. */
 void espl_spikes_free(espl_spikes *spikes);
 
 #endif

@@ -31,6 +31,7 @@ void espl_stragglers_add(espl_stragglers *stragglers, const int64_t *times);
  * *ratio is its mean time over the median in that row of *steps steps. */
 espl_straggling espl_stragglers_ask(espl_stragglers *stragglers, int rank, double *ratio, int64_t *steps);
 
+/* Local. Frees and zeroes. */
 void espl_stragglers_free(espl_stragglers *stragglers);
 
 #endif

@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-enum { MESSAGE_BYTES = 2048 };
-
 /* Worst last. A stop is a wish, not a failure, so any failure outweighs it. */
 static const espl_status by_severity[] = {ESPL_OK,          ESPL_STOPPED, ESPL_ERR_USAGE, ESPL_ERR_DATA,
                                           ESPL_ERR_NUMERIC, ESPL_ERR_IO,  ESPL_ERR_BUG};
@@ -19,7 +17,7 @@ static int severity_of(espl_status status) {
 
 /* The message of `root` reaches everyone; only root's own frames belong to it. */
 static espl_status share_message(espl_comm *comm, espl_status worst, int root, const char *where) {
-    char message[MESSAGE_BYTES];
+    char message[ESPL_MESSAGE_BYTES];
     strncpy(message, espl_status_message(), sizeof message - 1);
     message[sizeof message - 1] = '\0';
     ESPL_TRY(espl_comm_bcast(comm, message, sizeof message, root));

@@ -56,7 +56,7 @@ static const char *what_then(const char *name) {
 }
 
 static espl_status load(const char *name, const espl_backend **backend) {
-    char path[PATH_MAX], places[1024];
+    char path[PATH_MAX], places[N_PLACES * PATH_MAX];
     if (!find_library(name, path, places, sizeof places))
         ESPL_FAIL(ESPL_ERR_USAGE, "libespalier_%s.so is in none of %s; %s", name, places, what_then(name));
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);

@@ -274,7 +274,7 @@ static espl_status run(void *context) {
     prompts p = {0};
     espl_config config;
     espl_comm *self = NULL;
-    char why[512];
+    char why[ESPL_MESSAGE_BYTES];
     int threads;
     espl_status status = ESPL_OK;
     espl_config_make(&config);

@@ -1,5 +1,7 @@
 #include "src/core/log.h"
 
+#include "src/core/status.h"
+
 #include <stdarg.h>
 #include <time.h>
 
@@ -41,7 +43,7 @@ static void write_stderr_line(espl_log_level level, const char *text) {
 }
 
 void espl_log(espl_log_level level, const char *format, ...) {
-    char text[4096];
+    char text[ESPL_MESSAGE_BYTES];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FRAMES = 32, MAX_MESSAGE = 2048 };
+enum { MAX_FRAMES = 32 };
 
 typedef struct frame {
     const char *file;
@@ -13,7 +13,7 @@ typedef struct frame {
 } frame;
 
 static _Thread_local struct {
-    char message[MAX_MESSAGE];
+    char message[ESPL_MESSAGE_BYTES];
     frame frames[MAX_FRAMES];
     int n_frames;
 } trail;
@@ -51,7 +51,7 @@ espl_status espl_status_frame(espl_status status, const char *file, int line, co
 const char *espl_status_message(void) { return trail.message; }
 
 void espl_status_set_message(const char *format, ...) {
-    char text[MAX_MESSAGE]; /* the old message may be among the arguments */
+    char text[ESPL_MESSAGE_BYTES]; /* the old message may be among the arguments */
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);

@@ -26,6 +26,9 @@ typedef enum espl_status {
     ESPL_STOPPED = 75     /* stopped by a signal, checkpoint saved: requeue me */
 } espl_status;
 
+/* Room for a message: two of the longest paths that there are (PATH_MAX), and as many words. What is wrong stands at its end. */
+enum { ESPL_MESSAGE_BYTES = 12288 };
+
 /* Local. Starts a new trail with one message and returns `code`; use ESPL_FAIL. */
 ESPL_EXPORT espl_status espl_status_fail(espl_status code, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -107,7 +107,7 @@ static const espl_strings *paths_of(const espl_config *config) {
 
 static espl_status open_all(const espl_config *config, espl_comm *comm, const char *path, opened *o) {
     espl_capacity capacity[ESPL_N_STREAMS];
-    char why[512];
+    char why[ESPL_MESSAGE_BYTES];
     ESPL_TRY(espl_choose_device(comm, config, &o->engine, why));
     ESPL_TRY(espl_threads_choose(comm, config->run_threads, &o->threads));
     const espl_inference_reach reach = {.least = config->data_sequence_length, .all = espl_asked_writes(config)};

@@ -41,7 +41,7 @@ typedef struct espl_run {
     espl_comm *comm;
     const espl_ranks *ranks;
     espl_engine engine;
-    char device_reason[512]; /* why run.device: auto chose as it did; "" when it was told */
+    char device_reason[ESPL_MESSAGE_BYTES]; /* why run.device: auto chose as it did; "" when it was told */
     int threads;
     espl_model *model;
     espl_tokenizer *tokenizer;

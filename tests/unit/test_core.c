@@ -7,9 +7,12 @@
 
 #include "src/core/arena.h"
 #include "src/core/exact_sum.h"
+#include "src/core/log.h"
 #include "src/core/rng.h"
 #include "src/core/status.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,11 +127,36 @@ static void status_keeps_code_and_message(void **state) {
     assert_string_equal(espl_status_message(), "");
 }
 
+/* The longest paths that there are leave room for what is wrong, in a message and in the line of a log. */
+static void messages_keep_their_end(void **state) {
+    (void)state;
+    char path[PATH_MAX], line[3 * PATH_MAX] = "";
+    memset(path, 'p', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    espl_status_fail(ESPL_ERR_IO, __FILE__, __LINE__, "%s: cannot be renamed to %s: %s", path, path, strerror(ENOSPC));
+    espl_status_set_message("rank 3: %s", espl_status_message());
+    assert_non_null(strstr(espl_status_message(), "No space left on device"));
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    espl_log_set(0, ESPL_LOG_ERROR, file);
+    ESPL_WARN("checkpoint of step 6 is not saved: %s", espl_status_message());
+    espl_log_set(0, ESPL_LOG_INFO, NULL);
+    rewind(file);
+    assert_non_null(fgets(line, sizeof line, file));
+    assert_non_null(strstr(line, "No space left on device\n"));
+    fclose(file);
+    espl_status_clear();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(philox_known_answers), cmocka_unit_test(exact_sum_has_no_order),
-        cmocka_unit_test(exact_sum_is_exact),   cmocka_unit_test(arena_measures_then_binds),
-        cmocka_unit_test(arena_aligns),         cmocka_unit_test(status_keeps_code_and_message),
+        cmocka_unit_test(philox_known_answers),
+        cmocka_unit_test(exact_sum_has_no_order),
+        cmocka_unit_test(exact_sum_is_exact),
+        cmocka_unit_test(arena_measures_then_binds),
+        cmocka_unit_test(arena_aligns),
+        cmocka_unit_test(status_keeps_code_and_message),
+        cmocka_unit_test(messages_keep_their_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #include "src/core/buffer.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -151,7 +152,7 @@ espl_status espl__check_shared_folder(espl__doctor *d) {
     const espl_ranks *ranks = d->ranks;
     if (ranks->n_nodes == 1)
         return ESPL_OK;
-    char path[512] = "";
+    char path[PATH_MAX] = "";
     int64_t number = (int64_t)getpid() << 20 ^ (int64_t)(uintptr_t)path >> 4;
     if (ranks->rank == 0) {
         char *folder = existing(d->options->folder), *text = espl_format("%lld\n", (long long)number);

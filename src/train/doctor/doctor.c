@@ -19,7 +19,7 @@ static void add(espl_findings *findings, const espl_finding *finding) {
 }
 
 void espl__doctor_say(espl__doctor *d, espl_finding_level level, const char *advice, const char *format, ...) {
-    char text[1024];
+    char text[ESPL_MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);

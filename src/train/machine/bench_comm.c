@@ -197,7 +197,7 @@ static void layout(bench *b) {
 }
 
 static espl_status open_device(bench *b, const espl_config *config) {
-    char why[512];
+    char why[ESPL_MESSAGE_BYTES];
     ESPL_TRY(espl_choose_device(b->comm, config, &b->engine, why));
     b->arena = espl_arena_measure("BENCH");
     layout(b);

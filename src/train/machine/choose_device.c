@@ -24,11 +24,11 @@ static espl_status find_gpus(espl_engine *engine, int *n_devices) {
 }
 
 /* GPUs where every rank has some, the host where none has. A job in which only some have is a mistake that would cost a night. */
-static espl_status find_automatically(espl_comm *comm, espl_engine *engine, int *n_devices, char why[512]) {
+static espl_status find_automatically(espl_comm *comm, espl_engine *engine, int *n_devices, char why[ESPL_MESSAGE_BYTES]) {
     const espl_ranks *ranks = espl_comm_ranks(comm);
     espl_status status = find_gpus(engine, n_devices);
     int64_t without = status != ESPL_OK;
-    snprintf(why, 512, "%s", espl_status_message());
+    snprintf(why, ESPL_MESSAGE_BYTES, "%s", espl_status_message());
     espl_status_clear();
     ESPL_TRY(espl_comm_allreduce_i64(comm, &without, 1, ESPL_SUM));
     if (without == 0)
@@ -43,7 +43,7 @@ static espl_status find_automatically(espl_comm *comm, espl_engine *engine, int 
     return espl_comm_agree(comm, status, "choosing a device");
 }
 
-static espl_status find(espl_comm *comm, const espl_config *config, espl_engine *engine, int *n_devices, char why[512]) {
+static espl_status find(espl_comm *comm, const espl_config *config, espl_engine *engine, int *n_devices, char why[ESPL_MESSAGE_BYTES]) {
     why[0] = '\0';
     if (config->run_device == ESPL_DEVICE_AUTO)
         return find_automatically(comm, engine, n_devices, why);
@@ -98,7 +98,7 @@ static espl_status check_peers(espl_comm *comm, const espl_engine *engine) {
     return status;
 }
 
-espl_status espl_choose_device(espl_comm *comm, const espl_config *config, espl_engine *engine, char why[512]) {
+espl_status espl_choose_device(espl_comm *comm, const espl_config *config, espl_engine *engine, char why[ESPL_MESSAGE_BYTES]) {
     const espl_ranks *ranks = espl_comm_ranks(comm);
     int n_devices = 0;
     ESPL_TRY(find(comm, config, engine, &n_devices, why));

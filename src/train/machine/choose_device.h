@@ -9,6 +9,6 @@
 /* Collective. Opens the device of run.device for run.dtype: rank by rank of a node, one each. `why` gets the reason of an automatic choice,
  * "" when it was no choice. Errors: usage, the same on all ranks: no such backend or device, more ranks than devices on a node, different
  * models of GPU over ranks, a GPU on some ranks alone. */
-espl_status espl_choose_device(espl_comm *comm, const espl_config *config, espl_engine *engine, char why[512]);
+espl_status espl_choose_device(espl_comm *comm, const espl_config *config, espl_engine *engine, char why[ESPL_MESSAGE_BYTES]);
 
 #endif

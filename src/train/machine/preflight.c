@@ -59,7 +59,7 @@ static bool leads(const preflight *p) { return p->leaders[p->host] == p->ranks->
 
 static espl_status measure_matrix(preflight *p, double *flops) {
     espl_engine engine = {0};
-    char why[512];
+    char why[ESPL_MESSAGE_BYTES];
     int threads;
     espl_status status = ESPL_OK;
     ESPL_TRY_DONE(espl_choose_device(p->comm, p->config, &engine, why));

@@ -148,9 +148,11 @@ class Job:
         return found
 
     def wait_for(self, what, condition):
-        """Waits until condition() is true while the job runs."""
+        """Waits until condition() is true while the job runs, or with its end."""
+        over = False
         while not condition():
-            check(self.process.poll() is None, f"the job ended (exit {self.process.returncode}) before {what}", self)
+            check(not over, f"the job ended (exit {self.process.returncode}) before {what}", self)
+            over = self.process.poll() is not None  # what it did last is looked at once more
             check(time.monotonic() < self.until, f"nothing of '{what}' within {DEADLINE} s", self)
             time.sleep(0.005)
 

@@ -9,7 +9,7 @@ import signal
 
 from file_faults import FileFault
 from hosts import Hosts
-from job import OK, STOPPED, Job, check, main, within
+from job import OK, STOPPED, Job, check, main, send, within
 
 WATCHDOG = 5
 GRACE = 5  # seconds that a launcher's abort gets before ranks leave by themselves (comm/watchdog.c)
@@ -64,7 +64,7 @@ def goes_on(case, job, saved):
 
 
 def ends_as_the_undisturbed_one(case, job):
-    """The job was told to stop after some steps."""
+    """The job was told to stop."""
     job.expect(STOPPED)
     steps = case.last_step()
     case.train(1, "whole", STOPPED, train__stop_after=steps, **{**KEYS, "checkpoint__every": 0})
@@ -96,12 +96,16 @@ def faults_of_hosts(case):
 
 def a_slow_link_changes_no_bit(case):
     with Hosts(case.folder / "hosts", 2) as hosts:
-        job = hosts.start(case, 2, **{**KEYS, "run__watchdog": 50, "train__stop_after": 6})
+        job = hosts.start(case, 2, **{**KEYS, "run__watchdog": 50})
         begun(case, job)
+        fast = case.last_step()
         hosts.slow("n2", "20mbit")
+        slow = case.last_step() + 2  # of the next one a part went before
+        job.wait_for("slow steps", lambda: case.last_step() >= slow + 1)
+        send(job.pids().values(), signal.SIGUSR1)
         ends_as_the_undisturbed_one(case, job)
     seconds = {row["step"]: row["step_seconds"] for row in case.metrics(event="step")}
-    check(max(seconds[step] for step in (4, 5, 6)) > 2 * min(seconds[step] for step in (1, 2)), f"the link was not slow: {seconds}")
+    check(max(seconds[step] for step in (slow, slow + 1)) > 2 * min(seconds[step] for step in range(1, fast + 1)), f"the link was not slow from step {slow} on: {seconds}")
 
 
 def late_writer(case, hosts, run, pattern):

@@ -11,8 +11,7 @@ import subprocess
 from hosts import LAUNCHER, HostJob, Hosts, script
 from job import LIGHT, OK, ROOT, STOPPED, Job, check, main
 
-STEPS = 24
-KEYS = {"train__steps": STEPS, "checkpoint__memory_every": 2, "run__watchdog": 20}
+KEYS = {"train__steps": 100000, "checkpoint__memory_every": 2, "run__watchdog": 20}
 COPIES = "dev/shm/espalier-0"
 
 
@@ -49,9 +48,10 @@ def resumed_in_memory(case, job):
 
 
 def a_host_is_lost(case):
-    """Four hosts, of which three are left: two ranks, because sums are trees."""
+    """Four hosts, of which three are left: two ranks, because sums are trees. The run takes long enough to lose a host on its way."""
+    keys = {**KEYS, "train__steps": 60}
     with Hosts(case.folder / "hosts", 4) as hosts:
-        job = until_done(case, hosts, 1, **KEYS)
+        job = until_done(case, hosts, 1, **keys)
         some_copies(case, hosts, job)
         hosts.power_off("n2")
         at = case.last_step()
@@ -63,7 +63,7 @@ def a_host_is_lost(case):
         left = {name: memory_of(hosts, name) for name in hosts.running if name != "head"}
         check(not any(left[name] for name in ("n1", "n3")), f"files are left: {left}")
         print(f"    lost at step {at}, went on from the copy of step {step}", flush=True)
-    case.train(1, "whole", **{**KEYS, "checkpoint__memory_every": 0})
+    case.train(1, "whole", **{**keys, "checkpoint__memory_every": 0})
     check(case.digest() == case.digest("whole"), "the run ends in other weights than the undisturbed one on one rank")
 
 

@@ -159,6 +159,7 @@ def a_launcher_that_ends_its_ranks(case):
     """On SIGTERM or SIGINT Open MPI's mpirun gives ranks a second before it kills them, and exits with 1: saved or not, the run can go on."""
     for number in (signal.SIGTERM, signal.SIGINT):
         job, _ = begun(case, 2, checkpoint__every=2)
+        job.wait_for("a checkpoint", case.checkpoints)
         launcher(job, number)
         check(job.finish() != OK, "mpirun should say that the run did not end", job)
         check(case.checkpoints(), "there should be a checkpoint", job)

@@ -24,6 +24,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
 }
 int fsync(int fd) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    usleep(100000);
     if (getenv("SLOW_DISK") != NULL)
         sleep(3);
     return real(fd);
@@ -32,13 +33,16 @@ int fsync(int fd) {
 
 
 def hosts(case, *wrong):
-    """A script in front of each rank that gives it a host of its own, n0 ..., and what is wrong there: VARIABLE per host, or None."""
+    """A script in front of each rank that gives it a host of its own, n0 ..., and what is wrong there: VARIABLE per host, or None. Where
+    something is, all disks take a tenth of a second: what a busy machine adds to the fraction of a millisecond that a file in memory takes may
+    be ten times as much."""
     library = case.folder / "wrong.so"
     (case.folder / "wrong.c").write_text(WRONG, encoding="utf-8")
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, case.folder / "wrong.c", "-ldl"], check=True, timeout=60)
     script = case.folder / "host.sh"
-    lines = [f"[ $OMPI_COMM_WORLD_RANK = {rank} ] && export {name}=1 LD_PRELOAD={library}\n" for rank, name in enumerate(wrong) if name]
-    script.write_text("#!/bin/sh\nexport SLURMD_NODENAME=n$OMPI_COMM_WORLD_RANK\n" + "".join(lines) + 'exec "$@"\n', encoding="utf-8")
+    lines = [f"[ $OMPI_COMM_WORLD_RANK = {rank} ] && export {name}=1\n" for rank, name in enumerate(wrong) if name]
+    front = f" LD_PRELOAD={library}" if wrong else ""
+    script.write_text(f"#!/bin/sh\nexport SLURMD_NODENAME=n$OMPI_COMM_WORLD_RANK{front}\n" + "".join(lines) + 'exec "$@"\n', encoding="utf-8")
     script.chmod(0o755)
     return [str(script)]
 

@@ -67,7 +67,6 @@ typedef struct espl_run {
     espl_checkpoints *saver;
     int64_t failed_saves;  /* those that were looked at */
     int64_t copied;        /* step of the newest in-memory copy that metrics.jsonl knows of; -1: none */
-    bool from_memory;      /* it went on from an in-memory copy: no disk need have that state */
     espl_metrics *metrics; /* rank 0; NULL elsewhere */
     espl_counters counters;
     double rating;                   /* of the evaluation at step `rated`; lower is better */

@@ -352,10 +352,11 @@ static espl_status load_found(espl_run *run, const char *found, bool in_memory) 
 
 espl_status espl_run_resume(espl_run *run, const char *resume, bool *loaded) {
     char *found;
-    espl_status status = find(run, resume, &found, &run->from_memory);
+    bool in_memory;
+    espl_status status = find(run, resume, &found, &in_memory);
     *loaded = status == ESPL_OK && found != NULL;
     if (*loaded)
-        status = load_found(run, found, run->from_memory);
+        status = load_found(run, found, in_memory);
     if (status == ESPL_OK && strcmp(resume, "auto") != 0)
         status = espl_checkpoints_forget(run->saver); /* they are of a course that the run leaves */
     free(found);

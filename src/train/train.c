@@ -221,10 +221,21 @@ static espl_status export_model(const espl_run *run) {
     return status;
 }
 
+/* Not where nothing was left to train and the disk has that state: it may have come from an in-memory copy alone, or lie, after a rollback,
+ * before the step where this process began. */
+static espl_status save_last(espl_run *run) {
+    int64_t step = run->counters.step, newest = -1;
+    if (step <= run->first_step) {
+        ESPL_TRY(unless_save_failed(run, espl_checkpoints_wait(run->saver)));
+        newest = run->ranks->rank == 0 ? espl_checkpoints_newest(run->saver, step, 1) : -1;
+        ESPL_TRY(espl_comm_bcast(run->comm, &newest, sizeof newest, 0));
+    }
+    return newest == step ? ESPL_OK : espl_run_save(run);
+}
+
 static espl_status finish(espl_run *run) {
     ESPL_TRY(espl_run_evaluate(run, true));
-    if (run->counters.step > run->first_step || run->from_memory)
-        ESPL_TRY(espl_run_save(run));
+    ESPL_TRY(save_last(run));
     ESPL_TRY(espl_checkpoints_wait(run->saver));
     ESPL_TRY(espl_checkpoints_forget(run->saver));
     espl_run_release(run); /* the export reads the checkpoint; it need not fit beside what training took */

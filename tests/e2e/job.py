@@ -170,6 +170,18 @@ class Job:
         self.end()
         return code
 
+    def down(self, seconds, late):
+        """For a job that lost a rank. Waits until no rank is left, at most `seconds`, and then `late` for the launcher, which Open MPI leaves hanging
+        now and then, and ends that. Returns how long the ranks took, and the exit code, None of a launcher that had to be ended."""
+        took = within(seconds, "an end of all ranks", lambda: not self.pids(), self)
+        try:
+            within(late, "an end of the launcher", lambda: self.process.poll() is not None and not self.members())
+            code = self.process.returncode
+        except Failed:
+            code = None
+        self.end()
+        return took, code
+
     def end(self):
         """Ends every process of the job and waits until they are gone."""
         until = time.monotonic() + 10

@@ -21,7 +21,7 @@ import time
 from disk import Disk
 from file_faults import FileFault
 from hosts import Hosts
-from job import DEADLINE, IN_DATA, IO, LIGHT, OK, STOPPED, Failed, Job, Skipped, check, main, send, within
+from job import DEADLINE, IN_DATA, IO, LIGHT, OK, STOPPED, Job, Skipped, check, main, send, within
 
 WATCHDOG = 8
 GRACE = 5  # seconds that a launcher's abort gets before ranks leave by themselves (comm/watchdog.c)
@@ -91,16 +91,9 @@ class Course:
         check(self.resumed >= self.committed, f"step {self.committed} was committed, the run goes on from step {self.resumed}", job)
 
     def down(self, job, seconds, launcher=True):
-        """Waits until no rank is left, and then for the launcher, which Open MPI leaves hanging now and then, and notes what stands.
-        Returns (seconds, exit code or None)."""
-        took = within(seconds, "an end of all ranks", lambda: not job.pids(), job)
-        try:
-            within(LATE if launcher else 0, "an end of the launcher", lambda: job.process.poll() is not None and not job.members())
-            code = job.process.returncode
-        except Failed:
-            code = None
-            self.stuck += launcher
-        job.end()
+        """Waits until the job is down, and notes what stands. Returns (seconds, exit code or None)."""
+        took, code = job.down(seconds, LATE if launcher else 0)
+        self.stuck += launcher and code is None
         self.note(job)
         return took, code
 

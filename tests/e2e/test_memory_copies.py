@@ -137,7 +137,7 @@ def killed(case, place, run="run", ranks=2):
     job = case.start(ranks, run, checkpoint__memory_folder=place, **KEYS)
     job.wait_for("copies", lambda: copied(case, run) > before)
     os.kill(job.pids()[ranks - 1], 9)
-    job.finish()
+    job.down(job.seconds_left(), 10)
     kept = sorted(place.glob("espalier-*/run-*/attempt-*/step-????????/manifest.json"))
     check(kept, "no copy is left", job)
     return int(kept[-1].parent.name[5:])

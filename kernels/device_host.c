@@ -1,7 +1,8 @@
 /* The host as a device: everything is done when the call returns. */
 #include "kernels/device.h"
 
-#include <errno.h>
+#include "src/core/arena.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -50,19 +51,9 @@ static void host_info(const espl_device *device, espl_device_info *info) {
     snprintf(info->libraries, sizeof info->libraries, "%s", espl_kernels_describe());
 }
 
-/* Mapped memory is zeroed, and takes pages when they are touched; huge pages are asked for. */
 static espl_status host_alloc(espl_device *device, const char *name, size_t bytes, void **memory) {
     (void)device;
-    *memory = NULL;
-    if (bytes == 0)
-        return ESPL_OK;
-    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED)
-        ESPL_FAIL(ESPL_ERR_USAGE, "arena %s: the system refused %.1f MiB (%s); see `espalier plan` for what would fit", name,
-                  (double)bytes / 1048576.0, strerror(errno));
-    madvise(base, bytes, MADV_HUGEPAGE);
-    *memory = base;
-    return ESPL_OK;
+    return espl_arena_map(name, bytes, memory);
 }
 
 static void host_release(espl_device *device, void *memory, size_t bytes) {

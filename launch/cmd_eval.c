@@ -99,7 +99,7 @@ done:
 espl_status espl_cmd_eval(int argc, char **argv) {
     job job = {0};
     const espl_option options[] = {
-        {"model", "PATH", "a run folder, a checkpoint or a Hugging Face folder", ESPL_OPTION_TEXT, &job.model},
+        {"model", "PATH", "a run folder, a checkpoint, a Hugging Face folder or an adapter in PEFT's layout", ESPL_OPTION_TEXT, &job.model},
         {"output", "FOLDER", "write evaluation.json and predictions.jsonl there", ESPL_OPTION_TEXT, &job.output},
         ESPL_OPTION_SET(&job.sets),
         {"json", NULL, "print JSON", ESPL_OPTION_SWITCH, &job.json},

@@ -14,7 +14,8 @@
 static const char text[] =
     "Writes the weights of a checkpoint (or of the newest good one of a run folder) as a Hugging Face folder:\n"
     "safetensors, config.json, the tokenizer's files, and where it all came from: espalier.json, and README.md as a model card.\n"
-    "Of a folder with a LoRA adapter in PEFT's layout: its base with the updates merged.\n";
+    "Of a folder with a LoRA adapter in PEFT's layout: its base with the updates merged. Bottleneck adapters, soft prompts and prefixes\n"
+    "have no place in a model: --adapter writes them alone.\n";
 
 static espl_status find_checkpoint(const char *path, char **checkpoint) {
     espl_comm *self = NULL;
@@ -66,12 +67,12 @@ done:
 
 espl_status espl_cmd_export(int argc, char **argv) {
     job job = {.dtype = "fp32", .options.base = ""};
-    const espl_option options[] = {{"dtype", "FORMAT", "fp32 (default) or bf16", ESPL_OPTION_TEXT, &job.dtype},
-                                   {"base", "FOLDER", "where the model that a part was trained of lies now; else where training read it",
-                                    ESPL_OPTION_TEXT, &job.options.base},
-                                   {"adapter", NULL,
-                                    "what LoRA (in PEFT's layout) or adapters have trained, alone; else it is merged into the model",
-                                    ESPL_OPTION_SWITCH, &job.options.adapter}};
+    const espl_option options[] = {
+        {"dtype", "FORMAT", "fp32 (default) or bf16", ESPL_OPTION_TEXT, &job.dtype},
+        {"base", "FOLDER", "where the model that a part was trained of lies now; else where training read it", ESPL_OPTION_TEXT,
+         &job.options.base},
+        {"adapter", NULL, "what tune.method has trained, alone (in PEFT's layout, where PEFT has it); else LoRA is merged into the model",
+         ESPL_OPTION_SWITCH, &job.options.adapter}};
     const espl_usage usage = {
         .verb = "export", .operands = "PATH FOLDER", .text = text, ESPL_OPTIONS(options), .min_operands = 2, .max_operands = 2};
     return espl_options_run(&usage, argc, argv, &job.operands, export, &job);

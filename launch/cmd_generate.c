@@ -13,13 +13,11 @@
 #include <string.h>
 
 static const char text[] =
-    "Generates text from a model: PATH is a run folder, a checkpoint, a Hugging Face folder or a LoRA adapter. Prompts come from "
-    "--prompt,\n"
-    "from generate.prompts, or, without either, from the lines of stdin. One prompt without beams streams to stdout as it comes;\n"
-    "several are generated together and printed in order. --set generate.* sets how (see `espalier config --reference`).\n"
-    "With --chat each prompt is a user's turn, written by the model's chat template, and the assistant's is generated; --conversations "
-    "has\n"
-    "whole ones, of which the assistant's next turn is generated, or its last one anew.\n";
+    "Generates text from a model: PATH is a run folder, a checkpoint, a Hugging Face folder or an adapter in PEFT's layout. Prompts\n"
+    "come from --prompt, from generate.prompts, or, without either, from the lines of stdin. One prompt without beams streams to\n"
+    "stdout as it comes; several are generated together and printed in order. --set generate.* sets how (see `espalier config\n"
+    "--reference`). With --chat each prompt is a user's turn, written by the model's chat template, and the assistant's is generated;\n"
+    "--conversations has whole ones, of which the assistant's next turn is generated, or its last one anew.\n";
 
 typedef struct job {
     espl_words operands, sets, prompts;
@@ -304,11 +302,12 @@ done:
 espl_status espl_cmd_generate(int argc, char **argv) {
     job job = {0};
     const espl_option options[] = {
-        {"prompt", "TEXT", "a prompt; may be given several times", ESPL_OPTION_TEXTS, &job.prompts},
+        {"prompt", "TEXT", "a prompt", ESPL_OPTION_TEXTS, &job.prompts},
         {"chat", NULL, "prompts are turns of a user, by the model's chat template (generate.chat=true)", ESPL_OPTION_SWITCH, &job.chat},
         {"conversations", "FILE", "with the records of this file, as data.records: chat has them, in place of prompts", ESPL_OPTION_TEXT,
          &job.conversations},
-        {"config", "FILE", "a config whose generate.* and run.* keys are used", ESPL_OPTION_TEXT, &job.config},
+        {"config", "FILE", "a config: how to generate, on what, and where model, tokenizer and chat template lie if not in PATH",
+         ESPL_OPTION_TEXT, &job.config},
         ESPL_OPTION_SET(&job.sets),
         {"greedy", NULL, "the likeliest token each time (generate.temperature=0)", ESPL_OPTION_SWITCH, &job.greedy},
         {"ids", NULL, "print the new tokens' ids instead of text", ESPL_OPTION_SWITCH, &job.ids},

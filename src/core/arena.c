@@ -23,17 +23,26 @@ static size_t round_up(size_t bytes) { return round_up_to(bytes, ESPL_ALIGN); }
 
 espl_arena espl_arena_measure(const char *name) { return (espl_arena){.name = name}; }
 
-espl_status espl_arena_bind(espl_arena *arena, const char *name, size_t capacity) {
-    *arena = (espl_arena){.name = name, .capacity = capacity, .mapped = true};
-    if (capacity == 0)
+espl_status espl_arena_map(const char *name, size_t bytes, void **memory) {
+    *memory = NULL;
+    if (bytes == 0)
         return ESPL_OK;
-    void *base = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED)
-        ESPL_FAIL(ESPL_ERR_IO, "arena %s: the system refused %.1f MiB (%s); see `espalier plan` for what would fit", name,
-                  (double)capacity / 1048576.0, strerror(errno));
-    madvise(base, capacity, MADV_HUGEPAGE);
+        ESPL_FAIL(ESPL_ERR_USAGE, "arena %s: the system refused %.1f MiB (%s); see `espalier plan` for what would fit", name,
+                  (double)bytes / 1048576.0, strerror(errno));
+    madvise(base, bytes, MADV_HUGEPAGE);
+    *memory = base;
+    return ESPL_OK;
+}
+
+espl_status espl_arena_bind(espl_arena *arena, const char *name, size_t capacity) {
+    void *base;
+    *arena = (espl_arena){.name = name, .capacity = capacity, .mapped = true};
+    ESPL_TRY(espl_arena_map(name, capacity, &base));
     arena->base = base;
-    POISON(base, capacity);
+    if (capacity > 0)
+        POISON(base, capacity);
     return ESPL_OK;
 }
 

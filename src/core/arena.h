@@ -26,7 +26,11 @@ typedef struct espl_arena {
 /* Local. A measuring arena: takes succeed, return NULL, and only `used` grows. */
 espl_arena espl_arena_measure(const char *name);
 
-/* Local. Takes `capacity` bytes of zeroed, page-aligned memory (huge pages are asked for) for a real pass. */
+/* Local. Zeroed, page-aligned memory, which takes pages when they are touched (huge ones are asked for), for munmap; of 0 bytes NULL.
+ * Errors: usage, when the system refuses; `name` is said to be the arena that wants it. */
+espl_status espl_arena_map(const char *name, size_t bytes, void **memory);
+
+/* Local. Takes `capacity` such bytes for a real pass. Errors: the same. */
 espl_status espl_arena_bind(espl_arena *arena, const char *name, size_t capacity);
 
 /* Local. An arena of `capacity` bytes that somebody else took: zeroed, aligned to ESPL_ALIGN. They are his again after espl_arena_free.

@@ -85,6 +85,15 @@ static void arena_measures_then_binds(void **state) {
     espl_arena_free(&real);
 }
 
+static void vast_arenas_are_refused(void **state) {
+    (void)state;
+    espl_arena vast;
+    assert_int_equal(espl_arena_bind(&vast, "vast", (size_t)1 << 60), ESPL_ERR_USAGE);
+    assert_non_null(strstr(espl_status_message(), "arena vast: the system refused"));
+    espl_status_clear();
+    espl_arena_free(&vast);
+}
+
 /* The bound arena lays out what the measuring one did, and neighbours stay apart. */
 static void arena_aligns(void **state) {
     (void)state;
@@ -155,6 +164,7 @@ int main(void) {
         cmocka_unit_test(exact_sum_is_exact),
         cmocka_unit_test(arena_measures_then_binds),
         cmocka_unit_test(arena_aligns),
+        cmocka_unit_test(vast_arenas_are_refused),
         cmocka_unit_test(status_keeps_code_and_message),
         cmocka_unit_test(messages_keep_their_end),
     };

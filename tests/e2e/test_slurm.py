@@ -12,7 +12,7 @@ from job import OK, ROOT, Job, check, main
 from slurm_cluster import Cluster
 from surroundings import members
 
-STEPS = 40
+STEPS = 100  # with an evaluation behind each more than half a minute, also where nothing else runs
 OPTIONS = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1"]
 
 
@@ -39,7 +39,8 @@ def expect(cluster, case, number, state, code, *words, seconds=60):
 
 def start_chain(cluster, case, config):
     """A job that Slurm warns before its limit. Its first life is slowed down by evaluations, which change no bits, so that it cannot end
-    before; Slurm's clock for that ticks every 30 seconds, and a minute is the shortest limit it has."""
+    before; Slurm's clock for that ticks every 30 seconds, so the warning comes 5 to 35 seconds after the start, and a minute is the shortest
+    limit it has."""
     slow, texts = case.folder / "espalier", case.folder / "valid.txt"
     texts.write_bytes(case.text.read_bytes() * 6)
     slow.write_text(f'#!/bin/sh\n[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] && set -- "$@" --set train.eval_every=1 --set data.valid={texts}\n'
@@ -105,7 +106,9 @@ def in_place(cluster, case):
     config = case.config("unused", train__steps=STEPS, checkpoint__every=2, run__watchdog=4)
     number = submit(cluster, case, "full_finetuning", config, "place", "--no-kill", IN_PLACE="1")
     cluster.wait_for("a checkpoint", lambda: case.checkpoints("place"), 60)
-    os.kill(a_rank(cluster, "place"), signal.SIGKILL)
+    victim = a_rank(cluster, "place")
+    check(victim, "there is no rank to kill any more")
+    os.kill(victim, signal.SIGKILL)
     expect(cluster, case, number, "COMPLETED", "0:0", "restart 1 of 1 in place: 2 ranks on n1 n2", "resumed from", "place is done", seconds=90)
 
 

@@ -50,6 +50,14 @@ def script(path, text):
     return str(path)
 
 
+def network_of(pid):
+    """The network that a process is in; None when it is gone."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return None
+
+
 class HostJob(Job):
     """A job over hosts. Its processes are found by its folder, which holds Open MPI's files and what each rank said."""
 
@@ -203,5 +211,5 @@ class Hosts:
 
     def on(self, job, name):
         """Rank -> process id of the job's ranks on a host."""
-        network = os.readlink(f"/proc/{self.running[name][1]}/ns/net")
-        return {rank: pid for rank, pid in job.pids().items() if os.readlink(f"/proc/{pid}/ns/net") == network}
+        network = network_of(self.running[name][1])
+        return {rank: pid for rank, pid in job.pids().items() if network_of(pid) == network}

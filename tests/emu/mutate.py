@@ -5,8 +5,8 @@
 
 Each mutation is a row of the table below. The file it changes is compiled into a copy of the emulated backend, in the build that must see
 the mistake: `fast` by wrong numbers or a fault, `race` by the checker of accesses; or into a copy of the program, `whole`, which the
-end-to-end tests run. Without --all only the rows marked quick. First the same is done with nothing changed, which must pass. Exit 1 when a
-mutation is not caught or its text is not in the file exactly once.
+end-to-end tests run, or of a unit test on two ranks, `ranks`. Without --all only the rows marked quick. First the same is done with nothing
+changed, which must pass. Exit 1 when a mutation is not caught or its text is not in the file exactly once.
 """
 
 import argparse
@@ -23,9 +23,11 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FOLDERS = [ROOT / "kernels" / "cuda", ROOT / "src" / "train", ROOT / "comm"]
-TARGETS = {"fast": "espalier_emu", "race": "espalier_emu_race", "whole": "espalier"}
-UNCHANGED = {"fast": ("qkv.cu", ["test_ops_emu", "short"]), "race": ("qkv.cu", ["test_ops_emu", "short"]), "whole": ("step.c", ["snapshots_under_way"])}
+FOLDERS = [ROOT / "kernels" / "cuda", ROOT / "src" / "train", ROOT / "src" / "train" / "memory", ROOT / "src" / "model", ROOT / "comm"]
+TARGETS = {"fast": "espalier_emu", "race": "espalier_emu_race", "whole": "espalier", "ranks": "test_gathers"}
+ARCHIVES = ("espl_train", "espl_model", "espl_comm")  # what is changed of a program: its object comes before the archive that holds the true one
+UNCHANGED = {"fast": ("qkv.cu", ["test_ops_emu", "short"]), "race": ("qkv.cu", ["test_ops_emu", "short"]), "whole": ("step.c", ["snapshots_under_way"]),
+             "ranks": ("memory.c", ["test_gathers"])}
 LIMIT_S = 480  # a mistake that ends in no result is not caught: the tests may just be slow
 LATE = (124, 137)  # of tests/mpirun.sh, when it has ended a job
 QUICK = True
@@ -54,8 +56,11 @@ TESTS = {
     "nccl.c": ["test_bulk_emu"],
     "parts.cu": ["test_update_emu"],
     "step.c": ["snapshots_under_way"],
+    "memory.c": ["test_gathers"],
+    "flow.c": ["test_gathers"],
+    "gather.c": ["test_gathers"],
 }
-RANKS = {"test_bulk_emu": "2"}
+RANKS = {"test_bulk_emu": "2", "test_gathers": "2"}
 COMPILED_BY = {"attention_tile.cuh": "attention_forward.cu"}
 
 BARRIER, WARP_BARRIER = "__syncthreads();", "__syncwarp();"
@@ -188,6 +193,13 @@ MUTATIONS = [
     ("nccl.c", "a sum does not wait for compute", "fast", ("ESPL_TRY(espl__cuda_follow(bulk->device, bulk->device->communication));", ""), False),
     ("step.c", "the update does not wait for a snapshot", "whole",
      ("ESPL_TRY(run->engine.calls->let_fetch(run->engine.device));", ""), QUICK),
+    ("memory.c", "updated weights are used before they have come", "ranks", ("return espl_gather_wait(m->gather, move->bucket);", "return ESPL_OK;"), QUICK),
+    ("memory.c", "cut weights are used before they have come", "ranks", ("return espl_fetcher_wait(m->fetcher, move->bucket);", "return ESPL_OK;"), QUICK),
+    ("memory.c", "all that reads weights at once does not wait", "ranks", ("m->gather != NULL ? espl_gather_finish(m->gather) : ESPL_OK", "ESPL_OK"), False),
+    ("flow.c", "updated weights are waited for a call too late", "ranks",
+     ("add_move(f, &(espl_move){ESPL_MOVE_UPDATED, b, -1, call, false})", "add_move(f, &(espl_move){ESPL_MOVE_UPDATED, b, -1, call + 1, false})"), False),
+    ("gather.c", "gathers are waited for in the bookkeeping alone", "ranks",
+     ("return espl_comm_wait(gather->comm, request);", "return ESPL_OK;"), False),
 ]
 
 FAULTS = re.compile(r"^emu: .*?(race|uninitialised|out of bounds|misaligned|deadlock|divergent barrier|lanes of a warp part|"
@@ -203,11 +215,12 @@ class Build:
 
     def __init__(self, folder, kind):
         self.folder, self.kind, self.target = folder, kind, TARGETS[kind]
+        self.program = kind in ("whole", "ranks")
         link = subprocess.run(["ninja", "-C", folder, "-t", "commands", self.target], capture_output=True, text=True, check=True)
         self.link = shlex.split(link.stdout.splitlines()[-1].removeprefix(": && ").removesuffix(" && :"))
         commands = json.loads((folder / "compile_commands.json").read_text())
-        part = "espl_train" if kind == "whole" else self.target  # the program's object comes before the archive that holds the true one
-        self.compile = {pathlib.Path(c["file"]).name: shlex.split(c["command"]) for c in commands if f"/{part}.dir/" in c["command"]}
+        parts = ARCHIVES if self.program else (self.target,)
+        self.compile = {pathlib.Path(c["file"]).name: shlex.split(c["command"]) for c in commands if any(f"/{p}.dir/" in c["command"] for p in parts)}
 
     def make(self, scratch, source, text_of_file):
         """Compiles `source` with changed files (name -> text) and links the backend into `scratch`."""
@@ -224,20 +237,20 @@ class Build:
         command.insert(command.index("-o"), "-w")
         command.insert(next(i for i, part in enumerate(command) if part.startswith("-I")), f"-I{scratch}")
         subprocess.run(command, cwd=self.folder, check=True)
-        if self.kind == "whole":
+        if self.program:
             first = next(i for i, part in enumerate(self.link) if part.endswith(".a"))
             link = [*self.link[:first], str(scratch / "changed.o"), *self.link[first:]]
             (scratch / "libespalier_emu.so").symlink_to(self.folder / "libespalier_emu.so")
         else:
             link = [str(scratch / "changed.o") if part == original else part for part in self.link]
             assert link != self.link, original
-        link[link.index("-o") + 1] = str(scratch / ("espalier" if self.kind == "whole" else "libespalier_emu.so"))
+        link[link.index("-o") + 1] = str(scratch / (self.target if self.program else "libespalier_emu.so"))
         subprocess.run(link, cwd=self.folder, check=True)
 
 
 def run_tests(build, test, scratch):
     """Why the tests fail, None when they pass; they are stopped at the first sign."""
-    command = [build.folder / "tests" / test[0], *test[1:]]
+    command = [scratch / test[0] if build.kind == "ranks" else build.folder / "tests" / test[0], *test[1:]]
     if test[0] in RANKS:
         command = [ROOT / "tests" / "mpirun.sh", RANKS[test[0]], str(LIMIT_S // 2), *command]
     if build.kind == "whole":

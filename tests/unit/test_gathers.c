@@ -155,6 +155,37 @@ static void of_cut_gradients(void **state) {
     gathers_go_on_behind_forward("gradients");
 }
 
+/* Calls of a tape in front of one: marks of buckets are none. */
+static int calls_before(const espl_tape *tape, int call) {
+    int n = 0;
+    for (int i = 0; i < call; i++)
+        n += tape->calls[i].kind != ESPL_CALL_BUCKET;
+    return n;
+}
+
+/* Of weights that are cut, what a window holds is waited for when the calls before its first have run, in each micro-batch of a step. */
+static void of_cut_parameters(void **state) {
+    (void)state;
+    espl_config config;
+    espl_run run;
+    espl_step_result result;
+    configure("parameters", "parameters", &config);
+    open_run(&config, &run);
+    seen.calls = seen.n_started = seen.n_waited = 0;
+    must(espl_run_step(&run, &result));
+    const espl_flow *flow = &run.blueprint.flows[0];
+    const espl_tape *tape = espl_run_tape(&run);
+    const int n = flow->n_windows, calls = calls_before(tape, tape->n_calls);
+    assert_true(n > run.model->n_buckets && calls > n);
+    assert_int_equal(seen.calls % calls, 0);
+    assert_int_equal(seen.n_started, seen.calls / calls * n);
+    assert_int_equal(seen.n_waited, seen.n_started);
+    for (int i = 0; i < seen.n_waited; i++)
+        assert_int_equal(seen.waited_at[i], i / n * calls + calls_before(tape, flow->windows[i % n].first));
+    espl_run_close(&run);
+    espl_config_free(&config);
+}
+
 /* Whatever else reads weights finds them whole. */
 static void others_wait_for_all(void **state) {
     (void)state;
@@ -197,6 +228,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(of_a_cut_optimizer),
         cmocka_unit_test(of_cut_gradients),
+        cmocka_unit_test(of_cut_parameters),
         cmocka_unit_test(others_wait_for_all),
     };
     if (espl_comm_open(&comm, 0) != ESPL_OK || make_folder() != 0) {

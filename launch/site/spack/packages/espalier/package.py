@@ -1,4 +1,4 @@
-# From the root of the source, with the site's own compilers and libraries:
+# For Spack 0.23 and later. From the root of the source, with the site's own compilers and libraries:
 #   spack repo add launch/site/spack
 #   spack dev-build espalier@main            (+cuda cuda_arch=90 for GPUs)
 from spack.package import *
@@ -28,8 +28,10 @@ class Espalier(CMakePackage, CudaPackage):
     depends_on("zstd")
     depends_on("zlib-api")
     depends_on("protobuf-c")
-    depends_on("nccl@2.18:", when="+cuda")
     depends_on("cuda@12:", when="+cuda")
+    conflicts("cuda_arch=none", when="+cuda", msg="say which GPUs it is for: cuda_arch=90")
+    for arch in CudaPackage.cuda_arch_values:  # NCCL's; the backend is compiled for 8.0, 9.0 and what comes after
+        depends_on(f"nccl@2.18:+cuda cuda_arch={arch}", when=f"+cuda cuda_arch={arch}")
 
     generator("ninja")
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HOST_SIDE = 2048, THREAD_SIDE = 512, LEAST_SIDE = 256, GPU_SIDE = 4096, EMULATED_SIDE = 64, GPU_REPEATS = 8 };
+enum { HOST_SIDE = 2048, THREAD_SIDE = 1024, CROWDED_SIDE = 512, GPU_SIDE = 4096, EMULATED_SIDE = 64, GPU_REPEATS = 8 };
 
 /* One product and what it works on. */
 typedef struct product {
@@ -20,16 +20,16 @@ typedef struct product {
     espl_arena arena;
 } product;
 
-/* Milliseconds for a core: a product that is longer than the system's slices of time is never undisturbed where there is other work. */
-static int64_t host_side(int threads, int crowd) {
-    int64_t side = LEAST_SIDE;
-    double cores = (double)threads / crowd;
-    while (side < HOST_SIDE && pow((double)side / THREAD_SIDE, 3.0) < cores)
+/* Some hundredths of a second for the threads; where they share cores, less than the system's slices of time, so that one is undisturbed.
+ */
+static int64_t host_side(int threads, double crowd) {
+    int64_t side = crowd > 1.0 ? CROWDED_SIDE : THREAD_SIDE;
+    while (crowd <= 1.0 && side < HOST_SIDE && pow((double)side / THREAD_SIDE, 3.0) < threads)
         side *= 2;
     return side;
 }
 
-static product choose(const espl_engine *engine, int threads, int crowd, int64_t tokens) {
+static product choose(const espl_engine *engine, int threads, double crowd, int64_t tokens) {
     int64_t side = !engine->calls->remote ? host_side(threads, crowd) : strcmp(engine->name, "emu") == 0 ? EMULATED_SIDE : GPU_SIDE;
     return (product){.attrs = {.n_in = side, .n_out = side, .layout = ESPL_OUT_IN},
                      .rows = engine->calls->remote ? tokens : side,
@@ -91,7 +91,7 @@ static espl_status least_seconds(const espl_engine *engine, product *p, double s
     return ESPL_OK;
 }
 
-espl_status espl_peak_measure(const espl_engine *engine, int threads, int crowd, int64_t tokens, double seconds, double *flops) {
+espl_status espl_peak_measure(const espl_engine *engine, int threads, double crowd, int64_t tokens, double seconds, double *flops) {
     product p = choose(engine, threads, crowd, tokens);
     double least = INFINITY;
     *flops = 0.0;
@@ -105,6 +105,6 @@ espl_status espl_peak_measure(const espl_engine *engine, int threads, int crowd,
     espl_status status = least_seconds(engine, &p, seconds, &least);
     espl_engine_give_back(engine, &p.arena);
     if (status == ESPL_OK)
-        *flops = espl_op_flops(ESPL_OP_LINEAR, &p.attrs, (double)p.rows, 0.0) / least;
+        *flops = espl_op_flops(ESPL_OP_LINEAR, &p.attrs, (double)p.rows, 0.0) / least / (engine->calls->remote ? 1.0 : crowd);
     return status;
 }

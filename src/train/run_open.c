@@ -399,9 +399,9 @@ static espl_status start_frozen(espl_run *run) {
 static espl_status sum_peaks(espl_run *run) {
     double flops;
     const espl_blueprint *b = &run->blueprint;
-    int crowd = espl_threads_crowd(run->ranks, b->threads);
-    espl_comm_point(run->comm, "measuring the rate of products"); /* which on busy cores takes seconds */
-    ESPL_TRY(espl_run_device(run, espl_peak_measure(&run->engine, b->threads, crowd, b->micro_batch_tokens, 0.05, &flops)));
+    double crowd = espl_threads_crowd(run->ranks, b->threads);
+    espl_comm_point(run->comm, "measuring the rate of products"); /* which busy cores make long */
+    ESPL_TRY(espl_run_device(run, espl_peak_measure(&run->engine, b->threads, crowd, b->micro_batch_tokens, 0.1, &flops)));
     int64_t mega = (int64_t)(flops * 1e-6);
     espl_comm_point(run->comm, "summing the rates of products");
     ESPL_TRY(espl_comm_allreduce_i64(run->comm, &mega, 1, ESPL_SUM));

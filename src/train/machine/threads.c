@@ -33,7 +33,7 @@ espl_status espl_threads_choose(espl_comm *comm, int64_t wanted, int *threads) {
     return status;
 }
 
-int espl_threads_crowd(const espl_ranks *ranks, int threads) {
+double espl_threads_crowd(const espl_ranks *ranks, int threads) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN), wanted = (long)ranks->node_size * threads;
-    return cores > 0 ? (int)((wanted + cores - 1) / cores) : 1;
+    return cores > 0 && wanted > cores ? (double)wanted / (double)cores : 1.0;
 }

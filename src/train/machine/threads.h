@@ -8,7 +8,7 @@
  * that may run on the very same ones (a launcher that binds gives each rank its own; one that does not gives all ranks all). */
 espl_status espl_threads_choose(espl_comm *comm, int64_t wanted, int *threads);
 
-/* Local. How many threads share a core of this node when each of its ranks runs `threads`, rounded up. */
-int espl_threads_crowd(const espl_ranks *ranks, int threads);
+/* Local. How many threads share a core of this node when each of its ranks runs `threads`, at least 1. */
+double espl_threads_crowd(const espl_ranks *ranks, int threads);
 
 #endif

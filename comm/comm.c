@@ -7,9 +7,19 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { DEFAULT_START_SECONDS = 600 }; /* thousands of ranks take a minute or two */
+
 static int is_set(const char *name) {
     const char *value = getenv(name);
     return value != NULL && value[0] != '\0';
+}
+
+int espl_comm_launched_rank(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (is_set(names[i]))
+            return atoi(getenv(names[i]));
+    return 0;
 }
 
 /* What mpirun (Open MPI, MPICH), srun --mpi=pmix and srun --mpi=pmi2 leave in the environment of a rank. */
@@ -37,10 +47,32 @@ static espl_status refuse_singleton(const espl_ranks *ranks, int started_by_mpir
     return ESPL_OK;
 }
 
+/* How long ranks may take to meet: a number of seconds. */
+static espl_status read_start_seconds(double *seconds) {
+    const char *text = getenv("ESPL_START_SECONDS");
+    char *end = NULL;
+    *seconds = DEFAULT_START_SECONDS;
+    if (text == NULL || text[0] == '\0')
+        return ESPL_OK;
+    *seconds = strtod(text, &end);
+    if (*end != '\0' || !(*seconds >= 0 && *seconds < 1e6))
+        ESPL_FAIL(ESPL_ERR_USAGE, "ESPL_START_SECONDS is '%s': expected the seconds that ranks may take to meet, or 0 to wait", text);
+    return ESPL_OK;
+}
+
+static espl_status open_mpi(espl_comm *comm) {
+    double seconds;
+    ESPL_TRY(read_start_seconds(&seconds));
+    ESPL_TRY(espl__watchdog_start(comm, seconds));
+    espl_status status = espl__mpi_open(comm);
+    espl__watchdog_stop(&comm->watchdog);
+    return status;
+}
+
 static espl_status open_transport(espl_comm *comm, int use_mpi) {
     int started_by_mpirun = is_set("OMPI_COMM_WORLD_SIZE"); /* asked before MPI_Init, which sets it everywhere */
     if (use_mpi || mpi_launched())
-        ESPL_TRY(espl__mpi_open(comm));
+        ESPL_TRY(open_mpi(comm));
     else
         espl__self_open(comm);
     ESPL_TRY(refuse_singleton(&comm->ranks, started_by_mpirun));
@@ -50,6 +82,7 @@ static espl_status open_transport(espl_comm *comm, int use_mpi) {
 espl_status espl_comm_open(espl_comm **opened, int use_mpi) {
     espl_comm *comm = espl_calloc(1, sizeof *comm);
     gethostname(comm->ranks.host, sizeof comm->ranks.host - 1);
+    comm->ranks.rank = espl_comm_launched_rank();
     espl_status status = ESPL_OK;
     *opened = NULL;
     ESPL_TRY_DONE(open_transport(comm, use_mpi));

@@ -25,7 +25,11 @@ typedef struct espl_ranks {
 
 typedef enum espl_reduce { ESPL_SUM, ESPL_MAX, ESPL_MIN } espl_reduce;
 
-/* Collective. Opens the job's ranks: mpi when a launcher started us (or `use_mpi` is set), else self. Once in a process.
+/* Local. The launcher's number of this process, 0 without a launcher: all that a rank knows of itself before it is opened. */
+int espl_comm_launched_rank(void);
+
+/* Collective. Opens the job's ranks: mpi when a launcher started us (or `use_mpi` is set), else self. Once in a process. A rank that the
+ * others have not met after ESPL_START_SECONDS of the environment (600; 0: it waits) says so and leaves with exit code 5.
  * Errors: usage, when a multi-task Slurm step left this process a singleton (says which --mpi to use). */
 espl_status espl_comm_open(espl_comm **comm, int use_mpi);
 

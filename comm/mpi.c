@@ -30,6 +30,8 @@ static void mpi_close(espl_comm *comm) {
     espl__mpi *mpi = comm->state;
     for (int i = 0; i < ESPL_MAX_REQUESTS; i++)
         free(mpi->bulks[i].requests);
+    if (mpi->world != MPI_COMM_NULL)
+        MPI_Barrier(mpi->world); /* MPI_Finalize need not wait, and a launcher may end who stays long behind the first to leave */
     if (mpi->board != MPI_WIN_NULL)
         MPI_Win_free(&mpi->board);
     if (mpi->world != MPI_COMM_NULL)

@@ -83,5 +83,6 @@ static const espl__transport self_transport = {
 
 void espl__self_open(espl_comm *comm) {
     comm->transport = &self_transport;
+    comm->ranks.rank = 0; /* a launcher may have counted otherwise */
     comm->ranks.size = comm->ranks.node_size = comm->ranks.n_nodes = 1;
 }

@@ -48,6 +48,9 @@ typedef struct espl__seconds_of_bulk {
 /* Local. Since espl_comm_use_bulk, by the device's clock; zero without. */
 espl__seconds_of_bulk espl__bulk_seconds(const espl_comm *comm);
 
+/* Local. Watches the opening of the ranks, until it is stopped: ends the process, with a line, when that takes longer. 0: not started. */
+espl_status espl__watchdog_start(espl_comm *comm, double seconds);
+
 /* Local. Stops the thread and frees; takes the address, nulls it, accepts NULL. */
 void espl__watchdog_stop(espl__watchdog **watchdog);
 

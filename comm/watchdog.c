@@ -1,4 +1,5 @@
-/* The watchdog: a thread that ends the job when the rank stops beating. It shares four words with the rank, all atomic. */
+/* The watchdog: a thread that ends the job when the rank stops beating. It shares four words with the rank, all atomic. Another of its kind
+ * ends a start in which the ranks do not come together. */
 #include "comm/transport.h"
 
 #include "src/core/buffer.h"
@@ -18,7 +19,9 @@ struct espl__watchdog {
     _Atomic int64_t step;
     _Atomic(const char *) op;
     atomic_ulong beats;
-    const espl_comm *comm; /* borrowed: ranks and transport do not change, bulk is atomic */
+    const espl_comm *comm; /* borrowed: ranks and transport do not change once they are open, bulk is atomic */
+    void (*end)(const espl__watchdog *dog, double idle);
+    espl_ranks before; /* what the rank knew of itself at the start */
     double seconds;
     pthread_t thread;
     pthread_mutex_t mutex;
@@ -54,6 +57,15 @@ static void end_job(const espl__watchdog *dog, double idle) {
     _exit(ESPL_ERR_IO);
 }
 
+/* MPI may be anywhere: it is not asked to abort. A launcher ends the others, or their own watchdogs do. */
+static void end_start(const espl__watchdog *dog, double idle) {
+    fprintf(stderr,
+            "espalier: watchdog: rank %d on %s: MPI has not brought the ranks together within %.0f s: one has died or never started, or "
+            "their hosts do not reach each other (`espalier doctor`); ending this one (ESPL_START_SECONDS: %g)\n",
+            dog->before.rank, dog->before.host, idle, dog->seconds);
+    _exit(ESPL_ERR_IO);
+}
+
 /* Sleeps until `seconds` have passed or stop is set; returns stop. */
 static int nap(espl__watchdog *dog, double seconds) {
     struct timespec until;
@@ -83,7 +95,7 @@ static void *watch(void *argument) {
         seen = beats;
         before = now;
         if (idle > dog->seconds)
-            end_job(dog, idle);
+            dog->end(dog, idle);
     }
     return NULL;
 }
@@ -96,12 +108,15 @@ static void init_condition(pthread_cond_t *condition) {
     pthread_condattr_destroy(&attributes);
 }
 
-espl_status espl_comm_watch(espl_comm *comm, double seconds) {
+/* `setting` is what keeps it from being started. */
+static espl_status start(espl_comm *comm, double seconds, void (*end)(const espl__watchdog *, double), const char *setting) {
     ESPL_ASSERT(comm->watchdog == NULL, "the watchdog is already there");
     if (seconds <= 0)
         return ESPL_OK;
     espl__watchdog *dog = espl_calloc(1, sizeof *dog);
     dog->comm = comm;
+    dog->end = end;
+    dog->before = comm->ranks;
     dog->seconds = seconds;
     atomic_store(&dog->op, "start");
     pthread_mutex_init(&dog->mutex, NULL);
@@ -109,12 +124,16 @@ espl_status espl_comm_watch(espl_comm *comm, double seconds) {
     int rc = pthread_create(&dog->thread, NULL, watch, dog);
     if (rc != 0) {
         free(dog);
-        ESPL_FAIL(ESPL_ERR_IO, "cannot start the watchdog thread: %s; raise the limit of processes (ulimit -u) or set run.watchdog: 0",
-                  strerror(rc));
+        ESPL_FAIL(ESPL_ERR_IO, "cannot start the watchdog thread: %s; raise the limit of processes (ulimit -u) or set %s", strerror(rc),
+                  setting);
     }
     comm->watchdog = dog;
     return ESPL_OK;
 }
+
+espl_status espl_comm_watch(espl_comm *comm, double seconds) { return start(comm, seconds, end_job, "run.watchdog: 0"); }
+
+espl_status espl__watchdog_start(espl_comm *comm, double seconds) { return start(comm, seconds, end_start, "ESPL_START_SECONDS=0"); }
 
 void espl__watchdog_stop(espl__watchdog **address) {
     espl__watchdog *dog = *address;

@@ -215,6 +215,7 @@ static espl_status write_slurm(const job *job) {
                        "#SBATCH --signal=USR1@300\n"
                        "#SBATCH --requeue --open-mode=append\n"
                        "set -euo pipefail\n"
+                       "export SLURM_PMIX_FENCE=ring SLURM_WAIT=60 # a barrier that waits; no rank outlives the others for long\n"
                        "most_restarts=10\n"
                        "names=(\n",
                        job->shared.run_dir, job->operands.items[0], (long long)job->n - 1);

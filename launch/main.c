@@ -26,7 +26,8 @@ static void print_help(FILE *out) {
     for (int i = 0; i < N_VERBS; i++)
         fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].help);
     fputs("\n`espalier VERB --help` tells all about one. `espalier --version` prints the version.\n"
-          "Results go to stdout, progress to stderr. ESPL_TRACE=1 shows where in the program a failure arose.\n\n"
+          "Results go to stdout, progress to stderr. ESPL_TRACE=1 shows where in the program a failure arose.\n"
+          "Ranks that have not met after ESPL_START_SECONDS (600) leave.\n\n"
           "exit codes: 0 done, 2 command line or config, 3 data, 4 numeric, 5 input or output,\n"
           "            75 stopped by a signal with a checkpoint saved, 70 a bug of ours\n",
           out);

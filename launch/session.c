@@ -55,22 +55,11 @@ espl_status espl_session_agree(espl_comm *comm, espl_status mine, const char *wh
     return espl_comm_agree(comm, mine, where);
 }
 
-/* The launcher's number for this process, 0 when there is none. */
-static int launched_as(void) {
-    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        const char *text = getenv(names[i]);
-        if (text != NULL)
-            return atoi(text);
-    }
-    return 0;
-}
-
 /* Whether this process tells the job's failure: rank 0, or one that failed before its ranks were open. */
 static bool speaks(espl_status status) {
     if (rank_of_session >= 0)
         return rank_of_session == 0;
-    return status != ESPL_ERR_USAGE || launched_as() == 0; /* a command line is the same on all ranks */
+    return status != ESPL_ERR_USAGE || espl_comm_launched_rank() == 0; /* a command line is the same on all ranks */
 }
 
 void espl_session_tell(espl_status status) {

@@ -21,6 +21,13 @@
 set -euo pipefail
 run_dir=${1:?until_done.sh RUN_DIR MOST_RESTARTS COMMAND ...} most=${2:?a number of restarts is missing}
 shift 2
+
+# Slurm's barrier without data waits for nobody on fewer nodes than TreeWidth (seen in 22.05, by its source also before and after): MPI_Init
+# of a rank then meets messages that it is not ready for, and crashes. Its other algorithm is a barrier.
+export SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-ring}
+# srun otherwise waits for ever for ranks that a lost one has left waiting; a run's ranks leave together.
+export SLURM_WAIT=${SLURM_WAIT:-60}
+
 restarts=${SLURM_RESTART_COUNT:-0} in_place=${IN_PLACE:-0} silent=${SILENT:-300} again=0 child='' ended=''
 declare -a nodes=() left=() chosen=() command=("$@")
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 
-from job import IO, LIGHT, OK, STOPPED, Job, Skipped, check, main
+from job import IO, LIGHT, OK, STOPPED, USAGE, Job, Skipped, check, main
 
 WATCHDOG_EXIT = 5
 LATE = 10  # seconds for a launcher without ranks
@@ -131,5 +131,13 @@ def a_rank_dies(case):
         Job(case.folder, 0, "verify", case.folder / run).expect(OK)
 
 
+def a_rank_never_comes(case):
+    """It is there, but not in MPI: the other one says so and goes."""
+    before = ["sh", "-c", '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || exec sleep 80; exec "$@"', "sh"]
+    job = case.start(2, before=before, environment={"ESPL_START_SECONDS": "3"})
+    job.expect_failure(WATCHDOG_EXIT, "watchdog: rank 0 on ", "MPI has not brought the ranks together within 3 s", "ESPL_START_SECONDS: 3")
+    case.start(2, environment={"ESPL_START_SECONDS": "3 s"}).expect_failure(USAGE, "ESPL_START_SECONDS is '3 s'", "expected the seconds")
+
+
 if __name__ == "__main__":
-    sys.exit(main([unwritable_run_folder, file_size_limit, full_disk, a_rank_stops, a_rank_dies]))
+    sys.exit(main([unwritable_run_folder, file_size_limit, full_disk, a_rank_stops, a_rank_dies, a_rank_never_comes]))

@@ -1,11 +1,13 @@
 # test: tier=default timeout=240 sanitized=no
-"""The scripts of slurm/ in a real Slurm of two nodes on this machine: a chain of requeued jobs under srun, mpirun, an array, and what is
-refused. test_slurm.py ESPALIER"""
+"""The scripts of slurm/ in a real Slurm of two nodes on this machine: a chain of requeued jobs under srun, mpirun, an array, ranks that are
+late or lost, and what is refused. test_slurm.py ESPALIER"""
 
+import json
 import os
 import pathlib
 import re
 import signal
+import subprocess
 
 import job
 from job import OK, ROOT, Job, check, main
@@ -14,6 +16,7 @@ from surroundings import members
 
 STEPS = 100  # with an evaluation behind each more than half a minute, also where nothing else runs
 OPTIONS = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1"]
+LATE_FENCE = pathlib.Path(__file__).with_name("late_fence.c")
 
 
 def submit(cluster, case, script, config, run, *options, **environment):
@@ -37,16 +40,23 @@ def expect(cluster, case, number, state, code, *words, seconds=60):
     return text
 
 
+def in_front(case, name, line):
+    """A program, NAME.sh, that does `line` first."""
+    path = case.folder / f"{name}.sh"
+    path.write_text(f'#!/bin/sh\n{line}\nexec {job.espalier} "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
 def start_chain(cluster, case, config):
     """A job that Slurm warns before its limit. Its first life is slowed down by evaluations, which change no bits, so that it cannot end
     before; Slurm's clock for that ticks every 30 seconds, so the warning comes 5 to 35 seconds after the start, and a minute is the shortest
     limit it has."""
-    slow, texts = case.folder / "espalier", case.folder / "valid.txt"
+    texts = case.folder / "valid.txt"
     texts.write_bytes(case.text.read_bytes() * 6)
-    slow.write_text(f'#!/bin/sh\n[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] && set -- "$@" --set train.eval_every=1 --set data.valid={texts}\n'
-                    f'exec {job.espalier} "$@"\n', encoding="utf-8")
-    slow.chmod(0o755)
-    return submit(cluster, case, "continued_pretraining", config, "chain", "--time=1", "--signal=B:USR1@25", ESPALIER=str(slow))
+    first_life = f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] && set -- "$@" --set train.eval_every=1 --set data.valid={texts}'
+    return submit(cluster, case, "continued_pretraining", config, "chain", "--time=1", "--signal=B:USR1@25",
+                  ESPALIER=in_front(case, "slow", first_life))
 
 
 def finish_chain(cluster, case, number):
@@ -78,6 +88,37 @@ def what_is_refused(cluster, case, config):
     lied = submit(cluster, case, "full_finetuning", config, "lied", LAUNCH="true", MOST_RESTARTS="0")
     expect(cluster, case, alone, "FAILED", "2:0", "srun started 2 tasks, but each is alone", "Start with srun --mpi=pmix", "the run failed with exit code 2")
     expect(cluster, case, lied, "FAILED", "1:0", "the launcher returned 0, but", "not put back, after 0 restarts of at most 0")
+
+
+def a_rank_is_late(cluster, case):
+    """Within MPI_Init; the other one waits for it."""
+    config, library = case.config("unused", train__steps=4), case.folder / "late_fence.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, LATE_FENCE, "-ldl", "-pthread"], check=True, timeout=60)
+    late = in_front(case, "late", f'[ "$SLURM_PROCID" = 0 ] && export LD_PRELOAD={library}')
+    number = submit(cluster, case, "full_finetuning", config, "late", ESPALIER=late)
+    expect(cluster, case, number, "COMPLETED", "0:0", "late_fence: the first fence is over, a second late", "2 ranks on 2 nodes", "late is done")
+
+
+def a_rank_is_lost_early(cluster, case):
+    """Before there are ranks; the other one does not outlive it for long."""
+    lost = in_front(case, "lost", '[ "$SLURM_PROCID" = 0 ] && exit 9')
+    number = submit(cluster, case, "full_finetuning", case.config("unused"), "lost-early", ESPALIER=lost, MOST_RESTARTS="0", SLURM_WAIT="3")
+    text = expect(cluster, case, number, "FAILED", "137:0", "First task exited 3s ago", "the launcher returned 137; not put back", seconds=30)
+    check("MPI has not brought" not in text, "it was not srun that ended the other rank")
+
+
+def by_doctor(cluster, case):
+    """The barrier is one that waits, which a rank is told, or not told."""
+    script, found = case.folder / "doctor.sh", []
+    words = f"{job.espalier} doctor --json --dir {case.folder} --set run.threads=1"
+    script.write_text("#!/bin/sh\nexport SLURM_PMIX_FENCE=ring\n" + "".join(f"srun --mpi=pmix {front} {words} > {case.folder}/doctor-{i}.json\n" for i, front in
+                                                                           enumerate(("env", "env -u SLURM_PMIX_FENCE"))), encoding="utf-8")
+    number = cluster.submit(case.folder, script, *OPTIONS)
+    check(cluster.finish(number, 60)[0] == "COMPLETED", f"the doctor failed:\n{output(case, number)}")
+    for i in range(2):
+        report = json.loads((case.folder / f"doctor-{i}.json").read_text(encoding="utf-8"))
+        found.append([f for f in report["findings"] if f["level"] == "WARN" and "SLURM_PMIX_FENCE" in f["text"]])
+    check(not found[0] and len(found[1]) == 1 and found[1][0]["advice"], f"expected one warning of Slurm's barrier, where it is not set: {found}")
 
 
 def by_preflight(cluster, case, config):
@@ -134,10 +175,13 @@ def in_a_real_slurm(case):
         chain = start_chain(cluster, case, config)
         by_mpirun(cluster, case, config)
         what_is_refused(cluster, case, config)
+        a_rank_is_late(cluster, case)
+        a_rank_is_lost_early(cluster, case)
         array = start_array(cluster, case)
         on_one_gpu(cluster, case)
         in_place(cluster, case)
         by_preflight(cluster, case, config)
+        by_doctor(cluster, case)
         finish_array(cluster, case, array)
         finish_chain(cluster, case, chain)
 

@@ -27,6 +27,12 @@ static int launched(const char **by) {
     return 1;
 }
 
+/* Ranks of several nodes that srun started over PMIx, with the barrier that is its default (slurm/until_done.sh). */
+static bool slurm_waits_for_nobody(const espl_ranks *ranks) {
+    const char *fence = espl__doctor_variable("SLURM_PMIX_FENCE"), *job = espl__doctor_variable("PMIX_NAMESPACE");
+    return ranks->n_nodes > 1 && job != NULL && strncmp(job, "slurm.", 6) == 0 && (fence == NULL || strcmp(fence, "ring") != 0);
+}
+
 void espl__check_mpi(espl__doctor *d) {
     const char *by, *pmix = espl__doctor_variable("PMIX_VERSION");
     int n = launched(&by);
@@ -38,6 +44,11 @@ void espl__check_mpi(espl__doctor *d) {
             d, ESPL_FAILS,
             "start with the mpirun of the MPI that Espalier was built with, or srun --mpi=pmix (srun --mpi=list shows what there is)",
             "%s started %d processes, but MPI sees %d: they are not one job", by, n, d->ranks->size);
+    if (slurm_waits_for_nobody(d->ranks))
+        espl__doctor_say(
+            d, ESPL_POOR, "export SLURM_PMIX_FENCE=ring before srun, or PMIxCollFence=ring in the site's mpi.conf",
+            "SLURM_PMIX_FENCE is not 'ring': on fewer nodes than its TreeWidth Slurm's barrier may wait for nobody, and MPI_Init "
+            "crash now and then");
 }
 
 /* ---- Devices. */

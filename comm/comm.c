@@ -9,16 +9,21 @@
 
 enum { DEFAULT_START_SECONDS = 600 }; /* thousands of ranks take a minute or two */
 
-static int is_set(const char *name) {
+/* A variable of the environment; NULL also when it is empty. */
+static const char *variable(const char *name) {
     const char *value = getenv(name);
-    return value != NULL && value[0] != '\0';
+    return value != NULL && value[0] != '\0' ? value : NULL;
 }
+
+static int is_set(const char *name) { return variable(name) != NULL; }
 
 int espl_comm_launched_rank(void) {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (is_set(names[i]))
-            return atoi(getenv(names[i]));
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const char *value = variable(names[i]);
+        if (value != NULL)
+            return atoi(value);
+    }
     return 0;
 }
 
@@ -33,7 +38,7 @@ static int mpi_launched(void) {
 
 /* Tasks of the Slurm step; SLURM_NTASKS says the same of a whole batch job, whose script is one process, so it proves nothing. */
 static long slurm_step_tasks(void) {
-    const char *text = getenv("SLURM_STEP_NUM_TASKS");
+    const char *text = variable("SLURM_STEP_NUM_TASKS");
     return is_set("SLURM_PROCID") && text != NULL ? strtol(text, NULL, 10) : 1;
 }
 
@@ -49,10 +54,10 @@ static espl_status refuse_singleton(const espl_ranks *ranks, int started_by_mpir
 
 /* How long ranks may take to meet: a number of seconds. */
 static espl_status read_start_seconds(double *seconds) {
-    const char *text = getenv("ESPL_START_SECONDS");
+    const char *text = variable("ESPL_START_SECONDS");
     char *end = NULL;
     *seconds = DEFAULT_START_SECONDS;
-    if (text == NULL || text[0] == '\0')
+    if (text == NULL)
         return ESPL_OK;
     *seconds = strtod(text, &end);
     if (*end != '\0' || !(*seconds >= 0 && *seconds < 1e6))

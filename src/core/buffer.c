@@ -2,6 +2,9 @@
 
 #include "src/core/status.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,4 +76,10 @@ char *espl_format(const char *format, ...) {
 void espl_buffer_free(espl_buffer *buffer) {
     free(buffer->data);
     *buffer = (espl_buffer){0};
+}
+
+void espl_memory_return(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }

@@ -30,4 +30,8 @@ char *espl_strdup(const char *text);
 /* Local. printf into a fresh string; the caller frees it. */
 char *espl_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Local. Gives the system back what was freed: what a process then has is what it holds, not what passed through it. Where the C library
+ * cannot, nothing. */
+void espl_memory_return(void);
+
 #endif

@@ -297,6 +297,7 @@ static void open_graphs(espl_run *run) {
 }
 
 static espl_status open_memory(espl_run *run) {
+    espl_memory_return(); /* of tokenising and reading */
     run->process_bytes = espl_runinfo_rss();
     espl_blueprint_make(run->config, run->model, run->engine.kernels, run->engine.calls->remote, run->ranks, run->threads, &run->blueprint);
     ESPL_TRY(espl_memory_bind(&run->blueprint, &run->engine, run->comm, &run->memory));
@@ -486,6 +487,7 @@ static espl_status open_all(const espl_config *config, espl_comm *comm, const es
         ESPL_TRY(espl_comm_agree(comm, espl_tape_log_open(config->run_dir, run->ranks->rank, &run->engine, &run->tape_log),
                                  "opening the tape log"));
     ESPL_TRY(sum_peaks(run));
+    espl_memory_return(); /* of weights as they were made or read */
     open_walltime(run, options);
     ESPL_TRY(open_votes(run));
     if (run->ranks->rank == 0)
